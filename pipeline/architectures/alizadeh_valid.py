@@ -1,0 +1,21 @@
+"""Four convolution blocks, the last without padding: jaydeepthik/kaggle-facial-expression-recognition (2019)."""
+
+import keras
+from keras import layers
+
+from pipeline.architectures._blocks import convolution, dense, head, stack
+
+
+def build() -> keras.Model:
+    """3,823,367 parameters."""
+    return stack(
+        "alizadeh_valid",
+        convolution(64, 3, 0.20),
+        convolution(128, 5, 0.20),
+        convolution(512, 3, 0.20),
+        convolution(512, 3, 0.25, padding="valid"),
+        [layers.Flatten()],
+        dense(256, 0.5),
+        dense(512, 0.5),
+        head("softmax"),
+    )

@@ -1,0 +1,29 @@
+"""Separable convolutions with residual shortcuts: oarriaga/face_classification, arXiv 1710.07557."""
+
+import keras
+from keras import layers
+
+from pipeline.competition import CLASSES, SIDE
+
+
+def _normalised(x: keras.KerasTensor, layer: keras.Layer, activation: bool = True) -> keras.KerasTensor:
+    x = layers.BatchNormalization()(layer(x))
+    return layers.Activation("relu")(x) if activation else x
+
+
+def build() -> keras.Model:
+    """58,423 parameters."""
+    pictures = layers.Input((SIDE, SIDE, 1))
+    x = pictures
+    for _ in range(2):
+        x = _normalised(x, layers.Conv2D(8, 3, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.01)))
+    for filters in (16, 32, 64, 128):
+        shortcut = layers.Conv2D(filters, 1, strides=2, padding="same", use_bias=False)
+        residual = _normalised(x, shortcut, activation=False)
+        x = _normalised(x, layers.SeparableConv2D(filters, 3, padding="same", use_bias=False))
+        x = _normalised(x, layers.SeparableConv2D(filters, 3, padding="same", use_bias=False), activation=False)
+        x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+        x = layers.Add()([x, residual])
+    x = layers.Conv2D(len(CLASSES), 3, padding="same")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(pictures, layers.Activation("softmax")(x), name="mini_xception")

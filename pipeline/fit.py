@@ -1,0 +1,216 @@
+"""The training loop: pixels and labels in, probabilities out. It needs Keras and numpy alone, on any Keras backend."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from pipeline import augment
+from pipeline.command import Refusal
+from pipeline.competition import CLASSES
+from pipeline.recipe import Recipe
+
+PREDICTION_BATCH = 256
+SCALINGS = {"unit": (1 / 255, 0.0), "symmetric": (2 / 255, -1.0), "raw": (1.0, 0.0)}  # factor, offset
+HISTORY = ("epoch", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy")
+
+
+class Feed(keras.layers.Layer):
+    """Row numbers in, network input out: all pictures lie on the device as uint8, and are varied and scaled there."""
+
+    def __init__(self, pixels: np.ndarray, recipe: Recipe) -> None:
+        super().__init__(dtype="float32")
+        self.pixels = keras.Variable(pixels[..., None], dtype="uint8", trainable=False, name="pixels")
+        self.recipe = recipe
+        self.chance = keras.random.SeedGenerator()  # from the global seed: see backend.prepare
+
+    def call(self, rows: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        """int32 [n] to float32 [n, 48, 48, 1]."""
+        pictures = ops.cast(ops.take(self.pixels, rows, axis=0), "float32")
+        if training:
+            pictures = augment.vary(pictures, self.recipe, self.chance)
+        factor, offset = SCALINGS[self.recipe.scaling]
+        return pictures * factor + offset
+
+
+class Predictor(keras.Model):
+    """Row numbers, and whether to mirror each, in; probabilities that sum to 1 out."""
+
+    def __init__(self, feed: Feed, network: keras.Model) -> None:
+        super().__init__()
+        self.feed = feed
+        self.network = network
+
+    def call(self, batch: tuple[keras.KerasTensor, keras.KerasTensor]) -> keras.KerasTensor:
+        """int32 [n] and bool [n] to float32 [n, 7]."""
+        rows, mirrored = batch
+        pictures = self.feed(rows, training=False)
+        pictures = ops.where(mirrored[:, None, None, None], ops.flip(pictures, axis=2), pictures)
+        outputs = ops.cast(self.network(pictures, training=False), "float32")
+        outputs = ops.maximum(outputs, 1e-7)  # seven sigmoids can all be 0
+        return outputs / ops.sum(outputs, axis=1, keepdims=True)
+
+    def probabilities(self, rows: np.ndarray, flip: bool) -> np.ndarray:
+        """Probabilities of `rows`: float32 [n, 7]. `flip` averages those of each picture and its mirror image."""
+        # Whole batches only: one compiled program, and no odd last batch for oneDNN.
+        padded = np.resize(rows, math.ceil(len(rows) / PREDICTION_BATCH) * PREDICTION_BATCH).astype("int32")
+        views = [
+            [
+                self.predict_on_batch((batch, np.full(len(batch), mirrored)))
+                for batch in padded.reshape(-1, PREDICTION_BATCH)
+            ]
+            for mirrored in ([False, True] if flip else [False])
+        ]
+        mean: np.ndarray = np.mean([np.concatenate(view) for view in views], axis=0, dtype="float32")
+        return mean[: len(rows)]
+
+
+@dataclass
+class Progress:
+    """How far a training has come: the finished epochs, and the seconds that they took."""
+
+    history: list[dict[str, float]] = field(default_factory=list)  # one a finished epoch, with HISTORY's keys
+    seconds: float = 0.0
+
+
+class Checkpoint:
+    """A training's whole state in one file, replaced after every epoch in a single step.
+
+    Parameters
+    ----------
+    path : the file. Its name must carry everything that the training depends on, so that no other's state is taken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, variables: list[keras.Variable], progress: Progress) -> None:
+        """Write `variables` (weights, optimizer, random states) and `progress`."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        state: dict[str, Any] = {f"v{i}": ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+        table = np.array([[epoch[key] for key in HISTORY] for epoch in progress.history])
+        unfinished = self.path.with_suffix(".part")
+        with open(unfinished, "wb") as file:
+            np.savez(file, history=table, seconds=progress.seconds, **state)
+        unfinished.replace(self.path)
+
+    def restore(self, variables: list[keras.Variable]) -> Progress:
+        """Put the saved state into `variables`; a Progress without epochs where nothing was saved."""
+        if not self.path.exists():
+            return Progress()
+        with np.load(self.path) as saved:
+            for i, variable in enumerate(variables):
+                variable.assign(saved[f"v{i}"])
+            history = [dict(zip(HISTORY, map(float, row), strict=True)) for row in saved["history"]]
+            return Progress(history, float(saved["seconds"]))
+
+
+def learning_rate(recipe: Recipe, losses: list[float]) -> float:
+    """The rate for the epoch that follows those with these training losses.
+
+    "plateau" is Keras's ReduceLROnPlateau (a fall below 0.0001 is none), on the training loss: the validation rows are
+    scored later, and so may not steer the training.
+    """
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * (1 + math.cos(math.pi * len(losses) / recipe.epochs)) / 2
+    rate, best, waited = recipe.learning_rate, math.inf, 0
+    if recipe.schedule == "plateau":
+        for loss in losses:
+            if loss < best - 1e-4:
+                best, waited = loss, 0
+            else:
+                waited += 1
+                if waited == recipe.plateau_patience:
+                    rate, waited = rate * recipe.plateau_factor, 0
+    return rate
+
+
+def compiled(feed: Feed, network: keras.Model, recipe: Recipe) -> keras.Model:
+    """`network` behind `feed`, ready to train on row numbers and one-hot labels."""
+    trainer = keras.Sequential([keras.layers.Input((), dtype="int32"), feed, network])
+    optimizers = {
+        "adam": lambda: keras.optimizers.Adam(recipe.learning_rate),
+        "sgd": lambda: keras.optimizers.SGD(recipe.learning_rate, momentum=0.9, nesterov=True),
+    }
+    trainer.compile(
+        optimizer=optimizers[recipe.optimizer](),
+        loss=f"{recipe.loss}_crossentropy",
+        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
+        jit_compile=keras.backend.backend() == "jax",  # on a CPU, XLA makes TensorFlow's convolutions 8 times slower
+    )
+    return trainer
+
+
+def agreement(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Mean log-loss and accuracy of float [n, 7] against the true classes int [n]."""
+    chosen = probabilities[np.arange(len(labels)), labels].astype("float64")
+    return float(-np.log(np.maximum(chosen, 1e-7)).mean()), float((probabilities.argmax(1) == labels).mean())
+
+
+def fit(
+    network: keras.Model,
+    pixels: np.ndarray,
+    train_rows: np.ndarray,
+    train_labels: np.ndarray,
+    validation_rows: np.ndarray,
+    validation_labels: np.ndarray,
+    recipe: Recipe,
+    seed: int,
+    checkpoint: Checkpoint,
+    report: Callable[[Progress], None] = lambda progress: None,
+    step: Callable[[float], None] = lambda part: None,
+) -> tuple[Predictor, Progress]:
+    """Train `network`, going on from `checkpoint` if it holds a state.
+
+    The validation rows are only watched: they steer neither the rate nor the choice of an epoch.
+
+    Parameters
+    ----------
+    pixels : uint8 [n, 48, 48], all pictures.
+    train_rows, validation_rows : int [m], rows of `pixels`; the labels are int [m], classes 0 to 6.
+    seed : fixes the order of the rows; the network and the augmentation carry their own.
+    report : called after every epoch. step : called after every batch with the finished part of the epoch, 0 to 1.
+
+    Raises
+    ------
+    Refusal : where there are fewer training rows than a batch has, or the loss is not finite any more.
+    """
+    if len(train_rows) < recipe.batch_size:
+        raise Refusal(
+            f"batch_size {recipe.batch_size} is more than the {len(train_rows)} training rows; make it smaller"
+        )
+    feed = Feed(pixels, recipe)
+    trainer = compiled(feed, network, recipe)
+    trainer.optimizer.build(trainer.trainable_variables)
+    predictor = Predictor(feed, network)
+    state = [v for v in trainer.variables + trainer.optimizer.variables if v is not feed.pixels]
+    progress = checkpoint.restore(state)
+    targets = np.eye(len(CLASSES), dtype="float32")[train_labels]
+    # A last batch that is not full is left out (other rows each epoch): see PREDICTION_BATCH.
+    batches = len(train_rows) // recipe.batch_size
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: step((batch + 1) / batches))
+
+    for epoch in range(len(progress.history), recipe.epochs):
+        started = time.perf_counter()
+        rate = learning_rate(recipe, [past["loss"] for past in progress.history])
+        trainer.optimizer.learning_rate = rate
+        order = np.random.default_rng((seed, epoch)).permutation(len(train_rows))[: batches * recipe.batch_size]
+        logs = trainer.fit(
+            train_rows[order].astype("int32"), targets[order],
+            batch_size=recipe.batch_size, shuffle=False, verbose=0, callbacks=[callback],
+        ).history  # fmt: skip
+        loss, accuracy = logs["loss"][0], logs["accuracy"][0]
+        if not math.isfinite(loss):
+            raise Refusal(f"the training loss became {loss} in epoch {epoch + 1}; make learning_rate smaller")
+        seen = agreement(predictor.probabilities(validation_rows, flip=False), validation_labels)
+        progress.history.append(dict(zip(HISTORY, (epoch + 1, rate, loss, accuracy, *seen), strict=True)))
+        progress.seconds += time.perf_counter() - started
+        checkpoint.save(state, progress)
+        report(progress)
+    return predictor, progress

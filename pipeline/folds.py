@@ -1,0 +1,76 @@
+"""Deal the Training rows into folds: stratified by label, and identical pictures always into the same fold.
+
+Reads data/faces.npz. Writes data/folds.csv: row,fold, one line for every Training row.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from pipeline import command, faces, params
+from pipeline.command import Refusal
+from pipeline.competition import TRAINING
+
+PATH = Path("data/folds.csv")
+
+
+def numbers() -> list[int]:
+    """The fold numbers of params.yaml: 0, 1, 2 and so on, as DVC's matrix wants them."""
+    found = params.document()["folds"]
+    if not isinstance(found, list) or [type(n) for n in found] != [int] * len(found) or len(found) < 2:
+        raise Refusal(f"{params.PATH}: folds = {found!r}: must list at least two folds, like [0, 1, 2]")
+    if found != list(range(len(found))):
+        raise Refusal(f"{params.PATH}: folds = {found!r}: must count up from 0, like {list(range(len(found)))}")
+    return found
+
+
+def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Assign each row to a fold.
+
+    Parameters
+    ----------
+    labels : int [n], balanced over the folds. groups : int [n], never parted. count : number of folds, from 2 up.
+
+    Returns
+    -------
+    int64 [n], 0 to count - 1.
+    """
+    smallest = min(np.bincount(labels)[np.unique(labels)], default=0)
+    if smallest < count:
+        raise Refusal(f"{count} folds need at least {count} Training rows of every class; one has {smallest}")
+    fold = np.full(len(labels), -1)
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    for number, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
+        if (fold[held_out] != -1).any():
+            raise AssertionError("a row stands in two folds")
+        fold[held_out] = number
+    if (fold == -1).any():
+        raise AssertionError("a row stands in no fold")
+    return fold
+
+
+def load() -> tuple[np.ndarray, np.ndarray]:
+    """Read data/folds.csv: rows and their folds, int64 [n] each."""
+    try:
+        table = pd.read_csv(PATH)
+        return table["row"].to_numpy("int64"), table["fold"].to_numpy("int64")
+    except FileNotFoundError:
+        raise Refusal(f"{PATH} is missing; make it with: dvc repro folds") from None
+    except (KeyError, ValueError) as trouble:
+        raise Refusal(f"{PATH} is not a table of row,fold ({trouble}); make it with: dvc repro -f folds") from None
+
+
+def main() -> None:
+    """Run the stage."""
+    count, seed = len(numbers()), params.seed()
+    data = faces.load()
+    rows = data.rows(TRAINING)
+    fold = deal(data.labels[rows], faces.picture_groups(data.pixels[rows]), count, seed)
+    pd.DataFrame({"row": rows, "fold": fold}).to_csv(PATH, index=False)
+    print(f"{len(rows):,} Training rows in {count} folds of {', '.join(f'{n:,}' for n in np.bincount(fold))}")
+
+
+if __name__ == "__main__":
+    command.run(main, "python -m pipeline.folds")

@@ -1,0 +1,250 @@
+"""Turn the competition's files, in whichever form they came, into one table of faces, and put the test labels away.
+
+Reads data/raw/. Writes data/faces.npz (where every row that is not Training has the label -1) and data/solution.csv
+(the labels of the test rows: only audit and score may read it).
+"""
+
+import codecs
+import gzip
+import itertools
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline import command
+from pipeline.command import Refusal
+from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SIDE, SPLITS, TRAINING
+from pipeline.faces import Faces
+
+RAW = Path("data/raw")
+SOLUTION = Path("data/solution.csv")
+PIXELS = SIDE * SIDE
+BLOCK = 32  # rows decoded at a time: 270 kB of text, which stays in a processor's cache; 256 take three times as long
+UNKNOWN = -1  # the label of a row that has none
+
+
+class BadField(Exception):
+    """What is wrong with the field of one row: (index of the row in its block, what)."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What one of the competition's files holds.
+
+    Parameters
+    ----------
+    pixels : uint8 [n, 48, 48]; labels : int8 [n], -1 where the file has none;
+    usage : uint8 [n] (see Faces), or None where the file has no such column.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    usage: np.ndarray | None
+
+
+def decode_pixels(fields: list[bytes]) -> np.ndarray:
+    """Decode whole rows of grey levels at once: n texts of 2,304 whole numbers between blanks to uint8 [n, 2304].
+
+    Instead of one number after the other, each byte's place in its number is found from its two neighbours, for all
+    bytes together. Raises BadField for the first row that is not 2,304 whole numbers from 0 to 255.
+    """
+    text = np.frombuffer(b"\n".join([*fields, b""]), dtype=np.uint8)
+    digit = text - ord("0")  # wraps around for what is no digit
+    is_digit = digit <= 9
+    digit *= is_digit
+    last = is_digit.copy()  # the last digit of a number
+    last[:-1] &= ~is_digit[1:]
+    value = digit.astype(np.uint16)
+    value[1:] += 10 * digit[:-1]
+    value[2:] += 100 * (digit[:-2].astype(np.uint16) * is_digit[1:-1])
+    too_long = is_digit[3:] & is_digit[2:-1] & is_digit[1:-2] & is_digit[:-3]
+    values = value[last]
+    edges = np.concatenate([[0], np.cumsum([len(field) + 1 for field in fields])])
+    counts = [np.count_nonzero(last[a:b]) for a, b in itertools.pairwise(edges)]
+    clean = np.count_nonzero(is_digit | (text == ord(" "))) == len(text) - len(fields)
+    if clean and not too_long.any() and values.max(initial=0) <= 255 and set(counts) <= {PIXELS}:
+        return values.astype(np.uint8).reshape(len(fields), PIXELS)
+    for index, field in enumerate(fields):
+        numbers = field.split()
+        for number in numbers:
+            if not (number.isdigit() and len(number) <= 3 and int(number) <= 255):
+                raise BadField(index, f"the pixel {_shown(number)} is not a whole number from 0 to 255")
+        if len(numbers) != PIXELS:
+            raise BadField(index, f"there are {len(numbers):,} pixels instead of {PIXELS:,}")
+    raise BadField(0, "the pixels stand between characters that are not blanks")
+
+
+def _shown(field: bytes) -> str:
+    return repr(field[:20].decode(errors="replace"))
+
+
+def _codes(fields: Iterable[bytes], known: tuple[str, ...], what: str) -> list[int]:
+    code_of = {text.encode(): code for code, text in enumerate(known)}
+    codes = []
+    for index, field in enumerate(fields):
+        code = code_of.get(field)
+        if code is None:
+            raise BadField(index, f"the {what} {_shown(field)} is none of {', '.join(known)}")
+        codes.append(code)
+    return codes
+
+
+def _fields(line: bytes) -> list[bytes]:
+    # The competition's fields hold no commas, so no CSV parser is needed (Python's takes seven times as long).
+    return [field.strip(b' "\r\n') for field in line.split(b",")]
+
+
+def read_table(lines: Iterable[bytes], name: str) -> Table:
+    """Read a file of the competition in any of its layouts: columns emotion, pixels and Usage, in any order.
+
+    Parameters
+    ----------
+    lines : the file's lines, header first. name : what messages call the file.
+
+    Raises
+    ------
+    Refusal : naming file and row, where the header or a row is not as the competition writes it.
+    """
+    lines = iter(lines)
+    first = next(lines, b"").removeprefix(codecs.BOM_UTF8)
+    header = _fields(first)
+    if b"pixels" not in header or set(header) - {b"emotion", b"pixels", b"Usage"} or len(set(header)) < len(header):
+        raise Refusal(
+            f"{name}: the first line must name the column pixels, and may name emotion and Usage, each once; "
+            f"it is {first[:60].decode(errors='replace')!r}; bring the competition's own file"
+        )
+    blocks: list[np.ndarray] = []
+    labels: list[int] = []
+    usage: list[int] = []
+    done = 0  # rows before this block
+    filled = (line for line in lines if not line.isspace())
+    try:
+        while block := [_fields(line) for line in itertools.islice(filled, BLOCK)]:
+            for index, row in enumerate(block):
+                if len(row) != len(header):
+                    raise BadField(index, f"there are {len(row)} fields instead of {len(header)}: is the file cut off?")
+            columns = dict(zip(header, zip(*block, strict=True), strict=True))
+            blocks.append(decode_pixels(list(columns[b"pixels"])))
+            if b"emotion" in columns:
+                labels += _codes(columns[b"emotion"], tuple(map(str, range(len(CLASSES)))), "emotion")
+            if b"Usage" in columns:
+                usage += _codes(columns[b"Usage"], SPLITS, "Usage")
+            done += len(block)
+    except BadField as bad:
+        row = done + bad.args[0] + 1
+        raise Refusal(f"{name}, row {row} (line {row + 1}): {bad.args[1]}; bring the file again, or mend it") from None
+    if not done:
+        raise Refusal(f"{name} has no rows; bring the file again")
+    return Table(
+        np.concatenate(blocks).reshape(done, SIDE, SIDE),
+        np.array(labels if b"emotion" in header else [UNKNOWN] * done, dtype=np.int8),
+        np.array(usage, dtype=np.uint8) if b"Usage" in header else None,
+    )
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[Iterable[bytes]]:
+    """The lines of a CSV file, or of fer2013.csv in a .tar.gz."""
+    if path.suffix != ".gz":
+        with open(path, "rb") as file:
+            yield file
+        return
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                content = archive.extractfile(member)
+                if content and Path(member.name).name == "fer2013.csv":
+                    yield content
+                    return
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as trouble:
+        raise Refusal(f"{path} is damaged or cut off ({trouble}); bring the file again") from None
+    raise Refusal(f"{path} holds no fer2013.csv; bring the competition's own file")
+
+
+def read_file(path: Path) -> Table:
+    """Read one of the competition's files."""
+    with _lines(path) as lines:
+        return read_table(lines, str(path))
+
+
+def join(train: Table, test: Table) -> Table:
+    """One table of train.csv and test.csv. The latter holds PublicTest and PrivateTest, in equal parts."""
+    halves = np.where(np.arange(len(test.labels)) < len(test.labels) // 2, PUBLIC, PRIVATE)
+    return Table(
+        np.concatenate([train.pixels, test.pixels]),
+        np.concatenate([train.labels, test.labels]),
+        np.concatenate([np.full(len(train.labels), TRAINING), halves]).astype(np.uint8),
+    )
+
+
+def _test_rows(usage: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.flatnonzero(usage == PUBLIC), np.flatnonzero(usage == PRIVATE)])
+
+
+def read_folder(folder: Path) -> Table:
+    """Read the competition from the fullest of its files in `folder`; where test.csv is there too, compare them."""
+    test = folder / "test.csv"
+    whole = [folder / name for name in ("fer2013.tar.gz", "fer2013.csv", "icml_face_data.csv")]
+    for path in whole:
+        if path.exists():
+            table = read_file(path)
+            if table.usage is None:
+                raise Refusal(f"{path}: the column Usage is missing; bring the competition's own file")
+            if test.exists() and not np.array_equal(read_file(test).pixels, table.pixels[_test_rows(table.usage)]):
+                raise Refusal(
+                    f"{test} does not hold the test pictures of {path} in their order; bring files of one kind"
+                )
+            return table
+    train = folder / "train.csv"
+    if train.exists() and test.exists():
+        labelled = read_file(train)
+        if (labelled.labels == UNKNOWN).any():
+            raise Refusal(f"{train}: the column emotion is missing; bring the competition's own file")
+        return join(labelled, read_file(test))
+    raise Refusal(
+        f"{folder} holds none of fer2013.tar.gz, icml_face_data.csv, or train.csv with test.csv; run: dvc repro"
+    )
+
+
+def hide_test_labels(table: Table) -> tuple[Faces, pd.DataFrame]:
+    """Put the rows into the order Training, PublicTest, PrivateTest, and part the test labels from the faces.
+
+    Returns
+    -------
+    Faces with the label -1 for every test row, and the solution: row, usage, emotion (empty where unknown).
+    """
+    assert table.usage is not None  # read_folder gives no other
+    order = np.argsort(table.usage, kind="stable")
+    usage, labels = table.usage[order], table.labels[order]
+    for code, split in enumerate(SPLITS):
+        if code not in usage:
+            raise Refusal(f"the data has no {split} rows; bring all of the competition")
+    training = usage == TRAINING
+    if (labels[training] == UNKNOWN).any():
+        raise Refusal("the data has no labels for its Training rows: the column emotion is missing")
+    solution = pd.DataFrame({
+        "row": np.flatnonzero(~training),
+        "usage": [SPLITS[code] for code in usage[~training]],
+        "emotion": pd.array([None if label == UNKNOWN else label for label in labels[~training]], dtype="Int64"),
+    })  # fmt: skip
+    pixels = table.pixels if (order[:-1] < order[1:]).all() else table.pixels[order]
+    return Faces(pixels, np.where(training, labels, UNKNOWN).astype(np.int8), usage), solution
+
+
+def main() -> None:
+    """Run the stage."""
+    faces, solution = hide_test_labels(read_folder(RAW))
+    faces.save()
+    solution.to_csv(SOLUTION, index=False)
+    counts = ", ".join(f"{len(faces.rows(code)):,} {split}" for code, split in enumerate(SPLITS))
+    print(f"{len(faces.pixels):,} faces ({counts}); test labels {'un' * int(solution.emotion.isna().all())}known")
+
+
+if __name__ == "__main__":
+    command.run(main, "python -m pipeline.prepare")
