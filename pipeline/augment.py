@@ -29,7 +29,7 @@ def transforms(count: int, recipe: Recipe, chance: keras.random.SeedGenerator) -
     zoom_x, zoom_y = 1 + uniform(recipe.zoom), 1 + uniform(recipe.zoom)
     shift_x, shift_y = uniform(recipe.shift * SIDE), uniform(recipe.shift * SIDE)
     if recipe.flip:
-        zoom_x = zoom_x * ops.sign(uniform(1.0))
+        zoom_x = zoom_x * ops.where(uniform(1.0) < 0, -1.0, 1.0)
     a0, a1 = ops.cos(angle) * zoom_x, -ops.sin(angle) * zoom_y
     b0, b1 = ops.sin(angle) * zoom_x, ops.cos(angle) * zoom_y
     middle = (SIDE - 1) / 2  # stays where it is, but for the shift

@@ -33,6 +33,7 @@ def prepare(seed: int, precision: str) -> None:
         (convolutions and matrix products in bfloat16, sums, weights and everything else in float32), elsewhere
         Keras's mixed_bfloat16.
     """
+    keras.utils.clear_session()  # layers are numbered from the start: the same names in every weights file
     keras.utils.set_random_seed(seed)
     mixed = precision == "bfloat16"
     on_tensorflow = keras.backend.backend() == "tensorflow"

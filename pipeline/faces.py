@@ -34,7 +34,7 @@ class Faces:
     usage: np.ndarray
 
     def __post_init__(self) -> None:
-        rows = len(self.pixels)
+        rows = self.pixels.shape[0] if self.pixels.ndim else 0
         for name, dtype, shape in (("pixels", "uint8", (rows, SIDE, SIDE)), ("labels", "int8", (rows,)),
                                    ("usage", "uint8", (rows,))):  # fmt: skip
             array = getattr(self, name)
@@ -44,6 +44,8 @@ class Faces:
             raise ValueError(f"usage must be below {len(SPLITS)}")
         if rows and not -1 <= self.labels.min() <= self.labels.max() < len(CLASSES):
             raise ValueError(f"labels must be -1 to {len(CLASSES) - 1}")
+        if (self.labels[self.usage != TRAINING] != -1).any():
+            raise ValueError("labels must be -1 for every row that is not Training")
 
     def rows(self, split: int) -> np.ndarray:
         """Row numbers of a split (int64), in order."""
@@ -81,6 +83,5 @@ def picture_groups(pixels: np.ndarray) -> np.ndarray:
     -------
     int64 [n] : equal numbers for byte-identical pictures, numbered by first appearance.
     """
-    flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
     first: dict[bytes, int] = {}
-    return np.array([first.setdefault(picture.tobytes(), len(first)) for picture in flat], dtype=np.int64)
+    return np.array([first.setdefault(picture.tobytes(), len(first)) for picture in pixels], dtype=np.int64)

@@ -18,6 +18,7 @@ from pipeline.recipe import Recipe
 
 PREDICTION_BATCH = 256
 SCALINGS = {"unit": (1 / 255, 0.0), "symmetric": (2 / 255, -1.0), "raw": (1.0, 0.0)}  # factor, offset
+RECALIBRATION = 16  # batches
 HISTORY = ("epoch", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy")
 
 
@@ -153,6 +154,26 @@ def agreement(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, flo
     return float(-np.log(np.maximum(chosen, 1e-7)).mean()), float((probabilities.argmax(1) == labels).mean())
 
 
+def recalibrate(feed: Feed, network: keras.Model, batches: np.ndarray) -> None:
+    """Replace batch normalisation's moving averages by means over `batches`, with the weights as they are now.
+
+    The averages follow the weights slowly; after few steps, or at a high rate, they belong to a network that is no more
+    (Wu & Johnson 2021, arXiv 2105.07576, section 3, "PreciseBN").
+
+    Parameters
+    ----------
+    batches : int [k, batch_size], rows to see, as in training: varied, and with dropout.
+    """
+    normalisers = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in normalisers]
+    for seen, rows in enumerate(batches):
+        for layer in normalisers:
+            layer.momentum = seen / (seen + 1)  # the running mean of all batches so far
+        network(feed(ops.convert_to_tensor(rows, "int32"), training=True), training=True)
+    for layer, momentum in zip(normalisers, momenta, strict=True):
+        layer.momentum = momentum
+
+
 def fit(
     network: keras.Model,
     pixels: np.ndarray,
@@ -192,7 +213,7 @@ def fit(
     state = [v for v in trainer.variables + trainer.optimizer.variables if v is not feed.pixels]
     progress = checkpoint.restore(state)
     targets = np.eye(len(CLASSES), dtype="float32")[train_labels]
-    # A last batch that is not full is left out (other rows each epoch): see PREDICTION_BATCH.
+    # Whole batches only, here too: the rows that are left over are others in every epoch.
     batches = len(train_rows) // recipe.batch_size
     callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: step((batch + 1) / batches))
 
@@ -206,9 +227,11 @@ def fit(
             batch_size=recipe.batch_size, shuffle=False, verbose=0, callbacks=[callback],
         ).history  # fmt: skip
         loss, accuracy = logs["loss"][0], logs["accuracy"][0]
-        if not math.isfinite(loss):
-            raise Refusal(f"the training loss became {loss} in epoch {epoch + 1}; make learning_rate smaller")
+        if recipe.recalibrate:
+            recalibrate(feed, network, train_rows[order].reshape(batches, -1)[:RECALIBRATION])
         seen = agreement(predictor.probabilities(validation_rows, flip=False), validation_labels)
+        if not math.isfinite(loss + seen[0]):
+            raise Refusal(f"the loss became {loss} in epoch {epoch + 1}; make learning_rate smaller")
         progress.history.append(dict(zip(HISTORY, (epoch + 1, rate, loss, accuracy, *seen), strict=True)))
         progress.seconds += time.perf_counter() - started
         checkpoint.save(state, progress)

@@ -37,9 +37,11 @@ def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.nd
     -------
     int64 [n], 0 to count - 1.
     """
-    smallest = min(np.bincount(labels)[np.unique(labels)], default=0)
+    smallest = min((len(np.unique(groups[labels == label])) for label in np.unique(labels)), default=0)
     if smallest < count:
-        raise Refusal(f"{count} folds need at least {count} Training rows of every class; one has {smallest}")
+        raise Refusal(
+            f"{count} folds need at least {count} different Training pictures of every class; one has {smallest}"
+        )
     fold = np.full(len(labels), -1)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     for number, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
@@ -54,11 +56,13 @@ def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.nd
 def load() -> tuple[np.ndarray, np.ndarray]:
     """Read data/folds.csv: rows and their folds, int64 [n] each."""
     try:
-        table = pd.read_csv(PATH)
+        table = pd.read_csv(PATH, dtype={"row": "uint32", "fold": "uint8"})
+        if list(table) != ["row", "fold"] or table.empty or not isinstance(table.index, pd.RangeIndex):
+            raise ValueError("it has other columns, or no rows")
         return table["row"].to_numpy("int64"), table["fold"].to_numpy("int64")
     except FileNotFoundError:
         raise Refusal(f"{PATH} is missing; make it with: dvc repro folds") from None
-    except (KeyError, ValueError) as trouble:
+    except (ValueError, OverflowError) as trouble:
         raise Refusal(f"{PATH} is not a table of row,fold ({trouble}); make it with: dvc repro -f folds") from None
 
 

@@ -34,7 +34,7 @@ def document(path: Path = PATH) -> dict[str, Any]:
         found = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
         raise Refusal(f"{path} is missing here; run from the project's folder") from None
-    except (YAMLError, UnicodeDecodeError) as trouble:
+    except (YAMLError, ValueError) as trouble:
         raise Refusal(f"{path} is not valid YAML: {trouble}") from None
     if not isinstance(found, dict):
         raise Refusal(f"{path} must be a mapping with the sections {', '.join(SECTIONS)}")
@@ -57,6 +57,8 @@ def parse(where: str, model: type[AnySection], values: object) -> AnySection:
             key = ".".join([where, *map(str, error["loc"])])
             if error["type"] == "extra_forbidden":
                 problems.append(f"unknown key {key}; the known ones are {', '.join(model.model_fields)}")
+            elif error["type"] == "missing":
+                problems.append(f"{key} is missing")
             else:
                 problems.append(f"{key} = {error['input']!r}: {error['msg']}")
         raise Refusal(f"{PATH}: {'; '.join(problems)}") from None

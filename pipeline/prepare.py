@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import command
+from pipeline import command, solution
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SIDE, SPLITS, TRAINING
 from pipeline.faces import Faces
 
 RAW = Path("data/raw")
-SOLUTION = Path("data/solution.csv")
 PIXELS = SIDE * SIDE
 BLOCK = 32  # rows decoded at a time: 270 kB of text, which stays in a processor's cache; 256 take three times as long
 UNKNOWN = -1  # the label of a row that has none
@@ -77,7 +76,8 @@ def decode_pixels(fields: list[bytes]) -> np.ndarray:
                 raise BadField(index, f"the pixel {_shown(number)} is not a whole number from 0 to 255")
         if len(numbers) != PIXELS:
             raise BadField(index, f"there are {len(numbers):,} pixels instead of {PIXELS:,}")
-    raise BadField(0, "the pixels stand between characters that are not blanks")
+    odd = next(index for index, field in enumerate(fields) if field.strip(b" 0123456789"))
+    raise BadField(odd, "the pixels stand between characters that are not blanks")
 
 
 def _shown(field: bytes) -> str:
@@ -125,7 +125,11 @@ def read_table(lines: Iterable[bytes], name: str) -> Table:
     done = 0  # rows before this block
     filled = (line for line in lines if not line.isspace())
     try:
-        while block := [_fields(line) for line in itertools.islice(filled, BLOCK)]:
+        while whole := list(itertools.islice(filled, BLOCK)):
+            block = [_fields(line) for line in whole]
+            for index, line in enumerate(whole):
+                if line.count(b'"') % 2:
+                    raise BadField(index, "a quotation mark is missing: is the file cut off?")
             for index, row in enumerate(block):
                 if len(row) != len(header):
                     raise BadField(index, f"there are {len(row)} fields instead of {len(header)}: is the file cut off?")
@@ -137,8 +141,9 @@ def read_table(lines: Iterable[bytes], name: str) -> Table:
                 usage += _codes(columns[b"Usage"], SPLITS, "Usage")
             done += len(block)
     except BadField as bad:
-        row = done + bad.args[0] + 1
-        raise Refusal(f"{name}, row {row} (line {row + 1}): {bad.args[1]}; bring the file again, or mend it") from None
+        raise Refusal(
+            f"{name}, row {done + bad.args[0] + 1}: {bad.args[1]}; bring the file again, or mend it"
+        ) from None
     if not done:
         raise Refusal(f"{name} has no rows; bring the file again")
     return Table(
@@ -156,11 +161,14 @@ def _lines(path: Path) -> Iterator[Iterable[bytes]]:
             yield file
         return
     try:
-        with tarfile.open(path) as archive:
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
-                content = archive.extractfile(member)
-                if content and Path(member.name).name == "fer2013.csv":
+                if member.isfile() and Path(member.name).name == "fer2013.csv":
+                    content = archive.extractfile(member)
+                    assert content is not None  # it is a file
                     yield content
+                    while stream.read(2**20):  # to the end, where gzip's own checksum stands
+                        pass
                     return
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as trouble:
         raise Refusal(f"{path} is damaged or cut off ({trouble}); bring the file again") from None
@@ -204,6 +212,8 @@ def read_folder(folder: Path) -> Table:
     train = folder / "train.csv"
     if train.exists() and test.exists():
         labelled = read_file(train)
+        if labelled.usage is not None:
+            raise Refusal(f"{train} has the column Usage, so it is all of the competition: name it fer2013.csv")
         if (labelled.labels == UNKNOWN).any():
             raise Refusal(f"{train}: the column emotion is missing; bring the competition's own file")
         return join(labelled, read_file(test))
@@ -217,33 +227,29 @@ def hide_test_labels(table: Table) -> tuple[Faces, pd.DataFrame]:
 
     Returns
     -------
-    Faces with the label -1 for every test row, and the solution: row, usage, emotion (empty where unknown).
+    Faces with the label -1 for every test row, and the solution (see solution.py).
     """
     assert table.usage is not None  # read_folder gives no other
     order = np.argsort(table.usage, kind="stable")
     usage, labels = table.usage[order], table.labels[order]
     for code, split in enumerate(SPLITS):
         if code not in usage:
-            raise Refusal(f"the data has no {split} rows; bring all of the competition")
+            raise Refusal(f"{RAW} has no {split} rows; bring all of the competition")
     training = usage == TRAINING
     if (labels[training] == UNKNOWN).any():
-        raise Refusal("the data has no labels for its Training rows: the column emotion is missing")
-    solution = pd.DataFrame({
-        "row": np.flatnonzero(~training),
-        "usage": [SPLITS[code] for code in usage[~training]],
-        "emotion": pd.array([None if label == UNKNOWN else label for label in labels[~training]], dtype="Int64"),
-    })  # fmt: skip
+        raise Refusal(f"{RAW} has no labels for its Training rows: the column emotion is missing")
     pixels = table.pixels if (order[:-1] < order[1:]).all() else table.pixels[order]
-    return Faces(pixels, np.where(training, labels, UNKNOWN).astype(np.int8), usage), solution
+    hidden = solution.table(np.flatnonzero(~training), usage[~training], labels[~training])
+    return Faces(pixels, np.where(training, labels, UNKNOWN).astype(np.int8), usage), hidden
 
 
 def main() -> None:
     """Run the stage."""
-    faces, solution = hide_test_labels(read_folder(RAW))
+    faces, hidden = hide_test_labels(read_folder(RAW))
     faces.save()
-    solution.to_csv(SOLUTION, index=False)
+    hidden.to_csv(solution.PATH, index=False)
     counts = ", ".join(f"{len(faces.rows(code)):,} {split}" for code, split in enumerate(SPLITS))
-    print(f"{len(faces.pixels):,} faces ({counts}); test labels {'un' * int(solution.emotion.isna().all())}known")
+    print(f"{len(faces.pixels):,} faces ({counts}); test labels {'un' if hidden['emotion'].isna().all() else ''}known")
 
 
 if __name__ == "__main__":

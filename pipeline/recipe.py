@@ -7,7 +7,7 @@ from pydantic import Field
 from pipeline import architectures, params
 from pipeline.command import Refusal
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -28,6 +28,7 @@ class Recipe(params.Section):
     zoom: Fraction  # each axis by a factor of 1 - zoom to 1 + zoom
     flip: bool  # mirror every second picture, by chance
     flip_at_test: bool  # average the probabilities of a picture and its mirror image
+    recalibrate: bool  # after each epoch, measure batch normalisation's statistics anew
     precision: Literal["float32", "bfloat16"]  # bfloat16: of products; sums and weights stay float32
 
 

@@ -1,0 +1,44 @@
+# The verbs for people. What depends on what stands in dvc.yaml, the numbers in params.yaml.
+
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo repro test lint submit leaderboard clean
+
+help: ## show these verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## install everything into .venv, as locked (other verbs do it when needed)
+
+$(STAMP): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else 1)' || \
+	  { echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@touch $@
+
+demo: setup ## run the whole pipeline on drawn faces, in demo/ (no data or credentials needed)
+	@python -m pipeline.demo
+
+repro: setup ## run what is out of date, from the competition's files to scored submissions
+	@python -m pipeline.check
+	dvc repro
+	@python -m pipeline.leaderboard
+
+test: setup ## run the tests
+	@pytest
+
+lint: setup ## check style and types
+	@ruff format --check . && ruff check . && mypy
+
+submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
+	@FORCE=$(FORCE) python -m pipeline.submit $(or $(NAME),ensemble) $(if $(MESSAGE),"$(MESSAGE)")
+
+leaderboard: setup ## show our submissions among the teams of 2013
+	@python -m pipeline.leaderboard
+
+clean: ## remove the demo and the tools' caches; data, models and .venv stay
+	rm -rf demo .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

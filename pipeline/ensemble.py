@@ -1,0 +1,223 @@
+"""Join the folds of every architecture, and the architectures with each other, looking at out-of-fold rows alone.
+
+Reads data/faces.npz, data/folds.csv and artifacts/predictions/. Writes artifacts/bags/A.npz for every architecture A
+and artifacts/bags/ensemble.npz (oof float32 [n,7] for the Training rows, test float32 [k,7]), and
+results/ensemble.json: the members' weights, and what every way of joining them gives out of fold.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline import command, faces, folds, params, recipe
+from pipeline.command import Refusal
+from pipeline.competition import CLASSES, TRAINING
+
+PREDICTIONS = Path("artifacts/predictions")
+BAGS = Path("artifacts/bags")
+RESULT = Path("results/ensemble.json")
+NAME = "ensemble"
+
+
+class Ensemble(params.Section):
+    """How the architectures are joined: section `ensemble` of params.yaml."""
+
+    method: Literal["mean", "geometric", "weights"]
+    members: list[str] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Bag:
+    """Predictions for all rows of the competition.
+
+    Parameters
+    ----------
+    oof : float32 [n, 7], out-of-fold probabilities of the Training rows; NaN where no fold covers a row.
+    test : float32 [k, 7], probabilities of the test rows, PublicTest before PrivateTest.
+    """
+
+    oof: np.ndarray
+    test: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write the arrays."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, oof=self.oof, test=self.test)
+
+
+def read_params() -> Ensemble:
+    """The section `ensemble`. Raises Refusal for a member that is not trained, or named twice."""
+    settings = params.section(NAME, Ensemble)
+    for member in settings.members:
+        if member not in recipe.names():
+            raise Refusal(
+                f"{params.PATH}: ensemble.members names {member!r}, which is never trained; architectures has "
+                f"{', '.join(recipe.names())}"
+            )
+    if len(set(settings.members)) < len(settings.members):
+        raise Refusal(f"{params.PATH}: ensemble.members names an architecture twice")
+    return settings
+
+
+def load(name: str) -> Bag:
+    """Read artifacts/bags/NAME.npz."""
+    try:
+        with np.load(BAGS / f"{name}.npz") as arrays:
+            return Bag(arrays["oof"], arrays["test"])
+    except (OSError, ValueError, KeyError):
+        raise Refusal(f"{BAGS}/{name}.npz is missing or damaged; make it with: dvc repro -f ensemble") from None
+
+
+def join_folds(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], training_rows: np.ndarray, name: str) -> Bag:
+    """Put the folds of one architecture together.
+
+    Parameters
+    ----------
+    parts : for every fold, rows int [m], their probabilities [m, 7], and those of the test rows [k, 7].
+    training_rows : int [n], all rows that must be covered exactly once, in rising order. name : for messages.
+    """
+    rows = np.concatenate([part[0] for part in parts])
+    covered, times = np.unique(rows, return_counts=True)
+    if (times > 1).any():
+        raise Refusal(f"{name}: row {covered[times > 1][0]} is predicted by two folds; train again: dvc repro -f train")
+    if not np.array_equal(covered, training_rows):
+        odd = np.setxor1d(covered, training_rows)
+        raise Refusal(
+            f"{name}: {len(odd):,} Training rows are in no fold or unknown, like {odd[0]}; run: dvc repro train"
+        )
+    oof = np.full((len(training_rows), len(CLASSES)), np.nan, dtype=np.float32)
+    oof[np.searchsorted(training_rows, rows)] = np.concatenate([part[1] for part in parts])
+    bag = Bag(oof, np.stack([part[2] for part in parts]).mean(axis=0, dtype=np.float32))
+    for array in (bag.oof, bag.test):
+        if not np.allclose(array.sum(axis=1), 1, atol=1e-3):
+            raise Refusal(f"{name}: some probabilities do not sum to 1; train again: dvc repro -f train")
+    return bag
+
+
+def fit_weights(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Find the weighted mean of the members with the least log-loss.
+
+    The weights of a mixture whose parts are given are found by expectation maximisation (Dempster, Laird & Rubin 1977,
+    4.3): each step makes the log-loss smaller, and as it is convex in the weights, the end is the best of all.
+
+    Parameters
+    ----------
+    oof : float [members, n, 7]. labels : int [n].
+
+    Returns
+    -------
+    float64 [members], from 0 up, with the sum 1.
+    """
+    likelihood = oof[:, np.arange(len(labels)), labels].astype(np.float64).clip(1e-12)
+    weights = np.full(len(oof), 1 / len(oof))
+    for _ in range(5000):
+        share = weights[:, None] * likelihood
+        updated = (share / share.sum(axis=0)).mean(axis=1)
+        if np.abs(updated - weights).max() < 1e-7:
+            break
+        weights = updated
+    return weights
+
+
+def weighted_mean(members: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted arithmetic mean over the first axis of float [members, n, 7]."""
+    mean: np.ndarray = np.einsum("m,mnc->nc", weights, members).astype(np.float32)
+    return mean
+
+
+def geometric_mean(members: np.ndarray) -> np.ndarray:
+    """Geometric mean over the first axis of float [members, n, 7], made to sum to 1 again."""
+    mean: np.ndarray = np.exp(np.log(members.astype(np.float64).clip(1e-12)).mean(axis=0))
+    mean /= mean.sum(axis=1, keepdims=True)
+    return mean.astype(np.float32)
+
+
+def join_members(
+    method: str, oof: np.ndarray, test: np.ndarray, labels: np.ndarray, fold: np.ndarray
+) -> tuple[Bag, np.ndarray | None]:
+    """Join several members' predictions.
+
+    Fitted weights are nested: a fold's rows are judged with the weights that the other folds gave, so that the
+    ensemble's out-of-fold score has not seen the labels it is measured on. Test rows get the weights of all folds.
+
+    Parameters
+    ----------
+    method : "mean", "geometric" or "weights".
+    oof : float [members, n, 7]. test : float [members, k, 7]. labels, fold : int [n].
+
+    Returns
+    -------
+    The ensemble's Bag, and the members' weights in it (None for "geometric").
+    """
+    if method == "geometric":
+        return Bag(geometric_mean(oof), geometric_mean(test)), None
+    weights = np.full(len(oof), 1 / len(oof))
+    if method == "mean":
+        return Bag(weighted_mean(oof, weights), weighted_mean(test, weights)), weights
+    joined = np.full(oof.shape[1:], np.nan, dtype=np.float32)
+    for number in np.unique(fold):
+        inside = fold == number
+        joined[inside] = weighted_mean(oof[:, inside], fit_weights(oof[:, ~inside], labels[~inside]))
+    weights = fit_weights(oof, labels)
+    return Bag(joined, weighted_mean(test, weights)), weights
+
+
+def judge(oof: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy and log-loss of float [n, 7]."""
+    chosen = oof[np.arange(len(labels)), labels].astype(np.float64).clip(1e-12)
+    return {
+        "oof_accuracy": round(float((oof.argmax(axis=1) == labels).mean()), 5),
+        "oof_log_loss": round(float(-np.log(chosen).mean()), 5),
+    }
+
+
+def read_cell(architecture: str, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read what train@ARCHITECTURE-FOLD predicted: rows, validation, test."""
+    path = PREDICTIONS / architecture / f"fold{fold}.npz"
+    try:
+        with np.load(path) as arrays:
+            return arrays["rows"], arrays["validation"], arrays["test"]
+    except (OSError, ValueError, KeyError):
+        raise Refusal(
+            f"{path} is missing or damaged; train it with: dvc repro -f train@{architecture}-{fold}"
+        ) from None
+
+
+def summary(
+    settings: Ensemble, bags: dict[str, Bag], labels: np.ndarray, fold: np.ndarray
+) -> tuple[Bag, dict[str, Any]]:
+    """The ensemble's Bag, and what results/ensemble.json says of it and of the ways that were not taken."""
+    oof = np.stack([bags[name].oof for name in settings.members])
+    test = np.stack([bags[name].test for name in settings.members])
+    ways = {way: join_members(way, oof, test, labels, fold) for way in ("mean", "geometric", "weights")}
+    bag, weights = ways[settings.method]
+    shares = [None] * len(oof) if weights is None else weights.round(4).tolist()
+    return bag, {
+        "method": settings.method,
+        "weights": dict(zip(settings.members, shares, strict=True)),
+        "members": {name: judge(bags[name].oof, labels) for name in settings.members},
+        "methods": {way: judge(joined.oof, labels) for way, (joined, _) in ways.items()},
+    }
+
+
+def main() -> None:
+    """Run the stage."""
+    settings, numbers = read_params(), folds.numbers()
+    data, (rows, fold) = faces.load(), folds.load()
+    bags = {
+        name: join_folds([read_cell(name, number) for number in numbers], data.rows(TRAINING), name)
+        for name in recipe.names()
+    }
+    bags[NAME], result = summary(settings, bags, data.labels[rows], fold)
+    for name, bag in bags.items():
+        bag.save(BAGS / f"{name}.npz")
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    command.run(main, "python -m pipeline.ensemble")

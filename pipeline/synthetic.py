@@ -1,0 +1,170 @@
+"""A competition of drawn faces, in the files that Kaggle ships: for the demo and the tests, free to show to anyone.
+
+Seven expressions, told apart by brows, eyes, nose and mouth as people do, on heads of varied shape, pose, light,
+position and noise. The same seed draws the same bytes.
+"""
+
+import gzip
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pipeline.competition import CLASSES, SIDE, SPLITS, TRAINING
+
+SCALE = 4  # drawn this much larger, then averaged down: smooth edges
+TWINS = 0.05  # this part of the rows repeats an earlier picture, as in the real data
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Where an expression moves the parts of a face; 0 is a face at rest, lengths in parts of the head's half width."""
+
+    brow_inner: float = 0.0  # inner ends up (+) or down (-)
+    brow_outer: float = 0.0
+    eye: float = 0.0  # wider (+) or narrower (-)
+    mouth_corners: float = 0.0  # up (+) or down (-)
+    mouth_open: float = 0.0
+    mouth_width: float = 0.0
+    nose: float = 0.0  # wrinkled
+
+
+EXPRESSIONS = {
+    "angry": Expression(brow_inner=-0.22, brow_outer=0.08, eye=-0.05, mouth_corners=-0.04, mouth_open=0.07),
+    "disgust": Expression(
+        brow_inner=-0.10, brow_outer=-0.06, eye=-0.09, mouth_corners=-0.16, mouth_width=-0.12, nose=1.0
+    ),
+    "fear": Expression(
+        brow_inner=0.20, brow_outer=0.06, eye=0.10, mouth_corners=-0.06, mouth_open=0.14, mouth_width=0.08
+    ),
+    "happy": Expression(brow_outer=0.03, eye=-0.04, mouth_corners=0.24, mouth_open=0.06, mouth_width=0.14),
+    "sad": Expression(brow_inner=0.16, brow_outer=-0.14, eye=-0.07, mouth_corners=-0.22, mouth_width=-0.06),
+    "surprise": Expression(brow_inner=0.18, brow_outer=0.18, eye=0.11, mouth_open=0.30, mouth_width=-0.20),
+    "neutral": Expression(),
+}
+
+
+def draw(expression: Expression, chance: np.random.Generator) -> np.ndarray:
+    """Draw one face: uint8 [48, 48]."""
+    big = SIDE * SCALE
+    skin, ground = chance.uniform(120, 215), chance.uniform(20, 235)
+    dark = skin * chance.uniform(0.15, 0.4)
+    unit = big * chance.uniform(0.30, 0.38)  # the head's half width
+    tall = unit * chance.uniform(1.15, 1.4)
+    strength = chance.uniform(0.75, 1.25)
+    side = chance.uniform(-0.15, 0.15)  # how far the face is turned to a side
+    line = max(2, round(unit * chance.uniform(0.06, 0.10)))
+    picture = Image.new("L", (big, big), round(ground))
+    pen = ImageDraw.Draw(picture)
+    centre = big / 2
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return centre + (x + side) * unit, centre + y * unit
+
+    def oval(x: float, y: float, half_width: float, half_height: float, grey: float) -> None:
+        (left, top), (right, bottom) = at(x - half_width, y - half_height), at(x + half_width, y + half_height)
+        pen.ellipse((left, top, right, bottom), fill=round(grey))
+
+    def curve(points: list[tuple[float, float]]) -> None:
+        pen.line([at(x, y) for x, y in points], fill=round(dark), width=line, joint="curve")
+
+    hair = chance.uniform(10, 200)
+    pen.ellipse(
+        (centre - unit * 1.08, centre - tall * 1.12, centre + unit * 1.08, centre + tall * 0.5), fill=round(hair)
+    )
+    pen.ellipse((centre - unit, centre - tall, centre + unit, centre + tall), fill=round(skin))
+    for hand in (-1, 1):
+        eye = max(0.03, 0.11 + expression.eye * strength)
+        oval(hand * 0.40, -0.25, 0.19, eye, 240)
+        oval(hand * 0.40 + side * 0.3, -0.25, min(0.09, eye), min(0.09, eye), dark * 0.5)
+        inner, outer = (-0.50 - move * strength for move in (expression.brow_inner, expression.brow_outer))
+        curve([(hand * 0.17, inner), (hand * 0.40, (inner + outer) / 2 - 0.05), (hand * 0.65, outer)])
+        if expression.nose:
+            for height in (-0.05, 0.06):
+                curve([(hand * 0.10, height), (hand * 0.24, height - 0.10 * strength)])
+    curve([(0.0, -0.10), (side * 0.6 + 0.06, 0.18), (-0.06, 0.20)])
+    width = 0.36 + expression.mouth_width * strength
+    gap = max(0.0, expression.mouth_open * strength)
+    corners = 0.58 - expression.mouth_corners * strength
+    across = np.linspace(-1, 1, 9)
+    upper, lower = (
+        [(width * x, corners + (0.58 + move - corners) * (1 - x * x)) for x in across] for move in (-gap, gap)
+    )
+    if gap:
+        pen.polygon([at(x, y) for x, y in upper + lower[::-1]], fill=round(dark * 0.4))
+    curve(upper)
+    curve(lower)
+    moved = picture.rotate(
+        chance.normal(0, 7),
+        resample=Image.Resampling.BILINEAR,
+        translate=(round(chance.normal(0, big * 0.03)), round(chance.normal(0, big * 0.03))),
+        fillcolor=round(ground),
+    )
+    small = np.asarray(moved.reduce(SCALE), dtype=np.float64)
+    slope = chance.uniform(-0.35, 0.35, size=2)  # light from a side
+    y, x = np.mgrid[-0.5 : 0.5 : SIDE * 1j, -0.5 : 0.5 : SIDE * 1j]
+    lit = small * (1 + slope[0] * x + slope[1] * y) + chance.normal(0, chance.uniform(2, 12), small.shape)
+    face: np.ndarray = lit.clip(0, 255).astype(np.uint8)
+    return face
+
+
+def competition(training: int, test: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw a competition.
+
+    Parameters
+    ----------
+    training, test : how many faces in Training, and in each of PublicTest and PrivateTest.
+
+    Returns
+    -------
+    pixels uint8 [n, 48, 48], labels int64 [n], usage int64 [n] (indices into SPLITS), in the competition's order.
+    """
+    chance = np.random.default_rng(seed)
+    counts = (training, test, test)
+    labels = np.concatenate([chance.permutation(np.arange(count) % len(CLASSES)) for count in counts])
+    pixels = np.stack([draw(EXPRESSIONS[CLASSES[label]], chance) for label in labels])
+    for row in np.flatnonzero(chance.random(len(labels)) < TWINS):
+        same = np.flatnonzero(labels[:row] == labels[row])
+        if len(same):
+            pixels[row] = pixels[chance.choice(same)]
+    return pixels, labels, np.repeat(np.arange(len(SPLITS)), counts)
+
+
+def write(
+    folder: Path, pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: set[str] | None = None
+) -> None:
+    """Write the competition's files (all, or those in `names`) as Kaggle ships them.
+
+    Parameters
+    ----------
+    pixels, labels, usage : see `competition`.
+    """
+    rows = [
+        (str(label), SPLITS[split], " ".join(map(str, picture.ravel())))
+        for picture, label, split in zip(pixels, labels, usage, strict=True)
+    ]
+    training = SPLITS[TRAINING]
+    texts = {
+        "train.csv": "emotion,pixels\n" + "".join(f'{e},"{p}"\n' for e, u, p in rows if u == training),
+        "test.csv": "pixels\n" + "".join(f'"{p}"\n' for _, u, p in rows if u != training),
+        "icml_face_data.csv": "emotion, Usage, pixels\n" + "".join(f"{e},{u},{p}\n" for e, u, p in rows),
+        "fer2013.tar.gz": "emotion,pixels,Usage\n" + "".join(f"{e},{p},{u}\n" for e, u, p in rows),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names or texts:
+        content = texts[name].encode()
+        if name.endswith(".tar.gz"):
+            member = tarfile.TarInfo("fer2013/fer2013.csv")
+            member.size = len(content)
+            packed = io.BytesIO()
+            # Not tarfile's own "w:gz", which writes the time into the file.
+            with (
+                gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream,
+                tarfile.open(fileobj=stream, mode="w") as tar,
+            ):
+                tar.addfile(member, io.BytesIO(content))
+            content = packed.getvalue()
+        (folder / name).write_bytes(content)

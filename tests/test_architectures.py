@@ -1,0 +1,166 @@
+"""The networks are those that their sources describe, layer by layer.
+
+tests/golden/ holds one table a network, written from the descriptions and not from the code: counts alone do not prove
+a network, as strides, pooling, dropout and activations have no parameters.
+"""
+
+from pipeline import backend  # isort: skip  (before Keras, whose start it quiets)
+
+import difflib
+import math
+from functools import cache
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline import architectures, params, recipe
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+
+COUNTS = {  # total, trainable, non-trainable
+    "alizadeh_same": (4_478_727, 4_474_759, 3_968),
+    "alizadeh_shallow": (4_928_007, 4_927_111, 896),
+    "alizadeh_sigmoid": (4_478_727, 4_474_759, 3_968),
+    "alizadeh_valid": (3_823_367, 3_819_399, 3_968),
+    "mini_xception": (58_423, 56_951, 1_472),
+    "vgg8": (5_905_863, 5_902_151, 3_712),
+}
+NETWORKS = pytest.mark.parametrize("name", COUNTS)
+
+ROW = "{:>3}  {:<22}  {:<9}  {:>10}  {:<6}  {}"
+HEADER = ("row", "layer", "output", "parameters", "from", "settings")
+SETTINGS = {  # config key: how the table shows it
+    "kernel_size": lambda size: "kernel " + "x".join(map(str, size)),
+    "pool_size": lambda size: "pool " + "x".join(map(str, size)),
+    "strides": lambda size: "strides " + "x".join(map(str, size)),
+    "padding": "padding {}".format,
+    "use_bias": lambda used: "bias " + ("yes" if used else "no"),
+    "activation": str,
+    "rate": "rate {}".format,
+    "momentum": "momentum {}".format,
+    "epsilon": "epsilon {}".format,
+}
+REGULARIZERS = (
+    "kernel_regularizer", "bias_regularizer", "depthwise_regularizer", "pointwise_regularizer", "activity_regularizer",
+    "gamma_regularizer", "beta_regularizer",
+)  # fmt: skip
+# What a layer cannot be made without, to compare the rest of its settings with Keras's defaults.
+REQUIRED = {"Conv2D": (1, 1), "SeparableConv2D": (1, 1), "Dense": (1,), "Dropout": (0.5,), "Activation": ("relu",)}
+
+
+@cache
+def network(name: str) -> keras.Model:
+    backend.prepare(seed=0, precision="float32")
+    return architectures.build(name)
+
+
+def sources(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers whose outputs `layer` takes."""
+    if isinstance(layer, keras.layers.InputLayer):
+        return []
+    return [tensor._keras_history.operation for tensor in keras.tree.flatten(layer.input)]
+
+
+def chain(layer: keras.Layer) -> list[keras.Layer]:
+    """`layer` and all before it; where branches meet, those of the first input stand first."""
+    order: list[keras.Layer] = []
+    for source in sources(layer):
+        order += [before for before in chain(source) if before not in order]
+    return [*order, layer]
+
+
+def settings(layer: keras.Layer) -> str:
+    config = layer.get_config()
+    shown = [show(config[key]) for key, show in SETTINGS.items() if key in config]
+    for key in REGULARIZERS:
+        if config.get(key):
+            kind, values = config[key]["class_name"], config[key]["config"]
+            factor = ", ".join(f"{value:.6g}" for value in values.values())
+            shown.append(f"{key.removesuffix('_regularizer')} {kind} {factor}")
+    return ", ".join(shown)
+
+
+def table(model: keras.Model) -> list[str]:
+    """One line a layer, as in tests/golden/."""
+    layers = chain(model.outputs[0]._keras_history.operation)
+    lines = [ROW.format(*HEADER)]
+    for i, layer in enumerate(layers):
+        output = "x".join(map(str, layer.output.shape[1:]))
+        inputs = ", ".join(str(layers.index(source)) for source in sources(layer))
+        lines.append(
+            ROW.format(i, type(layer).__name__, output, f"{layer.count_params():,}", inputs, settings(layer)).rstrip()
+        )
+    return lines
+
+
+def test_no_network_is_without_an_entry_here_and_in_the_golden_files() -> None:
+    assert architectures.names() == sorted(COUNTS)
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(COUNTS)
+
+
+@NETWORKS
+def test_parameters_are_as_many_as_the_source_has(name: str) -> None:
+    model = network(name)
+    trainable, frozen = (
+        sum(math.prod(weight.shape) for weight in weights)
+        for weights in (model.trainable_weights, model.non_trainable_weights)
+    )
+    assert (model.count_params(), trainable, frozen) == COUNTS[name]
+
+
+@NETWORKS
+def test_layers_are_those_of_the_source(name: str) -> None:
+    golden = (GOLDEN / f"{name}.txt").read_text().splitlines()
+    found = table(network(name))
+    difference = difflib.unified_diff(golden, found, f"golden/{name}.txt", f"architectures/{name}.py", lineterm="", n=1)
+    assert golden == found, "\n" + "\n".join(difference)
+
+
+@NETWORKS
+def test_settings_that_the_tables_leave_out_are_keras_defaults(name: str) -> None:
+    for layer in network(name).layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        default = type(layer)(*REQUIRED.get(type(layer).__name__, ())).get_config()
+        left_out = default.keys() - {"name", "filters", "units", *SETTINGS, *REGULARIZERS}
+        config = layer.get_config()
+        assert {key: config[key] for key in left_out} == {key: default[key] for key in left_out}, layer.name
+
+
+@NETWORKS
+@pytest.mark.parametrize("count", [1, 3])
+def test_pictures_become_seven_probabilities_each(name: str, count: int) -> None:
+    pictures = np.random.default_rng(0).random((count, 48, 48, 1), dtype="float32")
+    outputs = keras.ops.convert_to_numpy(network(name)(pictures, training=False))
+    assert outputs.shape == (count, 7)
+    assert ((outputs >= 0) & (outputs <= 1)).all()
+    if head(name) == "softmax":
+        np.testing.assert_allclose(outputs.sum(1), 1, rtol=1e-5)
+
+
+def head(name: str) -> str:
+    """The activation that ends a network, by its golden file."""
+    return (GOLDEN / f"{name}.txt").read_text().split()[-1]
+
+
+@NETWORKS
+def test_recipe_has_the_loss_that_fits_the_head(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    params.document.cache_clear()
+    assert recipe.read(name).loss == {"softmax": "categorical", "sigmoid": "binary"}[head(name)]
+    params.document.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["resnet", "", "_blocks", "vgg8.py", "VGG8"])
+def test_unknown_name_is_refused_with_a_list_of_the_known(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown architecture") as refused:
+        architectures.build(name)
+    assert all(known in str(refused.value) for known in COUNTS)
+
+
+def test_each_build_is_a_fresh_network() -> None:
+    first, second = (architectures.build("mini_xception").get_weights() for _ in range(2))
+    assert any((a != b).any() for a, b in zip(first, second, strict=True))
