@@ -1,0 +1,173 @@
+"""What the layout promises: the graph names what a stage depends on, and params.yaml says nothing that is not read."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import (
+    architectures,
+    audit,
+    demo,
+    download,
+    ensemble,
+    folds,
+    params,
+    prepare,
+    recipe,
+    score,
+    train,
+)
+
+ROOT = Path(__file__).parent.parent
+STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+MAINS = {"download": download.main, "prepare": prepare.main, "folds": folds.main, "audit": audit.main,
+         "ensemble": ensemble.main, "score": score.main}  # fmt: skip
+
+
+def module_file(dotted: str) -> Path | None:
+    """The file of a module of the pipeline, relative to the root; None for what is no module."""
+    path = Path(*dotted.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if (ROOT / file).exists()), None)
+
+
+def imported(file: Path) -> set[Path]:
+    """The pipeline's files that `file` imports, wherever in it the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        found |= {module_file(name) for name in names if name.split(".")[0] == "pipeline"}
+    return found - {None}
+
+
+def closure(file: Path) -> set[Path]:
+    """`file` and all of the pipeline's files that are imported because of it."""
+    reached, todo = set(), {file}
+    while todo:
+        reached |= todo
+        todo = set().union(*map(imported, todo)) - reached
+    return reached
+
+
+def code_deps(stage: str) -> set[Path]:
+    """The pipeline's files among the deps of `stage`, with vgg8 for the matrix's architecture."""
+    deps = [dep.replace("${item.architecture}", "vgg8") for dep in STAGES[stage]["deps"]]
+    return {Path(dep) for dep in deps if dep.startswith("pipeline/")}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_code_that_it_imports_and_on_no_other(stage):
+    needed = closure(Path(f"pipeline/{stage}.py")) | {Path("pipeline/__init__.py")}
+    if stage == "train":  # imports the network by its name
+        needed |= closure(Path("pipeline/architectures/vgg8.py"))
+    assert code_deps(stage) == needed
+
+
+@pytest.mark.parametrize("name", architectures.names())
+def test_an_architecture_imports_nothing_that_train_does_not_depend_on(name):
+    assert closure(Path(f"pipeline/architectures/{name}.py")) - {
+        Path(f"pipeline/architectures/{name}.py")
+    } <= code_deps("train")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_described_and_runs_its_own_module(stage):
+    assert STAGES[stage]["desc"].endswith(".")
+    assert STAGES[stage]["cmd"].startswith(f"python -m pipeline.{stage}")
+
+
+def test_only_audit_and_score_may_see_the_test_labels():
+    assert {stage for stage in STAGES if "data/solution.csv" in STAGES[stage]["deps"]} == {"audit", "score"}
+    assert {stage for stage in STAGES if "data/raw" in STAGES[stage]["deps"]} == {"prepare"}
+    for stage in set(STAGES) - {"audit", "score", "prepare"}:
+        assert Path("pipeline/solution.py") not in closure(Path(f"pipeline/{stage}.py"))
+
+
+def test_tensorflow_is_imported_in_one_small_module_alone():
+    users = [
+        file.name for file in (ROOT / "pipeline").rglob("*.py") if re.search(r"import tensorflow", file.read_text())
+    ]
+    assert users == ["backend.py"]
+    assert len((ROOT / "pipeline/backend.py").read_text().splitlines()) < 80
+
+
+@pytest.mark.parametrize("section", [recipe.Recipe, download.Data, ensemble.Ensemble], ids=lambda model: model.__name__)
+def test_every_key_of_a_section_is_read(section):
+    code = "\n".join(file.read_text() for file in (ROOT / "pipeline").glob("*.py"))
+    for key in section.model_fields:
+        assert re.search(rf"\b(settings|recipe|self\.recipe)\.{key}\b", code), key
+
+
+class Watched(dict):
+    """A params.yaml that remembers which sections were looked at."""
+
+    seen: set[str]
+
+    def __getitem__(self, key):
+        self.seen.add(key)
+        return super().__getitem__(key)
+
+
+@pytest.fixture(scope="module")
+def small_project(tmp_path_factory):
+    """A folder with params for a small competition of drawn faces."""
+    folder = tmp_path_factory.mktemp("project")
+    text = (ROOT / "pipeline/demo.yaml").read_text()
+    document = YAML(typ="safe").load(text)
+    document["architectures"] = {"mini_xception": {"epochs": 1, "batch_size": 8}}
+    document["ensemble"] = {"method": "weights", "members": ["mini_xception"]}
+    document["folds"] = [0, 1]
+    document["data"] |= {"training_faces": 56, "test_faces": 14}
+    with open(folder / "params.yaml", "w") as file:
+        YAML().dump(document, file)
+    return folder
+
+
+def test_each_stage_declares_the_params_that_it_reads_and_no_others(small_project, monkeypatch):
+    monkeypatch.chdir(small_project)
+    original = params.document
+    cells = [("train", lambda fold=fold: train.main("mini_xception", fold)) for fold in ("0", "1")]
+    order = [*((name, MAINS[name]) for name in ("download", "prepare", "folds")), *cells,
+             *((name, MAINS[name]) for name in ("audit", "ensemble", "score"))]  # fmt: skip
+    for stage, main in order:
+        watched = Watched(original())
+        watched.seen = set()
+        monkeypatch.setattr(params, "document", lambda watched=watched: watched)
+        main()
+        declared = {name.split(".")[0] for name in STAGES[stage].get("params", [])}
+        assert watched.seen == declared, stage
+    assert np.load("artifacts/bags/ensemble.npz")["oof"].shape == (56, 7)
+
+
+def test_the_matrix_has_a_cell_for_every_architecture_and_fold(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    demo.build(tmp_path / "sandbox", ROOT / "params.yaml")
+    listed = subprocess.run(
+        ["dvc", "stage", "list", "--name-only", "train"],
+        cwd=tmp_path / "sandbox",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    document = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    cells = {f"train@{name}-{fold}" for name in document["architectures"] for fold in document["folds"]}
+    assert set(listed.stdout.split()) == cells
+
+
+def test_the_committed_params_of_the_demo_are_whole(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "pipeline/demo.yaml").read_text())
+    for name in recipe.names():
+        recipe.read(name)
+    assert len(recipe.names()) >= 3
+    assert len(folds.numbers()) == 3
+    assert set(ensemble.read_params().members) == set(recipe.names())
+    assert download.read_params().source == "synthetic"

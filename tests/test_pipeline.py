@@ -1,0 +1,184 @@
+"""The whole pipeline through real `dvc repro`, on a tiny competition of drawn faces that lies in data/incoming."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import demo, synthetic
+
+ROOT = Path(__file__).parent.parent
+PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
+CELLS = {f"train@{name}-{fold}" for name in ("mini_xception", "alizadeh_shallow") for fold in (0, 1)}
+# A scrambled label may reach nothing but these.
+MAY_CHANGE = re.compile(
+    r"data/(incoming|raw)/.*|data/solution.csv|results/(data|scores).json|submissions/scores.csv"
+    r"|results/plots/(board|classes).png|dvc.lock"
+)
+
+
+class Project:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def repro(self, *words: str) -> set[str]:
+        """Run `dvc repro`; the stages that ran."""
+        done = subprocess.run(["dvc", "repro", *words], cwd=self.folder, capture_output=True, text=True)
+        self.output = done.stdout + done.stderr
+        assert done.returncode == 0, self.output
+        return set(re.findall(r"Running stage '([^']+)'", self.output))
+
+    def files(self) -> dict[str, str]:
+        """Every file but DVC's own and the code, with its digest."""
+        paths = [path for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+        names = {str(path.relative_to(self.folder)): path for path in paths}
+        return {
+            name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, path in names.items()
+            if not name.startswith((".dvc", "pipeline"))
+        }
+
+    def scores(self) -> dict:
+        return json.loads((self.folder / "results/scores.json").read_text())
+
+    def set(self, change) -> None:
+        """Change params.yaml."""
+        path = self.folder / "params.yaml"
+        document = YAML(typ="safe").load(path.read_text())
+        change(document)
+        with open(path, "w") as file:
+            YAML().dump(document, file)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    """A project of its own, once through. It holds a copy of the code, which tests may change."""
+    base = tmp_path_factory.mktemp("whole")
+    for name in ("pipeline", "dvc.yaml"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, base / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(base)
+        demo.build(Path("work"), ROOT / "pipeline/demo.yaml")
+    project = Project(base / "work")
+
+    def tiny(document):
+        document["data"]["source"] = "local"
+        document["folds"] = [0, 1]
+        document["architectures"] = {
+            "mini_xception": {"epochs": 2, "batch_size": 8},
+            "alizadeh_shallow": {"epochs": 1, "batch_size": 8, "loss": "binary"},
+        }
+        document["ensemble"] = {"method": "weights", "members": ["mini_xception", "alizadeh_shallow"]}
+
+    project.set(tiny)
+    synthetic.write(project.folder / "data/incoming", PIXELS, LABELS, USAGE, names={"fer2013.tar.gz"})
+    ran = project.repro()
+    assert ran == {"download", "prepare", "folds", "audit", "ensemble", "score"} | CELLS
+    return project
+
+
+def test_every_file_has_the_documented_form(project):
+    folder = project.folder
+    faces = np.load(folder / "data/faces.npz")
+    assert (faces["labels"][84:] == -1).all()
+    np.testing.assert_array_equal(faces["labels"][:84], LABELS[:84])
+    for name in ("mini_xception", "alizadeh_shallow", "ensemble"):
+        bag = np.load(folder / f"artifacts/bags/{name}.npz")
+        assert (bag["oof"].shape, bag["oof"].dtype) == ((84, 7), np.float32)
+        assert (bag["test"].shape, bag["test"].dtype) == ((42, 7), np.float32)
+        lines = (folder / f"submissions/{name}.csv").read_bytes().split(b"\n")
+        assert lines.pop() == b""
+        np.testing.assert_array_equal([int(line) for line in lines], bag["test"].argmax(axis=1))
+    table = pd.read_csv(folder / "submissions/scores.csv")
+    assert list(table["name"]) == ["mini_xception", "alizadeh_shallow", "ensemble"]
+    right = [int(line) for line in lines[21:]] == LABELS[84 + 21 :]
+    assert table["private_accuracy"].iloc[-1] == pytest.approx(right.mean(), abs=1e-5)
+
+
+def test_a_second_time_nothing_runs(project):
+    before = project.files()
+    assert project.repro() == set()
+    assert "up to date" in project.output
+    assert project.files() == before
+
+
+def test_scrambled_test_labels_change_nothing_but_solution_audit_and_score(project):
+    before = project.files()
+    scrambled = LABELS.copy()
+    scrambled[84:] = (scrambled[84:] + 1 + np.arange(42) % 5) % 7
+    synthetic.write(project.folder / "data/incoming", PIXELS, scrambled, USAGE, names={"fer2013.tar.gz"})
+    assert project.repro() == {"download", "prepare", "audit", "score"}
+    after = project.files()
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert {"data/solution.csv", "submissions/scores.csv", "results/scores.json"} <= changed
+    assert {name for name in changed if not MAY_CHANGE.fullmatch(name)} == set()
+
+
+def test_train_and_test_csv_alone_give_the_same_submissions_and_unknown_scores(project):
+    before = project.files()
+    incoming = project.folder / "data/incoming"
+    (incoming / "fer2013.tar.gz").unlink()
+    synthetic.write(incoming, PIXELS, LABELS, USAGE, names={"train.csv", "test.csv"})
+    assert not project.repro() & CELLS
+    assert project.files()["submissions/ensemble.csv"] == before["submissions/ensemble.csv"]
+    for entry in project.scores().values():
+        assert {entry["private_accuracy"], entry["public_accuracy"], entry["rank_2013"]} == {"unknown"}
+        assert 0 <= entry["oof_accuracy"] <= 1
+    board = subprocess.run(
+        ["python", "-m", "pipeline.leaderboard"], cwd=project.folder, capture_output=True, text=True, check=True
+    )
+    assert board.stdout.count("unknown") > 3
+
+
+def test_a_change_of_one_network_runs_its_cells_alone(project):
+    network = project.folder / "pipeline/architectures/mini_xception.py"
+    original = network.read_text()
+    network.write_text(original + "# changed\n")
+    assert project.repro("--dry") & CELLS == {cell for cell in CELLS if "mini_xception" in cell}
+    network.write_text(original)
+    project.set(lambda document: document["architectures"]["alizadeh_shallow"].update(learning_rate=0.002))
+    assert project.repro("--dry") & CELLS == {cell for cell in CELLS if "shallow" in cell}
+    project.set(lambda document: document["architectures"]["alizadeh_shallow"].pop("learning_rate"))
+    assert project.repro("--dry") == set()
+
+
+def test_a_new_architecture_is_one_file_and_one_entry(project):
+    (project.folder / "pipeline/architectures/pixels.py").write_text(
+        "import keras\nfrom keras import layers\n\n\ndef build():\n"
+        "    return keras.Sequential([layers.Input((48, 48, 1)), layers.Flatten(), layers.Dense(7, 'softmax')])\n"
+    )
+    project.set(lambda document: document["architectures"].update(pixels={"epochs": 1}))
+    project.set(lambda document: document["ensemble"]["members"].append("pixels"))
+    assert project.repro("train@pixels-0") == {"train@pixels-0"}
+    assert project.repro() == {"train@pixels-1", "ensemble", "score"}
+    assert list(project.scores()) == ["mini_xception", "alizadeh_shallow", "pixels", "ensemble"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d["ensemble"]["members"].append("vgg8"), "'vgg8', which is never trained"),
+        (lambda d: d["architectures"].update(vgg9={}), "unknown architecture 'vgg9'"),
+        (lambda d: d["train"].update(epoch=3), "unknown key"),
+        (lambda d: d.update(folds=[0]), "at least two folds"),
+    ],
+    ids=["member_never_trained", "unknown_architecture", "unknown_key", "one_fold"],
+)
+def test_a_mistake_in_params_stops_in_one_sentence_and_costs_nothing(project, change, words):
+    path = project.folder / "params.yaml"
+    original, before = path.read_bytes(), project.files()
+    project.set(change)
+    done = subprocess.run(["python", "-m", "pipeline.check"], cwd=project.folder, capture_output=True, text=True)
+    path.write_bytes(original)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert done.stderr.startswith("error: params.yaml")
+    assert len(done.stderr.splitlines()) == 1
+    assert project.files() == before
