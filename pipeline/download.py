@@ -22,6 +22,7 @@ from pipeline.competition import CHECKSUMS, SLUG
 
 INCOMING = Path("data/incoming")
 RAW = Path("data/raw")
+NOTE = "NOTE.txt"  # what the user knows of the files in data/incoming/; it goes with them into PROVENANCE.json
 LARGEST = 2**30  # bytes of one unpacked file; the competition's largest has 0.3 * 2**30
 WITHOUT_KAGGLE = "put the files into data/incoming/ and set data.source to local in params.yaml; or run: make demo"
 
@@ -93,7 +94,7 @@ def take_local(incoming: Path, folder: Path) -> None:
             found += inside
             if not inside:
                 print(f"ignored: {path} holds none of the competition's files")
-        elif path.name != "README.md" and not path.name.startswith("."):
+        elif path.name not in ("README.md", NOTE) and not path.name.startswith("."):
             print(f"ignored: {path} is none of the competition's files ({', '.join(CHECKSUMS)})")
     if not found:
         raise Refusal(
@@ -148,7 +149,9 @@ def collect(settings: Data, seed: int, folder: Path) -> dict[str, Any]:
         synthetic.write(folder, *faces, names={"fer2013.tar.gz"})
     files = {path.name: describe(path) for path in sorted(folder.iterdir())}
     official = all(facts["official"] for facts in files.values())
-    provenance = {"source": settings.source, "official": official, "files": files}
+    provenance: dict[str, Any] = {"source": settings.source, "official": official, "files": files}
+    if settings.source == "local" and (INCOMING / NOTE).exists():
+        provenance["note"] = " ".join((INCOMING / NOTE).read_text().split())
     (folder / "PROVENANCE.json").write_text(json.dumps(provenance, indent=2) + "\n")
     return provenance
 

@@ -51,15 +51,13 @@ def classes(counts: dict[str, dict[str, int]], path: Path) -> None:
     axes.set_ylabel("part of the split")
     axes.set_title("Rows of each class (numbers: rows with a known label)")
     axes.grid(axis="x", visible=False)
-    axes.legend()
+    figure.legend(ncols=3, loc="outside lower center")
     _save(figure, path)
 
 
 def curves(histories: dict[str, list[pd.DataFrame]], path: Path) -> None:
     """Draw loss and accuracy by epoch, all folds of every architecture; `histories` maps it to a table a fold."""
-    figure, grid = plt.subplots(
-        2, len(histories), figsize=(2.6 * len(histories) + 1, 5), squeeze=False, sharey="row", sharex="col"
-    )
+    figure, grid = plt.subplots(2, len(histories), figsize=(2.4 * len(histories) + 1, 5), squeeze=False, sharex="col")
     for column, (name, folds) in enumerate(histories.items()):
         for row, what in enumerate(("loss", "accuracy")):
             axes = grid[row][column]
@@ -67,14 +65,19 @@ def curves(histories: dict[str, list[pd.DataFrame]], path: Path) -> None:
                 axes.plot(history["epoch"], history[what], color=BLUE, lw=1.2, marker=".", ms=4)
                 axes.plot(history["epoch"], history[f"val_{what}"], color=ORANGE, lw=1.2, marker=".", ms=4)
             axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.tick_params(labelsize=8)
+        grid[1][column].set_ylim(0, 1)
+        grid[1][column].yaxis.set_major_formatter(PercentFormatter(1, 0))
         grid[0][column].set_title(name, fontsize=10)
         grid[1][column].set_xlabel("epoch")
     grid[0][0].set_ylabel("loss")
     grid[1][0].set_ylabel("accuracy")
-    grid[1][0].yaxis.set_major_formatter(PercentFormatter(1, 0))
     lines = [Line2D([], [], color=color) for color in (BLUE, ORANGE)]
     figure.legend(
-        lines, ["training rows (augmented, with dropout)", "held-out fold"], ncols=2, loc="outside upper center"
+        lines,
+        ["training rows, varied and with dropout (loss: the recipe's)", "held-out fold (loss: log-loss)"],
+        ncols=2,
+        loc="outside upper center",
     )
     _save(figure, path)
 

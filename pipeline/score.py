@@ -1,12 +1,13 @@
 """Write every submission in the competition's form, and score it where the test labels are known.
 
-Reads data/faces.npz, data/solution.csv, artifacts/bags/, artifacts/histories/, artifacts/timings/ and
-results/ensemble.json. Writes submissions/A.csv for every architecture A and submissions/ensemble.csv,
-submissions/scores.csv, results/scores.json and results/plots/. Nothing that trains or chooses reads what it writes.
+Reads data/faces.npz, data/solution.csv, artifacts/bags/, artifacts/histories/ and artifacts/timings/. Writes
+submissions/A.csv for every architecture A and submissions/ensemble.csv, submissions/scores.csv, results/scores.json
+(the same, nested by name), results/metrics/ and results/plots/. Nothing that trains or chooses reads what it writes.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,8 @@ from pipeline.faces import Faces, picture_groups
 
 ARTIFACTS = Path("artifacts")
 TABLE = submission.FOLDER / "scores.csv"
-METRICS = Path("results/scores.json")
+NESTED = Path("results/scores.json")
+METRICS = Path("results/metrics")  # the ratios alone, a file each: `dvc metrics show` makes a table of them
 UNKNOWN = "unknown"
 
 Score = float | int | str
@@ -118,6 +120,16 @@ def scoreboard(
     return pd.DataFrame(lines)
 
 
+def write_metrics(table: pd.DataFrame) -> None:
+    """Write the table for DVC and other programs: results/scores.json and results/metrics/."""
+    nested: dict[Any, dict[Any, Any]] = table.set_index("name").to_dict(orient="index")
+    METRICS.mkdir(parents=True, exist_ok=True)
+    NESTED.write_text(json.dumps(nested, indent=2) + "\n")
+    ratios = ("oof_accuracy", "public_accuracy", "private_accuracy", "private_no_twin", "private_macro_f1")
+    for name, entry in nested.items():
+        (METRICS / f"{name}.json").write_text(json.dumps({key: entry[key] for key in ratios}, indent=2) + "\n")
+
+
 def draw(
     data: Faces, bags: dict[str, ensemble.Bag], table: pd.DataFrame, histories: dict[str, list[pd.DataFrame]]
 ) -> None:
@@ -142,9 +154,7 @@ def main() -> None:
     efforts[ensemble.NAME] = (sum(each[0] for each in members), sum(each[1] for each in members))
     table = scoreboard(data, hidden, bags, efforts)
     table.to_csv(TABLE, index=False)
-    nested = table.set_index("name").to_dict(orient="index")
-    METRICS.parent.mkdir(exist_ok=True)
-    METRICS.write_text(json.dumps(nested, indent=2) + "\n")
+    write_metrics(table)
     paths = {name: [ARTIFACTS / f"histories/{name}/fold{number}.csv" for number in range(count)] for name in names}
     draw(data, bags, table, {name: [pd.read_csv(path) for path in files] for name, files in paths.items()})
 

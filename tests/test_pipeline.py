@@ -19,7 +19,7 @@ PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
 CELLS = {f"train@{name}-{fold}" for name in ("mini_xception", "alizadeh_shallow") for fold in (0, 1)}
 # A scrambled label may reach nothing but these.
 MAY_CHANGE = re.compile(
-    r"data/(incoming|raw)/.*|data/solution.csv|results/(data|scores).json|submissions/scores.csv"
+    r"data/(incoming|raw)/.*|data/solution.csv|results/(data|scores).json|results/metrics/.*|submissions/scores.csv"
     r"|results/plots/(board|classes).png|dvc.lock"
 )
 

@@ -1,0 +1,139 @@
+import json
+
+import numpy as np
+import pytest
+
+from pipeline import audit, prepare, synthetic
+from pipeline.command import Refusal
+from pipeline.competition import CLASS_COUNTS, CLASSES, SPLIT_ROWS, SPLITS
+
+ROWS = [  # picture, label, split; capitals: pictures that are not constant
+    ("A", 0, 0), ("A", 0, 0), ("A", 1, 0), ("B", 3, 0), ("black", 6, 0), ("C", 2, 0),
+    ("C", 2, 1), ("A", 4, 1), ("D", 5, 1),
+    ("D", 5, 2), ("C", 2, 2), ("A", 1, 2), ("white", 6, 2), ("black", 6, 2),
+]  # fmt: skip
+PICTURES = {"black": np.zeros((48, 48)), "white": np.full((48, 48), 255)} | {
+    name: np.eye(48) * number for number, name in enumerate("ABCD", start=1)
+}
+PIXELS = np.stack([PICTURES[name] for name, _, _ in ROWS]).astype("uint8")
+LABELS = np.array([label for _, label, _ in ROWS])
+USAGE = np.array([split for _, _, split in ROWS])
+
+
+def repeats(groups, extra_copies, conflicting):
+    return {"groups": groups, "extra_copies": extra_copies, "groups_with_conflicting_labels": conflicting}
+
+
+def twins(rows, part, labels_agree):
+    return {"rows": rows, "part": part, "labels_agree": labels_agree}
+
+
+def nonzero(counts):
+    return {split: {name: rows for name, rows in counts[split].items() if rows} for split in counts}
+
+
+TRAINING_CLASSES = {"angry": 2, "disgust": 1, "fear": 1, "happy": 1, "neutral": 1}
+REPEATS_INSIDE = {
+    "inside Training": repeats(1, 2, 1), "inside PublicTest": repeats(0, 0, 0), "inside PrivateTest": repeats(0, 0, 0),
+}  # fmt: skip
+
+
+def test_a_hand_made_competition_is_counted_as_by_hand():
+    found = audit.examine(PIXELS, LABELS, USAGE)
+    classes = found.pop("classes")
+    assert nonzero(classes) == {
+        "Training": TRAINING_CLASSES,
+        "PublicTest": {"fear": 1, "sad": 1, "surprise": 1},
+        "PrivateTest": {"surprise": 1, "fear": 1, "disgust": 1, "neutral": 2},
+    }
+    assert [list(counts) for counts in classes.values()] == [list(CLASSES)] * 3
+    assert found == {
+        "rows": {"Training": 6, "PublicTest": 3, "PrivateTest": 5},
+        "classes_as_published": False,
+        "constant_pictures": {"Training": 1, "PublicTest": 0, "PrivateTest": 2},
+        "identical_pictures": repeats(4, 8, 1)  # A five times, C three times, D and black twice
+        | REPEATS_INSIDE
+        | {
+            "PublicTest in Training": twins(2, 0.66667, 0.5),  # C agrees, A is 0 or 1 there
+            "PrivateTest in Training": twins(3, 0.6, 1.0),  # C, A (one of its labels) and black
+            "PrivateTest in PublicTest": twins(3, 0.6, 0.66667),  # D and C agree, A is 4 there
+        },
+    }
+
+
+def test_labels_that_are_unknown_are_not_counted_and_agree_with_nothing():
+    found = audit.examine(PIXELS, np.where(USAGE == 0, LABELS, -1), USAGE)
+    assert nonzero(found["classes"]) == {"Training": TRAINING_CLASSES, "PublicTest": {}, "PrivateTest": {}}
+    assert found["identical_pictures"] == repeats(4, 8, 1) | REPEATS_INSIDE | {
+        "PublicTest in Training": twins(2, 0.66667, "unknown"),
+        "PrivateTest in Training": twins(3, 0.6, "unknown"),
+        "PrivateTest in PublicTest": twins(3, 0.6, "unknown"),
+    }
+
+
+def test_what_is_found_does_not_depend_on_the_order_of_the_rows():
+    order = np.random.default_rng(0).permutation(len(ROWS))
+    assert audit.examine(PIXELS[order], LABELS[order], USAGE[order]) == audit.examine(PIXELS, LABELS, USAGE)
+
+
+def test_one_differing_pixel_makes_another_picture():
+    pixels = np.zeros((3, 48, 48), "uint8")
+    pixels[1, 47, 47] = 1
+    found = audit.examine(pixels, np.array([0, 0, 0]), np.array([0, 1, 2]))
+    assert found["identical_pictures"]["PublicTest in Training"] == twins(0, 0.0, "unknown")
+    assert found["identical_pictures"]["PrivateTest in Training"] == twins(1, 1.0, 1.0)
+    assert found["constant_pictures"] == {"Training": 1, "PublicTest": 0, "PrivateTest": 1}
+
+
+@pytest.mark.parametrize(
+    ("groups", "labels", "expected"),
+    [
+        ([], [], repeats(0, 0, 0)),
+        ([5, 6, 7], [0, 0, 0], repeats(0, 0, 0)),
+        ([5, 5, 5], [0, 0, 0], repeats(1, 2, 0)),
+        ([5, 6, 5, 6], [0, 1, 2, 1], repeats(2, 2, 1)),
+        ([5, 5], [0, -1], repeats(1, 1, 0)),
+        ([5, 5], [-1, -1], repeats(1, 1, 0)),
+        ([5, 5, 5], [-1, 0, 1], repeats(1, 2, 1)),
+    ],
+)
+def test_groups_are_counted_with_their_extra_copies_and_conflicts(groups, labels, expected):
+    assert audit.groups_inside(np.array(groups), np.array(labels)) == expected
+
+
+def test_the_real_competition_has_the_published_counts(monkeypatch):
+    labels = np.concatenate([np.repeat(range(7), counts) for counts in CLASS_COUNTS])
+    found = audit.class_counts(labels, np.repeat(range(3), SPLIT_ROWS))
+    assert tuple(tuple(counts.values()) for counts in found.values()) == CLASS_COUNTS
+    assert [sum(counts.values()) for counts in found.values()] == [28709, 3589, 3589]
+    by_hand = audit.class_counts(LABELS, USAGE)
+    monkeypatch.setattr(audit, "CLASS_COUNTS", tuple(tuple(counts.values()) for counts in by_hand.values()))
+    assert audit.examine(PIXELS, LABELS, USAGE)["classes_as_published"] is True
+
+
+@pytest.mark.parametrize("names", [{"fer2013.tar.gz"}, {"train.csv", "test.csv"}], ids=["known", "unknown"])
+def test_main_writes_the_counts_and_a_picture_and_the_same_bytes_again(tmp_path, monkeypatch, names):
+    monkeypatch.chdir(tmp_path)
+    pixels, labels, usage = synthetic.competition(140, 35, seed=2)
+    synthetic.write(tmp_path / "data/raw", pixels, labels, usage, names=names)
+    audit.PROVENANCE.write_text('{"source": "synthetic"}')
+    prepare.main()
+    audit.main()
+    written = [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/plots/classes.png")]
+    found = json.loads(written[0])
+    assert found.pop("provenance") == {"source": "synthetic"}
+    known = names == {"fer2013.tar.gz"}
+    assert found == audit.examine(pixels, np.where((usage == 0) | known, labels, -1), usage)
+    assert sum(found["classes"]["PrivateTest"].values()) == (35 if known else 0)
+    assert found["identical_pictures"]["groups"] > 0
+    assert list(found["rows"]) == list(SPLITS)
+    assert written[1].startswith(b"\x89PNG")
+    audit.main()
+    assert [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/plots/classes.png")] == written
+
+
+def test_main_without_faces_is_refused_with_what_makes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Refusal, match=r"data/faces\.npz is missing; make it with: dvc repro prepare"):
+        audit.main()
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,362 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+
+from pipeline import ensemble, folds, params
+from pipeline.command import Refusal
+from pipeline.ensemble import Bag, fit_weights, geometric_mean, join_folds, join_members, weighted_mean
+from pipeline.faces import Faces
+
+METHODS = pytest.mark.parametrize("method", ["mean", "geometric", "weights"])
+SEEDS = pytest.mark.parametrize("seed", range(5))
+
+
+def simulated(weights, rows=6000, seed=0):
+    """Members' probabilities [members, rows, 7], and labels drawn from their mixture by `weights`."""
+    chance = np.random.default_rng(seed)
+    members = chance.dirichlet(np.full(7, 0.4), (len(weights), rows)).astype("float32")
+    mixture = np.einsum("m,mnc->nc", weights, members)
+    labels = (mixture.cumsum(axis=1) < chance.random((rows, 1)) * mixture.sum(axis=1, keepdims=True)).sum(axis=1)
+    return members, labels
+
+
+def skilled(rows=400, seed=0):
+    """Three members that are right more often than not, each with errors of its own, and the labels."""
+    chance = np.random.default_rng(seed)
+    labels = chance.integers(0, 7, rows)
+    scores = chance.normal(0, 1, (3, rows, 7)) + chance.uniform(1, 3, (3, 1, 1)) * np.eye(7)[labels]
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    return probabilities.astype("float32"), labels
+
+
+def log_loss(probabilities, labels):
+    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels].astype("float64"), 1e-12)).mean()
+
+
+# Folds
+
+
+def fold_parts(rows, count=3, test_rows=4, seed=0):
+    """Folds that cover `rows`, shuffled, and what they say of each row."""
+    chance = np.random.default_rng(seed)
+    said = dict(zip(rows.tolist(), chance.dirichlet(np.ones(7), len(rows)).astype("float32"), strict=True))
+    tests = chance.dirichlet(np.ones(7), (count, test_rows)).astype("float32")
+    shuffled = np.array_split(chance.permutation(rows), count)
+    return [(own.astype("int32"), np.stack([said[row] for row in own.tolist()]), tests[i])
+            for i, own in enumerate(shuffled)], said  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [np.arange(20), np.arange(5, 65, 3)], ids=["in a block", "with gaps"])
+def test_folds_are_joined_in_the_order_of_the_rows(rows):
+    parts, said = fold_parts(rows)
+    bag = join_folds(parts, rows, "vgg8")
+    np.testing.assert_array_equal(bag.oof, [said[row] for row in rows.tolist()])
+    np.testing.assert_allclose(bag.test, sum(part[2].astype("float64") for part in parts) / 3, rtol=1e-6)
+    assert (bag.oof.dtype, bag.test.dtype) == (np.float32, np.float32)
+    again = join_folds(parts[::-1], rows, "vgg8")
+    np.testing.assert_array_equal(again.oof, bag.oof)
+
+
+def changed(parts, fold, item, change):
+    return [
+        tuple(change(array) if (i, j) == (fold, item) else array for j, array in enumerate(part))
+        for i, part in enumerate(parts)
+    ]
+
+
+def without_last(parts):
+    return [(parts[0][0][:-1], parts[0][1][:-1], parts[0][2]), *parts[1:]]
+
+
+ROWS = np.arange(10, 30)
+PARTS, _ = fold_parts(ROWS)
+BROKEN_FOLDS = {
+    "a row twice": ([PARTS[0], *PARTS], "row 1[0-9]|row 2[0-9]"),
+    "a row in two folds": (changed(PARTS, 1, 0, lambda rows: np.append(rows[1:], PARTS[0][0][0])), "by two folds"),
+    "a row missing": (without_last(PARTS), f"1 Training rows are in no fold or unknown, like {PARTS[0][0][-1]};"),
+    "a fold missing": (PARTS[1:], "7 Training rows are in no fold or unknown"),
+    "an unknown row": (changed(PARTS, 2, 0, lambda rows: np.append(rows[1:], 99)), "2 Training rows are in no fold"),
+    "a sum of 0.99": (changed(PARTS, 0, 1, lambda array: array * 0.99), "do not sum to 1"),
+    "a test sum of 1.01": (changed(PARTS, 0, 2, lambda array: array * 1.01), "do not sum to 1"),
+    "no number": (changed(PARTS, 0, 1, lambda array: array * np.nan), "do not sum to 1"),
+    "no number for a test row": (changed(PARTS, 1, 2, lambda array: array * np.nan), "do not sum to 1"),
+}
+
+
+@pytest.mark.parametrize(("parts", "said"), BROKEN_FOLDS.values(), ids=BROKEN_FOLDS)
+def test_folds_that_do_not_cover_every_row_once_with_probabilities_are_refused(parts, said):
+    with pytest.raises(Refusal, match=f"^vgg8: .*({said})") as refusal:
+        join_folds(parts, ROWS, "vgg8")
+    assert "dvc repro" in str(refusal.value)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("weights", [(0.6, 0.3, 0.1), (0.25, 0.25, 0.5), (1.0, 0.0, 0.0), (0.0, 0.5, 0.5), (0.2, 0.8)])
+def test_the_weights_of_a_known_mixture_are_found_again(weights):
+    found = fit_weights(*simulated(weights))
+    np.testing.assert_allclose(found, weights, atol=0.05)
+
+
+@SEEDS
+@pytest.mark.parametrize(
+    "make", [skilled, lambda seed: simulated((0.7, 0.3, 0.0), 400, seed)], ids=["skilled", "drawn"]
+)
+def test_weights_are_the_best_of_all_as_scipy_finds_them(make, seed):
+    oof, labels = make(seed=seed)
+    found = fit_weights(oof, labels)
+    assert found.dtype == np.float64
+    assert found.min() >= 0
+    assert found.sum() == pytest.approx(1, abs=1e-12)
+    loss = log_loss(weighted_mean(oof, found), labels)
+    for other in (*np.eye(3), np.full(3, 1 / 3)):
+        assert loss <= log_loss(weighted_mean(oof, other), labels) + 1e-6
+    own = oof[:, np.arange(len(labels)), labels].astype("float64")
+    best = minimize(
+        lambda weights: -np.log(weights @ own).mean(), np.full(3, 1 / 3), method="SLSQP", bounds=[(0, 1)] * 3,
+        jac=lambda weights: -(own / (weights @ own)).mean(axis=1), options={"ftol": 1e-12},
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": lambda weights: np.ones(3)},
+    )  # fmt: skip
+    assert best.success
+    np.testing.assert_allclose(found, best.x, atol=2e-3)
+    assert loss == pytest.approx(best.fun, abs=1e-6)
+
+
+def test_weights_do_not_mind_certain_errors_nor_equal_members_nor_a_single_one():
+    certain = np.eye(7)[None, [0, 1, 2]].repeat(2, axis=0)
+    assert fit_weights(certain, np.array([1, 2, 3])).tolist() == [0.5, 0.5]  # every member gives every label 0
+    oof, labels = skilled()
+    assert fit_weights(oof[:1], labels).tolist() == [1.0]
+    np.testing.assert_allclose(fit_weights(oof[[0, 0]], labels), 0.5)
+
+
+def test_weights_follow_their_members_when_these_change_places():
+    oof, labels = skilled()
+    np.testing.assert_allclose(fit_weights(oof[[2, 0, 1]], labels), fit_weights(oof, labels)[[2, 0, 1]], atol=1e-9)
+
+
+# Means
+
+
+def seven(*first):
+    """Seven probabilities of which the first ones are given; the rest share what is left."""
+    return [*first, *[(1 - sum(first)) / (7 - len(first))] * (7 - len(first))]
+
+
+def test_a_weighted_mean_is_the_one_worked_out_by_hand():
+    members = np.array([[seven(0.4, 0.6)], [seven(0.8, 0.1)]])
+    found = weighted_mean(members, np.array([0.25, 0.75]))
+    np.testing.assert_allclose(found, [[0.7, 0.225, *[0.015] * 5]], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_a_geometric_mean_is_the_one_worked_out_by_hand():
+    members = np.array([[[0.5, 0.3, 0.04, 0.04, 0.04, 0.04, 0.04]], [[0.02, 0.3, 0.04, 0.16, 0.16, 0.16, 0.16]]])
+    roots = np.array([0.1, 0.3, 0.04, 0.08, 0.08, 0.08, 0.08])  # of the products
+    found = geometric_mean(members)
+    np.testing.assert_allclose(found, [roots / 0.76], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_one_members_zero_vetoes_a_class_and_disjoint_members_still_give_numbers():
+    found = geometric_mean(np.array([[seven(0.9, 0.1, 0, 0, 0, 0)], [seven(0.1, 0.9, 0, 0, 0, 0)]]))
+    np.testing.assert_allclose(found, [seven(0.5, 0.5)], atol=1e-5)
+    apart = geometric_mean(np.eye(7)[:2, None])
+    np.testing.assert_allclose(apart[0, :2], 0.5, atol=1e-4)
+    assert apart.sum() == pytest.approx(1, abs=1e-6)
+
+
+@METHODS
+def test_identical_members_give_the_member(method):
+    oof, labels = skilled()
+    bag, _ = join_members(method, oof[[1, 1, 1]], oof[[1, 1, 1], :50], labels, np.arange(400) % 3)
+    np.testing.assert_allclose(bag.oof, oof[1], atol=1e-6)
+    np.testing.assert_allclose(bag.test, oof[1, :50], atol=1e-6)
+
+
+@METHODS
+def test_the_order_of_the_members_does_not_matter(method):
+    oof, labels = skilled()
+    fold = np.arange(400) % 3
+    bag, weights = join_members(method, oof, oof[:, :50], labels, fold)
+    again, moved = join_members(method, oof[[2, 0, 1]], oof[[2, 0, 1], :50], labels, fold)
+    np.testing.assert_allclose(again.oof, bag.oof, atol=1e-6)
+    np.testing.assert_allclose(again.test, bag.test, atol=1e-6)
+    assert (weights is None) == (method == "geometric") == (moved is None)
+
+
+# Joining
+
+
+@METHODS
+@SEEDS
+def test_an_ensemble_is_no_worse_than_its_worst_member(method, seed):
+    oof, labels = skilled(seed=seed)
+    bag, weights = join_members(method, oof, oof, labels, np.arange(400) % 4)
+    assert log_loss(bag.oof, labels) <= max(log_loss(member, labels) for member in oof)
+    np.testing.assert_allclose(bag.oof.sum(axis=1), 1, atol=1e-5)
+    assert (bag.oof.dtype, bag.test.dtype) == (np.float32, np.float32)
+    if weights is not None:
+        assert weights.sum() == pytest.approx(1)
+        np.testing.assert_allclose(bag.test, weighted_mean(oof, weights))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_labels_of_a_fold_cannot_change_its_own_out_of_fold_predictions(number):
+    oof, labels = skilled()
+    fold = np.random.default_rng(1).integers(0, 3, 400)
+    own = fold == number
+    bag, weights = join_members("weights", oof, oof[:, :50], labels, fold)
+    scrambled = np.where(own, (labels + 1) % 7, labels)
+    other, other_weights = join_members("weights", oof, oof[:, :50], scrambled, fold)
+    assert bag.oof[own].tobytes() == other.oof[own].tobytes()
+    assert not np.allclose(bag.oof[~own], other.oof[~own]), "they do change those of the others"
+    assert not np.allclose(weights, other_weights)
+    expected = weighted_mean(oof[:, own], fit_weights(oof[:, ~own], labels[~own]))
+    np.testing.assert_array_equal(bag.oof[own], expected)
+
+
+@pytest.mark.parametrize("method", ["mean", "geometric"])
+def test_means_look_at_no_labels(method):
+    oof, labels = skilled()
+    bags = [join_members(method, oof, oof, given, np.arange(400) % 3)[0] for given in (labels, (labels + 3) % 7)]
+    assert bags[0].oof.tobytes() == bags[1].oof.tobytes()
+    assert bags[0].test.tobytes() == bags[1].test.tobytes()
+
+
+def test_test_rows_cannot_change_the_weights():
+    oof, labels = skilled()
+    found = [join_members("weights", oof, test, labels, np.arange(400) % 3) for test in (oof, oof[:, ::-1, ::-1])]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    assert found[0][0].oof.tobytes() == found[1][0].oof.tobytes()
+
+
+def test_judgement_is_accuracy_and_log_loss():
+    oof = np.array([seven(0.4, 0.3), seven(0.2, 0.6), seven(0.5)])
+    found = ensemble.judge(oof, np.array([0, 1, 1]))
+    assert found == {
+        "oof_accuracy": 0.66667,
+        "oof_log_loss": pytest.approx(-np.log(0.4 * 0.6 * (0.5 / 6)) / 3, abs=1e-5),
+    }
+
+
+# Files
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder in which two networks were trained in two folds: the ensemble's members, and their labels."""
+    monkeypatch.chdir(tmp_path)
+    settings()
+    usage = np.repeat([0, 1, 2], (40, 6, 6)).astype("uint8")
+    labels = np.where(usage == 0, np.arange(52) % 7, -1).astype("int8")
+    Faces(np.zeros((52, 48, 48), "uint8"), labels, usage).save()
+    fold = np.arange(40) // 2 % 2
+    pd.DataFrame({"row": range(40), "fold": fold}).to_csv(folds.PATH, index=False)
+    for seed, name in enumerate(("mini_xception", "vgg8")):
+        chance = np.random.default_rng(seed)
+        for number in (0, 1):
+            path = ensemble.PREDICTIONS / name / f"fold{number}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows = np.flatnonzero(fold == number).astype("int32")
+            validation, test = (chance.dirichlet(np.ones(7), n).astype("float32") for n in (len(rows), 12))
+            np.savez(path, rows=rows, validation=validation, test=test)
+    return tmp_path
+
+
+def settings(method="weights", members="[mini_xception, vgg8]"):
+    params.PATH.write_text(
+        "seed: 1\ndata: {}\nfolds: [0, 1]\ntrain: {}\narchitectures: {mini_xception: {}, vgg8: {}}\n"
+        f"ensemble: {{method: {method}, members: {members}}}\n"
+    )
+    params.document.cache_clear()
+
+
+@METHODS
+def test_main_writes_a_bag_for_every_network_and_the_ensemble_and_the_same_bytes_again(project, method):
+    settings(method)
+    ensemble.main()
+    written = {path: path.read_bytes() for folder in ("artifacts/bags", "results") for path in Path(folder).iterdir()}
+    assert {path.name for path in written} == {"mini_xception.npz", "vgg8.npz", "ensemble.npz", "ensemble.json"}
+    bags = {name: ensemble.load(name) for name in ("mini_xception", "vgg8", "ensemble")}
+    for bag in bags.values():
+        assert (bag.oof.shape, bag.test.shape) == ((40, 7), (12, 7))
+        assert (bag.oof.dtype, bag.test.dtype) == (np.float32, np.float32)
+    labels, fold = np.arange(40) % 7, np.arange(40) // 2 % 2
+    oof = np.stack([bags[name].oof for name in ("mini_xception", "vgg8")])
+    expected, _ = join_members(method, oof, oof[:, :12], labels, fold)
+    np.testing.assert_array_equal(bags["ensemble"].oof, expected.oof)
+    result = json.loads(ensemble.RESULT.read_text())
+    assert result["method"] == method
+    assert list(result["weights"]) == list(result["members"]) == ["mini_xception", "vgg8"]
+    assert set(result["weights"].values()) == {None} or sum(result["weights"].values()) == pytest.approx(1, abs=2e-4)
+    assert result["methods"][method] == ensemble.judge(expected.oof, labels)
+    assert set(result["methods"]) == {"mean", "geometric", "weights"}
+    ensemble.main()
+    assert {path: path.read_bytes() for path in written} == written
+
+
+def test_a_network_that_is_no_member_gets_a_bag_and_no_say(project):
+    settings(members="[vgg8]")
+    ensemble.main()
+    for part in ("oof", "test"):
+        found = [getattr(ensemble.load(name), part) for name in ("ensemble", "vgg8", "mini_xception")]
+        np.testing.assert_allclose(found[0], found[1], atol=1e-7)
+        assert not np.allclose(found[0], found[2])
+    assert json.loads(ensemble.RESULT.read_text())["weights"] == {"vgg8": 1.0}
+
+
+DAMAGE = {
+    "missing": lambda path: path.unlink(),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-30]),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_bytes(b"hello"),
+    "bytes changed": lambda path: path.write_bytes(path.read_bytes()[:200] + b"\0\x11" + path.read_bytes()[202:]),
+    "one array": lambda path: np.save(open(path, "wb"), np.arange(3)),  # noqa: SIM115
+    "other arrays": lambda path: np.savez(path, rows=np.arange(3)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_cell_that_is_missing_or_damaged_is_refused_with_its_command(project, damage):
+    damage(ensemble.PREDICTIONS / "vgg8/fold1.npz")
+    said = r"artifacts/predictions/vgg8/fold1\.npz is missing or damaged; train it with: dvc repro -f train@vgg8-1$"
+    with pytest.raises(Refusal, match=said):
+        ensemble.main()
+    assert not ensemble.BAGS.exists()
+    assert not ensemble.RESULT.exists()
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_bag_that_is_missing_or_damaged_is_refused(tmp_path, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    bag = Bag(np.ones((3, 7), "float32"), np.ones((2, 7), "float32"))
+    bag.save(ensemble.BAGS / "vgg8.npz")
+    np.testing.assert_array_equal(ensemble.load("vgg8").oof, bag.oof)
+    damage(ensemble.BAGS / "vgg8.npz")
+    with pytest.raises(Refusal, match=r"artifacts/bags/vgg8\.npz is missing or damaged; make it with: dvc repro"):
+        ensemble.load("vgg8")
+
+
+@pytest.mark.parametrize(
+    ("method", "members", "said"),
+    [
+        ("mean", "[vgg9]", "names 'vgg9', which is never trained; architectures has mini_xception, vgg8"),
+        ("mean", "[alizadeh_valid]", "names 'alizadeh_valid', which is never trained"),
+        ("mean", "[vgg8, mini_xception, vgg8]", "names an architecture twice"),
+        ("mean", "[]", r"ensemble\.members = \[\]: .*at least 1"),
+        ("mean", "vgg8", r"ensemble\.members = 'vgg8': "),
+        ("mean", "[3]", r"ensemble\.members\.0 = 3: "),
+        ("median", "[vgg8]", r"ensemble\.method = 'median': .*'mean', 'geometric' or 'weights'"),
+        ("mean", "[vgg8], power: 2", r"unknown key ensemble\.power; the known ones are method, members"),
+    ],
+)
+def test_a_wrong_section_is_refused_by_name(project, method, members, said):
+    settings(method, members)
+    with pytest.raises(Refusal, match=rf"^params\.yaml: .*{said}"):
+        ensemble.main()

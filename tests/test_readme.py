@@ -1,0 +1,51 @@
+"""README says what the committed results say."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import submission
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SCORES = pd.read_csv(ROOT / "submissions/scores.csv")
+
+
+def test_the_board_in_readme_is_the_one_that_the_command_prints():
+    printed = subprocess.run(
+        ["python", "-m", "pipeline.leaderboard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for line in printed.splitlines():
+        assert line.rstrip() in README
+
+
+def test_scores_as_table_and_as_metrics_are_the_same():
+    nested = json.loads((ROOT / "results/scores.json").read_text())
+    for entry in SCORES.to_dict(orient="records"):
+        for key, value in nested[entry.pop("name")].items():
+            assert str(entry[key]) == str(value)
+
+
+def test_every_committed_submission_is_the_one_that_was_scored():
+    document = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    assert list(SCORES["name"]) == [*document["architectures"], "ensemble"]
+    for entry in SCORES.itertuples():
+        path = ROOT / f"submissions/{entry.name}.csv"
+        assert len(submission.read(path, 7178)) == 7178
+        assert submission.sha256(path) == entry.sha256
+
+
+def test_the_verbs_in_readme_exist():
+    verbs = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for verb in ("demo", "repro", "test", "submit", "leaderboard"):
+        assert f"make {verb}" in README
+        assert f"make {verb} " in verbs
+
+
+@pytest.mark.parametrize("plot", ["board.png", "confusion.png", "curves.png", "classes.png"])
+def test_the_committed_plots_are_there(plot):
+    assert (ROOT / "results/plots" / plot).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,42 @@
+"""The competition's own data, where a copy lies beside the project: counts that are known from outside."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import audit, competition, folds, prepare, solution
+
+COPY = Path(__file__).parent.parent.parent / "shared/fer2013/make_competition.py"
+pytestmark = pytest.mark.skipif(not COPY.exists(), reason="no copy of the competition's data lies beside the project")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fer2013")
+    subprocess.run([sys.executable, COPY, folder, "--only", "fer2013.tar.gz"], check=True, capture_output=True)
+    return prepare.hide_test_labels(prepare.read_folder(folder))
+
+
+def test_the_real_data_has_the_published_counts_and_the_known_twins(data):
+    faces, hidden = data
+    found = audit.examine(faces.pixels, solution.join(faces.labels, hidden), faces.usage)
+    assert tuple(found["rows"].values()) == competition.SPLIT_ROWS
+    assert found["classes_as_published"]
+    assert found["constant_pictures"] == {"Training": 11, "PublicTest": 1, "PrivateTest": 0}
+    identical = found["identical_pictures"]
+    assert (identical["groups"], identical["extra_copies"]) == (1518, 1855)
+    assert identical["groups_with_conflicting_labels"] == 59
+    assert identical["PrivateTest in Training"]["rows"] == 288
+
+
+def test_folds_of_the_real_data_are_balanced_and_part_no_twins(data):
+    faces, _ = data
+    rows = faces.rows(competition.TRAINING)
+    groups = audit.picture_groups(faces.pixels[rows])
+    fold = folds.deal(faces.labels[rows], groups, 5, 2013)
+    assert len(np.unique(np.stack([groups, fold]), axis=1).T) == len(np.unique(groups))
+    shares = np.array([np.bincount(faces.labels[rows][fold == number], minlength=7) for number in range(5)])
+    assert (abs(shares - shares.mean(axis=0)) <= 0.02 * shares.mean(axis=0) + 3).all()
