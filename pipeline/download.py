@@ -4,12 +4,14 @@ Reads data/incoming/ (source local), Kaggle (source kaggle; credentials as the k
 competition (source synthetic). Writes data/raw/: the files as published, unzipped, and PROVENANCE.json.
 """
 
+import errno
 import hashlib
 import json
 import shutil
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -77,8 +79,11 @@ def unzip(archive: Path, folder: Path) -> list[str]:
                 with opened.open(member) as source, open(folder / name, "wb") as target:
                     shutil.copyfileobj(source, target, 2**20)
                 names.append(name)
-    except (zipfile.BadZipFile, EOFError) as trouble:
-        raise Refusal(f"{archive} is damaged or cut off ({trouble}); bring the file again") from None
+    # What zipfile raises for damage, encryption, unknown compression, and offsets before the file's beginning.
+    except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, NotImplementedError, OSError) as trouble:
+        if isinstance(trouble, OSError) and trouble.errno != errno.EINVAL:
+            raise
+        raise Refusal(f"{archive} is damaged or cannot be unpacked ({trouble}); bring the file again") from None
     return names
 
 
@@ -148,6 +153,10 @@ def collect(settings: Data, seed: int, folder: Path) -> dict[str, Any]:
         faces = synthetic.competition(settings.training_faces, settings.test_faces, seed)
         synthetic.write(folder, *faces, names={"fer2013.tar.gz"})
     files = {path.name: describe(path) for path in sorted(folder.iterdir())}
+    if files.keys() in ({"train.csv"}, {"test.csv"}):
+        raise Refusal(
+            f"{INCOMING}/ holds {next(iter(files))} alone; put test.csv and train.csv there, or one whole file"
+        )
     official = all(facts["official"] for facts in files.values())
     provenance: dict[str, Any] = {"source": settings.source, "official": official, "files": files}
     if settings.source == "local" and (INCOMING / NOTE).exists():

@@ -6,6 +6,8 @@ results/ensemble.json: the members' weights, and what every way of joining them 
 """
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,16 +65,21 @@ def read_params() -> Ensemble:
     return settings
 
 
+def read_arrays(path: Path, names: tuple[str, ...], remedy: str) -> list[np.ndarray]:
+    """Read arrays from an .npz file. Raises Refusal that ends with `remedy`."""
+    try:
+        with np.load(path) as arrays:
+            return [arrays[name] for name in names]
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
+        raise Refusal(f"{path} is missing or damaged; make it with: {remedy}") from None
+
+
 def load(name: str) -> Bag:
     """Read artifacts/bags/NAME.npz."""
-    try:
-        with np.load(BAGS / f"{name}.npz") as arrays:
-            return Bag(arrays["oof"], arrays["test"])
-    except (OSError, ValueError, KeyError):
-        raise Refusal(f"{BAGS}/{name}.npz is missing or damaged; make it with: dvc repro -f ensemble") from None
+    return Bag(*read_arrays(BAGS / f"{name}.npz", ("oof", "test"), "dvc repro -f ensemble"))
 
 
-def join_folds(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], training_rows: np.ndarray, name: str) -> Bag:
+def join_folds(parts: list[list[np.ndarray]], training_rows: np.ndarray, name: str) -> Bag:
     """Put the folds of one architecture together.
 
     Parameters
@@ -175,16 +182,10 @@ def judge(oof: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def read_cell(architecture: str, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_cell(architecture: str, fold: int) -> list[np.ndarray]:
     """Read what train@ARCHITECTURE-FOLD predicted: rows, validation, test."""
     path = PREDICTIONS / architecture / f"fold{fold}.npz"
-    try:
-        with np.load(path) as arrays:
-            return arrays["rows"], arrays["validation"], arrays["test"]
-    except (OSError, ValueError, KeyError):
-        raise Refusal(
-            f"{path} is missing or damaged; train it with: dvc repro -f train@{architecture}-{fold}"
-        ) from None
+    return read_arrays(path, ("rows", "validation", "test"), f"dvc repro -f train@{architecture}-{fold}")
 
 
 def summary(

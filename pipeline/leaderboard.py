@@ -34,7 +34,7 @@ def rows(scores: pd.DataFrame) -> list[tuple[str, ...]]:
         lines.append((
             float(private) if known else -1.0,
             (
-                str(entry["rank_2013"]), f"* {entry['name']}", percent(entry["private_accuracy"]), interval,
+                str(entry["rank_2013"]), f"{entry['name']} *", percent(entry["private_accuracy"]), interval,
                 percent(entry["private_no_twin"]), percent(entry["public_accuracy"]), percent(entry["oof_accuracy"]),
                 f"{entry['parameters']:,}", f"{entry['train_seconds'] / 60:.1f}",
             ),
@@ -42,7 +42,7 @@ def rows(scores: pd.DataFrame) -> list[tuple[str, ...]]:
     if any(entry[1][0] not in ("none", score.UNKNOWN) for entry in lines):
         for place, (team, right) in enumerate(BOARD_2013, start=1):
             ratio = right / SPLIT_ROWS[PRIVATE]
-            lines.append((ratio, (str(place), f"  {team} (2013)", f"{ratio:.2%}", *[""] * 6)))
+            lines.append((ratio, (str(place), team, f"{ratio:.2%}", *[""] * 6)))
     return [line for _, line in sorted(lines, key=lambda entry: -entry[0])]
 
 

@@ -95,10 +95,11 @@ def effort(architecture: str, count: int) -> tuple[int, float]:
     for number in range(count):
         path = ARTIFACTS / f"timings/{architecture}/fold{number}.json"
         try:
-            timings.append(json.loads(path.read_text()))
-        except (OSError, ValueError):
+            timing = json.loads(path.read_text())
+            timings.append((timing["parameters"], timing["seconds"]))
+        except (OSError, ValueError, KeyError, TypeError):
             raise Refusal(f"{path} is missing or damaged; run: dvc repro -f train@{architecture}-{number}") from None
-    return timings[0]["parameters"], sum(timing["seconds"] for timing in timings)
+    return timings[0][0], sum(seconds for _, seconds in timings)
 
 
 def scoreboard(
