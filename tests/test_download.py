@@ -379,3 +379,24 @@ def test_what_is_no_trouble_with_kaggle_is_not_explained_as_one():
         pass
     with pytest.raises(KeyError), kaggle_client.explained("train.csv", "go without"):
         raise KeyError("a defect")
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv"])
+def test_half_a_competition_is_refused_and_the_whole_one_stays(place, monkeypatch, name):
+    download.RAW.mkdir(parents=True)
+    (download.RAW / "icml_face_data.csv").write_bytes(b"whole")
+    (download.INCOMING / name).write_bytes(FILES[name])
+    with pytest.raises(Refusal, match=f"data/incoming/ holds {name} alone"):
+        download.collect(download.Data(source="local", training_faces=7, test_faces=7), 1, place / "out")
+    assert held(download.RAW) == {"icml_face_data.csv": b"whole"}
+
+
+def test_a_note_beside_the_files_goes_with_them(place, capsys):
+    (download.INCOMING / "icml_face_data.csv").write_bytes(b"x")
+    (download.INCOMING / download.NOTE).write_text("from a friend,\nrows 1 to 3 mended\n")
+    target = place / "collected"
+    target.mkdir()
+    facts = download.collect(download.Data(source="local", training_faces=7, test_faces=7), 1, target)
+    assert facts["note"] == "from a friend, rows 1 to 3 mended"
+    assert json.loads((target / "PROVENANCE.json").read_text()) == facts
+    assert capsys.readouterr().out == ""

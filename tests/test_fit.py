@@ -328,6 +328,7 @@ def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
         pytest.param(mini_xception, {"precision": "bfloat16"}, stop_between_epochs, id="mini_xception-bfloat16"),
         pytest.param(tiny, {"optimizer": "sgd"}, stop_between_epochs, id="dropout-sgd"),
         pytest.param(tiny, {"schedule": "cosine"}, stop_within_an_epoch, id="dropout-within-an-epoch"),
+        pytest.param(tiny, {"recalibrate": True}, stop_between_epochs, id="recalibrated"),
     ],
 )
 def test_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
@@ -372,3 +373,27 @@ def test_validation_labels_cannot_change_the_training(tmp_path: Path) -> None:
             k: v for k, v in other.items() if k not in watched
         }
         assert one["val_loss"] != other["val_loss"]
+
+
+def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_weights() -> None:
+    settings = recipe()
+    backend.prepare(1, settings.precision)
+    network = tiny()
+    before = [weight.numpy() for weight in network.trainable_weights]
+    batches = ROWS[:48].reshape(6, 8)
+    fit.recalibrate(fit.Feed(faces(), settings), network, batches)
+    pooled = (faces() / 255).reshape(64, 12, 4, 12, 4).mean(axis=(2, 4)).reshape(64, -1)
+    normaliser = network.layers[2]
+    means, variances = zip(*((pooled[rows].mean(axis=0), pooled[rows].var(axis=0)) for rows in batches), strict=True)
+    np.testing.assert_allclose(normaliser.moving_mean, np.mean(means, axis=0), rtol=1e-4)
+    np.testing.assert_allclose(normaliser.moving_variance, np.mean(variances, axis=0), rtol=1e-3)
+    assert normaliser.momentum == 0.99
+    for old, new in zip(before, network.trainable_weights, strict=True):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
+def test_recalibration_makes_short_training_count(tmp_path: Path) -> None:
+    plain, measured = (
+        train(tmp_path / f"{on}.npz", recipe(epochs=6, recalibrate=on))[1].history[-1] for on in (False, True)
+    )
+    assert measured["val_loss"] < plain["val_loss"]

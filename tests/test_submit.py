@@ -202,3 +202,13 @@ def test_what_was_sent_is_recorded_even_if_waiting_for_its_score_breaks_off(kagg
     with pytest.raises((Refusal, KeyboardInterrupt)):
         submit.main("vgg8")
     assert [answer["ref"] for answer in recorded()] == [41]
+
+
+def test_a_score_that_is_still_to_come_is_waited_for_again_without_sending(kaggle):
+    kaggle.troubles = {"ask": requests.ReadTimeout()}
+    with pytest.raises(Refusal, match="cannot reach Kaggle"):
+        submit.main("vgg8")
+    kaggle.troubles = {}
+    submit.main("vgg8")
+    assert len(kaggle.sent) == 1
+    assert [(answer["ref"], answer["status"]) for answer in recorded()] == [(41, "COMPLETE")]
