@@ -129,10 +129,10 @@ def read_table(lines: Iterable[bytes], name: str) -> Table:
             block = [_fields(line) for line in whole]
             for index, line in enumerate(whole):
                 if line.count(b'"') % 2:
-                    raise BadField(index, "a quotation mark is missing: is the file cut off?")
+                    raise BadField(index, "a quotation mark is missing (is the file cut off?)")
             for index, row in enumerate(block):
                 if len(row) != len(header):
-                    raise BadField(index, f"there are {len(row)} fields instead of {len(header)}: is the file cut off?")
+                    raise BadField(index, f"it has {len(row)} fields instead of {len(header)} (is the file cut off?)")
             columns = dict(zip(header, zip(*block, strict=True), strict=True))
             blocks.append(decode_pixels(list(columns[b"pixels"])))
             if b"emotion" in columns:
