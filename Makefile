@@ -1,6 +1,8 @@
 # The verbs for people. What depends on what stands in dvc.yaml, the numbers in params.yaml.
 
 PYTHON ?= python3
+PY := .venv/bin/python
+# DVC starts the stages with the first python on the PATH.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.installed
 
@@ -10,34 +12,37 @@ STAMP := .venv/.installed
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## install everything into .venv, as locked (other verbs do it when needed)
+setup: $(STAMP) ## install everything into .venv, as locked (the other verbs do it when needed)
 
 $(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else 1)' || \
 	  { echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch $@
 
 demo: setup ## run the whole pipeline on drawn faces, in demo/ (no data or credentials needed)
-	@python -m pipeline.demo
+	@$(PY) -m pipeline.demo
 
 repro: setup ## run what is out of date, from the competition's files to scored submissions
-	@python -m pipeline.check
-	dvc repro
-	@python -m pipeline.leaderboard
+	@[ -e .git ] || $(PY) -m dvc config --local core.no_scm true
+	$(PY) -m dvc repro
+	@$(PY) -m pipeline.leaderboard
 
 test: setup ## run the tests
-	@pytest
+	@$(PY) -m pytest
 
 lint: setup ## check style and types
-	@ruff format --check . && ruff check . && mypy
+	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
+# Both are taken from the command line alone; the environment may hold a NAME of its own.
+SUBMISSION := $(if $(filter command line,$(origin NAME)),$(NAME),ensemble)
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
-	@FORCE=$(FORCE) python -m pipeline.submit $(or $(NAME),ensemble) $(if $(MESSAGE),"$(MESSAGE)")
+	@FORCE=$(if $(filter command line,$(origin FORCE)),$(FORCE)) $(PY) -m pipeline.submit $(SUBMISSION) \
+	  $(if $(filter command line,$(origin MESSAGE)),"$$MESSAGE")
 
 leaderboard: setup ## show our submissions among the teams of 2013
-	@python -m pipeline.leaderboard
+	@$(PY) -m pipeline.leaderboard
 
 clean: ## remove the demo and the tools' caches; data, models and .venv stay
 	rm -rf demo .mypy_cache .pytest_cache .ruff_cache

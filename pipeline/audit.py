@@ -77,13 +77,12 @@ def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[s
         "classes_as_published": tuple(tuple(row.values()) for row in counts.values()) == CLASS_COUNTS,
         "constant_pictures": {split: int(constant[usage == code].sum()) for code, split in enumerate(SPLITS)},
         "identical_pictures": groups_inside(groups, labels)
-        | {f"inside {split}": groups_inside(groups[at], labels[at]) for split, at in _parts(usage)}
+        | {
+            f"inside {split}": groups_inside(groups[usage == code], labels[usage == code])
+            for code, split in enumerate(SPLITS)
+        }
         | across,
     }
-
-
-def _parts(usage: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    return [(split, usage == code) for code, split in enumerate(SPLITS)]
 
 
 def main() -> None:

@@ -6,30 +6,35 @@ Reads pipeline/demo.yaml (its params.yaml). Writes demo/, which git ignores; the
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from pipeline import command
 from pipeline.command import Refusal
 
 FOLDER = Path("demo")
+DVC_CONFIG = "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
 
 
 def build(folder: Path, params: Path) -> None:
     """Make `folder` a DVC project of its own that shares this one's code and graph, with other params."""
-    (folder / "data/incoming").mkdir(parents=True, exist_ok=True)
+    for name in (".dvc", "data/incoming"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / ".dvc/config").write_text(DVC_CONFIG)
     for name in ("pipeline", "dvc.yaml"):
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(os.path.relpath(name, folder))
     shutil.copyfile(params, folder / "params.yaml")
-    if not (folder / ".dvc").exists():
-        _dvc(folder, "init", "--no-scm", "--quiet")
-        _dvc(folder, "config", "core.analytics", "false")
-        _dvc(folder, "config", "core.check_update", "false")
 
 
-def _dvc(folder: Path, *words: str) -> None:
-    if subprocess.run(["dvc", "--cd", str(folder), *words], check=False).returncode:
-        raise Refusal(f"dvc {' '.join(words)} failed in {folder}/ (its messages stand above); then run this again")
+def run(folder: Path, *words: str) -> None:
+    """Run `python -m WORDS` in `folder`, by this Python. Raises Refusal where it fails (it has said why)."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # DVC's stages take python from it
+    done = subprocess.run([sys.executable, "-m", *words], cwd=folder, env=os.environ | {"PATH": path}, check=False)
+    if done.returncode:
+        raise Refusal(
+            f"{' '.join(words)} failed in {folder}/: see above, then run this again, after make clean if need be"
+        )
 
 
 def main() -> None:
@@ -39,11 +44,11 @@ def main() -> None:
     build(FOLDER, Path(__file__).with_suffix(".yaml"))
     lock = FOLDER / "dvc.lock"
     before = lock.read_bytes() if lock.exists() else b""
-    _dvc(FOLDER, "repro")
+    run(FOLDER, "dvc", "repro")
     if lock.read_bytes() == before:
         print("\nThe demo is up to date: nothing had to run.")
-    print()
-    subprocess.run(["python", "-m", "pipeline.leaderboard"], cwd=FOLDER, check=True)
+    print(flush=True)
+    run(FOLDER, "pipeline.leaderboard")
     print(f"\nThe submission: {FOLDER}/submissions/ensemble.csv. Plots: {FOLDER}/results/plots/.")
 
 

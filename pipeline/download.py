@@ -44,20 +44,18 @@ def read_params() -> Data:
     return params.section("data", Data)
 
 
-def digests(path: Path) -> dict[str, str]:
-    """MD5 and SHA-1 of a file, in hexadecimal."""
-    found = {}
-    for algorithm in ("md5", "sha1"):
-        with open(path, "rb") as file:
-            found[algorithm] = hashlib.file_digest(file, algorithm).hexdigest()
-    return found
+def digest(path: Path, algorithm: str) -> str:
+    """The checksum of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def describe(path: Path) -> dict[str, Any]:
     """Size and checksums of one of the competition's files, and whether they are those of Kaggle's own."""
-    found = digests(path)
     algorithm, expected = CHECKSUMS[path.name]
-    return {"bytes": path.stat().st_size, "md5": found["md5"], "official": found[algorithm] == expected}
+    md5 = digest(path, "md5")
+    found = md5 if algorithm == "md5" else digest(path, algorithm)
+    return {"bytes": path.stat().st_size, "md5": md5, "official": found == expected}
 
 
 def unzip(archive: Path, folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ results/ensemble.json: the members' weights, and what every way of joining them 
 """
 
 import json
+import shutil
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ def read_params() -> Ensemble:
                 f"{params.PATH}: ensemble.members names {member!r}, which is never trained; architectures has "
                 f"{', '.join(recipe.names())}"
             )
+    if NAME in recipe.names():
+        raise Refusal(f"pipeline/architectures/{NAME}.py: the ensemble's own name; give the network another")
     if len(set(settings.members)) < len(settings.members):
         raise Refusal(f"{params.PATH}: ensemble.members names an architecture twice")
     return settings
@@ -148,8 +151,9 @@ def join_members(
 ) -> tuple[Bag, np.ndarray | None]:
     """Join several members' predictions.
 
-    Fitted weights are nested: a fold's rows are judged with the weights that the other folds gave, so that the
-    ensemble's out-of-fold score has not seen the labels it is measured on. Test rows get the weights of all folds.
+    Fitted weights are nested: a fold's rows are judged with weights fitted on the other folds' rows. (The networks
+    that predicted those have seen this fold's labels; a handful of weights carries next to nothing of them.) Test rows
+    get the weights of all folds.
 
     Parameters
     ----------
@@ -209,11 +213,17 @@ def main() -> None:
     """Run the stage."""
     settings, numbers = read_params(), folds.numbers()
     data, (rows, fold) = faces.load(), folds.load()
-    bags = {
-        name: join_folds([read_cell(name, number) for number in numbers], data.rows(TRAINING), name)
-        for name in recipe.names()
-    }
+    if not np.array_equal(rows, data.rows(TRAINING)):
+        raise Refusal(f"{folds.PATH} is not of these faces; make it again with: dvc repro -f folds")
+    bags = {}
+    for name in recipe.names():
+        cells = [read_cell(name, number) for number in numbers]
+        for number, (cell_rows, _, test) in zip(numbers, cells, strict=True):
+            if not np.array_equal(np.sort(cell_rows), rows[fold == number]) or len(test) != len(data.test_rows()):
+                raise Refusal(f"{name}, fold {number} was trained on other data: dvc repro -f train@{name}-{number}")
+        bags[name] = join_folds(cells, rows, name)
     bags[NAME], result = summary(settings, bags, data.labels[rows], fold)
+    shutil.rmtree(BAGS, ignore_errors=True)  # with those of networks that are trained no more
     for name, bag in bags.items():
         bag.save(BAGS / f"{name}.npz")
     RESULT.parent.mkdir(exist_ok=True)

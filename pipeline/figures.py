@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from pipeline.competition import BOARD_2013, CLASSES, SPLIT_ROWS
+from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, SPLIT_ROWS
 
 FOLDER = Path("results/plots")
 BLUE, ORANGE, GREY = "#2a6fbb", "#d9662b", "#8a8f98"
@@ -114,7 +114,9 @@ def board(entries: pd.DataFrame, with_teams: bool, path: Path) -> None:
     title = "PrivateTest accuracy of our submissions"
     if with_teams:
         title = "Our submissions (blue) among the ten best teams of 2013"
-    teams = [(team, right / SPLIT_ROWS[2], np.nan, np.nan, GREY) for team, right in BOARD_2013] if with_teams else []
+    teams = (
+        [(team, right / SPLIT_ROWS[PRIVATE], np.nan, np.nan, GREY) for team, right in BOARD_2013] if with_teams else []
+    )
     ours = [(*row, BLUE) for row in entries.itertuples(index=False)]
     everyone = sorted(teams + ours, key=lambda entry: entry[1])
     figure, axes = plt.subplots(figsize=(8, 0.27 * len(everyone) + 1.2))

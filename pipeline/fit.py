@@ -1,7 +1,10 @@
 """The training loop: pixels and labels in, probabilities out. It needs Keras and numpy alone, on any Keras backend."""
 
 import math
+import os
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,17 +102,23 @@ class Checkpoint:
         unfinished = self.path.with_suffix(".part")
         with open(unfinished, "wb") as file:
             np.savez(file, history=table, seconds=progress.seconds, **state)
+            os.fsync(file.fileno())  # on the disk before it takes the old one's place
         unfinished.replace(self.path)
 
     def restore(self, variables: list[keras.Variable]) -> Progress:
-        """Put the saved state into `variables`; a Progress without epochs where nothing was saved."""
+        """Put the saved state into `variables`; a Progress without epochs where nothing whole was saved."""
         if not self.path.exists():
             return Progress()
-        with np.load(self.path) as saved:
-            for i, variable in enumerate(variables):
-                variable.assign(saved[f"v{i}"])
-            history = [dict(zip(HISTORY, map(float, row), strict=True)) for row in saved["history"]]
-            return Progress(history, float(saved["seconds"]))
+        try:
+            with np.load(self.path) as file:
+                saved = dict(file)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+            print(f"{self.path} is damaged; training starts anew", flush=True)
+            return Progress()
+        for i, variable in enumerate(variables):
+            variable.assign(saved[f"v{i}"])
+        history = [dict(zip(HISTORY, map(float, row), strict=True)) for row in saved["history"]]
+        return Progress(history, float(saved["seconds"]))
 
 
 def learning_rate(recipe: Recipe, losses: list[float]) -> float:

@@ -72,6 +72,6 @@ def section(name: str, model: type[AnySection]) -> AnySection:
 def seed() -> int:
     """The number that every random choice starts from."""
     value = document()["seed"]
-    if type(value) is not int or value < 0:
-        raise Refusal(f"{PATH}: seed = {value!r}: must be a whole number from 0 up")
+    if type(value) is not int or not 0 <= value < 2**32:
+        raise Refusal(f"{PATH}: seed = {value!r}: must be a whole number from 0 to {2**32 - 1}")
     return value

@@ -19,7 +19,7 @@ import pandas as pd
 
 from pipeline import command, solution
 from pipeline.command import Refusal
-from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SIDE, SPLITS, TRAINING
+from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SIDE, SPLIT_ROWS, SPLITS, TRAINING
 from pipeline.faces import Faces
 
 RAW = Path("data/raw")
@@ -135,6 +135,8 @@ def read_table(lines: Iterable[bytes], name: str) -> Table:
                     raise BadField(index, f"it has {len(row)} fields instead of {len(header)} (is the file cut off?)")
             columns = dict(zip(header, zip(*block, strict=True), strict=True))
             blocks.append(decode_pixels(list(columns[b"pixels"])))
+            if header[-1] == b"pixels" and not whole[-1].endswith((b"\n", b'"')):  # its last number may be cut
+                raise BadField(len(whole) - 1, "the line does not end (is the file cut off?)")
             if b"emotion" in columns:
                 labels += _codes(columns[b"emotion"], tuple(map(str, range(len(CLASSES)))), "emotion")
             if b"Usage" in columns:
@@ -183,6 +185,10 @@ def read_file(path: Path) -> Table:
 
 def join(train: Table, test: Table) -> Table:
     """One table of train.csv and test.csv. The latter holds PublicTest and PrivateTest, in equal parts."""
+    if len(test.labels) % 2:
+        raise Refusal(
+            f"{RAW}/test.csv has {len(test.labels):,} rows, which are no two equal parts: bring the file again"
+        )
     halves = np.where(np.arange(len(test.labels)) < len(test.labels) // 2, PUBLIC, PRIVATE)
     return Table(
         np.concatenate([train.pixels, test.pixels]),
@@ -243,13 +249,21 @@ def hide_test_labels(table: Table) -> tuple[Faces, pd.DataFrame]:
     return Faces(pixels, np.where(training, labels, UNKNOWN).astype(np.int8), usage), hidden
 
 
+def describe(faces: Faces, hidden: pd.DataFrame) -> str:
+    """What there is, in one line; loudly, if it is not as much as the competition has."""
+    counts = [len(faces.rows(code)) for code in range(len(SPLITS))]
+    parts = ", ".join(f"{count:,} {split}" for count, split in zip(counts, SPLITS, strict=True))
+    known = "unknown" if hidden["emotion"].isna().all() else "known"
+    other = "" if tuple(counts) == SPLIT_ROWS else "; NOT the competition's own row counts"
+    return f"{sum(counts):,} faces ({parts}); test labels {known}{other}"
+
+
 def main() -> None:
     """Run the stage."""
     faces, hidden = hide_test_labels(read_folder(RAW))
     faces.save()
     hidden.to_csv(solution.PATH, index=False)
-    counts = ", ".join(f"{len(faces.rows(code)):,} {split}" for code, split in enumerate(SPLITS))
-    print(f"{len(faces.pixels):,} faces ({counts}); test labels {'un' if hidden['emotion'].isna().all() else ''}known")
+    print(describe(faces, hidden))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ submissions/A.csv for every architecture A and submissions/ensemble.csv, submiss
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,11 @@ from pipeline import command, ensemble, faces, figures, folds, recipe, solution,
 from pipeline.command import Refusal
 from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
 from pipeline.faces import Faces, picture_groups
+from pipeline.submission import UNKNOWN
 
 ARTIFACTS = Path("artifacts")
-TABLE = submission.FOLDER / "scores.csv"
 NESTED = Path("results/scores.json")
 METRICS = Path("results/metrics")  # the ratios alone, a file each: `dvc metrics show` makes a table of them
-UNKNOWN = "unknown"
 
 Score = float | int | str
 
@@ -124,7 +124,8 @@ def scoreboard(
 def write_metrics(table: pd.DataFrame) -> None:
     """Write the table for DVC and other programs: results/scores.json and results/metrics/."""
     nested: dict[Any, dict[Any, Any]] = table.set_index("name").to_dict(orient="index")
-    METRICS.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(METRICS, ignore_errors=True)  # with what is no submission any more
+    METRICS.mkdir(parents=True)
     NESTED.write_text(json.dumps(nested, indent=2) + "\n")
     ratios = ("oof_accuracy", "public_accuracy", "private_accuracy", "private_no_twin", "private_macro_f1")
     for name, entry in nested.items():
@@ -154,7 +155,7 @@ def main() -> None:
     members = [efforts[name] for name in ensemble.read_params().members]
     efforts[ensemble.NAME] = (sum(each[0] for each in members), sum(each[1] for each in members))
     table = scoreboard(data, hidden, bags, efforts)
-    table.to_csv(TABLE, index=False)
+    table.to_csv(submission.TABLE, index=False)
     write_metrics(table)
     paths = {name: [ARTIFACTS / f"histories/{name}/fold{number}.csv" for number in range(count)] for name in names}
     draw(data, bags, table, {name: [pd.read_csv(path) for path in files] for name, files in paths.items()})

@@ -26,7 +26,10 @@ def table(rows: np.ndarray, usage: np.ndarray, labels: np.ndarray) -> pd.DataFra
 def load() -> pd.DataFrame:
     """Read data/solution.csv."""
     try:
-        return pd.read_csv(PATH, dtype={"row": "int64", "usage": "str", "emotion": "Int64"})
+        table = pd.read_csv(PATH, dtype={"row": "int64", "usage": "str", "emotion": "Int64"})
+        if list(table) != ["row", "usage", "emotion"]:
+            raise ValueError("it has other columns")
+        return table
     except FileNotFoundError:
         raise Refusal(f"{PATH} is missing; make it with: dvc repro prepare") from None
     except ValueError as trouble:
@@ -36,5 +39,7 @@ def load() -> pd.DataFrame:
 def join(labels: np.ndarray, solution: pd.DataFrame) -> np.ndarray:
     """Labels of all rows, int64 [n]: those of Training from `labels`, the others from `solution`; -1 where unknown."""
     joined = labels.astype(np.int64)
+    if not np.array_equal(solution["row"], np.arange(len(labels) - len(solution), len(labels))):
+        raise Refusal(f"{PATH} is not of these faces; make both again with: dvc repro -f prepare")
     joined[solution["row"].to_numpy()] = solution["emotion"].fillna(-1).to_numpy("int64")
     return joined

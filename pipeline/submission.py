@@ -2,13 +2,18 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES
 
 FOLDER = Path("submissions")
+TABLE = FOLDER / "scores.csv"  # of every submission, written by score
+UNKNOWN = "unknown"  # stands there instead of a number that needs labels which are not known
+AGAIN = "make it again with: dvc repro -f score"
 
 
 def write(path: Path, labels: np.ndarray) -> str:
@@ -30,20 +35,42 @@ def read(path: Path, rows: int) -> np.ndarray:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise Refusal(f"{path} is missing; make it with: dvc repro -f score") from None
+        raise Refusal(f"{path} is missing; {AGAIN}") from None
     lines = content.split(b"\n")
     if lines.pop() != b"":
-        raise Refusal(f"{path}, line {len(lines) + 1}: the last line does not end; make it again: dvc repro -f score")
+        raise Refusal(f"{path}, line {len(lines) + 1}: the last line does not end; {AGAIN}")
     digits = {str(label).encode(): label for label in range(len(CLASSES))}
     for number, line in enumerate(lines, start=1):
         if line not in digits:
             shown = repr(line[:20].decode(errors="replace"))
-            raise Refusal(f"{path}, line {number}: {shown} is no class from 0 to 6; make it again: dvc repro -f score")
+            raise Refusal(f"{path}, line {number}: {shown} is no class from 0 to 6; {AGAIN}")
     if len(lines) != rows:
-        raise Refusal(f"{path} has {len(lines):,} lines instead of {rows:,}; make it again: dvc repro -f score")
+        raise Refusal(f"{path} has {len(lines):,} lines instead of {rows:,}; {AGAIN}")
     return np.array([digits[line] for line in lines], dtype=np.int8)
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def scores() -> list[dict[str, Any]]:
+    """The lines of submissions/scores.csv. Raises Refusal where it is missing or something else."""
+    try:
+        table = pd.read_csv(TABLE)
+        lines: list[Any] = table.to_dict("records")
+        if not {"name", "private_accuracy", "sha256"} <= set(table):
+            raise ValueError("it has other columns")
+    except FileNotFoundError:
+        raise Refusal(f"{TABLE} is missing; make it with: make repro") from None
+    except ValueError as trouble:
+        raise Refusal(f"{TABLE} cannot be read ({trouble}); {AGAIN}") from None
+    return lines
+
+
+def percent(value: object) -> str:
+    """A ratio as a percentage, or what stands there instead of a number."""
+    try:
+        return f"{float(str(value)):.2%}"
+    except ValueError:
+        return str(value)

@@ -12,12 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from pipeline import command, kaggle_client, score, submission
+from pipeline import command, kaggle_client, submission
 from pipeline.command import Refusal
 from pipeline.competition import PUBLIC, SLUG, SPLIT_ROWS
-from pipeline.leaderboard import percent
+from pipeline.submission import percent
 
 ANSWERS = submission.FOLDER / "kaggle.json"
 OTHERWISE = "keep the local score, which stands in submissions/scores.csv"
@@ -28,13 +26,10 @@ UPLOAD_FAILED = "Could not submit to competition"  # kaggle 2.2.4 answers so, as
 
 def local_score(name: str) -> dict[str, Any]:
     """The line of submissions/scores.csv for `name`."""
-    if not score.TABLE.exists():
-        raise Refusal(f"{score.TABLE} is missing; make it with: make repro")
-    lines: dict[str, Any] = {line["name"]: line for line in pd.read_csv(score.TABLE).to_dict("records")}
+    lines = {line["name"]: line for line in submission.scores()}
     if name not in lines:
-        raise Refusal(f"there is no submission {name!r}; {score.TABLE} has {', '.join(lines)}")
-    line: dict[str, Any] = lines[name]
-    return line
+        raise Refusal(f"there is no submission {name!r}; {submission.TABLE} has {', '.join(lines)}")
+    return lines[name]
 
 
 def validate(name: str, line: dict[str, Any]) -> Path:
@@ -42,7 +37,7 @@ def validate(name: str, line: dict[str, Any]) -> Path:
     path = submission.FOLDER / f"{name}.csv"
     submission.read(path, sum(SPLIT_ROWS[PUBLIC:]))
     if submission.sha256(path) != line["sha256"]:
-        raise Refusal(f"{path} is not the file that {score.TABLE} scored; make both again: dvc repro -f score")
+        raise Refusal(f"{path} is not the file that {submission.TABLE} scored; make both again: dvc repro -f score")
     return path
 
 
@@ -107,7 +102,7 @@ def open_answer(answers: list[dict[str, Any]], path: Path, digest: str, force: b
     Raises Refusal where Kaggle has judged the same bytes and `force` is not set.
     """
     same = [answer for answer in answers if answer["sha256"] == digest]
-    if same and same[-1]["status"] == PENDING:
+    if same and same[-1]["status"] == PENDING and not force:
         return same[-1]
     if same and not force:
         raise Refusal(f"Kaggle already has these bytes of {path} (see {ANSWERS}); send them again with FORCE=1")

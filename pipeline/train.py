@@ -19,6 +19,7 @@ import pandas as pd
 
 from pipeline import architectures, backend, command, faces, fit, folds, params, recipe
 from pipeline.command import Refusal
+from pipeline.competition import TRAINING
 from pipeline.faces import Faces
 from pipeline.recipe import Recipe
 
@@ -83,7 +84,7 @@ def train(
     """
     held_out = fold_of == fold
     seen, unseen = rows[~held_out], rows[held_out]
-    # One seed a fold, the same for every architecture, and none equal to another run's.
+    # One seed a fold, the same for every architecture, and practically never that of another run.
     cell_seed = int(np.random.SeedSequence((seed, fold)).generate_state(1)[0])
     backend.prepare(cell_seed, settings.precision)
     key = fingerprint(data, fold_of, settings, architecture, fold, seed)
@@ -172,7 +173,10 @@ def main(architecture: str, fold: str) -> None:
         raise Refusal(f"there is no fold {fold!r}; {params.PATH} has {', '.join(map(str, numbers))}")
     settings, number = recipe.read(architecture), int(fold)
     rows, fold_of = folds.load()
-    cell = train(faces.load(), rows, fold_of, architecture, number, settings, params.seed())
+    data = faces.load()
+    if not np.array_equal(rows, data.rows(TRAINING)):
+        raise Refusal(f"{folds.PATH} is not of these faces; make it again with: dvc repro -f folds")
+    cell = train(data, rows, fold_of, architecture, number, settings, params.seed())
     write(cell, paths(architecture, number))
     forget(architecture, number)
 

@@ -1,8 +1,10 @@
 """What the layout promises: the graph names what a stage depends on, and params.yaml says nothing that is not read."""
 
 import ast
+import itertools
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from ruamel.yaml import YAML
 from pipeline import (
     architectures,
     audit,
+    check,
     demo,
     download,
     ensemble,
@@ -25,8 +28,9 @@ from pipeline import (
 
 ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-MAINS = {"download": download.main, "prepare": prepare.main, "folds": folds.main, "audit": audit.main,
-         "ensemble": ensemble.main, "score": score.main}  # fmt: skip
+MAINS = {
+    module.__name__.split(".")[1]: module.main for module in (check, download, prepare, folds, audit, ensemble, score)
+}
 
 
 def module_file(dotted: str) -> Path | None:
@@ -131,20 +135,38 @@ def small_project(tmp_path_factory):
     return folder
 
 
-def test_each_stage_declares_the_params_that_it_reads_and_no_others(small_project, monkeypatch):
+def test_each_stage_reads_the_params_and_files_that_it_declares_and_no_others(small_project, monkeypatch):
     monkeypatch.chdir(small_project)
     original = params.document
     cells = [("train", lambda fold=fold: train.main("mini_xception", fold)) for fold in ("0", "1")]
-    order = [*((name, MAINS[name]) for name in ("download", "prepare", "folds")), *cells,
+    order = [*((name, MAINS[name]) for name in ("check", "download", "prepare", "folds")), *cells,
              *((name, MAINS[name]) for name in ("audit", "ensemble", "score"))]  # fmt: skip
+    opened: set[str] = set()
+    sys.addaudithook(lambda event, args: opened.add(str(args[0])) if event == "open" else None)
     for stage, main in order:
         watched = Watched(original())
         watched.seen = set()
         monkeypatch.setattr(params, "document", lambda watched=watched: watched)
+        opened.clear()
         main()
-        declared = {name.split(".")[0] for name in STAGES[stage].get("params", [])}
-        assert watched.seen == declared, stage
+        assert watched.seen == {name.split(".")[0] for name in STAGES[stage].get("params", [])}, stage
+        # Every file of the project that it opened, by whatever means, is among its deps and outs.
+        inside = {path.removeprefix(f"{small_project}/") for path in opened}
+        touched = {path for path in inside if path.startswith(("data/", "artifacts/", "results/", "submissions/"))}
+        assert {path for path in touched if not path.startswith(allowed(stage))} == set(), stage
+        assert touched or stage == "check"
     assert np.load("artifacts/bags/ensemble.npz")["oof"].shape == (56, 7)
+
+
+def allowed(stage: str) -> tuple[str, ...]:
+    """How the paths of the files may begin that a stage reads or writes."""
+    outs = [STAGES[stage].get(kind, []) for kind in ("outs", "metrics", "plots")]
+    paths = [
+        *STAGES[stage]["deps"],
+        *(out if isinstance(out, str) else next(iter(out)) for out in itertools.chain(*outs)),
+    ]
+    more = {"download": ["data/.raw-"], "score": ["submissions/mini_xception.csv"], "train": ["artifacts/checkpoints/"]}
+    return tuple(re.sub(r"\$\{item\.\w+\}.*", "", path) for path in [*paths, *more.get(stage, [])])
 
 
 def test_the_matrix_has_a_cell_for_every_architecture_and_fold(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ CELLS = {f"train@{name}-{fold}" for name in ("mini_xception", "alizadeh_shallow"
 # A scrambled label may reach nothing but these.
 MAY_CHANGE = re.compile(
     r"data/(incoming|raw)/.*|data/solution.csv|results/(data|scores).json|results/metrics/.*|submissions/scores.csv"
-    r"|results/plots/(board|classes).png|dvc.lock"
+    r"|results/plots/(board|classes).png|dvc.lock|artifacts/timings/.*"
 )
 
 
@@ -80,7 +80,7 @@ def project(tmp_path_factory) -> Project:
     project.set(tiny)
     synthetic.write(project.folder / "data/incoming", PIXELS, LABELS, USAGE, names={"fer2013.tar.gz"})
     ran = project.repro()
-    assert ran == {"download", "prepare", "folds", "audit", "ensemble", "score"} | CELLS
+    assert ran == {"check", "download", "prepare", "folds", "audit", "ensemble", "score"} | CELLS
     return project
 
 
@@ -115,6 +115,9 @@ def test_scrambled_test_labels_change_nothing_but_solution_audit_and_score(proje
     scrambled[84:] = (scrambled[84:] + 1 + np.arange(42) % 5) % 7
     synthetic.write(project.folder / "data/incoming", PIXELS, scrambled, USAGE, names={"fer2013.tar.gz"})
     assert project.repro() == {"download", "prepare", "audit", "score"}
+    # Nor do the other stages give anything else when they are made to run, with the scrambled labels lying there.
+    for stage in ("folds", *sorted(CELLS), "ensemble"):
+        assert project.repro("--single-item", "--force", stage) == {stage}
     after = project.files()
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert {"data/solution.csv", "submissions/scores.csv", "results/scores.json"} <= changed
@@ -154,10 +157,12 @@ def test_a_new_architecture_is_one_file_and_one_entry(project):
         "import keras\nfrom keras import layers\n\n\ndef build():\n"
         "    return keras.Sequential([layers.Input((48, 48, 1)), layers.Flatten(), layers.Dense(7, 'softmax')])\n"
     )
-    project.set(lambda document: document["architectures"].update(pixels={"epochs": 1}))
+    project.set(lambda document: document["train"].update(epochs=1))
+    assert project.repro("--dry") & CELLS == set()  # both networks have epochs of their own
+    project.set(lambda document: document["architectures"].update(pixels={}))
     project.set(lambda document: document["ensemble"]["members"].append("pixels"))
     assert project.repro("train@pixels-0") == {"train@pixels-0"}
-    assert project.repro() == {"train@pixels-1", "ensemble", "score"}
+    assert project.repro() == {"check", "train@pixels-1", "ensemble", "score"}
     assert list(project.scores()) == ["mini_xception", "alizadeh_shallow", "pixels", "ensemble"]
 
 
@@ -182,3 +187,23 @@ def test_a_mistake_in_params_stops_in_one_sentence_and_costs_nothing(project, ch
     assert done.stderr.startswith("error: params.yaml")
     assert len(done.stderr.splitlines()) == 1
     assert project.files() == before
+
+
+def test_bad_input_stops_in_one_sentence_and_what_was_good_stays(project):
+    incoming = project.folder / "data/incoming"
+    good = {path: path.read_bytes() for path in incoming.iterdir()}
+    before = project.files()
+    pixels = PIXELS.copy()
+    synthetic.write(incoming, pixels, LABELS, USAGE, names={"train.csv", "test.csv"})
+    text = (incoming / "train.csv").read_text().splitlines()
+    text[40] = text[40].replace(" ", " 256 ", 1)
+    (incoming / "train.csv").write_text("\n".join(text) + "\n")
+    done = subprocess.run(["dvc", "repro"], cwd=project.folder, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "error: data/raw/train.csv, row 40: the pixel '256' is not a whole number" in done.stderr
+    assert "Traceback" not in done.stderr
+    after = project.files()
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert {name for name in changed if not name.startswith(("data/incoming/", "data/raw/", "dvc.lock"))} == set()
+    for path, content in good.items():
+        path.write_bytes(content)

@@ -103,15 +103,15 @@ def test_judging_probabilities_warns_of_nothing():
 def test_a_solution_gives_the_test_rows_their_labels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     solution.PATH.parent.mkdir()
-    table = solution.table(np.array([2, 3, 5]), np.array([1, 1, 2]), np.array([4, -1, 0]))
+    table = solution.table(np.array([3, 4, 5]), np.array([1, 1, 2]), np.array([4, -1, 0]))
     table.to_csv(solution.PATH, index=False)
-    assert solution.PATH.read_text() == "row,usage,emotion\n2,PublicTest,4\n3,PublicTest,\n5,PrivateTest,0\n"
-    given = np.array([3, 6, -1, -1, 1, -1], dtype="int8")
+    assert solution.PATH.read_text() == "row,usage,emotion\n3,PublicTest,4\n4,PublicTest,\n5,PrivateTest,0\n"
+    given = np.array([3, 6, 1, -1, -1, -1], dtype="int8")
     for hidden in (table, solution.load()):
         found = solution.join(given, hidden)
-        assert found.tolist() == [3, 6, 4, -1, 1, 0]
+        assert found.tolist() == [3, 6, 1, 4, -1, 0]
         assert found.dtype == np.int64
-    assert given.tolist() == [3, 6, -1, -1, 1, -1], "what was given stays"
+    assert given.tolist() == [3, 6, 1, -1, -1, -1], "what was given stays"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
         "results/scores.json", "results/plots/confusion.png", "results/plots/curves.png", "results/plots/board.png",
         "results/metrics/mini_xception.json", "results/metrics/vgg8.json", "results/metrics/ensemble.json",
     }  # fmt: skip
-    table = pd.read_csv(score.TABLE).set_index("name")
+    table = pd.read_csv(submission.TABLE).set_index("name")
     assert ["name", *table.columns] == COLUMNS
     assert table["parameters"].to_dict() == {"mini_xception": 10, "vgg8": 20, "ensemble": 20}
     assert table["train_seconds"].to_dict() == {"mini_xception": 121, "vgg8": 241, "ensemble": 241}
@@ -244,7 +244,7 @@ def entry(name, private, rank, **others):
 def table_of(tmp_path, *entries):
     """Those lines as they come back from the file."""
     pd.DataFrame(entries)[COLUMNS].to_csv(tmp_path / "scores.csv", index=False)
-    return pd.read_csv(tmp_path / "scores.csv")
+    return pd.read_csv(tmp_path / "scores.csv").to_dict("records")
 
 
 def test_our_submissions_stand_among_the_teams_best_first(tmp_path):
@@ -274,14 +274,14 @@ def test_there_are_no_teams_where_there_are_no_places(tmp_path, private, rank):
 
 def test_a_ratio_is_shown_as_a_percentage_and_anything_else_as_it_is():
     table = {0.5: "50.00%", "0.71164": "71.16%", 1: "100.00%", 0: "0.00%", "unknown": "unknown", "none": "none"}
-    assert {value: leaderboard.percent(value) for value in table} == table
+    assert {value: submission.percent(value) for value in table} == table
 
 
 def test_the_printed_columns_line_up(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    score.TABLE.parent.mkdir()
+    submission.TABLE.parent.mkdir()
     entries = entry("a_very_long_name_of_a_network", 0.72, 1), entry("b", 0.5, ">10", parameters=3)
-    table_of(tmp_path, *entries).to_csv(score.TABLE, index=False)
+    pd.DataFrame(table_of(tmp_path, *entries)).to_csv(submission.TABLE, index=False)
     leaderboard.main()
     header, rule, *lines, empty, note = capsys.readouterr().out.splitlines()
     assert (len(lines), empty) == (12, "")
@@ -297,8 +297,8 @@ def test_the_printed_columns_line_up(tmp_path, monkeypatch, capsys):
 
 def test_names_of_teams_stand_under_those_of_ours(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    score.TABLE.parent.mkdir()
-    table_of(tmp_path, entry("ours", 0.72, 1)).to_csv(score.TABLE, index=False)
+    submission.TABLE.parent.mkdir()
+    pd.DataFrame(table_of(tmp_path, entry("ours", 0.72, 1))).to_csv(submission.TABLE, index=False)
     leaderboard.main()
     lines = capsys.readouterr().out.splitlines()
     ours, team = (line.index(name) for line in lines[:-1] for name in ("ours ", "RBM") if name in line)

@@ -61,5 +61,5 @@ def test_a_malformed_file_is_refused_with_its_name_and_line_and_what_to_do(tmp_p
 
 
 def test_a_missing_file_is_refused_with_what_makes_it(tmp_path):
-    with pytest.raises(Refusal, match=r"some\.csv is missing; make it with: dvc repro -f score"):
+    with pytest.raises(Refusal, match=r"some\.csv is missing; make it again with: dvc repro -f score"):
         submission.read(tmp_path / "some.csv", 3)

@@ -7,7 +7,7 @@ import requests
 from kagglesdk.competitions.types.competition_api_service import ApiCreateSubmissionResponse, ApiSubmission
 from kagglesdk.competitions.types.submission_status import SubmissionStatus
 
-from pipeline import kaggle_client, score, submission, submit
+from pipeline import kaggle_client, submission, submit
 from pipeline.command import Refusal
 from pipeline.competition import SLUG
 
@@ -63,7 +63,7 @@ def kaggle(tmp_path, monkeypatch):
         labels = np.random.default_rng(seed).integers(0, 7, 7178)
         digest = submission.write(submission.FOLDER / f"{name}.csv", labels)
         lines.append({"name": name, "oof_accuracy": 0.65432, "private_accuracy": 0.7, "sha256": digest})
-    pd.DataFrame(lines).to_csv(score.TABLE, index=False)
+    pd.DataFrame(lines).to_csv(submission.TABLE, index=False)
     fake = Kaggle()
     monkeypatch.setattr(kaggle_client, "login", fake.login)
     monkeypatch.setattr(submit.time, "sleep", lambda seconds: None)
@@ -108,8 +108,8 @@ INVALID = {
         lambda: spoil(lambda text: text[::-1][1:] + b"\n"),
         r"vgg8\.csv is not the file that submissions/scores\.csv scored; make both again: dvc repro -f score",
     ),
-    "no file": (FILE.unlink, r"vgg8\.csv is missing; make it with: "),
-    "no scores": (score.TABLE.unlink, r"scores\.csv is missing; make it with: make repro"),
+    "no file": (FILE.unlink, r"vgg8\.csv is missing; make it again with: "),
+    "no scores": (submission.TABLE.unlink, r"scores\.csv is missing; make it with: make repro"),
     "a broken record": (
         lambda: submit.ANSWERS.write_text('[{"ref": 1'),
         r"kaggle\.json cannot be read .*mend or remove",
