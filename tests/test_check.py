@@ -9,7 +9,7 @@ from pipeline import check, command, params
 
 ROOT = Path(__file__).parent.parent
 TYPOS = [  # where it is typed, what is typed, what the refusal says
-    ("seed", 0.5, "seed = 0.5: must be a whole number from 0 up"),
+    ("seed", 0.5, "seed = 0.5: must be a whole number from 0 to"),
     ("data.source", "kagle", "data.source = 'kagle': "),
     ("data.test_faces", 6, "data.test_faces = 6: "),
     ("data.sorce", "local", "unknown key data.sorce; the known ones are source, "),

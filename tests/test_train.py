@@ -63,10 +63,10 @@ def test_fingerprint_is_sixteen_digits_and_the_same_for_equal_ingredients() -> N
     assert int(key(), 16) >= 0
 
 
-DATA, _, FOLD_OF = made_up()
+DATA, ROWS, FOLD_OF = made_up()
 OTHER = {
     "a pixel": {"data": replace(DATA, pixels=changed(DATA.pixels, (167, 47, 47), DATA.pixels[167, 47, 47] ^ 1))},
-    "a label": {"data": replace(DATA, labels=changed(DATA.labels, 0, (DATA.labels[0] + 1) % 7))},
+    "a label": {"data": replace(DATA, labels=changed(DATA.labels, ROWS[0], (DATA.labels[ROWS[0]] + 1) % 7))},
     "a row's fold": {"fold_of": changed(FOLD_OF, 0, 1 - FOLD_OF[0])},
     "the architecture": {"architecture": "vgg8"},
     "the fold": {"fold": 0},
