@@ -286,7 +286,7 @@ def test_last_batch_that_is_not_full_is_left_out_with_other_rows_each_epoch(tmp_
 @pytest.mark.parametrize(("loss", "head"), [("categorical", "softmax"), ("binary", "sigmoid")])
 def test_loss_that_is_not_finite_is_refused_and_not_saved(loss: str, head: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "c.npz"
-    with pytest.raises(Refusal, match="the training loss became nan in epoch 1; make learning_rate smaller"):
+    with pytest.raises(Refusal, match="the loss became nan in epoch 1; make learning_rate smaller"):
         train(checkpoint, recipe(loss=loss, learning_rate=1e30), lambda: tiny(head))
     assert not checkpoint.exists()
 
