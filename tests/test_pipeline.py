@@ -160,8 +160,8 @@ def test_a_new_architecture_is_one_file_and_one_entry(project):
     )
     project.set(lambda document: document["architectures"].update(pixels={}))
     project.set(lambda document: document["ensemble"]["members"].append("pixels"))
-    assert project.repro("train@pixels-0") == {"train@pixels-0"}
-    assert project.repro() == {"check", "train@pixels-1", "ensemble", "score"}
+    assert project.repro("train@pixels-0") == {"check", "train@pixels-0"}
+    assert project.repro() == {"train@pixels-1", "ensemble", "score"}
     assert list(project.scores()) == ["mini_xception", "alizadeh_shallow", "pixels", "ensemble"]
 
 
