@@ -192,8 +192,9 @@ def test_bad_input_stops_in_one_sentence_and_what_was_good_stays(project):
     incoming = project.folder / "data/incoming"
     good = {path: path.read_bytes() for path in incoming.iterdir()}
     before = project.files()
-    pixels = PIXELS.copy()
-    synthetic.write(incoming, pixels, LABELS, USAGE, names={"train.csv", "test.csv"})
+    for path in good:
+        path.unlink()
+    synthetic.write(incoming, PIXELS, LABELS, USAGE, names={"train.csv", "test.csv"})
     text = (incoming / "train.csv").read_text().splitlines()
     text[40] = text[40].replace(" ", " 256 ", 1)
     (incoming / "train.csv").write_text("\n".join(text) + "\n")
