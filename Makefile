@@ -41,8 +41,8 @@ submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="...
 	@FORCE=$(if $(filter command line,$(origin FORCE)),$(FORCE)) $(PY) -m pipeline.submit $(SUBMISSION) \
 	  $(if $(filter command line,$(origin MESSAGE)),"$$MESSAGE")
 
-leaderboard: setup ## show our submissions among the teams of 2013
-	@$(PY) -m pipeline.leaderboard
+leaderboard: setup ## show our submissions among the teams of 2013; REFRESH=1 asks Kaggle for its scores first
+	@REFRESH=$(if $(filter command line,$(origin REFRESH)),$(REFRESH)) $(PY) -m pipeline.leaderboard
 
 clean: ## remove the demo and the tools' caches; data, models and .venv stay
 	rm -rf demo .mypy_cache .pytest_cache .ruff_cache

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import command, faces, figures, solution
+from pipeline import command, faces, figures, provenance, solution
 from pipeline.competition import CLASS_COUNTS, CLASSES, SPLITS
 from pipeline.faces import picture_groups
 
-PROVENANCE = Path("data/raw/PROVENANCE.json")
 RESULT = Path("results/data.json")
 
 
@@ -89,7 +88,7 @@ def main() -> None:
     """Run the stage."""
     data = faces.load()
     labels = solution.join(data.labels, solution.load())
-    result = {"provenance": json.loads(PROVENANCE.read_text()), **examine(data.pixels, labels, data.usage)}
+    result = {"provenance": provenance.read(), **examine(data.pixels, labels, data.usage)}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     figures.classes(result["classes"], figures.FOLDER / "classes.png")

@@ -1,40 +1,38 @@
 """Bring the competition's files together, and write down where they came from and whether they are Kaggle's own.
 
-Reads data/incoming/ (source local), Kaggle (source kaggle; credentials as the kaggle client takes them) or draws a
+Reads data/incoming/ (source local) or Kaggle (source kaggle; credentials as the kaggle client takes them), or draws a
 competition (source synthetic). Writes data/raw/: the files as published, unzipped, and PROVENANCE.json.
 """
 
 import errno
-import hashlib
 import json
 import shutil
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline import command, kaggle_client, params, synthetic
+from pipeline import command, kaggle_client, params, provenance, synthetic
 from pipeline.command import Refusal
 from pipeline.competition import CHECKSUMS, SLUG
+from pipeline.kaggle_client import LARGEST, Kaggle
 
 INCOMING = Path("data/incoming")
 RAW = Path("data/raw")
 NOTE = "NOTE.txt"  # what the user knows of the files in data/incoming/; it goes with them into PROVENANCE.json
-LARGEST = 2**30  # bytes of one unpacked file; the competition's largest has 0.3 * 2**30
+WHOLE = (("fer2013.tar.gz",), ("icml_face_data.csv",), ("train.csv", "test.csv"))  # each carries enough; smallest first
 WITHOUT_KAGGLE = "put the files into data/incoming/ and set data.source to local in params.yaml; or run: make demo"
-
-Fetch = Callable[[str, Path], None]  # (name of a file, folder to put it into)
 
 
 class Data(params.Section):
     """Where the competition's files come from: section `data` of params.yaml."""
 
     source: Literal["local", "kaggle", "synthetic"]
+    slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     training_faces: int = Field(ge=7)
     test_faces: int = Field(ge=7)
 
@@ -42,20 +40,6 @@ class Data(params.Section):
 def read_params() -> Data:
     """The section `data`."""
     return params.section("data", Data)
-
-
-def digest(path: Path, algorithm: str) -> str:
-    """The checksum of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """Size and checksums of one of the competition's files, and whether they are those of Kaggle's own."""
-    algorithm, expected = CHECKSUMS[path.name]
-    md5 = digest(path, "md5")
-    found = md5 if algorithm == "md5" else digest(path, algorithm)
-    return {"bytes": path.stat().st_size, "md5": md5, "official": found == expected}
 
 
 def unzip(archive: Path, folder: Path) -> list[str]:
@@ -102,43 +86,62 @@ def take_local(incoming: Path, folder: Path) -> None:
     if not found:
         raise Refusal(
             f"{incoming}/ holds none of the competition's files: put fer2013.tar.gz, icml_face_data.csv, or train.csv "
-            f"with test.csv there, as they are or zipped (from {kaggle_client.PAGE}/data); or set data.source to "
-            "kaggle in params.yaml; or try the drawn competition: make demo"
+            f"with test.csv there, as they are or zipped (from {kaggle_client.SITE}/competitions/{SLUG}/data); or set "
+            "data.source to kaggle in params.yaml; or try the drawn competition: make demo"
         )
 
 
-def kaggle_fetch() -> Fetch:
-    """Log in to Kaggle; return what fetches one file of the competition."""
-    api = kaggle_client.login(WITHOUT_KAGGLE)
+def fetch(kaggle: Kaggle, name: str, folder: Path) -> None:
+    """Put one file from Kaggle into `folder`, unzipped; of the competition itself only if its checksum is official.
 
-    def fetch(name: str, folder: Path) -> None:
-        with kaggle_client.explained(name, WITHOUT_KAGGLE):
-            api.competition_download_file(SLUG, name, path=str(folder), force=True, quiet=not sys.stderr.isatty())
-        packed = folder / f"{name}.zip"
-        if packed.exists():
-            unzip(packed, folder)
-            packed.unlink()
-        if not (folder / name).exists() or not describe(folder / name)["official"]:
-            raise Refusal(
-                f"{name} did not arrive as Kaggle has it (it is missing or its checksum differs); run this again"
-            )
+    A damaged file is fetched once more. Raises Missing where Kaggle has none of this name, and Refusal.
+    """
+    for last in (False, True):
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            arrived, path = kaggle.download(name, Path(temporary)), Path(temporary) / name
+            wrong = ""
+            if arrived != path:
+                try:
+                    wrong = "" if name in unzip(arrived, path.parent) else f"Kaggle's {arrived.name} holds none"
+                except Refusal as refusal:
+                    wrong = str(refusal).replace(f"{path.parent}/", "Kaggle's ").partition(";")[0]
+            if not wrong and kaggle.slug == SLUG and not provenance.describe(path)["official"]:
+                wrong = f"{name} arrived with {path.stat().st_size:,} bytes, but not with the official checksum"
+            if not wrong:
+                path.rename(folder / name)
+                return
+        if last:
+            raise Refusal(f"{wrong}, twice: try again later; or {WITHOUT_KAGGLE}")
+        print(f"{wrong}: fetching it once more", file=sys.stderr, flush=True)
 
-    return fetch
 
-
-def take_kaggle(fetch: Fetch, folder: Path) -> None:
+def take_kaggle(kaggle: Kaggle, folder: Path) -> None:
     """Fetch the smallest file that carries everything, or else the others."""
-    refusals = []
-    for names in (["fer2013.tar.gz"], ["icml_face_data.csv"], ["train.csv", "test.csv"]):
+    for names in WHOLE:
         try:
             for name in names:
-                fetch(name, folder)
+                fetch(kaggle, name, folder)
             return
-        except Refusal as refusal:
-            if "HTTP 404" not in str(refusal):
-                raise
-            refusals.append(str(refusal))
-    raise Refusal("; ".join(refusals))
+        except kaggle_client.Missing:
+            continue
+    raise Refusal(
+        f"{kaggle.page} has none of fer2013.tar.gz, icml_face_data.csv, or train.csv with test.csv (HTTP 404): see "
+        f"whether data.slug in params.yaml is right; or {WITHOUT_KAGGLE}"
+    )
+
+
+def still_good(settings: Data, folder: Path) -> bool:
+    """Whether `folder` holds, byte for byte, all that source kaggle would fetch."""
+    try:
+        known = provenance.read(folder / provenance.NAME)
+        here = {path.name: provenance.describe(path) for path in folder.iterdir() if path.name in CHECKSUMS}
+    except Refusal:
+        return False
+    if settings.slug == SLUG:
+        same = all(facts["official"] for facts in here.values())
+    else:
+        same = known["source"] == "kaggle" and known.get("slug") == settings.slug
+    return same and here == known["files"] and any(here.keys() >= set(names) for names in WHOLE)
 
 
 def collect(settings: Data, seed: int, folder: Path) -> dict[str, Any]:
@@ -146,37 +149,61 @@ def collect(settings: Data, seed: int, folder: Path) -> dict[str, Any]:
     if settings.source == "local":
         take_local(INCOMING, folder)
     elif settings.source == "kaggle":
-        take_kaggle(kaggle_fetch(), folder)
+        with kaggle_client.connect(settings.slug, WITHOUT_KAGGLE) as kaggle:
+            take_kaggle(kaggle, folder)
     else:
         faces = synthetic.competition(settings.training_faces, settings.test_faces, seed)
         synthetic.write(folder, *faces, names={"fer2013.tar.gz"})
-    files = {path.name: describe(path) for path in sorted(folder.iterdir())}
+    files = {path.name: provenance.describe(path) for path in sorted(folder.iterdir())}
     if files.keys() in ({"train.csv"}, {"test.csv"}):
         raise Refusal(
             f"{INCOMING}/ holds {next(iter(files))} alone; put test.csv and train.csv there, or one whole file"
         )
     official = all(facts["official"] for facts in files.values())
-    provenance: dict[str, Any] = {"source": settings.source, "official": official, "files": files}
+    facts: dict[str, Any] = {"source": settings.source, "official": official, "files": files}
+    if settings.source == "kaggle":
+        facts["slug"] = settings.slug
     if settings.source == "local" and (INCOMING / NOTE).exists():
-        provenance["note"] = " ".join((INCOMING / NOTE).read_text().split())
-    (folder / "PROVENANCE.json").write_text(json.dumps(provenance, indent=2) + "\n")
-    return provenance
+        facts["note"] = " ".join((INCOMING / NOTE).read_text().split())
+    (folder / provenance.NAME).write_text(json.dumps(facts, indent=2) + "\n")
+    return facts
+
+
+def report(settings: Data, facts: dict[str, Any]) -> None:
+    """Say of every file whether it is Kaggle's own, and loudly if one is not."""
+    standing = provenance.standing(facts)
+    for name, file in facts["files"].items():
+        own = "Kaggle's own" if file["official"] else "NOT Kaggle's own file: its checksum differs"
+        print(f"{name}  {file['bytes']:,} bytes  {'drawn' if standing == 'drawn' else own}")
+    if standing == "unofficial":
+        where = f"{settings.slug} is another competition, whose checksums are not known"
+        print(
+            f"warning: {where if settings.source == 'kaggle' else 'these are not the files of the competition'}: "
+            "every score on them will be marked unofficial",
+            file=sys.stderr,
+        )
 
 
 def main() -> None:
     """Run the stage. What lay in data/raw/ is replaced only when everything else has arrived."""
     settings, seed = read_params(), params.seed()
+    if settings.source == "kaggle" and still_good(settings, RAW):
+        print(f"{RAW}/ holds {', '.join(provenance.read()['files'])} as Kaggle has it: not fetched again")
+        return
     RAW.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=RAW.parent, prefix=".raw-") as temporary:
-        folder = Path(temporary) / "raw"
-        folder.mkdir()
-        provenance = collect(settings, seed, folder)
-        if RAW.exists():
-            shutil.rmtree(RAW)
-        folder.rename(RAW)
-    for name, facts in provenance["files"].items():
-        official = "Kaggle's own" if facts["official"] else "NOT Kaggle's own file: its checksum differs"
-        print(f"{name}  {facts['bytes']:,} bytes  {'drawn' if settings.source == 'synthetic' else official}")
+    try:
+        with tempfile.TemporaryDirectory(dir=RAW.parent, prefix=".raw-") as temporary:
+            folder = Path(temporary) / "raw"
+            folder.mkdir()
+            facts = collect(settings, seed, folder)
+            if RAW.exists():
+                shutil.rmtree(RAW)
+            folder.rename(RAW)
+    except OSError as trouble:
+        if trouble.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Refusal(f"the disk is full: make room in {RAW.parent}/ and run this again") from None
+    report(settings, facts)
 
 
 if __name__ == "__main__":

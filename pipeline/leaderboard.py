@@ -1,52 +1,94 @@
-"""Print our submissions among the ten best teams of 2013, best first.
+"""Print our submissions among the ten best teams of 2013, best first, with Kaggle's own scores where they are known.
 
-Reads submissions/scores.csv.
+Reads submissions/scores.csv and submissions/kaggle.json. REFRESH=1 in the environment asks Kaggle first, and writes
+what it says into submissions/kaggle.json and results/kaggle.json.
 """
 
+import os
 from typing import Any
 
 from tabulate import tabulate
 
-from pipeline import command, submission
+from pipeline import answers, command, download, kaggle_client, submission
+from pipeline.answers import COMPLETE, Record
 from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS, TEAMS_2013
 from pipeline.submission import UNKNOWN, percent
 
 HEADERS = ("rank", "", "PrivateTest", "95 % interval", "no twin", "PublicTest", "out of fold", "parameters", "minutes")
+KAGGLE_HEADERS = ("Kaggle private", "differs by", "Kaggle public", "differs by")
+NOTES = {
+    "unofficial": "Measured on files that are not Kaggle's own; results/data.json says what is known of them.",
+    "drawn": "Measured on drawn faces: these scores say nothing about the competition.",
+}
 
 
-def rows(scores: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def against_kaggle(kaggle: Record | None, which: str, local: object) -> tuple[str, str]:
+    """Kaggle's score and, in percentage points, how far it lies above the local one.
+
+    Parameters
+    ----------
+    which : "public_score" or "private_score".
+    """
+    if kaggle is None or kaggle["status"] != COMPLETE or kaggle[which] is None:
+        return (kaggle["status"] if kaggle and kaggle["status"] != COMPLETE else ""), ""
+    return percent(kaggle[which]), "" if local == UNKNOWN else f"{100 * (kaggle[which] - float(str(local))):+.2f}"
+
+
+def rows(scores: list[dict[str, Any]], kaggle: dict[str, Record]) -> list[tuple[str, ...]]:
     """The lines of the board, best first; submissions whose score is unknown come last.
 
     Parameters
     ----------
     scores : the lines of submissions/scores.csv.
+    kaggle : Kaggle's answers by SHA-256 of the file; the columns for them are left out where there are none.
     """
     lines: list[tuple[float, tuple[str, ...]]] = []
     for entry in scores:
         known = entry["private_accuracy"] != UNKNOWN
         interval = f"{percent(entry['private_low'])} to {percent(entry['private_high'])}" if known else UNKNOWN
+        answer = kaggle.get(entry["sha256"])
+        theirs = (
+            *against_kaggle(answer, "private_score", entry["private_accuracy"]),
+            *against_kaggle(answer, "public_score", entry["public_accuracy"]),
+        )
         lines.append((
             float(entry["private_accuracy"]) if known else -1.0,
             (
                 str(entry["rank_2013"]), f"{entry['name']} *", percent(entry["private_accuracy"]), interval,
                 percent(entry["private_no_twin"]), percent(entry["public_accuracy"]), percent(entry["oof_accuracy"]),
-                f"{entry['parameters']:,}", f"{entry['train_seconds'] / 60:.1f}",
+                f"{entry['parameters']:,}", f"{entry['train_seconds'] / 60:.1f}", *(theirs if kaggle else ()),
             ),
         ))  # fmt: skip
     if any(entry[1][0] not in ("none", UNKNOWN) for entry in lines):
         for place, (team, right) in enumerate(BOARD_2013, start=1):
             ratio = right / SPLIT_ROWS[PRIVATE]
-            lines.append((ratio, (str(place), team, f"{ratio:.2%}", *[""] * 6)))
+            lines.append((ratio, (str(place), team, f"{ratio:.2%}", *[""] * (6 + len(KAGGLE_HEADERS) * bool(kaggle)))))
     return [line for _, line in sorted(lines, key=lambda entry: -entry[0])]
+
+
+def refresh(scores: list[dict[str, Any]], records: list[Record], slug: str) -> None:
+    """Ask Kaggle for the state of our submissions, and write it down."""
+    with kaggle_client.connect(slug, "see the board without Kaggle's part: make leaderboard") as kaggle:
+        answers.update(records, kaggle.submissions(), scores, slug)
+    answers.write(records)
 
 
 def main() -> None:
     """Run the command."""
-    table = rows(submission.scores())
-    print(tabulate(table, HEADERS, disable_numparse=True, colalign=("right", "left", *["right"] * 7)))
+    scores, records, slug = submission.scores(), answers.read(), download.read_params().slug
+    if os.environ.get("REFRESH") == "1":
+        refresh(scores, records, slug)
+    found = {entry["sha256"]: answers.latest(records, slug, entry["sha256"]) for entry in scores}
+    kaggle = {digest: record for digest, record in found.items() if record}
+    headers = (*HEADERS, *(KAGGLE_HEADERS if kaggle else ()))
+    alignment = ("right", "left", *["right"] * (len(headers) - 2))
+    print(tabulate(rows(scores, kaggle), headers, disable_numparse=True, colalign=alignment))
     print(
         f"\n* ours. Ranks are places among the {TEAMS_2013} teams of 2013; no twin: rows whose picture Training lacks."
     )
+    for worth in dict.fromkeys(entry["data"] for entry in scores):
+        if worth in NOTES:
+            print(NOTES[worth])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Write every submission in the competition's form, and score it where the test labels are known.
 
-Reads data/faces.npz, data/solution.csv, artifacts/bags/, artifacts/histories/ and artifacts/timings/. Writes
-submissions/A.csv for every architecture A and submissions/ensemble.csv, submissions/scores.csv, results/scores.json
-(the same, nested by name), results/metrics/ and results/plots/. Nothing that trains or chooses reads what it writes.
+Reads data/faces.npz, data/solution.csv, data/raw/PROVENANCE.json, artifacts/bags/, artifacts/histories/ and
+artifacts/timings/. Writes submissions/A.csv for every architecture A and submissions/ensemble.csv,
+submissions/scores.csv, results/scores.json (the same, nested by name), results/metrics/ and results/plots/. Nothing
+that trains or chooses reads what it writes.
 """
 
 import json
@@ -15,7 +16,7 @@ import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score, log_loss
 
-from pipeline import command, ensemble, faces, figures, folds, recipe, solution, submission
+from pipeline import command, ensemble, faces, figures, folds, provenance, recipe, solution, submission
 from pipeline.command import Refusal
 from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
 from pipeline.faces import Faces, picture_groups
@@ -103,9 +104,14 @@ def effort(architecture: str, count: int) -> tuple[int, float]:
 
 
 def scoreboard(
-    data: Faces, hidden: pd.DataFrame, bags: dict[str, ensemble.Bag], efforts: dict[str, tuple[int, float]]
+    data: Faces, hidden: pd.DataFrame, bags: dict[str, ensemble.Bag], efforts: dict[str, tuple[int, float]], worth: str
 ) -> pd.DataFrame:
-    """Write a submission file for every bag, and return the table of submissions/scores.csv."""
+    """Write a submission file for every bag, and return the table of submissions/scores.csv.
+
+    Parameters
+    ----------
+    worth : whether the data are "official", "unofficial" or "drawn"; it goes with every score.
+    """
     test = data.test_rows()
     labels = solution.join(data.labels, hidden)[test]
     groups = picture_groups(data.pixels)
@@ -117,6 +123,7 @@ def scoreboard(
         scores = judge(bag, data.labels[data.rows(TRAINING)], labels, data.usage[test], twin)
         lines.append({
             "name": name, "parameters": parameters, **scores, "train_seconds": round(seconds), "sha256": digest,
+            "data": worth,
         })  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -154,7 +161,7 @@ def main() -> None:
     efforts = {name: effort(name, count) for name in names}
     members = [efforts[name] for name in ensemble.read_params().members]
     efforts[ensemble.NAME] = (sum(each[0] for each in members), sum(each[1] for each in members))
-    table = scoreboard(data, hidden, bags, efforts)
+    table = scoreboard(data, hidden, bags, efforts, provenance.standing(provenance.read()))
     table.to_csv(submission.TABLE, index=False)
     write_metrics(table)
     paths = {name: [ARTIFACTS / f"histories/{name}/fold{number}.csv" for number in range(count)] for name in names}

@@ -1,27 +1,29 @@
 """Send a submission to Kaggle, wait for its score, and write down what Kaggle answered. It never trains.
 
-Reads submissions/NAME.csv and submissions/scores.csv. Writes submissions/kaggle.json. FORCE=1 in the environment sends
-a file again that was already sent.
+Reads submissions/NAME.csv, submissions/scores.csv and params.yaml (data.slug). Writes submissions/kaggle.json and
+results/kaggle.json. FORCE=1 in the environment sends a file again that was already sent.
 """
 
-import json
+import itertools
 import os
 import shutil
 import subprocess
+import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline import command, kaggle_client, submission
+from pipeline import answers, command, download, kaggle_client, submission
+from pipeline.answers import COMPLETE, ERROR, PENDING, Record
 from pipeline.command import Refusal
-from pipeline.competition import PUBLIC, SLUG, SPLIT_ROWS
+from pipeline.competition import PUBLIC, SPLIT_ROWS
+from pipeline.kaggle_client import Kaggle
 from pipeline.submission import percent
 
-ANSWERS = submission.FOLDER / "kaggle.json"
 OTHERWISE = "keep the local score, which stands in submissions/scores.csv"
-PENDING = "PENDING"
 PATIENCE = 600  # seconds to wait for a score
-UPLOAD_FAILED = "Could not submit to competition"  # kaggle 2.2.4 answers so, as if nothing were wrong
+PAUSES = (1, 2, 3, 5)  # seconds between two looks; the last one goes on
 
 
 def local_score(name: str) -> dict[str, Any]:
@@ -49,84 +51,100 @@ def revision() -> str:
     return found.stdout.strip() or "no git"
 
 
-def past_answers() -> list[dict[str, Any]]:
-    """What submissions/kaggle.json holds: one record a submission that was sent."""
+def until_tomorrow(now: datetime) -> str:
+    """How long it takes until the next day of Kaggle, which counts in UTC."""
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    minutes = -(-int((midnight - now).total_seconds()) // 60)
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str) -> Record:
+    """Show what is sent, send it, and return the record of it. Raises NotAccepted where the competition takes none."""
+    remaining = kaggle.remaining()
+    print(
+        f"{path}: {path.stat().st_size:,} bytes, SHA-256 {line['sha256']}\n"
+        f"  to       {kaggle.page}\n"
+        f"  message  {message}\n"
+        f"  locally  {describe(line['public_accuracy'], line['private_accuracy'])}\n"
+        f"  entries  {'unknown how many are' if remaining is None else remaining} left today",
+        flush=True,
+    )
+    if remaining == 0:
+        raise Refusal(f"no entry is left today: run this again in {until_tomorrow(datetime.now(UTC))}; or {OTHERWISE}")
     try:
-        answers: list[dict[str, Any]] = json.loads(ANSWERS.read_text())
-        if not all({"ref", "sha256", "status"} <= answer.keys() for answer in answers) or not isinstance(answers, list):
-            raise ValueError("it is no list of answers")
-    except FileNotFoundError:
-        return []
-    except (ValueError, AttributeError, TypeError) as trouble:
-        raise Refusal(f"{ANSWERS} cannot be read ({trouble}); mend or remove it") from None
-    return answers
+        ref = kaggle.submit(path, message)
+    except kaggle_client.Unsure as trouble:
+        raise Refusal(f"{trouble}. Whether it arrived is not known: the same command looks before it sends") from None
+    date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"ref": ref, "slug": kaggle.slug, "name": line["name"], "date": date, "message": message,
+            "sha256": line["sha256"], "status": PENDING, "public_score": None, "private_score": None,
+            "error": None}  # fmt: skip
 
 
-def write(answers: list[dict[str, Any]]) -> None:
-    """Write submissions/kaggle.json."""
-    ANSWERS.write_text(json.dumps(answers, indent=2) + "\n")
+def describe(public: object, private: object) -> str:
+    """Two scores in words."""
+    return f"public {percent(public)}, private {percent(private)}"
 
 
-def send(api: Any, path: Path, message: str) -> int:
-    """Upload a submission; return Kaggle's number for it."""
-    with kaggle_client.explained(str(path), OTHERWISE):
-        answer = api.competition_submit(str(path), message, SLUG, quiet=True)
-    if not answer.ref or UPLOAD_FAILED in answer.message:
-        raise Refusal(f"{path}: the upload failed ({answer.message or 'no answer'}): run this again; or {OTHERWISE}")
-    return int(answer.ref)
-
-
-def wait(api: Any, ref: int, pause: float = 5) -> dict[str, Any]:
-    """Ask every `pause` seconds until submission `ref` is judged; return Kaggle's answer."""
-    started = time.monotonic()
-    while True:
-        with kaggle_client.explained("the submission's score", OTHERWISE):
-            found = [each for each in api.competition_submissions(SLUG) or [] if each and each.ref == ref]
-        status = found[0].status.name if found else PENDING
+def wait(kaggle: Kaggle, records: list[Record], record: Record) -> None:
+    """Ask until Kaggle has judged a submission, and write down what it says."""
+    started, shown = time.monotonic(), ""
+    on_terminal = sys.stdout.isatty()
+    for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
+        answers.update(records, kaggle.submissions(), [], kaggle.slug)
         waited = time.monotonic() - started
-        print(f"submission {ref}: {status} after {waited:.0f} s", flush=True)
-        if status != PENDING or waited > PATIENCE:
-            break
+        done = record["status"] != PENDING or waited > PATIENCE
+        if on_terminal or record["status"] != shown:
+            end = "\r" if on_terminal and not done else "\n"
+            print(f"submission {record['ref']}: {record['status']} after {waited:.0f} s", end=end, flush=True)
+        shown = record["status"]
+        if done:
+            answers.write(records)
+            return
         time.sleep(pause)
-    return {
-        "status": status,
-        "public_score": found[0].public_score if found else None,
-        "private_score": found[0].private_score if found else None,
-        "error": found[0].error_description if found else None,
-    }
 
 
-def open_answer(answers: list[dict[str, Any]], path: Path, digest: str, force: bool) -> dict[str, Any] | None:
-    """The record of the same bytes if their score is still to come; None if they are to be sent.
-
-    Raises Refusal where Kaggle has judged the same bytes and `force` is not set.
-    """
-    same = [answer for answer in answers if answer["sha256"] == digest]
-    if same and same[-1]["status"] == PENDING and not force:
-        return same[-1]
-    if same and not force:
-        raise Refusal(f"Kaggle already has these bytes of {path} (see {ANSWERS}); send them again with FORCE=1")
-    return None
+def conclude(record: Record, line: dict[str, Any]) -> None:
+    """Say what Kaggle answered. Raises Refusal where it could not score the file."""
+    if record["status"] == ERROR:
+        raise Refusal(f"Kaggle could not score submission {record['ref']}: {record['error'] or 'it gives no reason'}")
+    if record["status"] == COMPLETE:
+        print(f"Kaggle   {describe(record['public_score'], record['private_score'])}")
+        print(f"locally  {describe(line['public_accuracy'], line['private_accuracy'])}")
+        print(f"It stands in {answers.PATH}; make leaderboard shows it.")
+    else:
+        print("Kaggle is still at it: the same command waits on, and sends nothing.")
 
 
 def main(name: str = "ensemble", message: str = "") -> None:
     """Run the command."""
-    line = local_score(name)
-    path, answers = validate(name, line), past_answers()
-    record = open_answer(answers, path, line["sha256"], os.environ.get("FORCE") == "1")
+    line, slug, records = local_score(name), download.read_params().slug, answers.read()
+    path, force = validate(name, line), os.environ.get("FORCE") == "1"
+    past = answers.latest(records, slug, line["sha256"])
+    if past and past["status"] != PENDING and not force:
+        raise Refusal(
+            f"Kaggle already has these bytes of {path}: submission {past['ref']}, {past['status']} (see "
+            f"{answers.PATH}); send them again with FORCE=1"
+        )
     text = message or f"{name}: out of fold {percent(line['oof_accuracy'])}, revision {revision()}"
-    api = kaggle_client.login(OTHERWISE)
-    if record is None:
-        print(f"{path} ({path.stat().st_size:,} bytes, locally {percent(line['private_accuracy'])}) to {SLUG}: {text}")
-        record = {"ref": send(api, path, text), "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                  "name": name, "message": text, "sha256": line["sha256"], "status": PENDING}  # fmt: skip
-        answers.append(record)
-        write(answers)  # before the wait: what breaks it off must not make the next run send again
-    record |= wait(api, record["ref"])
-    write(answers)
-    print(f"{record['status']}: public {record['public_score']}, private {record['private_score']}; see {ANSWERS}")
-    if record["status"] == "ERROR":
-        raise Refusal(f"Kaggle could not score {path}: {record['error']}")
+    with kaggle_client.connect(slug, OTHERWISE) as kaggle:
+        answers.update(records, kaggle.submissions(), [line], slug)
+        record = None if force else answers.latest(records, slug, line["sha256"])
+        try:
+            if record:
+                print(f"Kaggle already has these bytes, as submission {record['ref']}: not sent again")
+            else:
+                record = send(kaggle, path, line, f"{text} {answers.mark(line['sha256'])}")
+                records.append(record)
+        except kaggle_client.NotAccepted as answer:
+            print(
+                f"{slug} takes no submission ({answer}), which is usual for a contest that is long over. The local "
+                f"score stands: {describe(line['public_accuracy'], line['private_accuracy'])}"
+            )
+            return
+        answers.write(records)  # before the wait: what breaks it off must not make the next run send again
+        wait(kaggle, records, record)
+    conclude(record, line)
 
 
 if __name__ == "__main__":

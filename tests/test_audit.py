@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline import audit, prepare, synthetic
+from pipeline import audit, prepare, provenance, synthetic
 from pipeline.competition import CLASS_COUNTS, CLASSES, SPLIT_ROWS
 
 ROWS = [  # picture, label, split; capitals: pictures that are not constant
@@ -110,12 +110,13 @@ def test_main_writes_the_counts_and_a_picture_and_the_same_bytes_again(tmp_path,
     monkeypatch.chdir(tmp_path)
     pixels, labels, usage = synthetic.competition(140, 35, seed=2)
     synthetic.write(tmp_path / "data/raw", pixels, labels, usage, names=names)
-    audit.PROVENANCE.write_text('{"source": "synthetic"}')
+    facts = {"source": "synthetic", "official": False, "files": {}}
+    provenance.PATH.write_text(json.dumps(facts))
     prepare.main()
     audit.main()
     written = [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/plots/classes.png")]
     found = json.loads(written[0])
-    assert found.pop("provenance") == {"source": "synthetic"}
+    assert found.pop("provenance") == facts
     known = names == {"fer2013.tar.gz"}
     assert found == audit.examine(pixels, np.where((usage == 0) | known, labels, -1), usage)
     assert sum(found["classes"]["PrivateTest"].values()) == (35 if known else 0)

@@ -1,25 +1,18 @@
 import hashlib
 import json
-import os
-import re
 import struct
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import requests
 
-from pipeline import download, kaggle_client, params
+from pipeline import download, params
 from pipeline.command import Refusal
 from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.prepare import read_folder
 
-ROOT = Path(__file__).parent.parent
 FILES = {name: f"what {name} holds, ".encode() * 50 for name in CHECKSUMS}
-ADVICE = "or go without"
 
 
 @pytest.fixture
@@ -83,7 +76,7 @@ def test_where_nothing_is_brought_the_refusal_names_every_way(place, held):
         (download.INCOMING / held).write_bytes(b"meow")
     with pytest.raises(Refusal, match="data/incoming/ holds none of the competition's files") as refusal:
         taken(place)
-    for way in ("fer2013.tar.gz", "train.csv", "zipped", f"{kaggle_client.PAGE}/data", "kaggle in params", "make demo"):
+    for way in ("fer2013.tar.gz", "train.csv", "zipped", f"/competitions/{SLUG}/data", "kaggle in params", "make demo"):
         assert way in str(refusal.value)
 
 
@@ -169,7 +162,7 @@ def test_a_lying_header_does_not_unpack_more_than_it_says(place):
 
 def settings(place, source="local", training=14, test=7):
     (place / "params.yaml").write_text(
-        f"seed: 1\ndata: {{source: {source}, training_faces: {training}, test_faces: {test}}}\n"
+        f"seed: 1\ndata: {{source: {source}, slug: {SLUG}, training_faces: {training}, test_faces: {test}}}\n"
         "folds: [0, 1]\ntrain: {}\narchitectures: {}\nensemble: {}\n"
     )
     params.document.cache_clear()
@@ -195,7 +188,9 @@ def test_provenance_says_what_each_file_is_and_whether_it_is_kaggles_own(place, 
             "official": known == 2,
             "files": {name: facts[name] | {"official": name in brought[:known]} for name in brought},
         }
-        assert capsys.readouterr().out.count("NOT Kaggle's own file") == 2 - known
+        captured = capsys.readouterr()
+        assert captured.out.count("NOT Kaggle's own file") == 2 - known
+        assert ("every score on them will be marked unofficial" in captured.err) == (known < 2)
 
 
 def test_what_lay_in_raw_is_replaced_as_a_whole(place):
@@ -242,152 +237,13 @@ def test_a_drawn_competition_is_said_to_be_drawn_and_is_the_same_again(place, ca
     assert held(download.RAW) == first
 
 
-def http_error(status):
-    answer = requests.Response()
-    answer.status_code = status
-    with pytest.raises(requests.HTTPError) as raised:
-        answer.raise_for_status()
-    return raised.value
-
-
-def shop(troubles):
-    """A fetch function that fails for the names in `troubles`, with HTTP statuses; and the names it was asked for."""
-    asked = []
-
-    def fetch(name, folder):
-        asked.append(name)
-        with kaggle_client.explained(name, "go without"):
-            if name in troubles:
-                raise http_error(troubles[name])
-        (folder / name).write_bytes(FILES[name])
-
-    return fetch, asked
-
-
-TAR, ICML, TRAIN, TEST = "fer2013.tar.gz", "icml_face_data.csv", "train.csv", "test.csv"
-
-
-@pytest.mark.parametrize(
-    ("troubles", "asked_for", "got"),
-    [
-        ({}, [TAR], {TAR}),
-        ({TAR: 404}, [TAR, ICML], {ICML}),
-        ({TAR: 404, ICML: 404}, [TAR, ICML, TRAIN, TEST], {TRAIN, TEST}),
-    ],
-)
-def test_the_next_file_is_fetched_where_kaggle_has_no_such_file(tmp_path, troubles, asked_for, got):
-    fetch, asked = shop(troubles)
-    download.take_kaggle(fetch, tmp_path)
-    assert asked == asked_for
-    assert set(held(tmp_path)) == got
-
-
-@pytest.mark.parametrize("status", [403, 429, 500])
-def test_any_other_refusal_stops_at_once(tmp_path, status):
-    fetch, asked = shop({TAR: 404, ICML: status})
-    with pytest.raises(Refusal, match=rf"^icml_face_data\.csv: HTTP {status}: "):
-        download.take_kaggle(fetch, tmp_path)
-    assert asked == [TAR, ICML]
-
-
-def test_where_kaggle_has_none_the_refusal_names_each(tmp_path):
-    fetch, asked = shop({TAR: 404, ICML: 404, TEST: 404})
-    with pytest.raises(Refusal) as refusal:
-        download.take_kaggle(fetch, tmp_path)
-    assert asked == [TAR, ICML, TRAIN, TEST]
-    assert all(f"{name}: HTTP 404: Kaggle has no such thing" in str(refusal.value) for name in (TAR, ICML, TEST))
-
-
-class Api:
-    """Kaggle's client where it has `files`, zipped or not."""
-
-    def __init__(self, files, zipped=False):
-        self.files, self.zipped = files, zipped
-
-    def competition_download_file(self, competition, file_name, path, force, quiet):
-        assert (competition, force) == (SLUG, True)
-        if file_name not in self.files:
-            raise http_error(404)
-        content = self.files[file_name]
-        if self.zipped:
-            pack(Path(path) / f"{file_name}.zip", {file_name: content})
-        elif content is not None:
-            (Path(path) / file_name).write_bytes(content)
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-def test_what_kaggle_sends_is_unpacked_and_is_its_own(tmp_path, monkeypatch, zipped):
-    monkeypatch.setattr(kaggle_client, "login", lambda otherwise: Api({ICML: FILES[ICML]}, zipped))
-    monkeypatch.setitem(CHECKSUMS, ICML, ("md5", digest(FILES[ICML])))
-    download.take_kaggle(download.kaggle_fetch(), tmp_path)
-    assert held(tmp_path) == {ICML: FILES[ICML]}
-
-
-@pytest.mark.parametrize("sent", [b"other bytes", b"", None])
-def test_what_arrives_otherwise_than_kaggle_has_it_is_refused(tmp_path, monkeypatch, sent):
-    monkeypatch.setattr(kaggle_client, "login", lambda otherwise: Api({TAR: sent}))
-    with pytest.raises(Refusal, match=r"^fer2013\.tar\.gz did not arrive as Kaggle has it .*; run this again$"):
-        download.take_kaggle(download.kaggle_fetch(), tmp_path)
-
-
-NO_CREDENTIALS = "no Kaggle credentials: make a token"
-LOST = {"KAGGLE_API_TOKEN": "made-up", "HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
-
-
-@pytest.mark.parametrize(
-    ("content", "environment", "said"),
-    [(None, {}, NO_CREDENTIALS), ("{", {}, NO_CREDENTIALS), (None, LOST, "Kaggle: cannot reach Kaggle (ProxyError)")],
-    ids=["none", "broken", "no network"],
-)
-def test_without_credentials_or_network_kaggle_is_refused_in_one_line(place, content, environment, said):
-    settings(place, "kaggle")
-    if content:
-        (place / "kaggle.json").write_text(content)
-    clean = {key: value for key, value in os.environ.items() if not re.match("KAGGLE|XDG|.*_PROXY$", key.upper())}
-    clean |= environment | {"HOME": str(place), "KAGGLE_CONFIG_DIR": str(place), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "pipeline.download"], env=clean, cwd=place,
-                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: {said}")
-    assert done.stderr.count("\n") == 1
-    for way in ("data/incoming/", "data.source to local", "make demo"):
-        assert way in done.stderr
-    assert {path.name for path in Path("data").iterdir()} == {"incoming"}
-
-
-@pytest.mark.parametrize(
-    ("trouble", "said"),
-    [
-        (http_error(401), f"HTTP 401: Kaggle does not know this token: .*; {ADVICE}$"),
-        (http_error(403), f"HTTP 403: .*{SLUG}/rules and accept the competition's rules; {ADVICE}$"),
-        (http_error(404), f"HTTP 404: Kaggle has no such thing; {ADVICE}$"),
-        (http_error(429), f"HTTP 429: .* run this again in some minutes; {ADVICE}$"),
-        (http_error(500), f"HTTP 500: run this again later; {ADVICE}$"),
-        (requests.HTTPError("no answer"), f"HTTP 0: run this again later; {ADVICE}$"),
-        (requests.exceptions.SSLError("old"), rf"cannot reach Kaggle \(SSLError\): try again; {ADVICE}$"),
-        (requests.exceptions.ChunkedEncodingError(), rf"cannot reach Kaggle \(ChunkedEncodingError\): .*{ADVICE}$"),
-    ],
-    ids=repr,
-)
-def test_what_kaggle_raises_is_explained_in_one_sentence(trouble, said):
-    with pytest.raises(Refusal, match=f"^train.csv: {said}"), kaggle_client.explained("train.csv", "go without"):
-        raise trouble
-
-
-def test_what_is_no_trouble_with_kaggle_is_not_explained_as_one():
-    with kaggle_client.explained("train.csv", "go without"):
-        pass
-    with pytest.raises(KeyError), kaggle_client.explained("train.csv", "go without"):
-        raise KeyError("a defect")
-
-
 @pytest.mark.parametrize("name", ["train.csv", "test.csv"])
 def test_half_a_competition_is_refused_and_the_whole_one_stays(place, monkeypatch, name):
     download.RAW.mkdir(parents=True)
     (download.RAW / "icml_face_data.csv").write_bytes(b"whole")
     (download.INCOMING / name).write_bytes(FILES[name])
     with pytest.raises(Refusal, match=f"data/incoming/ holds {name} alone"):
-        download.collect(download.Data(source="local", training_faces=7, test_faces=7), 1, place / "out")
+        download.collect(download.Data(source="local", slug=SLUG, training_faces=7, test_faces=7), 1, place / "out")
     assert held(download.RAW) == {"icml_face_data.csv": b"whole"}
 
 
@@ -396,7 +252,7 @@ def test_a_note_beside_the_files_goes_with_them(place, capsys):
     (download.INCOMING / download.NOTE).write_text("from a friend,\nrows 1 to 3 mended\n")
     target = place / "collected"
     target.mkdir()
-    facts = download.collect(download.Data(source="local", training_faces=7, test_faces=7), 1, target)
+    facts = download.collect(download.Data(source="local", slug=SLUG, training_faces=7, test_faces=7), 1, target)
     assert facts["note"] == "from a friend, rows 1 to 3 mended"
     assert json.loads((target / "PROVENANCE.json").read_text()) == facts
     assert capsys.readouterr().out == ""

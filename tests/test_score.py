@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import ensemble, figures, leaderboard, params, score, solution, submission
+from pipeline import ensemble, figures, leaderboard, params, provenance, score, solution, submission
 from pipeline.command import Refusal
 from pipeline.competition import BOARD_2013, TEAMS_2013
 from pipeline.ensemble import Bag
@@ -14,9 +14,10 @@ from pipeline.faces import Faces
 
 COLUMNS = [
     "name", "parameters", "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high",
-    "private_no_twin", "private_log_loss", "private_macro_f1", "rank_2013", "train_seconds", "sha256",
+    "private_no_twin", "private_log_loss", "private_macro_f1", "rank_2013", "train_seconds", "sha256", "data",
 ]  # fmt: skip
 TRUTH_COLUMNS = COLUMNS[3:11]
+DATA = "data: {source: local, slug: faces, training_faces: 7, test_faces: 7}\n"
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
 
@@ -147,11 +148,12 @@ def test_the_scoreboard_has_its_columns_in_order_and_a_submission_for_every_line
     monkeypatch.chdir(tmp_path)
     data, hidden = small_competition()
     bags = {"vgg8": some_bag(1), "ensemble": some_bag(2)}
-    table = score.scoreboard(data, hidden, bags, {"vgg8": (123, 45.6), "ensemble": (1234, 99.4)})
+    table = score.scoreboard(data, hidden, bags, {"vgg8": (123, 45.6), "ensemble": (1234, 99.4)}, "drawn")
     assert list(table.columns) == COLUMNS
     assert table["name"].tolist() == list(bags)
     assert table["parameters"].tolist() == [123, 1234]
     assert table["train_seconds"].tolist() == [46, 99]
+    assert set(table["data"]) == {"drawn"}
     assert {path.name for path in submission.FOLDER.iterdir()} == {"vgg8.csv", "ensemble.csv"}
     for (name, bag), digest in zip(bags.items(), table["sha256"], strict=True):
         guesses = submission.read(submission.FOLDER / f"{name}.csv", 14)
@@ -169,9 +171,11 @@ def project(request, tmp_path, monkeypatch):
     """A folder with two networks' bags, histories and timings, whose test labels are known or not."""
     monkeypatch.chdir(tmp_path)
     params.PATH.write_text(
-        "seed: 1\ndata: {}\nfolds: [0, 1]\ntrain: {}\narchitectures: {mini_xception: {}, vgg8: {}}\n"
+        f"seed: 1\n{DATA}folds: [0, 1]\ntrain: {{}}\narchitectures: {{mini_xception: {{}}, vgg8: {{}}}}\n"
         "ensemble: {method: mean, members: [vgg8]}\n"
     )
+    provenance.PATH.parent.mkdir(parents=True)
+    provenance.PATH.write_text(json.dumps({"source": "local", "official": False, "files": {}}))
     data, hidden = small_competition()
     data.save()
     if not request.param:
@@ -207,6 +211,7 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
     assert unknown.any() != project
     assert unknown.all() != project
     assert table["oof_accuracy"].dtype == float
+    assert set(table["data"]) == {"unofficial"}
     nested = json.loads(Path("results/scores.json").read_text())
     assert nested == table.to_dict(orient="index")
     for name, entry in nested.items():
@@ -238,7 +243,11 @@ def entry(name, private, rank, **others):
     numbers |= {"private_log_loss": 1.0, "private_macro_f1": 0.5}
     line = {"name": name, "parameters": 1234567, "oof_accuracy": 0.65432, "private_accuracy": private}
     line |= {key: value if known else "unknown" for key, value in numbers.items()}
-    return line | {"rank_2013": rank, "train_seconds": 90, "sha256": "00"} | others
+    return line | {"rank_2013": rank, "train_seconds": 90, "sha256": "00", "data": "official"} | others
+
+
+def write_params():
+    params.PATH.write_text(f"seed: 1\n{DATA}folds: []\ntrain: {{}}\narchitectures: {{}}\nensemble: {{}}\n")
 
 
 def table_of(tmp_path, *entries):
@@ -254,7 +263,7 @@ def test_our_submissions_stand_among_the_teams_best_first(tmp_path):
         entry("fifth", 0.653, 5),
         entry("hm", "unknown", "unknown"),
     )
-    found = leaderboard.rows(table_of(tmp_path, *entries))
+    found = leaderboard.rows(table_of(tmp_path, *entries), {})
     names = [line[1].strip() for line in found]
     teams = [team for team, _ in BOARD_2013]
     assert names == ["best *", *teams[:4], "fifth *", *teams[4:], "low *", "hm *"]
@@ -268,7 +277,7 @@ def test_our_submissions_stand_among_the_teams_best_first(tmp_path):
 
 @pytest.mark.parametrize(("private", "rank"), [(0.7, "none"), ("unknown", "unknown")])
 def test_there_are_no_teams_where_there_are_no_places(tmp_path, private, rank):
-    found = leaderboard.rows(table_of(tmp_path, entry("a", private, rank), entry("b", private, rank)))
+    found = leaderboard.rows(table_of(tmp_path, entry("a", private, rank), entry("b", private, rank)), {})
     assert [line[1] for line in found] == ["a *", "b *"]
 
 
@@ -279,6 +288,7 @@ def test_a_ratio_is_shown_as_a_percentage_and_anything_else_as_it_is():
 
 def test_the_printed_columns_line_up(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    write_params()
     submission.TABLE.parent.mkdir()
     entries = entry("a_very_long_name_of_a_network", 0.72, 1), entry("b", 0.5, ">10", parameters=3)
     pd.DataFrame(table_of(tmp_path, *entries)).to_csv(submission.TABLE, index=False)
@@ -297,6 +307,7 @@ def test_the_printed_columns_line_up(tmp_path, monkeypatch, capsys):
 
 def test_names_of_teams_stand_under_those_of_ours(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    write_params()
     submission.TABLE.parent.mkdir()
     pd.DataFrame(table_of(tmp_path, entry("ours", 0.72, 1))).to_csv(submission.TABLE, index=False)
     leaderboard.main()

@@ -1,0 +1,77 @@
+"""What Kaggle answered: submissions/kaggle.json, a record a submission, and results/kaggle.json, its scores for DVC.
+
+A record has the submission's ref, slug, name, date, message, sha256, status (PENDING, COMPLETE, ERROR), public_score,
+private_score and error.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline import submission
+from pipeline.command import Refusal
+
+PATH = submission.FOLDER / "kaggle.json"
+METRICS = Path("results/kaggle.json")
+PENDING, COMPLETE, ERROR = "PENDING", "COMPLETE", "ERROR"
+KEYS = {"ref", "slug", "name", "date", "message", "sha256", "status", "public_score", "private_score", "error"}
+
+Record = dict[str, Any]
+
+
+def read() -> list[Record]:
+    """The records, oldest first; none where nothing was sent yet."""
+    try:
+        records: list[Record] = json.loads(PATH.read_text())
+        if not isinstance(records, list) or not all(record.keys() >= KEYS for record in records):
+            raise ValueError("it is no list of Kaggle's answers")
+    except FileNotFoundError:
+        return []
+    except (ValueError, AttributeError) as trouble:
+        raise Refusal(f"{PATH} cannot be read ({trouble}); mend or remove it") from None
+    return records
+
+
+def write(records: list[Record]) -> None:
+    """Write both files, each at once: what breaks this off must not lose what was sent."""
+    scores = {
+        record["name"]: {"public_accuracy": record["public_score"], "private_accuracy": record["private_score"]}
+        for record in records
+        if record["status"] == COMPLETE
+    }
+    for path, content in ((PATH, records), (METRICS, scores)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(new, path)
+
+
+def mark(sha256: str) -> str:
+    """What the message of every submission ends with, so that Kaggle's own list tells which bytes it has."""
+    return f"[{sha256[:12]}]"
+
+
+def latest(records: list[Record], slug: str, sha256: str) -> Record | None:
+    """The newest record of a file's bytes."""
+    return next((each for each in reversed(records) if (each["slug"], each["sha256"]) == (slug, sha256)), None)
+
+
+def update(records: list[Record], listed: list[Record], lines: list[dict[str, Any]], slug: str) -> None:
+    """Take over what Kaggle says of the submissions in `records`, and add those that another checkout sent.
+
+    Parameters
+    ----------
+    listed : the account's submissions, as Kaggle lists them (see kaggle_client), newest first.
+    lines : of submissions/scores.csv; by the mark in its message a submission is known to be one of these files.
+    """
+    known = {record["ref"]: record for record in records if record["slug"] == slug}
+    for answer in reversed(listed):
+        if answer["ref"] in known:
+            known[answer["ref"]] |= {key: answer[key] for key in ("status", "public_score", "private_score", "error")}
+        else:
+            records += [
+                answer | {"slug": slug, "name": line["name"], "sha256": line["sha256"]}
+                for line in lines
+                if (answer["message"] or "").endswith(mark(line["sha256"]))
+            ]

@@ -1,0 +1,44 @@
+"""Where the competition's files came from, and whether they are Kaggle's own: data/raw/PROVENANCE.json."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.command import Refusal
+from pipeline.competition import CHECKSUMS
+
+NAME = "PROVENANCE.json"
+PATH = Path("data/raw") / NAME
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """The checksum of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Size and checksum of one of the competition's files, and whether it is Kaggle's own."""
+    algorithm, expected = CHECKSUMS[path.name]
+    md5 = digest(path, "md5")
+    found = md5 if algorithm == "md5" else digest(path, algorithm)
+    return {"bytes": path.stat().st_size, "md5": md5, "official": found == expected}
+
+
+def read(path: Path = PATH) -> dict[str, Any]:
+    """What stands there: source, official, and for every file bytes, md5 and official. Raises Refusal if unreadable."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        if not {"source", "official", "files"} <= found.keys():
+            raise ValueError("keys are missing")
+    except (OSError, ValueError, AttributeError) as trouble:
+        raise Refusal(f"{path} cannot be read ({trouble}); make it again with: dvc repro -f download") from None
+    return found
+
+
+def standing(provenance: dict[str, Any]) -> str:
+    """In one word, what scores on these files are worth: "official", "unofficial" or "drawn"."""
+    if provenance["source"] == "synthetic":
+        return "drawn"
+    return "official" if provenance["official"] else "unofficial"
