@@ -35,14 +35,14 @@ test: setup ## run the tests
 lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
-# Both are taken from the command line alone; the environment may hold a NAME of its own.
-SUBMISSION := $(if $(filter command line,$(origin NAME)),$(NAME),ensemble)
+# These are taken from the command line alone, as they stand there: neither make nor the shell expands them.
+$(foreach name,NAME MESSAGE FORCE REFRESH,$(eval override export $(name) \
+  $(if $(filter command line,$(origin $(name))),:= $$(value $(name)),:=)))
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
-	@FORCE=$(if $(filter command line,$(origin FORCE)),$(FORCE)) $(PY) -m pipeline.submit $(SUBMISSION) \
-	  $(if $(filter command line,$(origin MESSAGE)),"$$MESSAGE")
+	@$(PY) -m pipeline.submit "$${NAME:-ensemble}" "$$MESSAGE"
 
 leaderboard: setup ## show our submissions among the teams of 2013; REFRESH=1 asks Kaggle for its scores first
-	@REFRESH=$(if $(filter command line,$(origin REFRESH)),$(REFRESH)) $(PY) -m pipeline.leaderboard
+	@$(PY) -m pipeline.leaderboard
 
 clean: ## remove the demo and the tools' caches; data, models and .venv stay
 	rm -rf demo .mypy_cache .pytest_cache .ruff_cache

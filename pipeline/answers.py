@@ -1,7 +1,7 @@
 """What Kaggle answered: submissions/kaggle.json, a record a submission, and results/kaggle.json, its scores for DVC.
 
-A record has the submission's ref, slug, name, date, message, sha256, status (PENDING, COMPLETE, ERROR), public_score,
-private_score and error.
+A record has the submission's ref, slug, name, date, message, sha256, status, public_score, private_score and error. Its
+status is SENDING (ref null) from before it is sent until Kaggle has given it a number, then PENDING, COMPLETE or ERROR.
 """
 
 import json
@@ -14,8 +14,11 @@ from pipeline.command import Refusal
 
 PATH = submission.FOLDER / "kaggle.json"
 METRICS = Path("results/kaggle.json")
-PENDING, COMPLETE, ERROR = "PENDING", "COMPLETE", "ERROR"
-KEYS = {"ref", "slug", "name", "date", "message", "sha256", "status", "public_score", "private_score", "error"}
+SENDING, PENDING, COMPLETE, ERROR = "SENDING", "PENDING", "COMPLETE", "ERROR"
+KEYS = {
+    "ref": int | None, "slug": str, "name": str, "date": str | None, "message": str | None, "sha256": str,
+    "status": str, "public_score": float | int | None, "private_score": float | int | None, "error": str | None,
+}  # fmt: skip
 
 Record = dict[str, Any]
 
@@ -24,11 +27,15 @@ def read() -> list[Record]:
     """The records, oldest first; none where nothing was sent yet."""
     try:
         records: list[Record] = json.loads(PATH.read_text())
-        if not isinstance(records, list) or not all(record.keys() >= KEYS for record in records):
-            raise ValueError("it is no list of Kaggle's answers")
+        if not isinstance(records, list):
+            raise ValueError("it is no list")
+        for record in records:
+            for key, kind in KEYS.items():
+                if not isinstance(record[key], kind):
+                    raise ValueError(f"{key} is {record[key]!r}")
     except FileNotFoundError:
         return []
-    except (ValueError, AttributeError) as trouble:
+    except (ValueError, LookupError, TypeError, RecursionError) as trouble:
         raise Refusal(f"{PATH} cannot be read ({trouble}); mend or remove it") from None
     return records
 
@@ -48,7 +55,7 @@ def write(records: list[Record]) -> None:
 
 
 def mark(sha256: str) -> str:
-    """What the message of every submission ends with, so that Kaggle's own list tells which bytes it has."""
+    """What the message of every submission begins with, so that Kaggle's own list tells which bytes it has."""
     return f"[{sha256[:12]}]"
 
 
@@ -66,12 +73,17 @@ def update(records: list[Record], listed: list[Record], lines: list[dict[str, An
     lines : of submissions/scores.csv; by the mark in its message a submission is known to be one of these files.
     """
     known = {record["ref"]: record for record in records if record["slug"] == slug}
+    sending = {mark(record["sha256"]): record for record in records if record["slug"] == slug and record["ref"] is None}
     for answer in reversed(listed):
         if answer["ref"] in known:
             known[answer["ref"]] |= {key: answer[key] for key in ("status", "public_score", "private_score", "error")}
+            continue
+        for beginning in [each for each in sending if each in answer["message"]]:
+            sending.pop(beginning).update(answer)
+            break
         else:
             records += [
                 answer | {"slug": slug, "name": line["name"], "sha256": line["sha256"]}
                 for line in lines
-                if (answer["message"] or "").endswith(mark(line["sha256"]))
+                if mark(line["sha256"]) in answer["message"]
             ]

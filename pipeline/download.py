@@ -6,6 +6,7 @@ competition (source synthetic). Writes data/raw/: the files as published, unzipp
 
 import errno
 import json
+import lzma
 import shutil
 import sys
 import tempfile
@@ -47,25 +48,25 @@ def unzip(archive: Path, folder: Path) -> list[str]:
 
     Only known names are written, so no path in the archive can lead elsewhere. Raises Refusal where it is damaged.
     """
-    names = []
+    names: list[str] = []
     try:
         with zipfile.ZipFile(archive) as opened:
             for member in opened.infolist():
                 name = Path(member.filename).name
                 if name not in CHECKSUMS or member.is_dir():
                     continue
-                if member.file_size > LARGEST:
-                    raise Refusal(
-                        f"{archive}: {name} unpacks to {member.file_size:,} bytes, which is no competition file"
-                    )
+                if member.file_size > LARGEST or name in names:
+                    many = "stands there twice" if name in names else f"unpacks to {member.file_size:,} bytes"
+                    raise Refusal(f"{archive}: {name} {many}, which is no competition file")
                 with opened.open(member) as source, open(folder / name, "wb") as target:
                     shutil.copyfileobj(source, target, 2**20)
                 names.append(name)
-    # What zipfile raises for damage, encryption, unknown compression, and offsets before the file's beginning.
-    except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, NotImplementedError, OSError) as trouble:
-        if isinstance(trouble, OSError) and trouble.errno != errno.EINVAL:
+    # What zipfile raises for damage, encryption, unknown compression or names, and offsets that are none.
+    except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, ValueError, OSError) as trouble:
+        if isinstance(trouble, OSError) and trouble.errno not in (None, errno.EINVAL):
             raise
-        raise Refusal(f"{archive} is damaged or cannot be unpacked ({trouble}); bring the file again") from None
+        what = f"{type(trouble).__name__}: {trouble}".partition("<")[0]
+        raise Refusal(f"{archive} is damaged or cannot be unpacked ({what}); bring the file again") from None
     return names
 
 
@@ -190,15 +191,23 @@ def main() -> None:
     if settings.source == "kaggle" and still_good(settings, RAW):
         print(f"{RAW}/ holds {', '.join(provenance.read()['files'])} as Kaggle has it: not fetched again")
         return
+    if RAW.is_symlink() or (RAW.exists() and not RAW.is_dir()):
+        raise Refusal(f"{RAW} is no folder; remove it and run this again")
     RAW.parent.mkdir(parents=True, exist_ok=True)
+    for stale in RAW.parent.glob(".raw-*"):  # of a run that was killed
+        shutil.rmtree(stale, ignore_errors=True)
     try:
-        with tempfile.TemporaryDirectory(dir=RAW.parent, prefix=".raw-") as temporary:
-            folder = Path(temporary) / "raw"
+        with tempfile.TemporaryDirectory(dir=RAW.parent, prefix=".raw-", ignore_cleanup_errors=True) as temporary:
+            folder, old = Path(temporary) / "raw", Path(temporary) / "old"
             folder.mkdir()
             facts = collect(settings, seed, folder)
             if RAW.exists():
-                shutil.rmtree(RAW)
-            folder.rename(RAW)
+                RAW.rename(old)
+            try:
+                folder.rename(RAW)
+            except OSError:
+                old.rename(RAW)
+                raise
     except OSError as trouble:
         if trouble.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -6,11 +6,13 @@ of a failed upload that it went well. No secret and no signed address leaves thi
 """
 
 import contextlib
+import math
 import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +20,8 @@ import requests
 from requests import HTTPError, RequestException, Response
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, InvalidHeader, MaxRetryError, NewConnectionError
+from urllib3.exceptions import HTTPError as ConnectionTrouble
 from urllib3.util import Retry
 
 from pipeline.command import Refusal
@@ -32,6 +35,10 @@ PAUSES = (1, 4, 16)  # seconds before a file is fetched again whose connection b
 LARGEST = 2**30  # bytes of one file; the competition's largest has 0.3 * 2**30
 UPLOAD_FAILED = "Could not submit to competition"  # the client's answer, with ref 0, as if nothing were wrong
 BUSY = (429, 500, 502, 503, 504)
+PAGE_SIZES = 20, 100  # of Kaggle's list of submissions: the smallest that a full page may have, and what is asked for
+CLOSED = re.compile(r"deadline|closed|has ended|is over|not accept|no longer|submission not allowed", re.IGNORECASE)
+FIXABLE = re.compile(r"rules|allowance|limit|today|phone|verif|descri", re.IGNORECASE)  # by the user, so not closed
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ConnectionTrouble)  # what the client makes of nonsense
 SECRETS = ("kaggle.json", "access_token", "access_token.txt", "credentials.json")  # in ~/.kaggle
 _send = HTTPAdapter.send
 
@@ -64,11 +71,18 @@ class Patience(Retry):
         """As urllib3 has it, but what must not be repeated, or only after too long a pause, ends here."""
         refused = response is not None and response.status == 429
         unreached = isinstance(error, NewConnectionError | ConnectTimeoutError)
-        if str(url).endswith("/CreateSubmission") and not refused and not unreached:
+        if str(url).split("?")[0].endswith("/CreateSubmission") and not refused and not unreached:
             raise MaxRetryError(_pool, url, error)
         if response is not None and (self.get_retry_after(response) or 0) > LONGEST_PAUSE:
             raise MaxRetryError(_pool, url)
         return super().increment(method, url, response, error, _pool, _stacktrace)
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        """Seconds; 0 for what cannot be read."""
+        try:
+            return super().parse_retry_after(retry_after)
+        except InvalidHeader:
+            return 0
 
     def sleep(self, response: Any = None) -> None:
         """Pause before the next try, and tell the user."""
@@ -84,14 +98,14 @@ class Patience(Retry):
 
 
 @contextlib.contextmanager
-def _sending(send: Callable[..., Response]) -> Iterator[None]:
-    """Let `send` make every HTTP request of this process, since the client opens sessions of its own in many places."""
-    original = HTTPAdapter.send
-    HTTPAdapter.send = send  # type: ignore[method-assign]
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Let `value` stand for an attribute of `owner`, for as long as the block lasts."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        HTTPAdapter.send = original  # type: ignore[method-assign]
+        setattr(owner, name, original)
 
 
 def _not_yet(*_: Any, **__: Any) -> Response:
@@ -99,9 +113,19 @@ def _not_yet(*_: Any, **__: Any) -> Response:
 
 
 def _patiently(adapter: HTTPAdapter, request: Any, stream: bool = False, timeout: Any = None, **rest: Any) -> Response:
-    """HTTPAdapter.send with timeouts and retries."""
+    """HTTPAdapter.send with timeouts and retries, for the whole process: the client makes sessions in many places.
+
+    An answer that says by its text alone that it is a refusal gets the status to it.
+    """
     adapter.max_retries = Patience()
-    return _send(adapter, request, stream=stream, timeout=timeout or TIMEOUT, **rest)
+    response = _send(adapter, request, stream=stream, timeout=timeout or TIMEOUT, **rest)
+    if request.method == "POST" and "json" in response.headers.get("Content-Type", ""):
+        answer = response.json()
+        if not isinstance(answer, dict):
+            raise ValueError("Kaggle answers with objects")
+        code = str(answer.get("code"))
+        response.status_code = int(code) if code.isdecimal() and int(code) >= 400 else response.status_code
+    return response
 
 
 def _token() -> tuple[str | None, str | None]:
@@ -112,20 +136,15 @@ def _token() -> tuple[str | None, str | None]:
     return found
 
 
-def _words(response: Response | None) -> tuple[int, str]:
-    """The status of Kaggle's answer, and Kaggle's own words; not those of requests, where addresses have signatures."""
-    if response is None:
-        return 0, ""
-    try:
-        answer = response.json()
-        return int(answer.get("code") or response.status_code), " ".join(str(answer.get("message", "")).split())[:300]
-    except (ValueError, AttributeError, TypeError):
-        return response.status_code, ""
-
-
 def _by_link(trouble: RequestException) -> bool:
     """Whether it came from the link to a file, not from the client's own calls, which are all POST."""
     return trouble.request is not None and trouble.request.method == "GET"
+
+
+def _creating(trouble: RequestException) -> bool:
+    """Whether it befell the call that makes a submission, or an unknown one."""
+    request = trouble.request if trouble.request is not None else getattr(trouble.response, "request", None)
+    return request is None or "/CreateSubmission" in str(request.url)
 
 
 def _warn_of_readers(paths: Iterable[Path]) -> None:
@@ -148,34 +167,47 @@ class Kaggle:
         self.slug, self.otherwise = slug, otherwise
         self.page = f"{SITE}/competitions/{slug}"
         self.api: Any = None
+        self.secrets: set[str] = set()
         self._login()
 
     def _login(self) -> None:
         """Log in. The client is imported here, as the import itself looks for credentials."""
         for noisy in ("VERBOSE", "VERBOSE_OUTPUT"):  # would let the client print the token
             os.environ.pop(noisy, None)
+        named = os.environ.get("KAGGLE_API_TOKEN", "").strip()
+        if named:
+            os.environ["KAGGLE_API_TOKEN"] = named  # without the newline that a copy brings along
+        home = Path(os.path.expanduser("~"))
+        if not any((home / place).exists() for place in (".kaggle", ".config/kaggle")):
+            # Else the client makes itself a folder, which fails where the home cannot be written to.
+            os.environ.setdefault("KAGGLE_CONFIG_DIR", str(Path(__file__).parent))
+        files = [home / ".kaggle" / name for name in SECRETS]
         try:
-            with contextlib.redirect_stdout(None), _sending(_not_yet):
+            with contextlib.redirect_stdout(None), _replaced(HTTPAdapter, "send", _not_yet):
                 from kaggle.api.kaggle_api_extended import KaggleApi
+                from kagglesdk.kaggle_creds import KaggleCredentials
+
             self.api = KaggleApi()
-            files = [Path(KaggleApi.config), *(Path.home() / ".kaggle" / name for name in SECRETS)]
-            _warn_of_readers([*files, Path(os.environ.get("KAGGLE_API_TOKEN", "")[:255])])
-            with self.explained("Kaggle"):
+            _warn_of_readers([Path(KaggleApi.config), *files, Path(named[:255])])
+            # It would throw an expired login away, and with it what the user could look at.
+            with self.explained("Kaggle", nonsense=()), _replaced(KaggleCredentials, "delete", lambda *_: None):
                 self.api.authenticate()
             token, _ = _token()
+            self.secrets = {str(each) for each in (token, *map(self.api.config_values.get, ("token", "key"))) if each}
         except SystemExit:
             if _token()[0]:
                 raise Refusal(f"{self._rejected()}; or {self.otherwise}") from None
-            useless = "".join(f" ({path} holds none)" for path in files if path.exists())
+            useless = "".join(f" ({path} holds none that works)" for path in files if path.exists())
             raise Refusal(
                 f"no Kaggle credentials{useless}: make a token at {SETTINGS} and put it into ~/.kaggle/access_token or "
                 "KAGGLE_API_TOKEN (or the older kaggle.json into ~/.kaggle/, or KAGGLE_USERNAME and KAGGLE_KEY; or log "
                 f"in with: .venv/bin/kaggle auth login); or {self.otherwise}"
             ) from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as trouble:  # its text may hold the token
+        except (OSError, RecursionError, *MALFORMED) as trouble:  # its text may hold the token
             raise Refusal(
-                f"the Kaggle credentials cannot be read ({type(trouble).__name__}): put a token from {SETTINGS} into "
-                f"~/.kaggle/access_token; or {self.otherwise}"
+                f"the Kaggle credentials cannot be read ({type(trouble).__name__}): see whether KAGGLE_API_TOKEN and "
+                f"the files in ~/.kaggle are whole (a new token: {SETTINGS}), and whether it is Kaggle that answers, "
+                f"not a login page of this network; or {self.otherwise}"
             ) from None
         if token and self.api.config_values.get("token") != token:  # the client goes on with a key that it never uses
             raise Refusal(f"{self._rejected()}; or {self.otherwise}")
@@ -184,31 +216,59 @@ class Kaggle:
         """What to do about credentials that Kaggle does not accept."""
         with contextlib.redirect_stdout(None):
             known = self.api.read_config_environment(self.api.read_config_file(quiet=True))
+        has_key = {"username", "key"} <= known.keys()
         token, place = _token()
-        if token is None:
-            return f"Kaggle does not accept the key in kaggle.json or KAGGLE_KEY: make a new token at {SETTINGS}"
-        where = "KAGGLE_API_TOKEN" if place == "KAGGLE_API_TOKEN" else "~/.kaggle/access_token"
-        hidden = "; or remove it: while it is there, the key in kaggle.json or KAGGLE_KEY is not used"
-        return f"Kaggle does not accept the token in {where}: make a new one at {SETTINGS}" + (
-            hidden if {"username", "key"} <= known.keys() else ""
-        )
+        if token:
+            where = "KAGGLE_API_TOKEN" if place == "KAGGLE_API_TOKEN" else "~/.kaggle/access_token"
+            hidden = "; or remove it: while it is there, the key in kaggle.json or KAGGLE_KEY is not used"
+            advice = f"Kaggle does not accept the token in {where}: make a new one at {SETTINGS}"
+            return advice + (hidden if has_key else "")
+        which = "key in kaggle.json or KAGGLE_KEY" if has_key else "login in ~/.kaggle/credentials.json"
+        return f"Kaggle does not accept the {which}: make a new token at {SETTINGS}"
+
+    def clean(self, text: object) -> str:
+        """What Kaggle says, on one line, without control characters, addresses (they bear signatures) and secrets."""
+        words = re.sub(r"\w+://\S+", "(address)", str(text or ""))
+        for secret in self.secrets:
+            words = words.replace(secret, "(secret)")
+        return " ".join("".join(sign if sign.isprintable() else " " for sign in words).split())[:300]
+
+    def _words(self, response: Response | None) -> tuple[int, str]:
+        """The status of Kaggle's answer, and Kaggle's own words."""
+        if response is None:
+            return 0, ""
+        try:
+            return response.status_code, self.clean(response.json().get("message"))
+        except MALFORMED:
+            return response.status_code, ""
 
     @contextlib.contextmanager
-    def explained(self, what: str) -> Iterator[None]:
-        """Silence what the client prints while it does `what`, and turn what it raises into one sentence."""
+    def explained(self, what: str, nonsense: tuple[type[Exception], ...] = MALFORMED) -> Iterator[None]:
+        """Silence what the client prints while it does `what`, and turn what it raises into one sentence.
+
+        Parameters
+        ----------
+        nonsense : what the client raises where an answer is not one of Kaggle's.
+        """
         try:
             with contextlib.redirect_stdout(None):
                 yield
         except HTTPError as trouble:
-            status, words = _words(trouble.response)
+            status, words = self._words(trouble.response)
             said = f' ("{words}")' if words else ""
-            kind = Missing if status == 404 else Refusal if 400 <= status < 500 else Unsure
+            open_end = _creating(trouble) and (status >= 500 or status == 408)
+            kind = Missing if status == 404 else Unsure if open_end else Refusal
             advice = self._advice(status, words, trouble)
             raise kind(f"{what}: HTTP {status}{said}: {advice}; or {self.otherwise}") from None
         except RequestException as trouble:
-            raise Unsure(
+            raise (Unsure if _creating(trouble) else Refusal)(
                 f"{what}: Kaggle cannot be reached or does not answer ({type(trouble).__name__}): look after the "
                 f"network and run this again; or {self.otherwise}"
+            ) from None
+        except nonsense as trouble:
+            raise Unsure(
+                f"{what}: what answers does not speak like Kaggle ({type(trouble).__name__}): see whether a proxy or a "
+                f"login page of this network stands before it, and run this again; or {self.otherwise}"
             ) from None
 
     def _advice(self, status: int, words: str, trouble: HTTPError) -> str:
@@ -227,8 +287,9 @@ class Kaggle:
         if status == 404:
             return f"Kaggle has no such thing: see whether data.slug in params.yaml is right ({self.page})"
         if status == 429:
-            pause = trouble.response.headers.get("Retry-After") if trouble.response is not None else None
-            return f"Kaggle asks for a pause: run this again in {f'{pause} s' if pause else 'some minutes'}"
+            asked = trouble.response.headers.get("Retry-After", "") if trouble.response is not None else ""
+            pause = Patience().parse_retry_after(asked)
+            return f"Kaggle asks for a pause: run this again in {f'{pause:.0f} s' if pause else 'some minutes'}"
         return (
             "Kaggle did not take it" if 400 <= status < 500 else "Kaggle has trouble of its own: run this again later"
         )
@@ -261,7 +322,10 @@ class Kaggle:
         request.competition_name, request.file_name = self.slug, name
         with self.api.build_kaggle_client() as client:
             response: Response = client.competitions.competition_api_client.download_data_file(request)
-            size, free = int(response.headers.get("Content-Length") or 0), shutil.disk_usage(folder).free
+            kind, length = response.headers.get("Content-Type", ""), response.headers.get("Content-Length", "")
+            size, free = int(length) if length.isdecimal() else 0, shutil.disk_usage(folder).free
+            if response.status_code != 200 or response.request.method != "GET" or "html" in kind or "json" in kind:
+                raise ValueError("this is no file")
             if size > free:
                 raise Refusal(f"{name} has {size:,} bytes, but the disk has only {free:,} left: make room, run again")
             path = folder / (f"{name}.zip" if response.url.split("?")[0].endswith(".zip") else name)
@@ -272,6 +336,8 @@ class Kaggle:
                         raise Refusal(f"{name} has more than {LARGEST:,} bytes, which is no competition file")
                     file.write(block)
                     bar.update(len(block))
+                if not file.tell():
+                    raise ValueError("this file is empty")
         return path
 
     def remaining(self) -> int | None:
@@ -279,27 +345,39 @@ class Kaggle:
         try:
             with self.explained("today's entries"):
                 limits = self.api.competition_get_submission_limits(self.slug)
+                return int(limits.num_allowed_now) if limits.num_allowed_now or limits.num_total else None
         except Refusal:
             return None
-        return int(limits.num_allowed_now) if limits.num_allowed_now or limits.num_total else None
 
-    def submissions(self) -> list[dict[str, Any]]:
-        """The account's newest submissions: ref, date, message, status, public_score, private_score, error."""
+    def submissions(self, everything: bool = True) -> list[dict[str, Any]]:
+        """The account's submissions, newest first: ref, date, message, status, public_score, private_score, error.
+
+        Parameters
+        ----------
+        everything : all of them, or those of the first page.
+        """
+        smallest, size = PAGE_SIZES
+        found: dict[int, dict[str, Any]] = {}
         with self.explained("the list of submissions"):
-            listed = self.api.competition_submissions(self.slug, page_size=100) or []
-        return [
-            {
-                "ref": each.ref,
-                "date": each.date.strftime("%Y-%m-%dT%H:%M:%SZ") if each.date else None,
-                "message": each.description,
-                "status": each.status.name,
-                "public_score": _score(each.public_score),
-                "private_score": _score(each.private_score),
-                "error": each.error_description or None,
-            }
-            for each in listed
-            if each
-        ]
+            for page in range(1, 100 if everything else 2):
+                listed = self.api.competition_submissions(self.slug, page_number=page, page_size=size) or []
+                new = [each for each in listed if each and each.ref not in found]
+                found |= {each.ref: self._answer(each) for each in new}
+                if len(listed) < smallest or not new:
+                    break
+        return list(found.values())
+
+    def _answer(self, each: Any) -> dict[str, Any]:
+        """One submission, from the client's type."""
+        return {
+            "ref": int(each.ref),
+            "date": each.date.strftime("%Y-%m-%dT%H:%M:%SZ") if each.date else None,
+            "message": self.clean(each.description),
+            "status": str(getattr(each.status, "name", each.status)),
+            "public_score": _score(each.public_score),
+            "private_score": _score(each.private_score),
+            "error": self.clean(each.error_description) or None,
+        }
 
     def submit(self, path: Path, message: str) -> int:
         """Upload a submission; return Kaggle's number for it.
@@ -310,26 +388,28 @@ class Kaggle:
             try:
                 answer = self.api.competition_submit(str(path), message, self.slug, quiet=True)
             except HTTPError as trouble:
-                status, words = _words(trouble.response)
-                if status in (400, 404) or (status == 403 and "submission" in words.lower()):
+                status, words = self._words(trouble.response)
+                if status == 404 or (status in (400, 403) and CLOSED.search(words) and not FIXABLE.search(words)):
                     raise NotAccepted(f"HTTP {status}" + (f': "{words}"' if words else "")) from None
                 raise
-        if not answer.ref or UPLOAD_FAILED in answer.message:
-            said = answer.message or "no answer"
-            raise Refusal(f"{path}: the upload failed ({said}): run this again; or {self.otherwise}")
-        return int(answer.ref)
+            if UPLOAD_FAILED in str(answer.message):
+                raise Refusal(f"{path}: the upload failed ({UPLOAD_FAILED}): run this again; or {self.otherwise}")
+            if not answer.ref:
+                raise Unsure(f"{path}: Kaggle gives it no number ({self.clean(answer.message) or 'and says nothing'})")
+            return int(answer.ref)
 
 
-def _score(text: str | None) -> float | None:
+def _score(text: object) -> float | None:
     """A score as a number; None where there is none yet."""
     try:
-        return float(text or "")
+        number = float(str(text))
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 @contextlib.contextmanager
 def connect(slug: str, otherwise: str) -> Iterator[Kaggle]:
     """Log in to Kaggle, for as long as the block lasts."""
-    with _sending(_patiently):
+    with _replaced(HTTPAdapter, "send", _patiently):
         yield Kaggle(slug, otherwise)

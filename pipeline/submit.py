@@ -4,26 +4,32 @@ Reads submissions/NAME.csv, submissions/scores.csv and params.yaml (data.slug). 
 results/kaggle.json. FORCE=1 in the environment sends a file again that was already sent.
 """
 
+import contextlib
+import fcntl
+import io
 import itertools
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from pipeline import answers, command, download, kaggle_client, submission
-from pipeline.answers import COMPLETE, ERROR, PENDING, Record
+from pipeline.answers import COMPLETE, ERROR, PENDING, SENDING, Record
 from pipeline.command import Refusal
 from pipeline.competition import PUBLIC, SPLIT_ROWS
 from pipeline.kaggle_client import Kaggle
-from pipeline.submission import percent
+from pipeline.submission import UNKNOWN, percent
 
+TIME = "%Y-%m-%dT%H:%M:%SZ"
 OTHERWISE = "keep the local score, which stands in submissions/scores.csv"
 PATIENCE = 600  # seconds to wait for a score
 PAUSES = (1, 2, 3, 5)  # seconds between two looks; the last one goes on
+SETTLED = 600  # seconds after which Kaggle's list surely holds what has arrived
 
 
 def local_score(name: str) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def revision() -> str:
     if not shutil.which("git"):
         return "no git"
     found = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "no git"
+    return f"revision {found.stdout.strip()}" if found.stdout.strip() else "no git"
 
 
 def until_tomorrow(now: datetime) -> str:
@@ -58,8 +64,11 @@ def until_tomorrow(now: datetime) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str) -> Record:
-    """Show what is sent, send it, and return the record of it. Raises NotAccepted where the competition takes none."""
+def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, records: list[Record]) -> Record:
+    """Show what is sent, send it, and return the record of it, which stands in `records` and on the disk before.
+
+    Raises NotAccepted where the competition takes none, and Refusal.
+    """
     remaining = kaggle.remaining()
     print(
         f"{path}: {path.stat().st_size:,} bytes, SHA-256 {line['sha256']}\n"
@@ -71,19 +80,38 @@ def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str) -> Reco
     )
     if remaining == 0:
         raise Refusal(f"no entry is left today: run this again in {until_tomorrow(datetime.now(UTC))}; or {OTHERWISE}")
+    record: Record = dict.fromkeys(answers.KEYS) | {
+        "slug": kaggle.slug, "name": line["name"], "date": datetime.now(UTC).strftime(TIME), "message": message,
+        "sha256": line["sha256"], "status": SENDING,
+    }  # fmt: skip
+    records.append(record)
+    answers.write(records)  # what cannot be noted must not be sent
     try:
-        ref = kaggle.submit(path, message)
+        record |= {"ref": kaggle.submit(path, message), "status": PENDING}
     except kaggle_client.Unsure as trouble:
         raise Refusal(f"{trouble}. Whether it arrived is not known: the same command looks before it sends") from None
-    date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"ref": ref, "slug": kaggle.slug, "name": line["name"], "date": date, "message": message,
-            "sha256": line["sha256"], "status": PENDING, "public_score": None, "private_score": None,
-            "error": None}  # fmt: skip
+    except Refusal:
+        records.remove(record)
+        raise
+    finally:
+        answers.write(records)  # before the wait: what breaks it off must not make the next run send again
+    return record
+
+
+def open_question(record: Record, now: datetime) -> None:
+    """Raise Refusal where the fate of what was sent is not known: it is too early for Kaggle not to list it."""
+    age = (now - datetime.strptime(record["date"], TIME).replace(tzinfo=UTC)).total_seconds()
+    if age < SETTLED:
+        raise Refusal(
+            f"these bytes were sent {max(age, 0):.0f} s ago without an answer, and Kaggle does not list them yet: run "
+            f"this again in {(SETTLED - age) / 60:.0f} min, or look at Kaggle's page and send them again with FORCE=1"
+        )
 
 
 def describe(public: object, private: object) -> str:
     """Two scores in words."""
-    return f"public {percent(public)}, private {percent(private)}"
+    texts = (UNKNOWN if score is None else percent(score) for score in (public, private))
+    return "public {}, private {}".format(*texts)
 
 
 def wait(kaggle: Kaggle, records: list[Record], record: Record) -> None:
@@ -91,9 +119,9 @@ def wait(kaggle: Kaggle, records: list[Record], record: Record) -> None:
     started, shown = time.monotonic(), ""
     on_terminal = sys.stdout.isatty()
     for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
-        answers.update(records, kaggle.submissions(), [], kaggle.slug)
+        answers.update(records, kaggle.submissions(everything=False), [], kaggle.slug)
         waited = time.monotonic() - started
-        done = record["status"] != PENDING or waited > PATIENCE
+        done = record["status"] in (COMPLETE, ERROR) or waited > PATIENCE
         if on_terminal or record["status"] != shown:
             end = "\r" if on_terminal and not done else "\n"
             print(f"submission {record['ref']}: {record['status']} after {waited:.0f} s", end=end, flush=True)
@@ -116,35 +144,52 @@ def conclude(record: Record, line: dict[str, Any]) -> None:
         print("Kaggle is still at it: the same command waits on, and sends nothing.")
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let no second submission be made at the same time: it would not know of this one."""
+    with open(submission.TABLE) as file:  # which no one else locks
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal("another make submit is at work here; run this again when it has ended") from None
+        yield
+
+
 def main(name: str = "ensemble", message: str = "") -> None:
     """Run the command."""
-    line, slug, records = local_score(name), download.read_params().slug, answers.read()
-    path, force = validate(name, line), os.environ.get("FORCE") == "1"
-    past = answers.latest(records, slug, line["sha256"])
-    if past and past["status"] != PENDING and not force:
-        raise Refusal(
-            f"Kaggle already has these bytes of {path}: submission {past['ref']}, {past['status']} (see "
-            f"{answers.PATH}); send them again with FORCE=1"
-        )
-    text = message or f"{name}: out of fold {percent(line['oof_accuracy'])}, revision {revision()}"
-    with kaggle_client.connect(slug, OTHERWISE) as kaggle:
-        answers.update(records, kaggle.submissions(), [line], slug)
-        record = None if force else answers.latest(records, slug, line["sha256"])
-        try:
-            if record:
-                print(f"Kaggle already has these bytes, as submission {record['ref']}: not sent again")
-            else:
-                record = send(kaggle, path, line, f"{text} {answers.mark(line['sha256'])}")
-                records.append(record)
-        except kaggle_client.NotAccepted as answer:
-            print(
-                f"{slug} takes no submission ({answer}), which is usual for a contest that is long over. The local "
-                f"score stands: {describe(line['public_accuracy'], line['private_accuracy'])}"
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a message may hold what this terminal cannot show
+    line, slug, force = local_score(name), download.read_params().slug, os.environ.get("FORCE") == "1"
+    path, text = validate(name, line), message or f"{name}: out of fold {percent(line['oof_accuracy'])}, {revision()}"
+    with alone():
+        records = answers.read()
+        past = answers.latest(records, slug, line["sha256"])
+        if past and past["status"] in (COMPLETE, ERROR) and not force:
+            raise Refusal(
+                f"Kaggle already has these bytes of {path}: submission {past['ref']}, {past['status']} (see "
+                f"{answers.PATH}); send them again with FORCE=1"
             )
-            return
-        answers.write(records)  # before the wait: what breaks it off must not make the next run send again
-        wait(kaggle, records, record)
-    conclude(record, line)
+        with kaggle_client.connect(slug, OTHERWISE) as kaggle:
+            answers.update(records, kaggle.submissions(), [line], slug)
+            record = None if force else answers.latest(records, slug, line["sha256"])
+            if record and record["ref"] is None:
+                open_question(record, datetime.now(UTC))
+                record = None
+            records[:] = [each for each in records if each["ref"] is not None or each["sha256"] != line["sha256"]]
+            try:
+                if record:
+                    print(f"Kaggle already has these bytes, as submission {record['ref']}: not sent again")
+                    answers.write(records)
+                else:
+                    record = send(kaggle, path, line, f"{answers.mark(line['sha256'])} {text}", records)
+            except kaggle_client.NotAccepted as answer:
+                print(
+                    f"{slug} takes no submission ({answer}), which is usual for a contest that is long over. The local "
+                    f"score stands: {describe(line['public_accuracy'], line['private_accuracy'])}"
+                )
+                return
+            wait(kaggle, records, record)
+        conclude(record, line)
 
 
 if __name__ == "__main__":

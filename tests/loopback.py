@@ -32,7 +32,7 @@ class Trouble:
     cut: bool = False  # in the middle of the body, or before any answer where there is none
     silent: bool = False  # until the client gives up
     slow: float = 0.0  # seconds between two pieces of the body
-    content: bytes | None = None  # instead of the file
+    content: bytes | None = None  # instead of the file, or of the answer
     happens: bool = False  # the request does its work all the same, only its answer is lost
 
 
@@ -52,6 +52,7 @@ class Server:
         self.uploads: dict[str, bytes] = {}
         self.verdicts: Iterator[dict[str, Any]] = itertools.repeat({"status": "PENDING"})
         self.limits: dict[str, Any] = {"numToday": 0, "numTotal": 3, "numAllowedNow": 2}
+        self.page = 20  # submissions on one, however many are asked for
         self.released = threading.Event()
         server = self
 
@@ -93,12 +94,15 @@ class Server:
         self.requests.append(f"{operation} {what}".strip())
         self.headers.append(str(handler.headers))
         trouble = next(self.script.get(operation, iter(())), None) or Trouble()
-        if trouble.silent:
-            self.released.wait(20)
         if trouble.happens:
             self.work(operation, path, body, asked, handler)
+        if trouble.silent:
+            self.released.wait(20)
         if trouble.silent or (trouble.cut and operation != "GET"):
             handler.close_connection = True
+            return
+        if trouble.content is not None and operation != "GET":
+            self.send(handler, trouble.status or 200, trouble.content, trouble.headers)
             return
         if trouble.status:
             self.send(handler, trouble.status, {"code": trouble.status, "message": trouble.words}, trouble.headers)
@@ -168,11 +172,12 @@ class Server:
             if each["status"] == "PENDING":
                 each |= next(self.verdicts)
         shown = [{key: value for key, value in each.items() if key != "bytes"} for each in self.submissions]
-        return 200, {"submissions": shown, "nextPageToken": ""}, {}
+        start = (asked["page"] - 1) * self.page
+        return 200, {"submissions": shown[start : start + self.page], "nextPageToken": ""}, {}
 
     @staticmethod
     def send(handler: BaseHTTPRequestHandler, status: int, reply: Any, headers: dict[str, str]) -> None:
-        text = json.dumps(reply).encode()
+        text = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
         handler.send_response(status)
         for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(text))} | headers).items():
             handler.send_header(name, value)

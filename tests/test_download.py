@@ -152,6 +152,27 @@ def test_a_file_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(place,
     assert taken(place) == {"train.csv": b"0" * 1000}
 
 
+def test_a_name_that_stands_twice_in_a_zip_is_refused(place):
+    """A small zip of one name many times over would write without end."""
+    with zipfile.ZipFile(download.INCOMING / "x.zip", "w") as archive:
+        for content in (b"1", b"2"):
+            archive.writestr(f"{len(archive.namelist())}/train.csv", content)
+    with pytest.raises(Refusal, match=r"x\.zip: train\.csv stands there twice"):
+        taken(place)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_damage_is_seen_in_every_compression(place, compression):
+    content = np.random.default_rng(0).bytes(5000).hex().encode()
+    pack(download.INCOMING / "x.zip", {"train.csv": content}, compression)
+    data = bytearray((download.INCOMING / "x.zip").read_bytes())
+    for at in range(60, 3000, 7):
+        data[at] ^= 0xFF
+    (download.INCOMING / "x.zip").write_bytes(data)
+    with pytest.raises(Refusal, match=r"x\.zip is damaged or cannot be unpacked"):
+        taken(place)
+
+
 def test_a_lying_header_does_not_unpack_more_than_it_says(place):
     data, start, end = packed_bytes(place)
     (download.INCOMING / "x.zip").write_bytes(DAMAGE["a lying size"](data, start, end))

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import termios
 import time
 from pathlib import Path
 
@@ -118,6 +119,7 @@ def test_what_is_there_as_kaggle_has_it_is_not_fetched_again(kaggle, place):
 def test_on_a_terminal_there_is_progress(kaggle, place):
     kaggle.script["GET"] = iter([Trouble(slow=0.3)])
     master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (24, 100))
     environment = kaggle.environment(place / "home", PYTHONPATH=str(ROOT), KAGGLE_API_TOKEN=TOKEN)
     done = subprocess.run([sys.executable, "-m", "pipeline.download"], env=environment, cwd=place, stderr=slave,
                           stdout=subprocess.DEVNULL, timeout=100, check=False)  # fmt: skip
@@ -175,7 +177,7 @@ def test_a_file_that_kaggle_zips_is_unzipped(kaggle, place):
     assert set(held(place)) == {ICML, "PROVENANCE.json"}
 
 
-@pytest.mark.parametrize("content", [b"PK\x03\x04 and then nothing of a zip", b"", "no member", "cut"])
+@pytest.mark.parametrize("content", [b"PK\x03\x04 and then nothing of a zip", "no member", "cut"])
 def test_a_corrupt_zip_is_fetched_once_more_and_then_refused(kaggle, place, content):
     kaggle.files, kaggle.zipped = {ICML: kaggle.files[ICML]}, {ICML}
     if content == "cut":
@@ -279,7 +281,28 @@ def test_a_bad_key_is_refused_without_another_try(kaggle, place):
 def test_a_token_that_is_no_path_is_not_shown(kaggle, place, length):
     token = "bad-token" * (length // 9)
     done = run(kaggle, place, KAGGLE_API_TOKEN=token)
-    refused(done, "cannot be read", "~/.kaggle/access_token")
+    refused(done, "cannot be read", "KAGGLE_API_TOKEN")
+
+
+def test_a_token_with_the_newline_of_a_copy_works(kaggle, place):
+    assert run(kaggle, place, KAGGLE_API_TOKEN=f"{TOKEN}\n").returncode == 0
+
+
+def test_a_home_that_cannot_be_written_to_is_no_hindrance(kaggle, place):
+    (place / "home").rmdir()
+    (place / "home").write_text("")
+    assert run(kaggle, place, KAGGLE_API_TOKEN=TOKEN).returncode == 0
+
+
+def test_an_expired_login_is_told_and_stays(kaggle, place):
+    path = place / "home/.kaggle/credentials.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"refresh_token": "x", "username": "someone"}))
+    path.chmod(0o600)
+    kaggle.script["GenerateAccessToken"] = ALL(Trouble(401, "expired"))
+    done = run(kaggle, place, NOTHING="")
+    refused(done, f"({path} holds none that works)", "kaggle auth login")
+    assert path.exists()
 
 
 def test_the_client_is_not_let_print_what_it_sends(kaggle, place):
@@ -376,6 +399,44 @@ def test_where_nothing_listens_it_is_the_network(place, kaggle):
     refused(done, "cannot be reached", "network")
     assert done.stderr.count("trying again") == kaggle_client.TRIES
     assert kaggle.requests == []
+
+
+PAGES = [
+    Trouble(content=b"<html>Please log in</html>", headers={"Content-Type": "text/html"}), Trouble(content=b"{}"),
+    Trouble(content=b'{"code": 403}'), Trouble(204, content=b""), Trouble(206, content=b"PK"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", PAGES, ids=str)
+def test_a_page_is_not_taken_for_the_file(kaggle, place, trouble):
+    assert run(kaggle, place).returncode == 0
+    before = held(place)
+    (place / "data/raw/PROVENANCE.json").write_text("{}")  # so that it is fetched again
+    before["PROVENANCE.json"] = b"{}"
+    kaggle.script["DownloadDataFile"] = ALL(trouble)
+    refused(run(kaggle, place), TAR)
+    assert held(place) == before
+
+
+@pytest.mark.parametrize("content", [b"<html>Please log in</html>", b""], ids=["page", "empty"])
+def test_a_page_behind_the_link_is_not_taken_for_the_file(kaggle, place, content):
+    kaggle.script["GET"] = ALL(Trouble(content=content, headers={"Content-Type": "text/html"} if content else {}))
+    refused(run(kaggle, place), TAR, "does not speak like Kaggle")
+    assert left(place) == set()
+
+
+@pytest.mark.parametrize("link", ["http://[::1/x", "http://a..b%/x", "ftp://x/y", "file:///etc/passwd"])
+def test_a_link_that_leads_nowhere_is_told(kaggle, place, link):
+    kaggle.script["DownloadDataFile"] = ALL(Trouble(302, headers={"Location": link}))
+    refused(run(kaggle, place), TAR)
+    assert left(place) == set()
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"null", b"[]"])
+def test_a_login_that_does_not_speak_like_kaggle_is_told(kaggle, place, content):
+    kaggle.script[LOGIN] = ALL(Trouble(content=content))
+    refused(run(kaggle, place), "Kaggle")
+    assert kaggle.requests == [LOGIN]
 
 
 # In one process, where the pauses can be made short.
@@ -540,6 +601,37 @@ def test_what_breaks_off_leaves_what_was_there(here, kaggle, monkeypatch):
         download.main()
     assert left(Path()) == {"raw"}
     assert held(Path()) == {"train.csv": b"what was there"}
+
+
+def test_what_was_there_stays_where_it_cannot_be_replaced(here, monkeypatch):
+    Path("data/raw").mkdir(parents=True)
+    Path("data/raw/train.csv").write_bytes(b"what was there")
+    original = Path.rename
+
+    def rename(path, target):
+        if path.name == "raw" and path.parent.name.startswith(".raw-"):
+            raise OSError(5, "Input/output error")
+        return original(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="Input/output"):
+        download.main()
+    assert held(Path()) == {"train.csv": b"what was there"}
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_raw_that_is_no_folder_is_told_before_anything_is_fetched(here, kaggle, kind):
+    Path("data").mkdir()
+    Path("data/raw").write_text("x") if kind == "file" else Path("data/raw").symlink_to("/tmp")
+    with pytest.raises(Refusal, match="data/raw is no folder; remove it"):
+        download.main()
+    assert kaggle.requests == []
+
+
+def test_what_a_killed_run_left_is_cleared_away(here):
+    Path("data/.raw-dead/raw").mkdir(parents=True)
+    download.main()
+    assert left(Path()) == {"raw"}
 
 
 def test_no_request_is_left_with_other_timeouts_than_before(here, kaggle):

@@ -115,7 +115,7 @@ def test_a_submission_is_shown_sent_waited_for_and_recorded(kaggle, project):
     assert kaggle.requests == [*SENDING, *[LIST] * 4]
     (sent,) = kaggle.submissions
     digest = submission.sha256(FILE)
-    message = f"the first one [{digest[:12]}]"
+    message = f"[{digest[:12]}] the first one"
     assert (sent["bytes"], sent["description"]) == (FILE.read_bytes(), message)
     (answer,) = recorded()
     assert abs(pd.Timestamp.now(UTC) - pd.Timestamp(answer.pop("date"))) < pd.Timedelta(minutes=2)
@@ -137,7 +137,7 @@ def test_the_ensemble_is_sent_where_nothing_is_named_with_a_message_that_tells_i
     submit.main()
     digest = submission.sha256(submission.FOLDER / "ensemble.csv")
     assert [answer["name"] for answer in recorded()] == ["ensemble"]
-    assert kaggle.submissions[0]["description"] == f"ensemble: out of fold 65.43%, revision no git [{digest[:12]}]"
+    assert kaggle.submissions[0]["description"] == f"[{digest[:12]}] ensemble: out of fold 65.43%, no git"
 
 
 @pytest.mark.parametrize("status", [None, 404, 500])
@@ -157,7 +157,7 @@ def spoil(change):
     FILE.write_bytes(change(FILE.read_bytes()))
 
 
-RECORD = dict.fromkeys(answers.KEYS)
+RECORD = dict.fromkeys(answers.KEYS) | {"date": "2026-11-22T08:00:00Z", "message": ""}
 INVALID = {
     "a line too few": (lambda: spoil(lambda text: text[2:]), "has 7,177 lines instead of 7,178"),
     "class 7": (lambda: spoil(lambda text: text[:-2] + b"7\n"), "line 7178: '7' is no class"),
@@ -219,7 +219,7 @@ def test_bytes_that_another_checkout_sent_are_not_sent_again(here, kaggle, capsy
     assert "already has these bytes, as submission 1001: not sent again" in capsys.readouterr().out
     (answer,) = recorded()
     assert (answer["name"], answer["status"], answer["private_score"]) == ("vgg8", "COMPLETE", 0.71245)
-    assert answer.keys() == answers.KEYS
+    assert answer.keys() == answers.KEYS.keys()
 
 
 def test_where_no_entry_is_left_nothing_is_sent(here, kaggle):
@@ -263,7 +263,7 @@ def test_a_closed_competition_as_the_command_says_it(kaggle, project):
     done = run(kaggle, project, "vgg8")
     assert done.returncode == 0
     assert 'takes no submission (HTTP 400: "Submission not allowed")' in done.stdout
-    assert not (project / answers.PATH).exists()
+    assert recorded() == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 410, 500])
@@ -289,11 +289,14 @@ def test_an_upload_that_fails_once_is_tried_again_from_its_beginning(here, kaggl
     assert kaggle.submissions[0]["bytes"] == FILE.read_bytes()
 
 
-@pytest.mark.parametrize("ref", [0, None])
-def test_an_answer_without_a_number_is_a_failure(here, kaggle, monkeypatch, ref):
-    monkeypatch.setattr(kaggle, "CreateSubmission", lambda asked: (200, {"message": "", "ref": ref}, {}))
-    refused("the upload failed (no answer)")
-    assert recorded() == []
+@pytest.mark.parametrize("content", [b"{}", b"null", b"<html>", b'{"ref": "abc"}', b"[]"])
+def test_an_answer_without_a_number_leaves_it_open_whether_it_arrived(here, kaggle, content):
+    kaggle.script["CreateSubmission"] = iter([Trouble(content=content, happens=True)])
+    refused("Whether it arrived is not known")
+    assert [(answer["ref"], answer["status"]) for answer in recorded()] == [(None, "SENDING")]
+    submit.main("vgg8")
+    assert len(kaggle.submissions) == 1
+    assert [(answer["ref"], answer["status"]) for answer in recorded()] == [(1001, "COMPLETE")]
 
 
 @pytest.mark.parametrize("reason", ["Evaluation raised an exception", None])
@@ -321,7 +324,6 @@ def test_an_error_of_kaggles_as_the_command_says_it(kaggle, project):
         ("StartSubmissionUpload", Trouble(403, "You must accept this competition's rules"), "/rules", 1),
         ("StartSubmissionUpload", Trouble(429, "", {"Retry-After": "7200"}), "run this again in 7200 s", 1),
         ("StartSubmissionUpload", Trouble(500), "HTTP 500", 6),
-        ("CreateSubmission", Trouble(403, "You must accept this competition's rules"), "/rules", 1),
         ("CreateSubmission", Trouble(429, "", {"Retry-After": "7200"}), "run this again in 7200 s", 1),
     ],
     ids=str,
@@ -358,12 +360,158 @@ def test_a_submission_whose_answer_was_lost_is_never_made_twice(here, kaggle, tr
     assert [(answer["ref"], answer["status"]) for answer in recorded()] == [(1001, "COMPLETE")]
 
 
-def test_a_submission_that_was_cut_off_and_did_not_arrive_is_made_by_the_same_command(here, kaggle):
+def test_a_submission_that_was_cut_off_and_did_not_arrive_is_made_when_that_is_sure(here, kaggle, monkeypatch):
     kaggle.script["CreateSubmission"] = iter([Trouble(cut=True)])
     refused("Whether it arrived is not known")
     assert kaggle.submissions == []
+    refused("without an answer, and Kaggle does not list them yet: run this again in 10 min", "FORCE=1")
+    assert kaggle.submissions == []
+    monkeypatch.setattr(submit, "SETTLED", 0)
     submit.main("vgg8")
     assert len(kaggle.submissions) == 1
+    assert [(answer["ref"], answer["status"]) for answer in recorded()] == [(1001, "COMPLETE")]
+
+
+def test_a_submission_that_was_cut_off_is_made_at_once_by_force(here, kaggle, monkeypatch):
+    kaggle.script["CreateSubmission"] = iter([Trouble(cut=True)])
+    refused("Whether it arrived is not known")
+    monkeypatch.setenv("FORCE", "1")
+    submit.main("vgg8")
+    assert len(kaggle.submissions) == 1
+
+
+def test_two_at_the_same_time_do_not_both_send(here, kaggle):
+    with submit.alone():
+        refused("another make submit is at work here")
+    assert kaggle.requests == []
+    submit.main("vgg8")
+    assert len(kaggle.submissions) == 1
+
+
+def test_what_cannot_be_noted_is_not_sent(here, kaggle):
+    answers.METRICS.parent.mkdir()
+    answers.METRICS.with_suffix(".new").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        submit.main("vgg8")
+    assert kaggle.submissions == []
+
+
+def test_a_message_that_kaggle_cuts_or_changes_is_known_by_its_beginning(here, kaggle):
+    kaggle.script["CreateSubmission"] = iter([Trouble(cut=True, happens=True)])
+    refused("Whether it arrived is not known", message="long " * 200)
+    kaggle.submissions[0]["description"] = kaggle.submissions[0]["description"][:100] + "\n"
+    answers.PATH.unlink()
+    submit.main("vgg8")
+    assert len(kaggle.submissions) == 1
+
+
+def test_a_submission_is_found_behind_a_hundred_others(here, kaggle):
+    submit.main("vgg8")
+    answers.PATH.unlink()
+    for number in range(130):
+        kaggle.submissions.insert(0, {"ref": 5000 + number, "description": "by hand", "bytes": b"", **SCORED})
+    submit.main("vgg8")
+    assert len(kaggle.submissions) == 131
+    assert recorded()[0]["ref"] == 1001
+
+
+NONSENSE = [b"<html>Please log in</html>", b"null", b'{"submissions": [null]}', b'{"submissions": 5}', b"[1]",
+            b'{"submissions": [{"ref": 1, "date": "yesterday"}]}', b'{"submissions": [{"ref": "x"}]}']  # fmt: skip
+
+
+@pytest.mark.parametrize("content", NONSENSE)
+def test_a_list_that_does_not_speak_like_kaggle_is_told_in_one_sentence(here, kaggle, content):
+    kaggle.script[LIST] = ALL(Trouble(content=content))
+    if content != NONSENSE[2]:  # which the client takes for an empty one
+        refused("the list of submissions: ", "Kaggle")
+    assert kaggle.submissions == []
+
+
+@pytest.mark.parametrize("content", NONSENSE[:2])
+def test_an_upload_that_does_not_speak_like_kaggle_is_told_in_one_sentence(here, kaggle, content):
+    kaggle.script["StartSubmissionUpload"] = ALL(Trouble(content=content))
+    refused(str(FILE), "Kaggle")
+    assert kaggle.submissions == []
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"null", b'{"numAllowedNow": "two"}'])
+def test_entries_that_are_no_number_are_unknown(here, kaggle, content):
+    kaggle.script[LIMITS] = ALL(Trouble(content=content))
+    submit.main("vgg8")
+    assert len(kaggle.submissions) == 1
+
+
+@pytest.mark.parametrize("code", ["403", '"403"'])
+def test_a_refusal_without_words_is_no_empty_list(here, kaggle, code):
+    kaggle.script[LIST] = ALL(Trouble(content=f'{{"code": {code}}}'.encode()))
+    refused("the list of submissions: HTTP 403:" if code == "403" else "the list of submissions: ")
+    assert kaggle.submissions == []
+
+
+@pytest.mark.parametrize("score", ["NaN", "inf", "", "0,71", None])
+def test_a_score_that_is_none_is_unknown(here, kaggle, capsys, score):
+    kaggle.verdicts = itertools.repeat({"status": "COMPLETE", "publicScore": score, "privateScore": score})
+    submit.main("vgg8")
+    assert "Kaggle   public unknown, private unknown" in capsys.readouterr().out
+    assert recorded()[0]["private_score"] is None
+    leaderboard.main()
+
+
+@pytest.mark.parametrize("operation", ["StartSubmissionUpload", "CreateSubmission"])
+def test_what_kaggle_says_is_shown_without_secrets_and_control_characters(here, kaggle, operation):
+    words = f"bad token {TOKEN} at http://storage.local/x?{SIGNATURE}\x1b[31m\n red"
+    kaggle.script[operation] = ALL(Trouble(403, words))
+    said = refused("bad token (secret) at (address)", "red")
+    assert "\x1b" not in said
+
+
+def test_kaggles_reason_is_noted_without_secrets(here, kaggle):
+    kaggle.verdicts = iter([{"status": "ERROR", "errorDescription": f"see http://storage.local/x?{SIGNATURE}"}])
+    refused("see (address)")
+    assert SIGNATURE not in answers.PATH.read_text()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (403, "You must accept this competition's rules before making a submission"),
+        (403, "You must verify your phone before making a submission"),
+        (400, "Submission not allowed: Your team has used its daily Submission allowance (2) today"),
+        (400, "The description is too long"),
+        (400, ""),
+    ],
+)
+def test_what_the_user_can_mend_is_no_closed_competition(here, kaggle, status, words):
+    kaggle.script["CreateSubmission"] = ALL(Trouble(status, words))
+    refused(f"HTTP {status}", words)
+    assert recorded() == []
+
+
+@pytest.mark.parametrize("garbage", ["soon", "-5", "1.5", ""])
+def test_a_pause_that_cannot_be_read_is_one_of_ours(here, kaggle, garbage):
+    kaggle.script[LIST] = iter([Trouble(429, "", {"Retry-After": garbage})])
+    submit.main("vgg8")
+    assert len(kaggle.submissions) == 1
+    kaggle.script["StartSubmissionUpload"] = ALL(Trouble(429, "", {"Retry-After": garbage}))
+    refused("asks for a pause: run this again in some minutes", name="ensemble")
+
+
+@pytest.mark.parametrize(
+    "words", [["NAME=vgg8; echo PWNED"], ["NAME=vgg8", "MESSAGE=$(shell touch pwned) cost $5 `id` \"q\" 's' \\ $(id)"]]
+)
+def test_make_hands_its_words_over_as_they_stand(project, words):
+    (project / ".venv/bin").mkdir(parents=True)
+    python = project / ".venv/bin/python"
+    python.write_text('#!/bin/sh\nfor word in "$@"; do printf "<%s>" "$word"; done\n')
+    python.chmod(0o755)
+    for name in ("requirements.lock", ".venv/.installed"):
+        (project / name).touch()
+    environment = os.environ | {"NAME": "other", "MESSAGE": "other", "FORCE": "1"}
+    done = subprocess.run(["make", "-s", "-f", ROOT / "Makefile", "submit", *words], cwd=project, env=environment,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    name, message = [*(word.partition("=")[2] for word in words), ""][:2]
+    assert done.stdout == f"<-m><pipeline.submit><{name}><{message}>"
+    assert not (project / "pwned").exists()
 
 
 @pytest.mark.parametrize(
@@ -443,7 +591,7 @@ def test_a_refresh_brings_what_kaggle_has_judged_since_and_what_others_sent(here
     submit.main("vgg8")
     digest = submission.sha256(submission.FOLDER / "ensemble.csv")
     kaggle.submissions.insert(0, {"ref": 2002, "date": "2026-11-23T09:00:00.000Z", "fileName": "x.csv", **SCORED,
-                                  "description": f"sent elsewhere {answers.mark(digest)}", "bytes": b""})  # fmt: skip
+                                  "description": f"{answers.mark(digest)} sent elsewhere", "bytes": b""})  # fmt: skip
     kaggle.submissions.insert(0, {"ref": 3003, "date": "2026-11-23T09:00:00.000Z", "fileName": "x.csv", **SCORED,
                                   "description": "by hand", "bytes": b""})  # fmt: skip
     leaderboard.main()
