@@ -178,7 +178,10 @@ class Kaggle:
         if named:
             os.environ["KAGGLE_API_TOKEN"] = named  # without the newline that a copy brings along
         home = Path(os.path.expanduser("~"))
-        if not any((home / place).exists() for place in (".kaggle", ".config/kaggle")):
+        if (
+            not (home / ".kaggle").exists()
+            and not Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "kaggle").exists()
+        ):
             # Else the client makes itself a folder, which fails where the home cannot be written to.
             os.environ.setdefault("KAGGLE_CONFIG_DIR", str(Path(__file__).parent))
         files = [home / ".kaggle" / name for name in SECRETS]
@@ -257,7 +260,7 @@ class Kaggle:
             status, words = self._words(trouble.response)
             said = f' ("{words}")' if words else ""
             open_end = _creating(trouble) and (status >= 500 or status == 408)
-            kind = Missing if status == 404 else Unsure if open_end else Refusal
+            kind = Missing if status == 404 and not _by_link(trouble) else Unsure if open_end else Refusal
             advice = self._advice(status, words, trouble)
             raise kind(f"{what}: HTTP {status}{said}: {advice}; or {self.otherwise}") from None
         except RequestException as trouble:

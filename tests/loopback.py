@@ -11,12 +11,17 @@ import json
 import os
 import re
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from pipeline import kaggle_client
 
 TOKEN, KEY = "kgat_the-good-token-0123456789", "the-good-key-9876543210"
 SIGNATURE = "X-Signature=the-secret-signature"
@@ -198,3 +203,19 @@ class Server:
             handler.wfile.flush()
             self.released.wait(trouble.slow)
         handler.close_connection = trouble.cut
+
+
+def in_this_process(kaggle: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let the client in this process speak to `kaggle`, logged in; its pauses are noted instead of waited for."""
+    for key in [key for key in os.environ if key.upper().startswith("KAGGLE") or key.lower().endswith("_proxy")]:
+        monkeypatch.delenv(key)
+    for key, value in kaggle.environment(home, KAGGLE_API_TOKEN=TOKEN).items():
+        monkeypatch.setenv(key, value)
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(kaggle_client, "TIMEOUT", (1, 0.5))
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+    monkeypatch.setattr(KaggleApi, "args", ["--local"])  # as the environment would have it had it been set before
+    kaggle.requests.clear()  # of that import
+    return pauses

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from loopback import ALL, KEY, SIGNATURE, TOKEN, Server, Trouble
+from loopback import ALL, KEY, SIGNATURE, TOKEN, Server, Trouble, in_this_process
 
 from pipeline import competition, download, kaggle_client, params, synthetic
 from pipeline.command import Refusal
@@ -445,18 +445,7 @@ def test_a_login_that_does_not_speak_like_kaggle_is_told(kaggle, place, content)
 @pytest.fixture
 def here(kaggle, place, monkeypatch):
     """The stage in this process, with pauses that are noted instead of waited for."""
-    for key in [key for key in os.environ if key.upper().startswith("KAGGLE") or key.lower().endswith("_proxy")]:
-        monkeypatch.delenv(key)
-    for key, value in kaggle.environment(place / "home", KAGGLE_API_TOKEN=TOKEN).items():
-        monkeypatch.setenv(key, value)
-    pauses = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
-    monkeypatch.setattr(kaggle_client, "TIMEOUT", (1, 0.5))
-    from kaggle.api.kaggle_api_extended import KaggleApi
-
-    monkeypatch.setattr(KaggleApi, "args", ["--local"])  # as the environment would have it had it been set before
-    kaggle.requests.clear()  # of that import
-    return pauses
+    return in_this_process(kaggle, place / "home", monkeypatch)
 
 
 def trying(*words: str) -> str:

@@ -3,18 +3,18 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from loopback import ALL, KEY, SIGNATURE, TOKEN, Server, Trouble
+from loopback import ALL, KEY, SIGNATURE, TOKEN, Server, Trouble, in_this_process
 
-from pipeline import answers, kaggle_client, leaderboard, params, submission, submit
+from pipeline import answers, leaderboard, params, submission, submit
 from pipeline.command import Refusal
 from pipeline.competition import SLUG
 
@@ -62,18 +62,7 @@ def project(tmp_path, monkeypatch):
 @pytest.fixture
 def here(kaggle, project, monkeypatch):
     """The commands in this process, with pauses that are noted instead of waited for."""
-    for key in [key for key in os.environ if key.upper().startswith("KAGGLE") or key.lower().endswith("_proxy")]:
-        monkeypatch.delenv(key)
-    for key, value in kaggle.environment(project / "home", KAGGLE_API_TOKEN=TOKEN).items():
-        monkeypatch.setenv(key, value)
-    pauses = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
-    monkeypatch.setattr(kaggle_client, "TIMEOUT", (1, 0.5))
-    from kaggle.api.kaggle_api_extended import KaggleApi
-
-    monkeypatch.setattr(KaggleApi, "args", ["--local"])  # as the environment would have it had it been set before
-    kaggle.requests.clear()  # of that import
-    return pauses
+    return in_this_process(kaggle, project / "home", monkeypatch)
 
 
 def recorded() -> list[dict]:
@@ -131,6 +120,20 @@ def test_a_submission_is_shown_sent_waited_for_and_recorded(kaggle, project):
         assert part in shown
     assert shown.count("PENDING") == 1  # no line a look where nobody looks
     assert done.stderr == ""
+
+
+def test_on_a_terminal_the_wait_is_one_line_that_changes(kaggle, project):
+    kaggle.verdicts = itertools.chain([{"status": "PENDING"}] * 2, itertools.repeat(SCORED))
+    master, slave = os.openpty()
+    environment = kaggle.environment(project / "home", PYTHONPATH=str(ROOT), KAGGLE_API_TOKEN=TOKEN)
+    done = subprocess.run([sys.executable, "-m", "pipeline.submit", "vgg8"], env=environment, cwd=project,
+                          stdout=slave, stderr=subprocess.STDOUT, timeout=100, check=False)  # fmt: skip
+    os.close(slave)
+    shown = os.read(master, 10**6).decode()
+    os.close(master)
+    assert done.returncode == 0, shown
+    (line,) = [line for line in shown.split("\r\n") if "PENDING" in line]
+    assert re.fullmatch(r"(submission 1001: PENDING after \d+ s\r){2}submission 1001: COMPLETE after \d+ s", line)
 
 
 def test_the_ensemble_is_sent_where_nothing_is_named_with_a_message_that_tells_it(here, kaggle):
