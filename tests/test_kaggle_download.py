@@ -392,15 +392,6 @@ def test_a_slow_server_is_waited_for(kaggle, place):
     assert kaggle.requests == FETCHED
 
 
-def test_where_nothing_listens_it_is_the_network(place, kaggle):
-    kaggle.close()
-    environment = {"http_proxy": "http://127.0.0.1:9", "KAGGLE_API_TOKEN": TOKEN}
-    done = run(kaggle, place, **environment)
-    refused(done, "cannot be reached", "network")
-    assert done.stderr.count("trying again") == kaggle_client.TRIES
-    assert kaggle.requests == []
-
-
 PAGES = [
     Trouble(content=b"<html>Please log in</html>", headers={"Content-Type": "text/html"}), Trouble(content=b"{}"),
     Trouble(content=b'{"code": 403}'), Trouble(204, content=b""), Trouble(206, content=b"PK"),
@@ -462,6 +453,13 @@ def test_what_kaggle_gets_wrong_for_ever_is_given_up_after_growing_pauses(here, 
     trying(TAR, "HTTP 503", "sorry", "run this again later")
     assert kaggle.requests == [LOGIN, *[ASK] * 6]
     assert here == [2, 4, 8, 16]  # the first try follows at once
+
+
+def test_where_nothing_listens_it_is_the_network(here, kaggle, monkeypatch, capsys):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    trying("cannot be reached", "network")
+    assert capsys.readouterr().err.count("trying again") == kaggle_client.TRIES
+    assert kaggle.requests == []
 
 
 def test_a_server_that_says_nothing_is_given_up(here, kaggle):
