@@ -22,16 +22,25 @@ NOTES = {
 }
 
 
-def against_kaggle(kaggle: Record | None, which: str, local: object) -> tuple[str, str]:
-    """Kaggle's score and, in percentage points, how far it lies above the local one.
+def against_kaggle(answer: Record | None, entry: dict[str, Any]) -> tuple[str, ...]:
+    """Kaggle's private and public score, each with the percentage points by which it lies above the local one.
 
     Parameters
     ----------
-    which : "public_score" or "private_score".
+    answer : Kaggle's, if there is one; what it has not judged yet shows its status instead.
+    entry : a line of submissions/scores.csv.
     """
-    if kaggle is None or kaggle["status"] != COMPLETE or kaggle[which] is None:
-        return (kaggle["status"] if kaggle and kaggle["status"] != COMPLETE else ""), ""
-    return percent(kaggle[which]), "" if local == UNKNOWN else f"{100 * (kaggle[which] - float(str(local))):+.2f}"
+    if answer is None or answer["status"] != COMPLETE:
+        return answer["status"] if answer else "", "", "", ""
+    cells = []
+    for kind in ("private", "public"):
+        score, local = answer[f"{kind}_score"], entry[f"{kind}_accuracy"]
+        known = score is not None and local != UNKNOWN
+        cells += [
+            UNKNOWN if score is None else percent(score),
+            f"{100 * (score - float(local)):+.2f}" if known else "",
+        ]
+    return tuple(cells)
 
 
 def rows(scores: list[dict[str, Any]], kaggle: dict[str, Record]) -> list[tuple[str, ...]]:
@@ -46,17 +55,13 @@ def rows(scores: list[dict[str, Any]], kaggle: dict[str, Record]) -> list[tuple[
     for entry in scores:
         known = entry["private_accuracy"] != UNKNOWN
         interval = f"{percent(entry['private_low'])} to {percent(entry['private_high'])}" if known else UNKNOWN
-        answer = kaggle.get(entry["sha256"])
-        theirs = (
-            *against_kaggle(answer, "private_score", entry["private_accuracy"]),
-            *against_kaggle(answer, "public_score", entry["public_accuracy"]),
-        )
+        theirs = against_kaggle(kaggle.get(entry["sha256"]), entry) if kaggle else ()
         lines.append((
             float(entry["private_accuracy"]) if known else -1.0,
             (
                 str(entry["rank_2013"]), f"{entry['name']} *", percent(entry["private_accuracy"]), interval,
                 percent(entry["private_no_twin"]), percent(entry["public_accuracy"]), percent(entry["oof_accuracy"]),
-                f"{entry['parameters']:,}", f"{entry['train_seconds'] / 60:.1f}", *(theirs if kaggle else ()),
+                f"{entry['parameters']:,}", f"{entry['train_seconds'] / 60:.1f}", *theirs,
             ),
         ))  # fmt: skip
     if any(entry[1][0] not in ("none", UNKNOWN) for entry in lines):
@@ -86,6 +91,8 @@ def main() -> None:
     print(
         f"\n* ours. Ranks are places among the {TEAMS_2013} teams of 2013; no twin: rows whose picture Training lacks."
     )
+    if kaggle:
+        print('"differs by" is Kaggle\'s score less ours, in percentage points.')
     for worth in dict.fromkeys(entry["data"] for entry in scores):
         if worth in NOTES:
             print(NOTES[worth])
