@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro test lint submit leaderboard clean
+.PHONY: help setup demo repro train bench test lint submit leaderboard clean
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,14 @@ repro: setup ## run what is out of date, from the competition's files to scored 
 	$(PY) -m dvc repro
 	@$(PY) -m pipeline.leaderboard
 
+train: setup ## train all cells that are out of date: JOBS=2 BACKEND=loky|dask|ray ADDRESS=... (then: make repro)
+	@[ -e .git ] || $(PY) -m dvc config --local core.no_scm true
+	$(PY) -m dvc repro --quiet check folds
+	@$(PY) -m pipeline.train
+
+bench: setup ## measure how fast it is, against what others use, into results/bench.json
+	@$(PY) -m bench
+
 test: setup ## run the tests
 	@$(PY) -m pytest
 
@@ -36,7 +44,7 @@ lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
 # These are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-$(foreach name,NAME MESSAGE FORCE REFRESH,$(eval override export $(name) \
+$(foreach name,NAME MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS,$(eval override export $(name) \
   $(if $(filter command line,$(origin $(name))),:= $$(value $(name)),:=)))
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(PY) -m pipeline.submit "$${NAME:-ensemble}" "$$MESSAGE"

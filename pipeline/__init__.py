@@ -2,6 +2,6 @@
 
 import os
 
-# Read by Keras when it is first imported, wherever that is. KERAS_BACKEND: tensorflow, jax or torch.
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # without TensorFlow's start-up messages
+# Read by TensorFlow when it is first imported, wherever that is.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # without its start-up messages
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # on AMD it is off by default, at half the speed: bench/README.md

@@ -1,8 +1,12 @@
-"""The one place that knows which library runs under Keras: its seeds, its precision, its versions."""
+"""The one place that knows the library under Keras: it starts it, and sets its seeds and its precision."""
 
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.command import Refusal
 
 
 @contextmanager
@@ -19,8 +23,22 @@ def _muted() -> Iterator[None]:
         os.close(kept)
 
 
-with _muted():
-    import keras
+def start(name: str, cache_folder: Path | None = None) -> None:
+    """Import Keras over library `name`. Once a process: a second library is refused.
+
+    Parameters
+    ----------
+    cache_folder : where compiled programs are kept between processes (JAX; PyTorch and TensorFlow do so by themselves
+        or not at all).
+    """
+    os.environ["KERAS_BACKEND"] = name
+    if cache_folder is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder))
+    with _muted():
+        import keras
+
+    if keras.backend.backend() != name:
+        raise Refusal(f"this process runs {keras.backend.backend()} already, so it cannot run {name}")
 
 
 def prepare(seed: int, precision: str) -> None:
@@ -33,11 +51,16 @@ def prepare(seed: int, precision: str) -> None:
         (convolutions and matrix products in bfloat16, sums, weights and everything else in float32), elsewhere
         Keras's mixed_bfloat16.
     """
+    import keras
+    import keras.src.random.seed_generator as layer_seeds
+
     keras.utils.clear_session()  # layers are numbered from the start: the same names in every weights file
     keras.utils.set_random_seed(seed)
+    # Keras seeds weights and dropout from Python's one global generator, which other threads of a process (Dask's
+    # workers have some) draw from too. A private one gives the same numbers, undisturbed.
+    layer_seeds.python_random = random.Random(seed)
     mixed = precision == "bfloat16"
-    on_tensorflow = keras.backend.backend() == "tensorflow"
-    if on_tensorflow:
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
@@ -45,11 +68,3 @@ def prepare(seed: int, precision: str) -> None:
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": mixed and on_cpu})
         mixed = mixed and not on_cpu
     keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
-
-
-def versions() -> dict[str, str]:
-    """What computes: the backend and the versions that its results depend on."""
-    import importlib.metadata
-
-    name = keras.backend.backend()
-    return {"backend": name, name: importlib.metadata.version(name), "keras": keras.__version__}

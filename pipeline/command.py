@@ -38,6 +38,7 @@ def run(main: Callable[..., None], usage: str) -> None:
     except OSError as trouble:
         place = f" ({trouble.filename})" if trouble.filename else ""
         sys.exit(refuse(f"{trouble.strerror or trouble}{place}"))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from where it was", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        where = f" ({stop})" if str(stop) else ""
+        print(f"\nstopped{where}; the same command goes on from there", file=sys.stderr)
         sys.exit(130)

@@ -1,7 +1,6 @@
 """The training loop: pixels and labels in, probabilities out. It needs Keras and numpy alone, on any Keras backend."""
 
 import math
-import os
 import time
 import zipfile
 import zlib
@@ -14,9 +13,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from pipeline import augment
+from pipeline import augment, backend, files
 from pipeline.command import Refusal
-from pipeline.competition import CLASSES
+from pipeline.competition import CLASSES, SIDE
 from pipeline.recipe import Recipe
 
 PREDICTION_BATCH = 256
@@ -89,6 +88,7 @@ class Checkpoint:
     Parameters
     ----------
     path : the file. Its name must carry everything that the training depends on, so that no other's state is taken.
+        Whatever ends a process or a machine, the last whole epoch stays.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,14 +96,9 @@ class Checkpoint:
 
     def save(self, variables: list[keras.Variable], progress: Progress) -> None:
         """Write `variables` (weights, optimizer, random states) and `progress`."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         state: dict[str, Any] = {f"v{i}": ops.convert_to_numpy(v) for i, v in enumerate(variables)}
         table = np.array([[epoch[key] for key in HISTORY] for epoch in progress.history])
-        unfinished = self.path.with_suffix(".part")
-        with open(unfinished, "wb") as file:
-            np.savez(file, history=table, seconds=progress.seconds, **state)
-            os.fsync(file.fileno())  # on the disk before it takes the old one's place
-        unfinished.replace(self.path)
+        files.replace(self.path, lambda file: np.savez(file, history=table, seconds=progress.seconds, **state))
 
     def restore(self, variables: list[keras.Variable]) -> Progress:
         """Put the saved state into `variables`; a Progress without epochs where nothing whole was saved."""
@@ -163,47 +158,97 @@ def agreement(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, flo
     return float(-np.log(np.maximum(chosen, 1e-7)).mean()), float((probabilities.argmax(1) == labels).mean())
 
 
-def recalibrate(feed: Feed, network: keras.Model, batches: np.ndarray) -> None:
-    """Replace batch normalisation's moving averages by means over `batches`, with the weights as they are now.
+class Recalibrator(keras.Model):
+    """Replaces batch normalisation's moving averages by means over some batches, with the weights as they are now.
 
     The averages follow the weights slowly; after few steps, or at a high rate, they belong to a network that is no more
     (Wu & Johnson 2021, arXiv 2105.07576, section 3, "PreciseBN").
+    """
+
+    def __init__(self, feed: Feed, network: keras.Model) -> None:
+        super().__init__()
+        self.feed = feed
+        self.network = network
+        self.normalisers = [one for one in network.layers if isinstance(one, keras.layers.BatchNormalization)]
+
+    def call(self, rows: keras.KerasTensor) -> keras.KerasTensor:
+        """int32 [n] to the network's outputs, as in training: pictures varied, and with dropout."""
+        return self.network(self.feed(rows, training=True), training=True)
+
+    def measure(self, batches: np.ndarray) -> None:
+        """Set the averages to what they are over `batches`, int [k, batch_size]: rows to see."""
+        averages = [v for one in self.normalisers for v in (one.moving_mean, one.moving_variance)]
+        momenta = [one.momentum for one in self.normalisers]
+        for one in self.normalisers:
+            one.momentum = 0.0  # while this program is traced: a moving average is then the last batch's
+        seen = []
+        for rows in batches.astype("int32"):
+            self.predict_on_batch(rows)
+            seen.append([ops.convert_to_numpy(v) for v in averages])
+        for one, momentum in zip(self.normalisers, momenta, strict=True):
+            one.momentum = momentum
+        for variable, values in zip(averages, zip(*seen, strict=True), strict=True):
+            variable.assign(np.mean(values, axis=0))
+
+
+class Trainer:
+    """A network with all that trains and asks it, compiled once and used for any number of folds and seeds.
 
     Parameters
     ----------
-    batches : int [k, batch_size], rows to see, as in training: varied, and with dropout.
+    build : makes the network. pixels : uint8 [n, 48, 48], all pictures. recipe : with a precision that is not "auto".
+    seed : decides the initial weights and all chance.
     """
-    normalisers = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in normalisers]
-    for seen, rows in enumerate(batches):
-        for layer in normalisers:
-            layer.momentum = seen / (seen + 1)  # the running mean of all batches so far
-        network(feed(ops.convert_to_tensor(rows, "int32"), training=True), training=True)
-    for layer, momentum in zip(normalisers, momenta, strict=True):
-        layer.momentum = momentum
+
+    def __init__(self, build: Callable[[], keras.Model], pixels: np.ndarray, recipe: Recipe, seed: int) -> None:
+        self.build = build
+        self.recipe = recipe
+        self.feed, self.network, self.model = self._parts(pixels, seed)
+        self.predictor = Predictor(self.feed, self.network)
+        self.recalibrator = Recalibrator(self.feed, self.network)
+
+    def _parts(self, pixels: np.ndarray, seed: int) -> tuple[Feed, keras.Model, keras.Model]:
+        backend.prepare(seed, self.recipe.precision)
+        network = self.build()
+        feed = Feed(pixels, self.recipe)
+        model = compiled(feed, network, self.recipe)
+        model.optimizer.build(model.trainable_variables)
+        return feed, network, model
+
+    def state(self) -> list[keras.Variable]:
+        """Everything that changes in training: weights, moving statistics, optimizer, random states."""
+        return state_of(self.feed, self.model)
+
+    def reset(self, seed: int) -> None:
+        """Become, to the bit, what a new Trainer with this seed is, without compiling anything again."""
+        feed, _, model = self._parts(np.zeros((1, SIDE, SIDE), "uint8"), seed)
+        for kept, fresh in zip(self.state(), state_of(feed, model), strict=True):
+            kept.assign(fresh)
+
+
+def state_of(feed: Feed, model: keras.Model) -> list[keras.Variable]:
+    """The variables of `model` and its optimizer but for the pictures, which never change."""
+    return [v for v in model.variables + model.optimizer.variables if v is not feed.pixels]
 
 
 def fit(
-    network: keras.Model,
-    pixels: np.ndarray,
+    trainer: Trainer,
     train_rows: np.ndarray,
     train_labels: np.ndarray,
     validation_rows: np.ndarray,
     validation_labels: np.ndarray,
-    recipe: Recipe,
     seed: int,
     checkpoint: Checkpoint,
     report: Callable[[Progress], None] = lambda progress: None,
     step: Callable[[float], None] = lambda part: None,
-) -> tuple[Predictor, Progress]:
-    """Train `network`, going on from `checkpoint` if it holds a state.
+) -> Progress:
+    """Train a `trainer` that is new or was reset, going on from `checkpoint` if it holds a state.
 
     The validation rows are only watched: they steer neither the rate nor the choice of an epoch.
 
     Parameters
     ----------
-    pixels : uint8 [n, 48, 48], all pictures.
-    train_rows, validation_rows : int [m], rows of `pixels`; the labels are int [m], classes 0 to 6.
+    train_rows, validation_rows : int [m], rows of the trainer's pictures; the labels are int [m], classes 0 to 6.
     seed : fixes the order of the rows; the network and the augmentation carry their own.
     report : called after every epoch. step : called after every batch with the finished part of the epoch, 0 to 1.
 
@@ -211,15 +256,12 @@ def fit(
     ------
     Refusal : where there are fewer training rows than a batch has, or the loss is not finite any more.
     """
+    recipe, model, predictor = trainer.recipe, trainer.model, trainer.predictor
     if len(train_rows) < recipe.batch_size:
         raise Refusal(
             f"batch_size {recipe.batch_size} is more than the {len(train_rows)} training rows; make it smaller"
         )
-    feed = Feed(pixels, recipe)
-    trainer = compiled(feed, network, recipe)
-    trainer.optimizer.build(trainer.trainable_variables)
-    predictor = Predictor(feed, network)
-    state = [v for v in trainer.variables + trainer.optimizer.variables if v is not feed.pixels]
+    state = trainer.state()
     progress = checkpoint.restore(state)
     targets = np.eye(len(CLASSES), dtype="float32")[train_labels]
     # Whole batches only, here too: the rows that are left over are others in every epoch.
@@ -229,15 +271,15 @@ def fit(
     for epoch in range(len(progress.history), recipe.epochs):
         started = time.perf_counter()
         rate = learning_rate(recipe, [past["loss"] for past in progress.history])
-        trainer.optimizer.learning_rate = rate
+        model.optimizer.learning_rate = rate
         order = np.random.default_rng((seed, epoch)).permutation(len(train_rows))[: batches * recipe.batch_size]
-        logs = trainer.fit(
+        logs = model.fit(
             train_rows[order].astype("int32"), targets[order],
             batch_size=recipe.batch_size, shuffle=False, verbose=0, callbacks=[callback],
         ).history  # fmt: skip
         loss, accuracy = logs["loss"][0], logs["accuracy"][0]
         if recipe.recalibrate:
-            recalibrate(feed, network, train_rows[order].reshape(batches, -1)[:RECALIBRATION])
+            trainer.recalibrator.measure(train_rows[order].reshape(batches, -1)[:RECALIBRATION])
         seen = agreement(predictor.probabilities(validation_rows, flip=False), validation_labels)
         if not math.isfinite(loss + seen[0]):
             raise Refusal(f"the loss became {loss} in epoch {epoch + 1}; make learning_rate smaller")
@@ -245,4 +287,4 @@ def fit(
         progress.seconds += time.perf_counter() - started
         checkpoint.save(state, progress)
         report(progress)
-    return predictor, progress
+    return progress

@@ -14,7 +14,8 @@ from ruamel.yaml.error import YAMLError
 from pipeline.command import Refusal
 
 PATH = Path("params.yaml")
-SECTIONS = ("seed", "data", "folds", "train", "architectures", "ensemble")
+SECTIONS = ("seed", "backend", "data", "folds", "train", "architectures", "ensemble")
+BACKENDS = ("tensorflow", "jax", "torch")
 
 
 class Section(pydantic.BaseModel):
@@ -75,3 +76,11 @@ def seed() -> int:
     if type(value) is not int or not 0 <= value < 2**32:
         raise Refusal(f"{PATH}: seed = {value!r}: must be a whole number from 0 to {2**32 - 1}")
     return value
+
+
+def backend() -> str:
+    """What shall run under Keras: one of BACKENDS, or "auto"."""
+    value = document()["backend"]
+    if value not in ("auto", *BACKENDS):
+        raise Refusal(f"{PATH}: backend = {value!r}: must be auto, {', '.join(BACKENDS)}")
+    return str(value)

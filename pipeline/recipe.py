@@ -29,7 +29,8 @@ class Recipe(params.Section):
     flip: bool  # mirror every second picture, by chance
     flip_at_test: bool  # average the probabilities of a picture and its mirror image
     recalibrate: bool  # after each epoch, measure batch normalisation's statistics anew
-    precision: Literal["float32", "bfloat16"]  # bfloat16: of products; sums and weights stay float32
+    precision: Literal["auto", "float32", "bfloat16"]  # of products (sums and weights stay float32); auto: as the
+    # machine is made for, see pipeline/machine.py
 
 
 def names() -> list[str]:

@@ -1,139 +1,220 @@
-"""Train one network on all folds but one, and let it judge the rows that it has not seen.
+"""Train networks on all folds but one, and let them judge the rows that they have not seen: one cell, or all of them.
 
 Reads data/faces.npz and data/folds.csv. Writes, under artifacts/ for architecture A and fold K:
 models/A/foldK.weights.h5, predictions/A/foldK.npz (rows int32 [m], validation float32 [m,7], test float32 [k,7]),
 histories/A/foldK.csv, and timings/A/foldK.json, the only one that differs when the same cell is trained again.
-Its state after every epoch is kept in artifacts/checkpoints/ until it is done: the same command goes on from there.
+A cell's state after every epoch is kept in artifacts/checkpoints/ until it is done: a second start goes on from there.
+
+Without ARCHITECTURE and FOLD every cell is trained whose files are missing or were made from something else (then let
+DVC have them: dvc commit -f train). JOBS=n trains n cells at a time; BACKEND=loky (processes of this machine), dask or
+ray says where, and ADDRESS=... names the cluster's scheduler (without it, Dask and Ray start one on this machine).
 """
 
 import hashlib
+import importlib.util
+import io
 import json
+import os
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from pipeline import architectures, backend, command, faces, fit, folds, params, recipe
+from pipeline import architectures, backend, command, engine, faces, files, folds, machine, params, recipe
 from pipeline.command import Refusal
 from pipeline.competition import TRAINING
 from pipeline.faces import Faces
 from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
-    import keras
+    from pipeline import fit
 
 ARTIFACTS = Path("artifacts")
+CHECKPOINTS = ARTIFACTS / "checkpoints"
+KINDS = (
+    "weights",
+    "predictions",
+    "history",
+    "timing",
+)  # of a cell's files, the timing last: it says that all are there
 # Every module that has a part in a cell's result; dvc.yaml lists the same ones.
 CODE = (
     "__init__", "architectures/__init__", "architectures/_blocks", "augment", "backend", "command", "competition",
-    "faces", "fit", "folds", "params", "recipe", "train",
+    "engine", "faces", "files", "fit", "folds", "machine", "params", "recipe", "train",
 )  # fmt: skip
+_kept: dict[tuple[str, str, bytes], "fit.Trainer"] = {}  # the last one alone
+_one_at_a_time = threading.Lock()  # Keras's names and seeds belong to the process
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one training gives.
+    """One training: a network, the fold that it does not see, and all else that it depends on but the data and code.
 
     Parameters
     ----------
-    rows : int32 [m], the held-out Training rows. validation : float32 [m, 7], their probabilities.
-    test : float32 [k, 7], probabilities of all test rows: PublicTest, then PrivateTest.
+    library : what runs under Keras. settings : with a precision that is not "auto". key : see `fingerprint`.
     """
 
-    network: "keras.Model"
-    rows: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-    progress: fit.Progress
+    architecture: str
+    fold: int
+    seed: int
+    library: str
+    settings: Recipe
+    key: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.architecture} fold {self.fold}"
 
-def paths(architecture: str, fold: int) -> dict[str, Path]:
-    """Where the files of a cell lie: weights, predictions, history, timing."""
-    return {
-        "weights": ARTIFACTS / f"models/{architecture}/fold{fold}.weights.h5",
-        "predictions": ARTIFACTS / f"predictions/{architecture}/fold{fold}.npz",
-        "history": ARTIFACTS / f"histories/{architecture}/fold{fold}.csv",
-        "timing": ARTIFACTS / f"timings/{architecture}/fold{fold}.json",
-    }
+    def paths(self) -> dict[str, Path]:
+        """Where its files lie, in the order in which they are written."""
+        places = ("models/{}.weights.h5", "predictions/{}.npz", "histories/{}.csv", "timings/{}.json")
+        name = f"{self.architecture}/fold{self.fold}"
+        return {kind: ARTIFACTS / place.format(name) for kind, place in zip(KINDS, places, strict=True)}
+
+    def checkpoint(self) -> Path:
+        """Where its state is kept. Unlike `key`, the name tells what computes, too: bits from elsewhere do not mix."""
+        facts = [self.key, self.settings.precision, machine.versions(self.library)]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return CHECKPOINTS / f"{self.architecture}-fold{self.fold}-{digest[:16]}.npz"
+
+    def done(self) -> bool:
+        """Whether its files are there, and were made from what it depends on now."""
+        files = self.paths()
+        try:
+            return json.loads(files["timing"].read_text())["key"] == self.key and all(map(Path.exists, files.values()))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
 
 def fingerprint(data: Faces, fold_of: np.ndarray, settings: Recipe, architecture: str, fold: int, seed: int) -> str:
-    """16 hexadecimal digits of all that a cell's result depends on: data, folds, recipe, seed, code, versions."""
+    """16 hexadecimal digits of all that a cell depends on in this project, as DVC sees it: data, folds, params, code.
+
+    Parameters
+    ----------
+    settings : as params.yaml has them.
+    """
     digest = hashlib.sha256()
     for part in (data.pixels, data.labels, fold_of):
         digest.update(hashlib.sha256(part.tobytes()).digest())
     for module in (*CODE, f"architectures/{architecture}"):
         digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
-    facts = [architecture, fold, seed, settings.model_dump(), backend.versions()]
-    digest.update(json.dumps(facts, sort_keys=True).encode())
+    digest.update(json.dumps([architecture, fold, seed, settings.model_dump()], sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
+def plan(data: Faces, fold_of: np.ndarray, architecture: str, fold: int, library: str) -> Cell:
+    """The cell of `architecture` and `fold` as params.yaml describes it, to be trained by `library`."""
+    settings, seed = recipe.read(architecture), params.seed()
+    key = fingerprint(data, fold_of, settings, architecture, fold, seed)
+    exact = settings.model_copy(update={"precision": machine.products(settings.precision, library)})
+    return Cell(architecture, fold, seed, library, exact, key)
+
+
+def _trainer(cell: Cell, pixels: np.ndarray, seed: int) -> "fit.Trainer":
+    """A trainer as new: where the cell before had the same network, recipe and pictures, its own, set back."""
+    from pipeline import fit
+
+    key = (cell.architecture, cell.settings.model_dump_json(), hashlib.sha256(pixels.tobytes()).digest())
+    if key in _kept:
+        _kept[key].reset(seed)
+    else:
+        _kept.clear()  # and with it the device's memory
+        _kept[key] = fit.Trainer(lambda: architectures.build(cell.architecture), pixels, cell.settings, seed)
+    return _kept[key]
+
+
 def train(
-    data: Faces, rows: np.ndarray, fold_of: np.ndarray, architecture: str, fold: int, settings: Recipe, seed: int
-) -> Cell:
-    """Train `architecture` on the `rows` of every fold but `fold`.
+    data: Faces, rows: np.ndarray, fold_of: np.ndarray, cell: Cell, checkpoint: Path, watched: bool = False
+) -> dict[str, bytes]:
+    """Train `cell` on the `rows` of every fold but its own. Runs anywhere that has the package.
 
     Parameters
     ----------
     rows, fold_of : int [n], the Training rows of `data` and the fold of each.
+    checkpoint : where the state after each epoch goes; a state that lies there is gone on from.
+    watched : whether the finished part of each epoch shall be shown too.
+
+    Returns
+    -------
+    The content of the cell's files, by KINDS.
     """
-    held_out = fold_of == fold
-    seen, unseen = rows[~held_out], rows[held_out]
-    # One seed a fold, the same for every architecture, and practically never that of another run.
-    cell_seed = int(np.random.SeedSequence((seed, fold)).generate_state(1)[0])
-    backend.prepare(cell_seed, settings.precision)
-    key = fingerprint(data, fold_of, settings, architecture, fold, seed)
-    checkpoint = fit.Checkpoint(ARTIFACTS / f"checkpoints/{architecture}-fold{fold}-{key}.npz")
-    forget(architecture, fold, keep=checkpoint.path)
-    network = architectures.build(architecture)
-    show = Display(f"{architecture} fold {fold}", settings.epochs)
-    predictor, progress = fit.fit(
-        network, data.pixels, seen, data.labels[seen], unseen, data.labels[unseen],
-        settings, cell_seed, checkpoint, show.epoch, show.batch,
-    )  # fmt: skip
-    started = time.perf_counter()
-    validation, test = (predictor.probabilities(part, settings.flip_at_test) for part in (unseen, data.test_rows()))
-    progress.seconds += time.perf_counter() - started
-    return Cell(network, unseen.astype(np.int32), validation, test, progress)
+    with _one_at_a_time:
+        machine.claim_gpu(checkpoint.parent)
+        backend.start(cell.library, cache_folder=checkpoint.parent.absolute() / "compiled")
+        from pipeline import fit
 
-
-def forget(architecture: str, fold: int, keep: Path | None = None) -> None:
-    """Delete the checkpoints of a cell, but `keep`: those of a finished training, or of other settings."""
-    for path in (ARTIFACTS / "checkpoints").glob(f"{architecture}-fold{fold}-*"):
-        if path != keep:
-            path.unlink()
+        held_out = fold_of == cell.fold
+        seen, unseen = rows[~held_out], rows[held_out]
+        # One seed a fold, the same for every architecture, and practically never that of another run.
+        seed = int(np.random.SeedSequence((cell.seed, cell.fold)).generate_state(1)[0])
+        trainer = _trainer(cell, data.pixels, seed)
+        show = Display(str(cell), cell.settings.epochs, watched)
+        try:
+            progress = fit.fit(
+                trainer, seen, data.labels[seen], unseen, data.labels[unseen], seed, fit.Checkpoint(checkpoint),
+                show.epoch, show.batch,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{cell}: {show.done} of {cell.settings.epochs} epochs are kept") from None
+        started = time.perf_counter()
+        validation, test = (
+            trainer.predictor.probabilities(part, cell.settings.flip_at_test) for part in (unseen, data.test_rows())
+        )
+        progress.seconds += time.perf_counter() - started
+        timing = {
+            "seconds": round(progress.seconds, 1),
+            "parameters": trainer.network.count_params(),
+            "key": cell.key,
+            "precision": cell.settings.precision,
+            **machine.versions(cell.library),
+        }
+        predictions = io.BytesIO()
+        np.savez(predictions, rows=unseen.astype(np.int32), validation=validation, test=test)
+        with tempfile.TemporaryDirectory() as folder:
+            weights = Path(folder) / "cell.weights.h5"
+            trainer.network.save_weights(weights)
+            contents = (
+                weights.read_bytes(),
+                predictions.getvalue(),
+                pd.DataFrame(progress.history).to_csv(index=False, float_format="%.6g").encode(),
+                (json.dumps(timing, indent=2) + "\n").encode(),
+            )
+        return dict(zip(KINDS, contents, strict=True))
 
 
 class Display:
     """Says how far a training is: one line an epoch, and within it a percentage where a person watches."""
 
-    def __init__(self, name: str, epochs: int) -> None:
+    def __init__(self, name: str, epochs: int, watched: bool) -> None:
         self.name = name
         self.epochs = epochs
+        self.watched = watched and sys.stdout.isatty()
         self.done = 0
-        self.started = time.monotonic()
         self.shown = 0.0
 
     def batch(self, part: float) -> None:
         """Overwrite the line with the finished part of this epoch, at most five times a second."""
         now = time.monotonic()
-        if sys.stdout.isatty() and now - self.shown > 0.2:
+        if self.watched and now - self.shown > 0.2:
             self.shown = now
             print(f"\r{self.name}  epoch {self.done + 1}/{self.epochs}  {part:4.0%} ", end="", flush=True)
 
-    def epoch(self, progress: fit.Progress) -> None:
+    def epoch(self, progress: "fit.Progress") -> None:
         """Print the line of the epoch that has just ended, with the time that the others will take."""
         if not self.done and len(progress.history) > 1:
             print(f"{self.name}  went on from epoch {len(progress.history) - 1}")
         self.done = len(progress.history)
         last = progress.history[-1]
         mean = progress.seconds / self.done
-        start = "\r" if sys.stdout.isatty() else ""
+        start = "\r" if self.watched else ""
         print(
             f"{start}{self.name}  epoch {self.done:>{len(str(self.epochs))}}/{self.epochs}  "
             f"loss {last['loss']:.4f}  accuracy {last['accuracy']:6.2%}  "
@@ -151,35 +232,93 @@ def span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def write(cell: Cell, files: dict[str, Path]) -> None:
-    """Write a cell's files, the timing last."""
-    for path in files.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
-    cell.network.save_weights(files["weights"])
-    np.savez(files["predictions"], rows=cell.rows, validation=cell.validation, test=cell.test)
-    pd.DataFrame(cell.progress.history).to_csv(files["history"], index=False, float_format="%.6g")
-    timing = {
-        "seconds": round(cell.progress.seconds, 1),
-        "parameters": cell.network.count_params(),
-        **backend.versions(),
+def _put(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
+
+
+def write(cell: Cell, contents: dict[str, bytes]) -> None:
+    """Write a cell's files, the timing last, and delete its checkpoint."""
+    for kind, path in cell.paths().items():
+        files.replace(path, partial(_put, contents[kind]))
+    forget(f"{cell.architecture}-fold{cell.fold}-*")
+
+
+def forget(pattern: str, keep: frozenset[Path] = frozenset()) -> None:
+    """Delete the checkpoints with such a name but `keep`: those of finished trainings, and of other settings."""
+    for path in CHECKPOINTS.glob(pattern):
+        if path not in keep and path.suffix in (".npz", ".part"):
+            path.unlink(missing_ok=True)
+
+
+def train_all(
+    data: Faces, rows: np.ndarray, fold_of: np.ndarray, cells: list[Cell], where: str, jobs: int, address: str | None
+) -> None:
+    """Train `cells` (see `engine.results` for the rest), and write each one's files as soon as it is finished."""
+    tasks = {
+        number: (rows, fold_of, cell, cell.checkpoint().absolute(), jobs == 1) for number, cell in enumerate(cells)
     }
-    files["timing"].write_text(json.dumps(timing, indent=2) + "\n")
+    started, done = time.monotonic(), 0
+    try:
+        for number, contents in engine.results(train, data, tasks, where, jobs, address):
+            write(cells[number], contents)
+            done += 1
+            took = time.monotonic() - started
+            print(
+                f"{cells[number]}  finished, cell {done} of {len(cells)} in {span(took)}, "
+                f"about {span(took / done * (len(cells) - done))} left",
+                flush=True,
+            )
+    except KeyboardInterrupt as stop:
+        rest = str(stop) or "every whole epoch is kept"
+        raise KeyboardInterrupt(f"{done} of {len(cells)} cells are finished; {rest}") from None
 
 
-def main(architecture: str, fold: str) -> None:
-    """Run one cell of the stage."""
+def accept(cells: list[Cell]) -> None:
+    """Tell DVC, where it is in use, that the files of those `cells` that are done are what it would have made."""
+    done = [f"train@{cell.architecture}-{cell.fold}" for cell in cells if cell.done()]
+    if done and Path(".dvc").is_dir() and Path("dvc.yaml").exists() and importlib.util.find_spec("dvc"):
+        words = [sys.executable, "-m", "dvc", "commit", "--quiet", "--force", *done]
+        if subprocess.run(words, check=False).returncode:
+            raise Refusal(f"DVC did not take the finished cells; run: dvc commit -f {' '.join(done)}")
+
+
+def main(architecture: str | None = None, fold: str | None = None) -> None:
+    """Run one cell of the stage, or all that are out of date."""
     numbers = folds.numbers()
-    if fold not in map(str, numbers):
+    if fold is not None and fold not in map(str, numbers):
         raise Refusal(f"there is no fold {fold!r}; {params.PATH} has {', '.join(map(str, numbers))}")
-    settings, number = recipe.read(architecture), int(fold)
+    names = [architecture] if architecture is not None else recipe.names()
+    library = machine.choose(params.backend())
+    for name in names:
+        recipe.read(name)
     rows, fold_of = folds.load()
     data = faces.load()
     if not np.array_equal(rows, data.rows(TRAINING)):
         raise Refusal(f"{folds.PATH} is not of these faces; make it again with: dvc repro -f folds")
-    cell = train(data, rows, fold_of, architecture, number, settings, params.seed())
-    write(cell, paths(architecture, number))
-    forget(architecture, number)
+    cells = [plan(data, fold_of, name, number, library) for name in names for number in numbers]
+    if fold is not None:
+        cell = cells[int(fold)]
+        forget(f"{architecture}-fold{fold}-*", keep=frozenset({cell.checkpoint()}))
+        write(cell, train(data, rows, fold_of, cell, cell.checkpoint(), watched=True))
+        return
+    stale = [cell for cell in cells if not cell.done()]
+    forget("*" if architecture is None else f"{architecture}-fold*", frozenset(cell.checkpoint() for cell in stale))
+    print(f"{len(stale)} of {len(cells)} cells are out of date", flush=True)
+    try:
+        train_all(data, rows, fold_of, stale, os.environ.get("BACKEND") or "loky", jobs(), os.environ.get("ADDRESS"))
+    finally:
+        accept(cells)
+
+
+def jobs() -> int:
+    """How many cells to train at a time, from the environment's JOBS."""
+    text = os.environ.get("JOBS") or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise Refusal(f"JOBS={text}: must be a whole number from 1 up")
+    return int(text)
 
 
 if __name__ == "__main__":
-    command.run(main, "python -m pipeline.train ARCHITECTURE FOLD")
+    from pipeline import train as importable  # what workers are sent must have a name that they know
+
+    command.run(importable.main, "python -m pipeline.train [ARCHITECTURE] [FOLD]")

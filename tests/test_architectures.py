@@ -4,8 +4,6 @@ tests/golden/ holds one table a network, written from the descriptions and not f
 a network, as strides, pooling, dropout and activations have no parameters.
 """
 
-from pipeline import backend  # isort: skip  (before Keras, whose start it quiets)
-
 import difflib
 import math
 from functools import cache
@@ -15,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import architectures, params, recipe
+from pipeline import architectures, backend, params, recipe
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"

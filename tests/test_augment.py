@@ -1,7 +1,5 @@
 """Augmentation does what the recipe's words say: the maps by their geometry, the pictures by SciPy's resampling."""
 
-from pipeline import backend  # isort: skip  (before Keras, whose start it quiets)
-
 import math
 
 import keras
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipeline import augment
+from pipeline import augment, backend
 from pipeline.recipe import Recipe
 
 MIDDLE = 23.5  # of 48 pixels

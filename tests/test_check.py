@@ -9,6 +9,7 @@ from pipeline import check, command, params
 
 ROOT = Path(__file__).parent.parent
 TYPOS = [  # where it is typed, what is typed, what the refusal says
+    ("backend", "theano", "backend = 'theano': must be auto, tensorflow, jax, torch"),
     ("seed", 0.5, "seed = 0.5: must be a whole number from 0 to"),
     ("data.source", "kagle", "data.source = 'kagle': "),
     ("data.test_faces", 6, "data.test_faces = 6: "),
@@ -21,7 +22,7 @@ TYPOS = [  # where it is typed, what is typed, what the refusal says
     ("architectures.vgg8.shift", 1.5, "architectures.vgg8.shift = 1.5: "),
     ("ensemble.method", "average", "ensemble.method = 'average': "),
     ("ensemble.members", ["vgg8", "vg8"], "ensemble.members names 'vg8', which is never trained"),
-    ("ensembel", {}, "unknown section 'ensembel'; the known ones are seed, data, folds, train, "),
+    ("ensembel", {}, "unknown section 'ensembel'; the known ones are seed, backend, data, folds, train, "),
 ]
 
 

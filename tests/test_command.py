@@ -68,7 +68,7 @@ def test_ctrl_c_ends_in_one_sentence_and_status_130(start, body):
     done = start(body)
     assert done.returncode == 128 + signal.SIGINT == 130
     assert done.stdout == ""
-    assert done.stderr.strip() == "stopped; the same command goes on from where it was"
+    assert done.stderr.strip() == "stopped; the same command goes on from there"
 
 
 @pytest.mark.parametrize("name", ["ValueError", "KeyError", "AssertionError", "RuntimeError", "MemoryError"])

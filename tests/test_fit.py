@@ -1,7 +1,6 @@
 """The training loop keeps its promises: rates, scalings, probabilities, refusals, and the same bytes every time."""
 
-from pipeline import backend  # isort: skip  (before Keras, whose start it quiets)
-
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,14 +70,15 @@ def train(
     seed: int = 1,
     rows: np.ndarray = ROWS[:48],
     validation_labels: np.ndarray = LABELS[48:],
+    trainer: fit.Trainer | None = None,
     **callbacks: Callable[[Any], None],
 ) -> tuple[fit.Predictor, fit.Progress]:
     """Train as a cell is trained: 48 of 64 faces, 16 watched."""
-    backend.prepare(seed, settings.precision)
-    return fit.fit(
-        build(), faces(), rows, LABELS[rows], ROWS[48:], validation_labels, settings, seed,
-        fit.Checkpoint(checkpoint), **callbacks,
-    )  # fmt: skip
+    trainer = trainer or fit.Trainer(build, faces(), settings, seed)
+    progress = fit.fit(
+        trainer, rows, LABELS[rows], ROWS[48:], validation_labels, seed, fit.Checkpoint(checkpoint), **callbacks
+    )
+    return trainer.predictor, progress
 
 
 def outcome(trained: tuple[fit.Predictor, fit.Progress]) -> dict[str, Any]:
@@ -376,20 +376,50 @@ def test_validation_labels_cannot_change_the_training(tmp_path: Path) -> None:
 
 
 def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_weights() -> None:
-    settings = recipe()
-    backend.prepare(1, settings.precision)
-    network = tiny()
-    before = [weight.numpy() for weight in network.trainable_weights]
+    trainer = fit.Trainer(tiny, faces(), recipe(), 1)
+    before = [weight.numpy() for weight in trainer.network.trainable_weights]
     batches = ROWS[:48].reshape(6, 8)
-    fit.recalibrate(fit.Feed(faces(), settings), network, batches)
+    trainer.recalibrator.measure(batches)
     pooled = (faces() / 255).reshape(64, 12, 4, 12, 4).mean(axis=(2, 4)).reshape(64, -1)
-    normaliser = network.layers[2]
+    normaliser = trainer.network.layers[2]
     means, variances = zip(*((pooled[rows].mean(axis=0), pooled[rows].var(axis=0)) for rows in batches), strict=True)
     np.testing.assert_allclose(normaliser.moving_mean, np.mean(means, axis=0), rtol=1e-4)
     np.testing.assert_allclose(normaliser.moving_variance, np.mean(variances, axis=0), rtol=1e-3)
     assert normaliser.momentum == 0.99
-    for old, new in zip(before, network.trainable_weights, strict=True):
+    for old, new in zip(before, trainer.network.trainable_weights, strict=True):
         np.testing.assert_array_equal(old, new.numpy())
+
+
+def test_recalibration_leaves_the_momentum_of_training_alone(tmp_path: Path) -> None:
+    """The programs of both are compiled once; whichever comes first must not fix the other's momentum."""
+    plain = fit.Trainer(tiny, faces(), recipe(epochs=1), 1)
+    measured = fit.Trainer(tiny, faces(), recipe(epochs=1), 1)
+    measured.recalibrator.measure(ROWS[:48].reshape(6, 8))
+    measured.reset(1)
+    first, second = (train(tmp_path / f"{i}.npz", plain.recipe, trainer=t) for i, t in enumerate((plain, measured)))
+    assert outcome(first) == outcome(second)
+
+
+@pytest.mark.parametrize("before", [1, 2], ids=["same_seed", "other_seed"])
+def test_trainer_that_was_reset_trains_as_a_new_one(before: int, tmp_path: Path) -> None:
+    settings = recipe(**EVERYTHING, recalibrate=True)
+    new = outcome(train(tmp_path / "new.npz", settings))
+    trainer = fit.Trainer(tiny, faces(), settings, before)
+    train(tmp_path / "before.npz", settings, seed=before, trainer=trainer)
+    programs = trainer.model.train_function
+    trainer.reset(1)
+    assert outcome(train(tmp_path / "again.npz", settings, trainer=trainer)) == new
+    assert trainer.model.train_function is programs
+
+
+def test_other_threads_that_draw_from_the_global_generator_change_nothing(tmp_path: Path) -> None:
+    alone = outcome(train(tmp_path / "alone.npz", recipe(epochs=1)))
+
+    def disturbed() -> keras.Model:
+        random.random()  # as a thread of a Dask worker does
+        return tiny()
+
+    assert outcome(train(tmp_path / "disturbed.npz", recipe(epochs=1), disturbed)) == alone
 
 
 def test_recalibration_makes_short_training_count(tmp_path: Path) -> None:

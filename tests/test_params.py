@@ -35,7 +35,10 @@ def write(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def write(text=None, **sections):
-        good = {"seed": 1, "data": {}, "folds": [0, 1], "train": TRAIN, "architectures": {"vgg8": {}}, "ensemble": {}}
+        good = {
+            "seed": 1, "backend": "auto", "data": {}, "folds": [0, 1], "train": TRAIN, "architectures": {"vgg8": {}},
+            "ensemble": {},
+        }  # fmt: skip
         if text is None:
             yaml = YAML(typ="safe")
             yaml.default_flow_style = False
@@ -88,7 +91,7 @@ def test_a_missing_section_is_refused_by_name(write, section):
 @pytest.mark.parametrize("section", ["Train", "training", "seeds", "1"])
 def test_an_unknown_section_is_refused_by_name_with_the_known_ones(write, section):
     write(**{section: 1})
-    words = f"params.yaml: unknown section '{section}'; the known ones are seed, data, folds, train, architectures"
+    words = f"params.yaml: unknown section '{section}'; the known ones are seed, backend, data, folds, train, "
     with pytest.raises(Refusal, match=words):
         params.document()
 
@@ -124,7 +127,7 @@ def test_a_value_that_is_not_of_its_yaml_type_is_refused(write_text, value):
 @pytest.mark.parametrize("text", ["", "# nothing\n", "seed", "- seed\n- data\n", "3"])
 def test_what_is_no_mapping_is_refused(write, text):
     write(text)
-    with pytest.raises(Refusal, match=r"params\.yaml must be a mapping with the sections seed, data, folds, train,"):
+    with pytest.raises(Refusal, match=r"params\.yaml must be a mapping with the sections seed, backend, data, "):
         params.document()
 
 
@@ -242,7 +245,10 @@ def test_a_default_that_is_missing_is_refused_even_where_a_network_sets_it(write
 
 @pytest.mark.parametrize("value", ["null", "3", "[epochs]", "fast"])
 def test_a_train_section_that_is_no_mapping_is_refused(write, value):
-    write(f"seed: 1\ndata: {{}}\nfolds: [0, 1]\ntrain: {value}\narchitectures: {{vgg8: {{}}}}\nensemble: {{}}\n")
+    write(
+        f"seed: 1\nbackend: auto\ndata: {{}}\nfolds: [0, 1]\ntrain: {value}\n"
+        "architectures: {vgg8: {}}\nensemble: {}\n"
+    )
     with pytest.raises(Refusal, match=r"params\.yaml: train = "):
         recipe.read("vgg8")
 
@@ -258,7 +264,10 @@ def test_an_entry_that_is_no_mapping_is_refused(write, own):
 
 
 def test_the_names_keep_their_order(write):
-    write("seed: 1\ndata: {}\nfolds: []\ntrain: {}\narchitectures: {vgg8: , mini_xception: {}}\nensemble: {}\n")
+    write(
+        "seed: 1\nbackend: auto\ndata: {}\nfolds: []\ntrain: {}\n"
+        "architectures: {vgg8: , mini_xception: {}}\nensemble: {}\n"
+    )
     assert recipe.names() == ["vgg8", "mini_xception"]
 
 
@@ -298,3 +307,16 @@ def test_the_committed_file_trains_every_architecture_by_a_recipe(write, name):
 def test_the_defaults_here_have_the_committed_keys(write):
     write(COMMITTED.read_text())
     assert list(params.document()["train"]) == list(TRAIN) == list(recipe.Recipe.model_fields)
+
+
+@pytest.mark.parametrize("value", ["auto", "tensorflow", "jax", "torch"])
+def test_a_library_that_keras_runs_on_is_a_backend(write, value):
+    write(backend=value)
+    assert params.backend() == value
+
+
+@pytest.mark.parametrize("value", ["theano", "TensorFlow", 1, True, [], {}])
+def test_another_backend_is_refused(write, value):
+    write(backend=value)
+    with pytest.raises(Refusal, match=r"params\.yaml: backend = .*: must be auto, tensorflow, jax, torch"):
+        params.backend()

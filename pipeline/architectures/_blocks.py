@@ -36,7 +36,7 @@ def stack(name: str, *blocks: list[keras.Layer]) -> keras.Model:
 
 def head(activation: str) -> list[keras.Layer]:
     """One output a class."""
-    return [layers.Dense(len(CLASSES), activation=activation)]
+    return [layers.Dense(len(CLASSES), activation=activation, dtype="float32")]  # under any precision
 
 
 def deep() -> list[keras.Layer]:

@@ -26,4 +26,4 @@ def build() -> keras.Model:
         x = layers.Add()([x, residual])
     x = layers.Conv2D(len(CLASSES), 3, padding="same")(x)
     x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(pictures, layers.Activation("softmax")(x), name="mini_xception")
+    return keras.Model(pictures, layers.Activation("softmax", dtype="float32")(x), name="mini_xception")

@@ -1,0 +1,90 @@
+"""What this machine has, and so which library and precision suit it; known before any library is imported."""
+
+import fcntl
+import glob
+import importlib.metadata
+import importlib.util
+import os
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from pipeline.command import Refusal
+from pipeline.params import BACKENDS
+
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo; the last is ARM's
+_held: list[IO[bytes]] = []  # open for as long as this process lives
+
+
+def gpus() -> list[str]:
+    """The numbers of the NVIDIA GPUs that this process may use, without waking any library."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [number for number in visible.split(",") if number and number != "-1"]
+    return sorted((path.removeprefix("/dev/nvidia") for path in glob.glob("/dev/nvidia[0-9]*")), key=int)
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def choose(wanted: str) -> str:
+    """The library to run: what KERAS_BACKEND says, else `wanted`, else ("auto") the right one for this machine.
+
+    That is JAX where there are a GPU and JAX's CUDA plugin, else the first that is installed of TensorFlow (the fastest
+    of the three on a CPU, see bench/README.md), JAX and PyTorch.
+    """
+    wanted = os.environ.get("KERAS_BACKEND") or wanted
+    if wanted not in ("auto", *BACKENDS):
+        raise Refusal(f"KERAS_BACKEND is {wanted!r}; it must be auto, {', '.join(BACKENDS)}, or not set")
+    if wanted != "auto":
+        return wanted
+    plugin = any(_installed(f"jax_cuda{version}_plugin") for version in (12, 13))
+    return "jax" if gpus() and plugin else next(filter(_installed, BACKENDS), BACKENDS[0])
+
+
+@cache
+def bfloat16_on_cpu() -> bool:
+    """Whether the processor multiplies bfloat16; emulated, it takes many times longer than float32."""
+    try:
+        return bool(BFLOAT16_FLAGS & set(Path("/proc/cpuinfo").read_text().split()))
+    except OSError:
+        return False
+
+
+def products(wanted: str, name: str) -> str:
+    """The precision that "auto" stands for under library `name`: bfloat16 where the machine is made for it."""
+    if wanted != "auto":
+        return wanted
+    fast = bool(gpus()) or (name == "tensorflow" and bfloat16_on_cpu())  # the others' CPU kernels gain nothing by it
+    return "bfloat16" if fast else "float32"
+
+
+def versions(name: str) -> dict[str, str]:
+    """What computes: library `name` and the versions that its results depend on."""
+    try:
+        return {"backend": name} | {part: importlib.metadata.version(part) for part in (name, "keras")}
+    except importlib.metadata.PackageNotFoundError as missing:
+        raise Refusal(f"{missing.name} is not installed; install it, or set backend to auto in params.yaml") from None
+
+
+def claim_gpu(folder: Path) -> None:
+    """Where there are several GPUs, take one that no other process of this machine has taken, until this one ends.
+
+    A lock on a file in `folder` stands for a GPU: the system opens it when the process dies, however that happens. With
+    more processes than GPUs the rest see all of them.
+    """
+    numbers = gpus()
+    if len(numbers) < 2 or _held:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        file = open(folder / f"gpu{number}.lock", "ab")  # noqa: SIM115 (kept open on purpose)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        _held.append(file)
+        os.environ["CUDA_VISIBLE_DEVICES"] = number
+        return

@@ -1,0 +1,86 @@
+"""Tasks reach their results on every backend, also where workers die on the way."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import engine
+from pipeline.command import Refusal
+
+DATA = np.arange(300_000)  # 2.4 MB: large enough to be mapped or scattered
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers find this module."""
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
+
+
+def total(data: np.ndarray, factor: int) -> int:
+    return int(data.sum()) * factor
+
+
+def total_if_alive(data: np.ndarray, factor: int, mark: Path, deaths: int) -> int:
+    """Kill the process that it runs in as often as `deaths` says; `mark` counts."""
+    if factor == 2 and (dead := len(mark.read_text()) if mark.exists() else 0) < deaths:
+        mark.write_text("x" * (dead + 1))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return total(data, factor)
+
+
+def refuse(data: np.ndarray, factor: int) -> int:
+    if factor == 3:
+        raise Refusal(f"no {factor}")
+    return factor
+
+
+TASKS = {f"times {factor}": (factor,) for factor in range(1, 6)}
+WANTED = {f"times {factor}": int(DATA.sum()) * factor for factor in range(1, 6)}
+
+
+@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), ("ray", 2)])
+def test_every_task_has_its_result(name: str, jobs: int) -> None:
+    assert dict(engine.results(total, DATA, TASKS, name, jobs, None)) == WANTED
+
+
+@pytest.mark.parametrize("name", ["loky", "dask", "ray"])
+def test_what_a_killed_worker_had_under_way_is_done_by_another(name: str, tmp_path: Path) -> None:
+    tasks = {key: (*words, tmp_path / "mark", 1) for key, words in TASKS.items()}
+    found = list(engine.results(total_if_alive, DATA, tasks, name, 2, None))
+    assert (tmp_path / "mark").read_text() == "x"
+    assert len(found) == len(TASKS)
+    assert dict(found) == WANTED
+
+
+def test_workers_that_do_nothing_but_die_are_given_up(tmp_path: Path) -> None:
+    tasks = {"times 2": (2, tmp_path / "mark", 99)}
+    with pytest.raises(Refusal, match="workers died 4 times in a row"):
+        list(engine.results(total_if_alive, DATA, tasks, "loky", 2, None))
+
+
+@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), ("ray", 2)])
+def test_refusal_of_a_worker_is_one_here(name: str, jobs: int) -> None:
+    with pytest.raises(Refusal, match="no 3"):
+        list(engine.results(refuse, DATA, TASKS, name, jobs, None))
+
+
+def test_dask_cluster_is_found_by_its_address() -> None:
+    import distributed
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert dict(engine.results(total, DATA, TASKS, "dask", 1, cluster.scheduler_address)) == WANTED
+
+
+def test_unknown_backend_is_refused() -> None:
+    with pytest.raises(Refusal, match="BACKEND=spark: must be one of loky, dask, ray"):
+        list(engine.results(total, DATA, TASKS, "spark", 2, None))
+
+
+def test_backend_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(Refusal, match="BACKEND=dask needs the package distributed; install it"):
+        list(engine.results(total, DATA, TASKS, "dask", 2, None))

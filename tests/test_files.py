@@ -1,0 +1,41 @@
+"""A file has its old content or the whole new one, whatever happens on the way."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline import files
+
+
+def test_content_is_new_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "deep/down/a.bin"
+    for content in (b"old", b"new"):
+        files.replace(path, lambda file, content=content: file.write(content))
+        assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~files._umask()
+
+
+@pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
+def test_old_content_stays_where_writing_fails(trouble: BaseException, tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def fail(file: object) -> None:
+        file.write(b"half of the new")
+        raise trouble
+
+    with pytest.raises(type(trouble)) as raised:
+        files.replace(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    if isinstance(trouble, OSError):
+        assert raised.value.filename == str(path)
+
+
+def test_a_device_that_is_full_is_told_by_the_name_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.tempfile, "mkstemp", lambda **_: (os.open("/dev/full", os.O_WRONLY), str(tmp_path / "p")))
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        files.replace(tmp_path / "a.bin", lambda file: file.write(b"x" * 100_000))
+    assert raised.value.filename == str(tmp_path / "a.bin")

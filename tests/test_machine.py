@@ -1,0 +1,123 @@
+"""Library, precision and GPU are chosen by what the machine has."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import machine
+from pipeline.command import Refusal
+from pipeline.params import BACKENDS
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.mark.parametrize(
+    ("installed", "devices", "chosen"),
+    [
+        ({"tensorflow", "jax", "torch"}, "", "tensorflow"),
+        ({"jax", "torch"}, "", "jax"),
+        ({"torch"}, "0", "torch"),
+        ({"tensorflow", "jax"}, "0", "tensorflow"),  # this JAX does not know the GPU
+        ({"tensorflow", "jax", "jax_cuda12_plugin"}, "0", "jax"),
+        ({"tensorflow", "jax", "jax_cuda13_plugin"}, "0,1", "jax"),
+        ({"tensorflow", "jax", "jax_cuda12_plugin"}, "-1", "tensorflow"),
+        (set(), "", "tensorflow"),
+    ],
+)
+def test_auto_is_the_library_that_suits_the_machine(
+    installed: set[str], devices: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_installed", installed.__contains__)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    assert machine.choose("auto") == chosen
+    assert machine.choose("torch") == "torch"
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert machine.choose("torch") == "jax"
+
+
+def test_unknown_library_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "theano")
+    with pytest.raises(Refusal, match="KERAS_BACKEND is 'theano'; it must be auto, tensorflow, jax, torch, or not set"):
+        machine.choose("auto")
+
+
+@pytest.mark.parametrize(
+    ("library", "devices", "processor", "precision"),
+    [
+        ("tensorflow", "", True, "bfloat16"),
+        ("tensorflow", "", False, "float32"),
+        ("jax", "", True, "float32"),
+        ("torch", "", True, "float32"),
+        ("jax", "0", False, "bfloat16"),
+        ("tensorflow", "0", False, "bfloat16"),
+    ],
+)
+def test_auto_is_bfloat16_where_it_is_fast(
+    library: str, devices: str, processor: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "bfloat16_on_cpu", lambda: processor)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    assert machine.products("auto", library) == precision
+    for wanted in ("float32", "bfloat16"):
+        assert machine.products(wanted, library) == wanted
+
+
+def test_missing_library_is_refused_by_name() -> None:
+    with pytest.raises(Refusal, match="nonesuch is not installed; install it, or set backend to auto"):
+        machine.versions("nonesuch")
+
+
+def test_versions_are_those_of_the_packages() -> None:
+    import keras
+
+    assert machine.versions("tensorflow") == {
+        "backend": "tensorflow", "tensorflow": machine.importlib.metadata.version("tensorflow"),
+        "keras": keras.__version__,
+    }  # fmt: skip
+
+
+def claim(folder: Path, devices: str) -> subprocess.Popen[str]:
+    """A process that claims a GPU, says which it sees, and lives until its input ends."""
+    code = (
+        f"import os; from pathlib import Path; from pipeline import machine; machine.claim_gpu(Path({str(folder)!r}));"
+        "machine.claim_gpu(Path('elsewhere')); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); input()"
+    )
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": devices, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_each_process_claims_a_gpu_of_its_own_and_death_frees_it(tmp_path: Path) -> None:
+    workers = [claim(tmp_path, "2,5")]
+    assert workers[0].stdout.readline() == "2\n"
+    workers.append(claim(tmp_path, "2,5"))
+    assert workers[1].stdout.readline() == "5\n"
+    workers.append(claim(tmp_path, "2,5"))
+    assert workers[2].stdout.readline() == "2,5\n"
+    workers[0].kill()
+    workers[0].wait()
+    workers.append(claim(tmp_path, "2,5"))
+    assert workers[3].stdout.readline() == "2\n"
+    for worker in workers[1:]:
+        worker.communicate("\n")
+
+
+def test_nothing_is_claimed_where_there_is_no_choice(tmp_path: Path) -> None:
+    worker = claim(tmp_path, "3")
+    assert worker.stdout.readline() == "3\n"
+    worker.communicate("\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_libraries_are_those_that_params_yaml_may_name() -> None:
+    assert BACKENDS == ("tensorflow", "jax", "torch")
