@@ -1,5 +1,6 @@
 """Many tasks at a time by one of joblib's backends: processes of this machine (loky), or a Dask or Ray cluster."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -78,23 +79,25 @@ def results(
     """
     if name not in BACKENDS:
         raise Refusal(f"BACKEND={name}: must be one of {', '.join(BACKENDS)}")
-    left, deaths = dict(tasks), 0
+    package = {"dask": "distributed", "ray": "ray"}.get(name, "joblib")
     try:
-        with _parallel(name, jobs, address, data) as (parallel, shared):
-            while left:
-                try:
-                    for key, result in parallel(
-                        joblib.delayed(_call)(work, key, shared, words) for key, words in list(left.items())
-                    ):
-                        del left[key]
-                        deaths = 0
-                        yield key, result
-                except Exception as trouble:
-                    if not DEATH & {kind.__name__ for kind in type(trouble).__mro__}:
-                        raise
-                    deaths += 1
-                    if deaths > DEATHS:
-                        raise Refusal(f"workers died {deaths} times in a row ({trouble}); too little memory?") from None
-                    print(f"a worker died; what it had under way, of the {len(left)} left, is done again", flush=True)
-    except ImportError as missing:
-        raise Refusal(f"BACKEND={name} needs the package {missing.name}; install it") from None
+        importlib.import_module(package)
+    except ImportError:
+        raise Refusal(f"BACKEND={name} needs the package {package}; install it") from None
+    left, deaths = dict(tasks), 0
+    with _parallel(name, jobs, address, data) as (parallel, shared):
+        while left:
+            try:
+                for key, result in parallel(
+                    joblib.delayed(_call)(work, key, shared, words) for key, words in list(left.items())
+                ):
+                    del left[key]
+                    deaths = 0
+                    yield key, result
+            except Exception as trouble:
+                if not DEATH & {kind.__name__ for kind in type(trouble).__mro__}:
+                    raise
+                deaths += 1
+                if deaths > DEATHS:
+                    raise Refusal(f"workers died {deaths} times in a row ({trouble}); too little memory?") from None
+                print(f"a worker died; what it had under way, of the {len(left)} left, is done again", flush=True)
