@@ -1,0 +1,1 @@
+"""How fast the pipeline is, beside what others use for the same work, on the same pictures, in one run."""
