@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipeline.command import Refusal
 
@@ -37,8 +38,37 @@ def start(name: str, cache_folder: Path | None = None) -> None:
     with _muted():
         import keras
 
+    if name == "tensorflow":
+        _fuse_normalisation()
     if keras.backend.backend() != name:
         raise Refusal(f"this process runs {keras.backend.backend()} already, so it cannot run {name}")
+
+
+def _fuse_normalisation() -> None:
+    """Let batch normalisation train by TensorFlow's one kernel instead of Keras's ten elementwise passes over memory.
+
+    The numbers are the same but for rounding; mini_xception trains 1.5 times as fast (bench/README.md).
+    """
+    import keras
+    import tensorflow as tf
+
+    composed = keras.layers.BatchNormalization.call
+
+    def call(self: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if not training or mask is not None or inputs.dtype != tf.float32 or len(inputs.shape) != 4:
+            return composed(self, inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=self.gamma.value, offset=self.beta.value, mean=[], variance=[], epsilon=self.epsilon
+        )
+        count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
+        batch = (mean, variance * (count - 1) / count)  # the kernel's variance is the unbiased one, Keras's is not
+        for average, value in zip((self.moving_mean, self.moving_variance), batch, strict=True):
+            average.assign(average * self.momentum + value * (1 - self.momentum))
+        return outputs
+
+    call.fused = True  # type: ignore[attr-defined]
+    if not hasattr(composed, "fused"):
+        keras.layers.BatchNormalization.call = call
 
 
 def prepare(seed: int, precision: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 from sklearn.metrics import accuracy_score, log_loss
 
-from pipeline import architectures, fit
+from pipeline import architectures, backend, fit, machine
 from pipeline.command import Refusal
 from pipeline.recipe import Recipe
 
@@ -25,6 +25,12 @@ EVERYTHING = {
 }  # fmt: skip
 ROWS = np.arange(64)
 LABELS = ROWS % 7
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _started() -> None:
+    """As a cell is trained: with all that backend.py does to Keras."""
+    backend.start(machine.choose("auto"))
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -160,6 +166,39 @@ def test_history_has_one_line_an_epoch_with_the_columns_in_order(tmp_path: Path)
     _, progress = train(tmp_path / "c.npz", recipe(epochs=2))
     assert [tuple(epoch) for epoch in progress.history] == [fit.HISTORY] * 2
     assert [epoch["epoch"] for epoch in progress.history] == [1, 2]
+
+
+# Batch normalisation in one kernel
+
+
+def normalised(call: Callable[..., Any], momentum: float) -> list[np.ndarray]:
+    """Outputs, gradients and moving averages of a layer over made-up inputs, by one of two ways."""
+    tf = pytest.importorskip("tensorflow")
+    layer = layers.BatchNormalization(momentum=momentum)
+    layer.build((None, 5, 6, 3))
+    chance = np.random.default_rng(0)
+    layer.gamma.assign(chance.normal(1, 0.2, 3))
+    layer.beta.assign(chance.normal(0, 0.2, 3))
+    inputs = tf.constant(chance.normal(2, 3, (4, 5, 6, 3)).astype("float32"))
+    weights = tf.constant(chance.normal(0, 1, (4, 5, 6, 3)).astype("float32"))
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = call(layer, inputs, training=True)
+        loss = tf.reduce_sum(outputs * weights)
+    gradients = tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value])
+    return [np.asarray(part) for part in (outputs, *gradients, layer.moving_mean, layer.moving_variance)]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is TensorFlow's kernel")
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_fused_normalisation_gives_what_keras_gives(momentum: float) -> None:
+    fused = layers.BatchNormalization.call
+    assert fused.fused
+    backend.start("tensorflow")
+    assert layers.BatchNormalization.call is fused  # not wrapped twice
+    composed = fused.__closure__[0].cell_contents
+    for ours, wanted in zip(normalised(fused, momentum), normalised(composed, momentum), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
 
 
 # Feed and Predictor
