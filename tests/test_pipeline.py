@@ -153,6 +153,22 @@ def test_a_change_of_one_network_runs_its_cells_alone(project):
     assert project.repro("--dry") == set()
 
 
+def test_dvc_takes_the_cells_that_were_trained_in_one_process(project):
+    project.set(lambda document: document["architectures"]["alizadeh_shallow"].update(learning_rate=0.002))
+    words = ["python", "-m", "pipeline.train"]
+    done = subprocess.run(words, cwd=project.folder, capture_output=True, text=True, check=True)
+    assert "2 of 4 cells are out of date" in done.stdout
+    assert project.repro("--dry") == {"check", "ensemble", "score"}  # check reads all of params.yaml
+    before = project.files()
+    assert project.repro("--single-item", "--force", "train@alizadeh_shallow-1") == {"train@alizadeh_shallow-1"}
+    after = project.files()
+    assert {name for name in before if after[name] != before[name]} <= {
+        "dvc.lock", "artifacts/timings/alizadeh_shallow/fold1.json"
+    }  # fmt: skip
+    project.set(lambda document: document["architectures"]["alizadeh_shallow"].pop("learning_rate"))
+    project.repro()
+
+
 def test_a_new_architecture_is_one_file_and_one_entry(project):
     (project.folder / "pipeline/architectures/pixels.py").write_text(
         "import keras\nfrom keras import layers\n\n\ndef build():\n"
