@@ -31,7 +31,7 @@ repro: setup ## run what is out of date, from the competition's files to scored 
 
 train: setup ## train all cells that are out of date: JOBS=2 BACKEND=loky|dask|ray ADDRESS=... (then: make repro)
 	@[ -e .git ] || $(PY) -m dvc config --local core.no_scm true
-	$(PY) -m dvc repro --quiet check folds
+	$(PY) -m dvc repro check folds
 	@$(PY) -m pipeline.train
 
 bench: setup ## measure how fast it is, against what others use, into results/bench.json

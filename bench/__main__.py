@@ -2,10 +2,11 @@
 
 Writes results/bench.json and prints its tables. Every contender runs in a process of its own; all of one race live
 on and take turns, ROUNDS times; what is reported is the median (the ceiling: the best). Takes about 20 minutes on two
-cores, which should have nothing else to do. Contenders whose package is missing are left out, and said to be:
-pip install -r bench/requirements.txt brings them.
+cores, which should have nothing else to do; with a SECTION (race, reading, overhead, memory) only that is done anew.
+Contenders whose package is missing are left out, and said to be: pip install -r bench/requirements.txt brings them.
 """
 
+import importlib.metadata
 import importlib.util
 import json
 import multiprocessing
@@ -21,15 +22,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ruamel.yaml import YAML
 from tabulate import tabulate
 from tqdm import tqdm
 
 from bench import ceiling, contenders, reading
-from pipeline import command, competition, demo, machine, recipe, synthetic
+from pipeline import command, demo, faces, machine, recipe, synthetic, train
+from pipeline.command import Refusal
 from pipeline.params import BACKENDS
 
 ROUNDS = 5
+STEPS = {"race": 3 * ROUNDS, "reading": ROUNDS, "overhead": ROUNDS, "memory": 9}
 NETWORKS = ("alizadeh_same", "vgg8", "mini_xception")
 PATH = Path("results/bench.json")
 ROOT = Path(__file__).parent.parent
@@ -65,7 +69,7 @@ def kinds() -> dict[str, str]:
     return {"ours": "", "reference": tensorflow, "pytorch_float32": torch, "pytorch_bfloat16": narrow}
 
 
-def race(bar: tqdm) -> dict[str, Any]:
+def race(folder: Path, bar: tqdm) -> dict[str, Any]:
     """Training and prediction of the three networks, and the ceiling measured in between."""
     pixels, labels, _ = synthetic.competition(training=2048, test=7, seed=2013)
     left_out = {kind: why for kind, why in kinds().items() if why}
@@ -112,11 +116,17 @@ def race(bar: tqdm) -> dict[str, Any]:
     return found
 
 
-def read(folder: Path, bar: tqdm) -> dict[str, Any]:
-    """Reading the competition's text, each way in a fresh process, in turns."""
+def competition_file(folder: Path) -> Path:
+    """A new fer2013.csv of the real size, in a folder of its own."""
     path = folder / "raw/fer2013.csv"
     path.parent.mkdir()
     reading.write(path)
+    return path
+
+
+def read(folder: Path, bar: tqdm) -> dict[str, Any]:
+    """Reading the competition's text, each way in a fresh process, in turns."""
+    path = competition_file(folder)
     packages = {"ours": "numpy", "pandas_fromstring": "pandas", "polars": "polars", "pyarrow": "pyarrow"}
     ways = [way for way, package in packages.items() if importlib.util.find_spec(package)]
     runs: dict[str, list[list[float]]] = {way: [] for way in ways}
@@ -142,7 +152,7 @@ def timed(folder: Path, *words: str) -> tuple[float, float]:
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )  # fmt: skip
     assert process.stderr is not None
     errors = process.stderr.read().decode()
@@ -175,7 +185,18 @@ def overhead(folder: Path, bar: tqdm) -> dict[str, Any]:
         idle.append(timed(tiny, "dvc", "repro")[0])
         nothing.append(timed(tiny, "pipeline.train")[0])
         bar.update()
+    pixels = np.random.default_rng(0).integers(0, 256, (35_887, 48, 48)).astype("uint8")
+    usage = np.repeat([0, 1, 2], [28_709, 3_589, 3_589]).astype("uint8")
+    whole = faces.Faces(pixels, np.where(usage, -1, np.arange(len(usage)) % 7).astype("int8"), usage)
+    whole.save(folder / "faces.npz")
+    loading = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        data = faces.load(folder / "faces.npz")
+        train.fingerprint(data, np.zeros(28_709, "int64"), recipe.read("vgg8"), "vgg8", 0, 0)
+        loading.append(time.perf_counter() - started)
     return {
+        "loading_s": round(statistics.median(loading), 2),
         "tiny_cell_s": {name: round(statistics.median(times), 2) for name, times in cells.items()},
         "noop_dvc_repro_6_cells_s": round(statistics.median(idle), 2),
         "noop_train_6_cells_s": round(statistics.median(nothing), 2),
@@ -194,7 +215,7 @@ def memory(folder: Path, bar: tqdm) -> dict[str, float]:
     document["ensemble"] = {"method": "weights", "members": ["mini_xception"]}
     with open(full / "params.yaml", "w") as file:
         YAML().dump(document, file)
-    (full / "data/incoming/fer2013.csv").symlink_to(folder / "raw/fer2013.csv")
+    (full / "data/incoming/fer2013.csv").symlink_to(competition_file(folder))
     order = ["check", "download", "prepare", "folds", "audit", "train 0", "train 1", "ensemble", "score"]
     peaks = {}
     for stage in order:
@@ -206,11 +227,11 @@ def memory(folder: Path, bar: tqdm) -> dict[str, float]:
     return peaks
 
 
-def show(found: dict[str, Any]) -> str:
-    """The tables."""
-    limit = max(value for key, value in found["race"]["ceiling"].items() if key.startswith("float32"))
+def race_table(found: dict[str, Any]) -> str:
+    """Training and prediction, a line a network and contender."""
+    limit = max(value for key, value in found["ceiling"].items() if key.startswith("float32"))
     lines = []
-    for name, network in found["race"]["networks"].items():
+    for name, network in found["networks"].items():
         reference = network["contenders"].get("reference", {}).get("train_pictures_per_s")
         for kind, speed in network["contenders"].items():
             train = speed["train_pictures_per_s"]
@@ -219,32 +240,46 @@ def show(found: dict[str, Any]) -> str:
                 name, kind, train, gflops, f"{gflops / limit:.0%}", f"{train / reference:.2f}" if reference else "",
                 speed["predict_pictures_per_s"], speed["peak_mb"],
             ])  # fmt: skip
-    race_table = tabulate(
-        lines, floatfmt=",.0f", tablefmt="github", disable_numparse=[4, 5],
+    table = tabulate(
+        lines, floatfmt=",.0f", intfmt=",", tablefmt="github", disable_numparse=[4, 5],
         headers=["network", "who", "trained/s", "GFLOP/s", "of ceiling", "to reference", "predicted/s", "peak MB"],
         colalign=["left", "left", *["right"] * 6],
     )  # fmt: skip
-    read_table = tabulate(
-        [[way, entry["seconds"], entry["peak_mb"]] for way, entry in found["reading"]["ways"].items()],
-        headers=["reading 301 MB", "s", "peak MB"], tablefmt="github", floatfmt=",.2f", intfmt=",",
+    ceiling_line = ", ".join(f"{key} {value:,.1f}" for key, value in found["ceiling"].items())
+    left_out = "".join(f"Left out: {kind} ({why}).\n" for kind, why in found["left_out"].items())
+    return f"Ceiling, GFLOP/s: {ceiling_line}\n\n{table}\n{left_out}"
+
+
+def reading_table(found: dict[str, Any]) -> str:
+    """Seconds and memory, a line a way."""
+    return tabulate(
+        [[way, entry["seconds"], entry["peak_mb"]] for way, entry in found["ways"].items()],
+        headers=[f"reading {found['bytes'] / 1e6:.0f} MB of text", "s", "peak MB"],
+        tablefmt="github", floatfmt=",.2f", intfmt=",",
     )  # fmt: skip
+
+
+def overhead_table(found: dict[str, Any]) -> str:
+    """Seconds in which nothing is learned."""
+    cells = {f"a cell of {name} with three steps": seconds for name, seconds in found["tiny_cell_s"].items()}
     rest = {
-        **{f"a tiny cell of {name}, s": value for name, value in found["overhead"]["tiny_cell_s"].items()},
-        "dvc repro with nothing to do, 6 cells, s": found["overhead"]["noop_dvc_repro_6_cells_s"],
-        "pipeline.train with nothing to do, 6 cells, s": found["overhead"]["noop_train_6_cells_s"],
-        **{
-            f"augmentation of a batch, {name}, ms": network["augmentation_ms_a_batch"]
-            for name, network in found["race"]["networks"].items()
-        },
-        **{f"peak of {stage}, MB": value for stage, value in found["memory_mb"].items()},
+        "reading and checking the faces of the real size": found["loading_s"],
+        "dvc repro with nothing to do, 6 cells": found["noop_dvc_repro_6_cells_s"],
+        "pipeline.train with nothing to do, 6 cells": found["noop_train_6_cells_s"],
     }
-    left_out = "\n".join(f"Left out: {kind} ({why})." for kind, why in found["race"]["left_out"].items())
-    head = ", ".join(f"{key} {value:,.1f}" for key, value in found["race"]["ceiling"].items())
-    return (
-        f"{found['machine']['processor']}, {found['machine']['cores']} cores. Ceiling, GFLOP/s: {head}\n\n"
-        f"{race_table}\n"
-        f"{left_out}\n\n{read_table}\n\n{tabulate(rest.items(), tablefmt='github', headers=['what', ''])}"
-    )
+    return tabulate((cells | rest).items(), headers=["overhead", "s"], tablefmt="github", floatfmt=".2f")
+
+
+def memory_table(found: dict[str, Any]) -> str:
+    """Peak memory, a line a stage."""
+    return tabulate(found.items(), headers=["stage", "peak MB"], tablefmt="github", intfmt=",")
+
+
+def show(found: dict[str, Any]) -> str:
+    """The tables of all sections that were run."""
+    tables = {"race": race_table, "reading": reading_table, "overhead": overhead_table, "memory": memory_table}
+    head = f"{found['machine']['processor']}, {found['machine']['cores']} cores; medians of {ROUNDS} rounds."
+    return "\n\n".join([head, *(table(found[name]) for name, table in tables.items() if name in found)])
 
 
 def processor() -> str:
@@ -257,29 +292,26 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def main() -> None:
-    """Run the command."""
-    steps = len(NETWORKS) * ROUNDS + 2 * ROUNDS + 9
-    with tempfile.TemporaryDirectory() as name, tqdm(total=steps) as bar:
-        folder = Path(name)
-        known = [*BACKENDS, "keras", "numpy", "pandas", "polars", "pyarrow"]
-        found = {
-            "machine": {
-                "processor": processor(), "cores": os.cpu_count(), "bfloat16": machine.bfloat16_on_cpu(),
-                "system": platform.system(), "python": platform.python_version(),
-                "versions": {p: machine.importlib.metadata.version(p) for p in known if importlib.util.find_spec(p)},
-            },
-            "rounds": ROUNDS,
-            "race": race(bar),
-            "reading": read(folder, bar),
-            "overhead": overhead(folder, bar),
-            "memory_mb": memory(folder, bar),
-        }  # fmt: skip
-    PATH.parent.mkdir(exist_ok=True)
-    PATH.write_text(json.dumps(found, indent=2) + "\n")
+def main(section: str | None = None) -> None:
+    """Run the command. Each section's results are written as soon as it is finished."""
+    sections = {"race": race, "reading": read, "overhead": overhead, "memory": memory}
+    if section is not None and section not in sections:
+        raise Refusal(f"there is no section {section!r}; there are {', '.join(sections)}")
+    known = [*BACKENDS, "keras", "numpy", "pandas", "polars", "pyarrow"]
+    here = {
+        "processor": processor(), "cores": os.cpu_count(), "bfloat16": machine.bfloat16_on_cpu(),
+        "system": platform.system(), "python": platform.python_version(), "rounds": ROUNDS,
+        "versions": {name: importlib.metadata.version(name) for name in known if importlib.util.find_spec(name)},
+    }  # fmt: skip
+    before = json.loads(PATH.read_text()) if PATH.exists() else {}
+    found = before if before.get("machine") == here else {"machine": here}
+    for name in [section] if section else sections:
+        with tempfile.TemporaryDirectory() as folder, tqdm(total=STEPS[name], unit="step") as bar:
+            found[name] = sections[name](Path(folder), bar)
+        PATH.parent.mkdir(exist_ok=True)
+        PATH.write_text(json.dumps(found, indent=2) + "\n")
     print(show(found))
-    print(f"\n{PATH} has it all. {competition.SIDE}x{competition.SIDE} pictures; medians of {ROUNDS} rounds.")
 
 
 if __name__ == "__main__":
-    command.run(main, "python -m bench")
+    command.run(main, "python -m bench [SECTION]")

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-ROWS, PIXELS = 35_887, 2304
+SPLITS = {"Training": 28_709, "PublicTest": 3_589, "PrivateTest": 3_589}
+PIXELS = 2304
 
 
-def write(path: Path) -> None:
+def write(path: Path, splits: dict[str, int] = SPLITS) -> None:
     """A file in the form of fer2013.csv, as large as it, with random grey levels and labels."""
     chance = np.random.default_rng(2013)
     words = np.array([str(level) for level in range(256)])
-    usage = np.repeat(["Training", "PublicTest", "PrivateTest"], [28_709, 3_589, 3_589])
     with open(path, "w") as file:
         file.write("emotion,pixels,Usage\n")
-        for split in usage:
+        for split in np.repeat(list(splits), list(splits.values())):
             pixels = " ".join(words[chance.integers(0, 256, PIXELS)])
             file.write(f"{chance.integers(0, 7)},{pixels},{split}\n")
 

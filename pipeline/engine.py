@@ -43,11 +43,14 @@ def _parallel(name: str, jobs: int, address: str | None, data: Any) -> Iterator[
             ray.init(**({"address": address} if address else {"num_cpus": jobs}))
             stack.callback(ray.shutdown)
             register_ray()
-            RayBackend.supports_return_generator = (
-                True  # joblib rules it out for the pools of Python that Ray's imitates
-            )
+            RayBackend.supports_return_generator = True  # it inherits the "no" of Python's own pools
             shared = ray.put(data)
-            options["n_jobs"] = int(ray.cluster_resources()["CPU"]) if address else jobs
+            has = ray.cluster_resources()
+            if has.get("GPU"):  # Ray hides them from workers that ask for none
+                workers = int(has["GPU"]) if address else min(jobs, int(has["GPU"]))
+                options |= {"n_jobs": workers, "ray_remote_args": {"num_gpus": 1}}
+            elif address:
+                options["n_jobs"] = int(has["CPU"])
         stack.enter_context(joblib.parallel_config(name, **options))
         yield joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all"), shared
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,21 @@ def test_dask_cluster_is_found_by_its_address() -> None:
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         assert dict(engine.results(total, DATA, TASKS, "dask", 1, cluster.scheduler_address)) == WANTED
+
+
+def visible(data: np.ndarray, seconds: float) -> str:
+    time.sleep(seconds)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_ray_gives_each_worker_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray counts what it is told to have, so that no GPU is needed here."""
+    import ray
+
+    init = ray.init
+    monkeypatch.setattr(ray, "init", lambda **words: init(num_gpus=2, **words))
+    found = dict(engine.results(visible, DATA, dict.fromkeys(range(4), (1.0,)), "ray", 3, None))
+    assert set(found.values()) == {"0", "1"}
 
 
 def test_unknown_backend_is_refused() -> None:

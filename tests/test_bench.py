@@ -1,0 +1,66 @@
+"""The benchmark compares like with like, and what is committed of it is what README shows."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import __main__ as bench
+from bench import contenders, reading
+from pipeline import architectures
+
+ROOT = Path(__file__).parent.parent
+# Forward multiply-adds counted by hand: kernel height x width x inputs x filters x output pixels, summed; dense layers.
+MULTIPLY_ADDS = {
+    "alizadeh_same": 48**2 * 9 * 64 + 24**2 * 25 * 64 * 128 + 12**2 * 9 * 128 * 512 + 6**2 * 9 * 512 * 512
+    + 4608 * 256 + 256 * 512 + 512 * 7,
+    "vgg8": 46**2 * 9 * (64 + 64 * 64) + 23**2 * 9 * (64 * 128 + 128 * 128) + 11**2 * 9 * (128 * 256 + 256 * 256)
+    + 5**2 * 9 * (256 * 512 + 512 * 512) + 2048 * 512 + 512 * 256 + 256 * 128 + 128 * 7,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MULTIPLY_ADDS)
+def test_multiply_adds_are_those_of_a_count_by_hand(name: str) -> None:
+    assert contenders.multiply_adds(architectures.build(name)) == MULTIPLY_ADDS[name]
+
+
+@pytest.mark.parametrize("name", bench.NETWORKS)
+def test_pytorchs_networks_have_the_layers_of_ours(name: str) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: it is needed by the benchmark alone")
+    from bench import pytorch
+
+    theirs = sum(weights.numel() for weights in getattr(pytorch, name)().parameters())
+    assert theirs == sum(int(np.prod(weights.shape)) for weights in architectures.build(name).trainable_weights)
+
+
+@pytest.mark.parametrize("way", reading.WAYS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_way_of_reading_gives_the_same_pixels_and_labels(way: str, tmp_path: Path) -> None:
+    pytest.importorskip({"ours": "numpy", "pandas_fromstring": "pandas"}.get(way, way))
+    path = tmp_path / "raw/fer2013.csv"
+    path.parent.mkdir()
+    reading.write(path, {"Training": 14, "PublicTest": 7, "PrivateTest": 7})
+    lines = [line.split(",") for line in path.read_text().splitlines()[1:]]
+    (tmp_path / "out").mkdir()
+    reading.WAYS[way](path, tmp_path / "out")
+    with np.load(tmp_path / "out/faces.npz") as found:
+        pixels = [[int(level) for level in pixels.split()] for _, pixels, _ in lines]
+        np.testing.assert_array_equal(found["pixels"].reshape(28, -1), pixels)
+        np.testing.assert_array_equal(found["labels"][:14], [int(label) for label, _, _ in lines[:14]])
+
+
+def test_the_committed_measurement_is_whole_and_readme_shows_its_rows() -> None:
+    found = json.loads((ROOT / "results/bench.json").read_text())
+    assert set(found["race"]["networks"]) == set(bench.NETWORKS)
+    rounds = found["machine"]["rounds"]
+    assert rounds >= 5
+    for network in found["race"]["networks"].values():
+        assert {"ours", "reference", "pytorch_float32"} <= set(network["contenders"])
+        assert all(len(entry["train_rounds"]) == rounds for entry in network["contenders"].values())
+    assert set(found["reading"]["ways"]) == set(reading.WAYS)
+    readme = (ROOT / "README.md").read_text()
+    table = [line for line in bench.show(found).splitlines() if line.startswith(("| alizadeh", "| vgg8", "| mini"))]
+    assert len(table) >= 9
+    for line in table:
+        assert line in readme
