@@ -35,13 +35,15 @@ def start(name: str, cache_folder: Path | None = None) -> None:
     os.environ["KERAS_BACKEND"] = name
     if cache_folder is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder))
-    with _muted():
-        import keras
-
-    if name == "tensorflow":
-        _fuse_normalisation()
+    try:
+        with _muted():
+            import keras
+    except ImportError as missing:
+        raise Refusal(f"{missing}; install {name}, or let params.yaml's backend be auto") from None
     if keras.backend.backend() != name:
         raise Refusal(f"this process runs {keras.backend.backend()} already, so it cannot run {name}")
+    if name == "tensorflow":
+        _fuse_normalisation()
 
 
 def _fuse_normalisation() -> None:
@@ -55,7 +57,8 @@ def _fuse_normalisation() -> None:
     composed = keras.layers.BatchNormalization.call
 
     def call(self: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if not training or mask is not None or inputs.dtype != tf.float32 or len(inputs.shape) != 4:
+        plain = self.trainable and self.scale and self.center and not self.renorm and self.axis in (-1, 3)
+        if not training or not plain or mask is not None or inputs.dtype != tf.float32 or len(inputs.shape) != 4:
             return composed(self, inputs, training=training, mask=mask)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs, scale=self.gamma.value, offset=self.beta.value, mean=[], variance=[], epsilon=self.epsilon

@@ -1,5 +1,6 @@
 """How every command starts and stops: bad input ends in one sentence and exit status 1, never in a traceback."""
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -31,6 +32,7 @@ def run(main: Callable[..., None], usage: str) -> None:
     takes = [word for word in usage.split() if word.isupper()]
     if not sum(not word.startswith("[") for word in takes) <= len(words) <= len(takes):
         sys.exit(refuse(f"cannot use the arguments {words}; usage: {usage}"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end that can be told, as Ctrl-C is
     try:
         main(*words)
     except Refusal as refusal:

@@ -1,6 +1,9 @@
-"""Many tasks at a time by one of joblib's backends: processes of this machine (loky), or a Dask or Ray cluster."""
+"""Many tasks at a time: processes of this machine (joblib's loky), or a Dask or Ray cluster."""
 
 import importlib
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -9,32 +12,44 @@ import joblib
 
 from pipeline.command import Refusal
 
-BACKENDS = ("loky", "dask", "ray")
-# What loky, Dask and Ray raise where a worker died; their packages need not be installed to tell.
-DEATH = {"BrokenProcessPool", "KilledWorker", "RayActorError", "WorkerCrashedError", "ObjectLostError"}
+PACKAGES = {"loky": "joblib", "dask": "distributed", "ray": "ray"}
+# What they raise where a worker died; their packages need not be installed to tell.
+DEATH = {"BrokenProcessPool", "KilledWorker", "FutureCancelledError", "RayActorError", "WorkerCrashedError"}
 DEATHS = 3  # of workers that a run bears without a single task finished in between
+Tasks = dict[Any, tuple[Any, ...]]
+Run = Callable[[Callable[..., Any], Tasks], Iterator[tuple[Any, Any]]]
 
 
 @contextmanager
-def _parallel(name: str, jobs: int, address: str | None, data: Any) -> Iterator[tuple[joblib.Parallel, Any]]:
-    """Parallel over the backend, and what to give its tasks in the place of `data`, which travels once a machine."""
+def _dask(jobs: int, address: str | None, data: Any) -> Iterator[Run]:
+    """Dask by its own futures: joblib's backend for it waits for ever for a task that Dask has given up."""
+    import distributed
+
+    with ExitStack() as stack:
+        cluster = address or stack.enter_context(
+            distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+        )
+        client = stack.enter_context(distributed.Client(cluster))
+
+        def run(work: Callable[..., Any], tasks: Tasks) -> Iterator[tuple[Any, Any]]:
+            shared = client.scatter(data, broadcast=True, hash=False)  # once to each worker
+            futures = {client.submit(work, shared, *words, pure=False): key for key, words in tasks.items()}
+            for future in distributed.as_completed(futures):
+                yield futures[future], future.result()
+
+        yield run
+
+
+@contextmanager
+def _joblib(name: str, jobs: int, address: str | None, data: Any) -> Iterator[Run]:
+    """Loky or Ray by joblib."""
     with ExitStack() as stack:
         options: dict[str, Any] = {"n_jobs": jobs}
-        shared = data
+        shared = data  # loky maps large arrays into its processes' memory by itself
         if name == "loky" and jobs == 1:
             name = "sequential"  # in this very process
         elif name == "loky":
-            # It maps large arrays into its processes' memory by itself. As many threads as a lone task has: another
-            # number rounds otherwise.
-            options["inner_max_num_threads"] = joblib.cpu_count()
-        elif name == "dask":
-            import distributed
-
-            cluster = address or stack.enter_context(
-                distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-            )
-            stack.enter_context(distributed.Client(cluster))
-            options = {"n_jobs": -1, "scatter": [data]}
+            options["inner_max_num_threads"] = joblib.cpu_count()  # as a lone task has: other numbers round otherwise
         else:
             import ray
             from ray.util.joblib import register_ray
@@ -44,7 +59,7 @@ def _parallel(name: str, jobs: int, address: str | None, data: Any) -> Iterator[
             stack.callback(ray.shutdown)
             register_ray()
             RayBackend.supports_return_generator = True  # it inherits the "no" of Python's own pools
-            shared = ray.put(data)
+            shared = ray.put(data)  # once into each machine's shared memory
             has = ray.cluster_resources()
             if has.get("GPU"):  # Ray hides them from workers that ask for none
                 workers = int(has["GPU"]) if address else min(jobs, int(has["GPU"]))
@@ -52,11 +67,18 @@ def _parallel(name: str, jobs: int, address: str | None, data: Any) -> Iterator[
             elif address:
                 options["n_jobs"] = int(has["CPU"])
         stack.enter_context(joblib.parallel_config(name, **options))
-        yield joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all"), shared
+
+        def run(work: Callable[..., Any], tasks: Tasks) -> Iterator[tuple[Any, Any]]:
+            calls = (joblib.delayed(_call)(work, os.getpid(), key, shared, words) for key, words in tasks.items())
+            yield from joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(calls)
+
+        yield run
 
 
-def _call(work: Callable[..., Any], key: Any, shared: Any, words: tuple[Any, ...]) -> tuple[Any, Any]:
-    """What a worker does."""
+def _call(work: Callable[..., Any], driver: int, key: Any, shared: Any, words: tuple[Any, ...]) -> tuple[Any, Any]:
+    """What a worker of joblib does."""
+    if os.getppid() == driver:
+        threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     if type(shared).__module__.split(".")[0] == "ray":  # a reference
         import ray
 
@@ -64,8 +86,15 @@ def _call(work: Callable[..., Any], key: Any, shared: Any, words: tuple[Any, ...
     return key, work(shared, *words)
 
 
+def _end_with(driver: int) -> None:
+    """End this process once its parent, the driver, is dead: nobody waits for its results any more."""
+    while os.getppid() == driver:
+        time.sleep(1)
+    os._exit(1)
+
+
 def results(
-    work: Callable[..., Any], data: Any, tasks: dict[Any, tuple[Any, ...]], name: str, jobs: int, address: str | None
+    work: Callable[..., Any], data: Any, tasks: Tasks, name: str, jobs: int, address: str | None
 ) -> Iterator[tuple[Any, Any]]:
     """Call `work(data, *words)` for each of `tasks` (key: words), and yield (key, result) as they are finished.
 
@@ -73,34 +102,43 @@ def results(
 
     Parameters
     ----------
-    name : one of BACKENDS. jobs : how many at a time. address : of the Dask scheduler or the Ray cluster, whose size
+    name : one of PACKAGES. jobs : how many at a time. address : of the Dask scheduler or the Ray cluster, whose size
         then decides instead of `jobs`; None starts one on this machine.
 
     Raises
     ------
-    Refusal : for an unknown backend, one that is not installed, or where workers do nothing but die.
+    Refusal : for an unknown backend, one that is not installed, a cluster that cannot be reached, or where workers do
+        nothing but die.
     """
-    if name not in BACKENDS:
-        raise Refusal(f"BACKEND={name}: must be one of {', '.join(BACKENDS)}")
-    package = {"dask": "distributed", "ray": "ray"}.get(name, "joblib")
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        raise Refusal(f"BACKEND={name} needs the package {package}; install it") from None
+    check(name)
     left, deaths = dict(tasks), 0
-    with _parallel(name, jobs, address, data) as (parallel, shared):
+    with ExitStack() as stack:
+        try:
+            cluster = _dask(jobs, address, data) if name == "dask" else _joblib(name, jobs, address, data)
+            run = stack.enter_context(cluster)
+        except (ValueError, OSError) as trouble:  # of a wrong address
+            raise Refusal(f"BACKEND={name} ADDRESS={address or ''}: {trouble}") from None
         while left:
             try:
-                for key, result in parallel(
-                    joblib.delayed(_call)(work, key, shared, words) for key, words in list(left.items())
-                ):
+                for key, result in run(work, dict(left)):
                     del left[key]
                     deaths = 0
                     yield key, result
             except Exception as trouble:
-                if not DEATH & {kind.__name__ for kind in type(trouble).__mro__}:
+                kinds = {kind.__name__ for kind in type(trouble).__mro__}
+                if not DEATH & kinds:
                     raise
                 deaths += 1
-                if deaths > DEATHS:
-                    raise Refusal(f"workers died {deaths} times in a row ({trouble}); too little memory?") from None
+                if deaths > DEATHS or "KilledWorker" in kinds:  # Dask has tried that task as often itself
+                    raise Refusal(f"workers did nothing but die ({trouble}); too little memory?") from None
                 print(f"a worker died; what it had under way, of the {len(left)} left, is done again", flush=True)
+
+
+def check(name: str) -> None:
+    """Refuse a backend that is unknown or not installed."""
+    if name not in PACKAGES:
+        raise Refusal(f"BACKEND={name}: must be one of {', '.join(PACKAGES)}")
+    try:
+        importlib.import_module(PACKAGES[name])
+    except ImportError:
+        raise Refusal(f"BACKEND={name} needs the package {PACKAGES[name]}; install it") from None

@@ -3,7 +3,9 @@
 Reads and writes data/faces.npz.
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,11 @@ class Faces:
             raise ValueError(f"labels must be -1 to {len(CLASSES) - 1}")
         if (self.labels[self.usage != TRAINING] != -1).any():
             raise ValueError("labels must be -1 for every row that is not Training")
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of pixels and labels."""
+        return hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).digest()
 
     def rows(self, split: int) -> np.ndarray:
         """Row numbers of a split (int64), in order."""

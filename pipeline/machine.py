@@ -5,6 +5,7 @@ import glob
 import importlib.metadata
 import importlib.util
 import os
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -21,7 +22,7 @@ def gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [number for number in visible.split(",") if number and number != "-1"]
-    return sorted((path.removeprefix("/dev/nvidia") for path in glob.glob("/dev/nvidia[0-9]*")), key=int)
+    return [str(number) for number in range(len(glob.glob("/dev/nvidia[0-9]*")))]  # CUDA counts those it sees from 0
 
 
 def _installed(name: str) -> bool:
@@ -61,30 +62,38 @@ def products(wanted: str, name: str) -> str:
 
 
 def versions(name: str) -> dict[str, str]:
-    """What computes: library `name` and the versions that its results depend on."""
-    try:
-        return {"backend": name} | {part: importlib.metadata.version(part) for part in (name, "keras")}
-    except importlib.metadata.PackageNotFoundError as missing:
-        raise Refusal(f"{missing.name} is not installed; install it, or set backend to auto in params.yaml") from None
+    """What computes: library `name`, and the versions that its results depend on ("none" for what is not installed)."""
+    return {"backend": name} | {part: _version(part) for part in (name, "keras")}
 
 
-def claim_gpu(folder: Path) -> None:
+def _version(package: str) -> str:
+    for name in (package, f"{package}-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "none"
+
+
+@cache
+def claim_gpu() -> None:
     """Where there are several GPUs, take one that no other process of this machine has taken, until this one ends.
 
-    A lock on a file in `folder` stands for a GPU: the system opens it when the process dies, however that happens. With
-    more processes than GPUs the rest see all of them.
+    A lock on a file of this machine stands for a GPU: the system opens it when the process dies, however that happens.
+    Processes beyond the number of GPUs share them by turns.
     """
     numbers = gpus()
-    if len(numbers) < 2 or _held:
+    if len(numbers) < 2:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    chosen = numbers[os.getpid() % len(numbers)]
     for number in numbers:
-        file = open(folder / f"gpu{number}.lock", "ab")  # noqa: SIM115 (kept open on purpose)
+        file = open(Path(tempfile.gettempdir()) / f"fer2013-gpu{number}.lock", "ab")  # noqa: SIM115 (stays open)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             continue
         _held.append(file)
-        os.environ["CUDA_VISIBLE_DEVICES"] = number
-        return
+        chosen = number
+        break
+    os.environ["CUDA_VISIBLE_DEVICES"] = chosen

@@ -15,11 +15,13 @@ import importlib.util
 import io
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,6 +71,7 @@ class Cell:
     library: str
     settings: Recipe
     key: str = ""
+    code: str = ""  # digest of the modules that have a part in it
 
     def __str__(self) -> str:
         return f"{self.architecture} fold {self.fold}"
@@ -81,7 +84,8 @@ class Cell:
 
     def checkpoint(self) -> Path:
         """Where its state is kept. Unlike `key`, the name tells what computes, too: bits from elsewhere do not mix."""
-        facts = [self.key, self.settings.precision, machine.versions(self.library)]
+        device = "gpu" if machine.gpus() else platform.machine()
+        facts = [self.key, self.settings.precision, machine.versions(self.library), device]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return CHECKPOINTS / f"{self.architecture}-fold{self.fold}-{digest[:16]}.npz"
 
@@ -101,13 +105,17 @@ def fingerprint(data: Faces, fold_of: np.ndarray, settings: Recipe, architecture
     ----------
     settings : as params.yaml has them.
     """
-    digest = hashlib.sha256()
-    for part in (data.pixels, data.labels, fold_of):
-        digest.update(hashlib.sha256(part.tobytes()).digest())
-    for module in (*CODE, f"architectures/{architecture}"):
-        digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
-    digest.update(json.dumps([architecture, fold, seed, settings.model_dump()], sort_keys=True).encode())
+    digest = hashlib.sha256(data.digest + fold_of.tobytes())
+    facts = [code_digest(architecture), architecture, fold, seed, params.backend(), settings.model_dump()]
+    digest.update(json.dumps(facts, sort_keys=True).encode())
     return digest.hexdigest()[:16]
+
+
+def code_digest(architecture: str) -> str:
+    """16 hexadecimal digits of all modules that have a part in a cell of `architecture`."""
+    folder = Path(__file__).parent
+    modules = [folder / f"{module}.py" for module in (*CODE, f"architectures/{architecture}")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()[:16]
 
 
 def plan(data: Faces, fold_of: np.ndarray, architecture: str, fold: int, library: str) -> Cell:
@@ -115,19 +123,19 @@ def plan(data: Faces, fold_of: np.ndarray, architecture: str, fold: int, library
     settings, seed = recipe.read(architecture), params.seed()
     key = fingerprint(data, fold_of, settings, architecture, fold, seed)
     exact = settings.model_copy(update={"precision": machine.products(settings.precision, library)})
-    return Cell(architecture, fold, seed, library, exact, key)
+    return Cell(architecture, fold, seed, library, exact, key, code_digest(architecture))
 
 
-def _trainer(cell: Cell, pixels: np.ndarray, seed: int) -> "fit.Trainer":
+def _trainer(cell: Cell, data: Faces, seed: int) -> "fit.Trainer":
     """A trainer as new: where the cell before had the same network, recipe and pictures, its own, set back."""
     from pipeline import fit
 
-    key = (cell.architecture, cell.settings.model_dump_json(), hashlib.sha256(pixels.tobytes()).digest())
+    key = (cell.architecture, cell.settings.model_dump_json(), data.digest)
     if key in _kept:
         _kept[key].reset(seed)
     else:
         _kept.clear()  # and with it the device's memory
-        _kept[key] = fit.Trainer(lambda: architectures.build(cell.architecture), pixels, cell.settings, seed)
+        _kept[key] = fit.Trainer(lambda: architectures.build(cell.architecture), data.pixels, cell.settings, seed)
     return _kept[key]
 
 
@@ -146,8 +154,13 @@ def train(
     -------
     The content of the cell's files, by KINDS.
     """
-    with _one_at_a_time:
-        machine.claim_gpu(checkpoint.parent)
+    with _one_at_a_time, ExitStack() as stack:
+        if cell.code != code_digest(cell.architecture):
+            raise Refusal(f"{platform.node()} has another version of the pipeline's code; install it there anew")
+        if not checkpoint.parents[2].is_dir():  # a worker that does not share the project's folder
+            checkpoint = Path(tempfile.gettempdir()) / "fer2013-checkpoints" / checkpoint.name
+            stack.callback(checkpoint.unlink, missing_ok=True)
+        machine.claim_gpu()
         backend.start(cell.library, cache_folder=checkpoint.parent.absolute() / "compiled")
         from pipeline import fit
 
@@ -155,7 +168,7 @@ def train(
         seen, unseen = rows[~held_out], rows[held_out]
         # One seed a fold, the same for every architecture, and practically never that of another run.
         seed = int(np.random.SeedSequence((cell.seed, cell.fold)).generate_state(1)[0])
-        trainer = _trainer(cell, data.pixels, seed)
+        trainer = _trainer(cell, data, seed)
         show = Display(str(cell), cell.settings.epochs, watched)
         try:
             progress = fit.fit(
@@ -238,6 +251,7 @@ def _put(content: bytes, file: IO[bytes]) -> None:
 
 def write(cell: Cell, contents: dict[str, bytes]) -> None:
     """Write a cell's files, the timing last, and delete its checkpoint."""
+    cell.paths()["timing"].unlink(missing_ok=True)  # it would speak for files that are not its own
     for kind, path in cell.paths().items():
         files.replace(path, partial(_put, contents[kind]))
     forget(f"{cell.architecture}-fold{cell.fold}-*")
@@ -246,7 +260,9 @@ def write(cell: Cell, contents: dict[str, bytes]) -> None:
 def forget(pattern: str, keep: frozenset[Path] = frozenset()) -> None:
     """Delete the checkpoints with such a name but `keep`: those of finished trainings, and of other settings."""
     for path in CHECKPOINTS.glob(pattern):
-        if path not in keep and path.suffix in (".npz", ".part"):
+        # A file that is being written belongs to somebody, for a while.
+        left_over = path.suffix == ".part" and time.time() - path.stat().st_mtime > 3600
+        if path not in keep and (path.suffix == ".npz" or left_over):
             path.unlink(missing_ok=True)
 
 
@@ -261,6 +277,7 @@ def train_all(
     try:
         for number, contents in engine.results(train, data, tasks, where, jobs, address):
             write(cells[number], contents)
+            accept([cells[number]])
             done += 1
             took = time.monotonic() - started
             print(
@@ -274,12 +291,32 @@ def train_all(
 
 
 def accept(cells: list[Cell]) -> None:
-    """Tell DVC, where it is in use, that the files of those `cells` that are done are what it would have made."""
-    done = [f"train@{cell.architecture}-{cell.fold}" for cell in cells if cell.done()]
+    """Tell DVC, where it is in use, that the files of those `cells` that are done are what it would have made.
+
+    Not of those that params.yaml, the data or the code have left behind while they were trained.
+    """
+    params.document.cache_clear()
+    now = {(cell.architecture, cell.fold): cell.key for cell in planned()[3]}
+    done = [
+        f"train@{cell.architecture}-{cell.fold}"
+        for cell in cells
+        if cell.done() and now.get((cell.architecture, cell.fold)) == cell.key
+    ]
     if done and Path(".dvc").is_dir() and Path("dvc.yaml").exists() and importlib.util.find_spec("dvc"):
         words = [sys.executable, "-m", "dvc", "commit", "--quiet", "--force", *done]
         if subprocess.run(words, check=False).returncode:
-            raise Refusal(f"DVC did not take the finished cells; run: dvc commit -f {' '.join(done)}")
+            print(f"DVC did not take what is finished; later run: dvc commit -f {' '.join(done)}", file=sys.stderr)
+
+
+def planned() -> tuple[Faces, np.ndarray, np.ndarray, list[Cell]]:
+    """The faces, the Training rows, the fold of each, and all cells that params.yaml wants now."""
+    library = machine.choose(params.backend())
+    rows, fold_of = folds.load()
+    data = faces.load()
+    if not np.array_equal(rows, data.rows(TRAINING)):
+        raise Refusal(f"{folds.PATH} is not of these faces; make it again with: dvc repro -f folds")
+    cells = [plan(data, fold_of, name, number, library) for name in recipe.names() for number in folds.numbers()]
+    return data, rows, fold_of, cells
 
 
 def main(architecture: str | None = None, fold: str | None = None) -> None:
@@ -287,27 +324,30 @@ def main(architecture: str | None = None, fold: str | None = None) -> None:
     numbers = folds.numbers()
     if fold is not None and fold not in map(str, numbers):
         raise Refusal(f"there is no fold {fold!r}; {params.PATH} has {', '.join(map(str, numbers))}")
-    names = [architecture] if architecture is not None else recipe.names()
-    library = machine.choose(params.backend())
-    for name in names:
-        recipe.read(name)
-    rows, fold_of = folds.load()
-    data = faces.load()
-    if not np.array_equal(rows, data.rows(TRAINING)):
-        raise Refusal(f"{folds.PATH} is not of these faces; make it again with: dvc repro -f folds")
-    cells = [plan(data, fold_of, name, number, library) for name in names for number in numbers]
+    if architecture is not None:
+        recipe.read(architecture)
+    where, address, at_a_time = os.environ.get("BACKEND") or "loky", os.environ.get("ADDRESS") or None, jobs()
+    engine.check(where)
+    data, rows, fold_of, cells = planned()
+    cells = [cell for cell in cells if architecture in (None, cell.architecture)]
     if fold is not None:
         cell = cells[int(fold)]
         forget(f"{architecture}-fold{fold}-*", keep=frozenset({cell.checkpoint()}))
         write(cell, train(data, rows, fold_of, cell, cell.checkpoint(), watched=True))
         return
     stale = [cell for cell in cells if not cell.done()]
+    wanted = {
+        os.environ.get("KERAS_BACKEND") or params.backend(),
+        *(recipe.read(c.architecture).precision for c in cells),
+    }
+    if address and "auto" in wanted:
+        raise Refusal(
+            f"{params.PATH}: backend and precision must not be auto for a cluster: they suit this machine alone"
+        )
     forget("*" if architecture is None else f"{architecture}-fold*", frozenset(cell.checkpoint() for cell in stale))
     print(f"{len(stale)} of {len(cells)} cells are out of date", flush=True)
-    try:
-        train_all(data, rows, fold_of, stale, os.environ.get("BACKEND") or "loky", jobs(), os.environ.get("ADDRESS"))
-    finally:
-        accept(cells)
+    accept(cells)  # what was finished when an earlier run was killed
+    train_all(data, rows, fold_of, stale, where, at_a_time, address)
 
 
 def jobs() -> int:

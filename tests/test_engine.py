@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -33,6 +35,11 @@ def total_if_alive(data: np.ndarray, factor: int, mark: Path, deaths: int) -> in
     return total(data, factor)
 
 
+def wait(data: int, folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    time.sleep(120)
+
+
 def refuse(data: np.ndarray, factor: int) -> int:
     if factor == 3:
         raise Refusal(f"no {factor}")
@@ -57,10 +64,36 @@ def test_what_a_killed_worker_had_under_way_is_done_by_another(name: str, tmp_pa
     assert dict(found) == WANTED
 
 
-def test_workers_that_do_nothing_but_die_are_given_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["loky", "dask"])
+def test_workers_that_do_nothing_but_die_are_given_up(name: str, tmp_path: Path) -> None:
     tasks = {"times 2": (2, tmp_path / "mark", 99)}
-    with pytest.raises(Refusal, match="workers died 4 times in a row"):
-        list(engine.results(total_if_alive, DATA, tasks, "loky", 2, None))
+    with pytest.raises(Refusal, match="workers did nothing but die"):
+        list(engine.results(total_if_alive, DATA, tasks, name, 2, None))
+    assert len((tmp_path / "mark").read_text()) == 4
+
+
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_wrong_address_is_refused(name: str) -> None:
+    with pytest.raises(Refusal, match=f"BACKEND={name} ADDRESS=nowhere: "):
+        list(engine.results(total, DATA, TASKS, name, 2, "nowhere"))
+
+
+def test_workers_end_with_a_driver_that_was_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import test_engine; from pipeline import engine;"
+        "tasks = dict.fromkeys((1, 2), (Path(sys.argv[1]),));"
+        "list(engine.results(test_engine.wait, 0, tasks, 'loky', 2, None))"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    deadline = time.monotonic() + 60
+    while len(pids := [int(path.name) for path in tmp_path.iterdir()]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    driver.kill()
+    driver.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), ("ray", 2)])

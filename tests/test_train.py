@@ -48,7 +48,8 @@ def planned(fold: int = FOLD, settings: Recipe = RECIPE, **changes: Any) -> trai
     """The cell that the tests train, as `train.plan` makes it."""
     data, _, fold_of = made_up()
     key = train.fingerprint(data, fold_of, settings, NETWORK, fold, SEED)
-    return replace(train.Cell(NETWORK, fold, SEED, "tensorflow", settings, key), **changes)
+    code = train.code_digest(NETWORK)
+    return replace(train.Cell(NETWORK, fold, SEED, "tensorflow", settings, key, code), **changes)
 
 
 def key(**changes: Any) -> str:
@@ -160,19 +161,22 @@ def test_forget_deletes_the_checkpoints_of_its_cell_alone(tmp_path: Path, monkey
     checkpoints = Path("artifacts/checkpoints")
     checkpoints.mkdir(parents=True)
     own = {"vgg8-fold1-aa.npz", "vgg8-fold1-bb.npz", "vgg8-fold1-aa.npz.x.part"}
-    others = {"vgg8-fold10-a.npz", "vgg8-fold0-aa.npz", "vgg80-fold1-aa.npz", "my_vgg8-fold1-a.npz", "gpu0.lock"}
+    others = {"vgg8-fold10-a.npz", "vgg8-fold0-aa.npz", "vgg80-fold1-aa.npz", "my_vgg8-fold1-a.npz"}
     for name in own | others:
         (checkpoints / name).touch()
+    os.utime(checkpoints / "vgg8-fold1-aa.npz.x.part", (0, 0))
+    being_written = {"vgg8-fold1-aa.npz.y.part"}
+    (checkpoints / "vgg8-fold1-aa.npz.y.part").touch()
 
     def left() -> set[str]:
         return {path.name for path in checkpoints.iterdir()}
 
     train.forget("vgg8-fold1-*", keep=frozenset({checkpoints / "vgg8-fold1-bb.npz"}))
-    assert left() == others | {"vgg8-fold1-bb.npz"}
+    assert left() == others | being_written | {"vgg8-fold1-bb.npz"}
     train.forget("vgg8-fold1-*")
-    assert left() == others
+    assert left() == others | being_written
     train.forget("*")
-    assert left() == {"gpu0.lock"}
+    assert left() == being_written
 
 
 def test_forget_has_nothing_to_do_where_no_checkpoint_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,6 +398,54 @@ def test_only_cells_that_are_out_of_date_are_trained(project: Path, monkeypatch:
     set_params(zoom=0.2, flip_at_test=False)
     train.main(NETWORK)
     assert len(asked) == 4
+
+
+def test_worker_with_other_code_refuses(project: Path) -> None:
+    with pytest.raises(Refusal, match="has another version of the pipeline's code; install it there anew"):
+        train.train(*made_up(), planned(code="0" * 16), planned().checkpoint())
+
+
+def test_worker_without_the_projects_folder_keeps_its_state_elsewhere_and_leaves_nothing(
+    trained: tuple[Path, dict[str, bytes]], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.tempfile, "tempdir", str(project / "tmp"))
+    (project / "tmp").mkdir()
+    contents = train.train(*made_up(), planned(), project / "nowhere" / planned().checkpoint())
+    assert {kind: contents[kind] for kind in ("weights", "predictions", "history")} == {
+        kind: trained[1][kind] for kind in ("weights", "predictions", "history")
+    }
+    assert not (project / "nowhere").exists()
+    assert not [path for path in (project / "tmp").rglob("*") if path.is_file()]
+
+
+def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(".dvc").mkdir()
+    Path("dvc.yaml").touch()
+    told: list[list[str]] = []
+    monkeypatch.setattr(
+        train.subprocess, "run", lambda words, check: told.append(words[-1:]) or subprocess.CompletedProcess([], 0)
+    )
+    cells = train.planned()[3]
+    for cell in cells:
+        train.write(cell, dict.fromkeys(train.KINDS, b"") | {"timing": json.dumps({"key": cell.key}).encode()})
+    train.accept(cells[:1])
+    assert told == [["train@mini_xception-0"]]
+    set_params(zoom=0.2)
+    train.accept(cells)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("name", ["backend", "precision"])
+def test_auto_is_refused_for_a_cluster(name: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("ADDRESS", "tcp://127.0.0.1:1")
+    if name == "precision":
+        monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+        set_params(precision="auto")
+    with pytest.raises(Refusal, match="backend and precision must not be auto for a cluster"):
+        train.main()
 
 
 def test_full_disk_is_told_in_one_sentence_and_leaves_nothing_half_written(project: Path) -> None:
