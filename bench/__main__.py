@@ -147,12 +147,18 @@ def read(folder: Path, bar: tqdm) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "left_out": [way for way in packages if way not in ways], "ways": table}
 
 
+def environment() -> dict[str, str]:
+    """That of a command in another folder: the same Python, this code."""
+    here = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return os.environ | here
+
+
 def timed(folder: Path, *words: str) -> tuple[float, float]:
     """Seconds of `python -m WORDS` in `folder`, and its peak memory in MB (of its largest process)."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env=environment(),
     )  # fmt: skip
     assert process.stderr is not None
     errors = process.stderr.read().decode()
@@ -181,7 +187,9 @@ def overhead(folder: Path, bar: tqdm) -> dict[str, Any]:
     for number in range(ROUNDS):
         bar.set_description(f"overhead, round {number + 1} of {ROUNDS}")
         for name in NETWORKS:
-            cells[name].append(timed(tiny, "pipeline.train", name, "0")[0])
+            words = [sys.executable, "-m", "bench.cell", name, str(time.time())]
+            done = subprocess.run(words, cwd=tiny, env=environment(), capture_output=True, text=True, check=True)
+            cells[name].append(float(done.stdout.split()[-1]))
         idle.append(timed(tiny, "dvc", "repro")[0])
         nothing.append(timed(tiny, "pipeline.train")[0])
         bar.update()
@@ -193,11 +201,11 @@ def overhead(folder: Path, bar: tqdm) -> dict[str, Any]:
     for _ in range(ROUNDS):
         started = time.perf_counter()
         data = faces.load(folder / "faces.npz")
-        train.fingerprint(data, np.zeros(28_709, "int64"), recipe.read("vgg8"), "vgg8", 0, 0)
+        train.fingerprint(data, np.zeros(28_709, "int64"), recipe.read("vgg8"), "vgg8", 0, 0, "auto")
         loading.append(time.perf_counter() - started)
     return {
         "loading_s": round(statistics.median(loading), 2),
-        "tiny_cell_s": {name: round(statistics.median(times), 2) for name, times in cells.items()},
+        "cell_s": {name: round(statistics.median(times), 2) for name, times in cells.items()},
         "noop_dvc_repro_6_cells_s": round(statistics.median(idle), 2),
         "noop_train_6_cells_s": round(statistics.median(nothing), 2),
     }
@@ -261,7 +269,7 @@ def reading_table(found: dict[str, Any]) -> str:
 
 def overhead_table(found: dict[str, Any]) -> str:
     """Seconds in which nothing is learned."""
-    cells = {f"a cell of {name} with three steps": seconds for name, seconds in found["tiny_cell_s"].items()}
+    cells = {f"a cell of {name} with three steps": seconds for name, seconds in found["cell_s"].items()}
     rest = {
         "reading and checking the faces of the real size": found["loading_s"],
         "dvc repro with nothing to do, 6 cells": found["noop_dvc_repro_6_cells_s"],

@@ -98,15 +98,17 @@ class Cell:
             return False
 
 
-def fingerprint(data: Faces, fold_of: np.ndarray, settings: Recipe, architecture: str, fold: int, seed: int) -> str:
+def fingerprint(
+    data: Faces, fold_of: np.ndarray, settings: Recipe, architecture: str, fold: int, seed: int, wanted: str
+) -> str:
     """16 hexadecimal digits of all that a cell depends on in this project, as DVC sees it: data, folds, params, code.
 
     Parameters
     ----------
-    settings : as params.yaml has them.
+    settings, wanted : recipe and backend, as params.yaml has them.
     """
     digest = hashlib.sha256(data.digest + fold_of.tobytes())
-    facts = [code_digest(architecture), architecture, fold, seed, params.backend(), settings.model_dump()]
+    facts = [code_digest(architecture), architecture, fold, seed, wanted, settings.model_dump()]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
@@ -121,7 +123,7 @@ def code_digest(architecture: str) -> str:
 def plan(data: Faces, fold_of: np.ndarray, architecture: str, fold: int, library: str) -> Cell:
     """The cell of `architecture` and `fold` as params.yaml describes it, to be trained by `library`."""
     settings, seed = recipe.read(architecture), params.seed()
-    key = fingerprint(data, fold_of, settings, architecture, fold, seed)
+    key = fingerprint(data, fold_of, settings, architecture, fold, seed, params.backend())
     exact = settings.model_copy(update={"precision": machine.products(settings.precision, library)})
     return Cell(architecture, fold, seed, library, exact, key, code_digest(architecture))
 
@@ -336,13 +338,10 @@ def main(architecture: str | None = None, fold: str | None = None) -> None:
         write(cell, train(data, rows, fold_of, cell, cell.checkpoint(), watched=True))
         return
     stale = [cell for cell in cells if not cell.done()]
-    wanted = {
-        os.environ.get("KERAS_BACKEND") or params.backend(),
-        *(recipe.read(c.architecture).precision for c in cells),
-    }
-    if address and "auto" in wanted:
+    wanted = {recipe.read(cell.architecture).precision for cell in stale}
+    if address and "auto" in {os.environ.get("KERAS_BACKEND") or params.backend(), *wanted}:
         raise Refusal(
-            f"{params.PATH}: backend and precision must not be auto for a cluster: they suit this machine alone"
+            f"{params.PATH}: backend and precision must not be auto for a cluster: it suits this machine alone"
         )
     forget("*" if architecture is None else f"{architecture}-fold*", frozenset(cell.checkpoint() for cell in stale))
     print(f"{len(stale)} of {len(cells)} cells are out of date", flush=True)

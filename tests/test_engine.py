@@ -69,7 +69,7 @@ def test_workers_that_do_nothing_but_die_are_given_up(name: str, tmp_path: Path)
     tasks = {"times 2": (2, tmp_path / "mark", 99)}
     with pytest.raises(Refusal, match="workers did nothing but die"):
         list(engine.results(total_if_alive, DATA, tasks, name, 2, None))
-    assert len((tmp_path / "mark").read_text()) == 4
+    assert len((tmp_path / "mark").read_text()) >= 4
 
 
 @pytest.mark.parametrize("name", ["dask", "ray"])

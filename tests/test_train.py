@@ -47,7 +47,7 @@ def made_up() -> tuple[Faces, np.ndarray, np.ndarray]:
 def planned(fold: int = FOLD, settings: Recipe = RECIPE, **changes: Any) -> train.Cell:
     """The cell that the tests train, as `train.plan` makes it."""
     data, _, fold_of = made_up()
-    key = train.fingerprint(data, fold_of, settings, NETWORK, fold, SEED)
+    key = train.fingerprint(data, fold_of, settings, NETWORK, fold, SEED, "auto")
     code = train.code_digest(NETWORK)
     return replace(train.Cell(NETWORK, fold, SEED, "tensorflow", settings, key, code), **changes)
 
@@ -56,6 +56,7 @@ def key(**changes: Any) -> str:
     data, _, fold_of = made_up()
     facts = {
         "data": data, "fold_of": fold_of, "settings": RECIPE, "architecture": NETWORK, "fold": FOLD, "seed": SEED,
+        "wanted": "auto",
     }  # fmt: skip
     return train.fingerprint(**facts | changes)
 
@@ -84,6 +85,7 @@ OTHER = {
     "the architecture": {"architecture": "vgg8"},
     "the fold": {"fold": 0},
     "the seed": {"seed": 8},
+    "the library": {"wanted": "jax"},
 }
 OTHER_RECIPE = {
     "epochs": 3, "batch_size": 9, "optimizer": "sgd", "learning_rate": 0.0010001, "schedule": "cosine",
@@ -424,9 +426,12 @@ def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(
     Path(".dvc").mkdir()
     Path("dvc.yaml").touch()
     told: list[list[str]] = []
-    monkeypatch.setattr(
-        train.subprocess, "run", lambda words, check: told.append(words[-1:]) or subprocess.CompletedProcess([], 0)
-    )
+
+    def run(words: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        told.append(words[-1:])
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(train.subprocess, "run", run)
     cells = train.planned()[3]
     for cell in cells:
         train.write(cell, dict.fromkeys(train.KINDS, b"") | {"timing": json.dumps({"key": cell.key}).encode()})
