@@ -27,10 +27,7 @@ def _muted() -> Iterator[None]:
 def start(name: str, cache_folder: Path | None = None) -> None:
     """Import Keras over library `name`. Once a process: a second library is refused.
 
-    Parameters
-    ----------
-    cache_folder : where compiled programs are kept between processes (JAX; PyTorch and TensorFlow do so by themselves
-        or not at all).
+    `cache_folder` keeps compiled programs between processes, for JAX.
     """
     os.environ["KERAS_BACKEND"] = name
     if cache_folder is not None:

@@ -235,7 +235,7 @@ def project(tmp_path, monkeypatch):
 
 def settings(method="weights", members="[mini_xception, vgg8]"):
     params.PATH.write_text(
-        "seed: 1\ndata: {}\nfolds: [0, 1]\ntrain: {}\narchitectures: {mini_xception: {}, vgg8: {}}\n"
+        "seed: 1\nbackend: auto\ndata: {}\nfolds: [0, 1]\ntrain: {}\narchitectures: {mini_xception: {}, vgg8: {}}\n"
         f"ensemble: {{method: {method}, members: {members}}}\n"
     )
     params.document.cache_clear()
