@@ -183,7 +183,8 @@ def test_a_lying_header_does_not_unpack_more_than_it_says(place):
 
 def settings(place, source="local", training=14, test=7):
     (place / "params.yaml").write_text(
-        f"seed: 1\nbackend: auto\ndata: {{source: {source}, slug: {SLUG}, training_faces: {training}, test_faces: {test}}}\n"
+        "seed: 1\nbackend: auto\n"
+        f"data: {{source: {source}, slug: {SLUG}, training_faces: {training}, test_faces: {test}}}\n"
         "folds: [0, 1]\ntrain: {}\narchitectures: {}\nensemble: {}\n"
     )
     params.document.cache_clear()

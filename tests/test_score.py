@@ -171,7 +171,8 @@ def project(request, tmp_path, monkeypatch):
     """A folder with two networks' bags, histories and timings, whose test labels are known or not."""
     monkeypatch.chdir(tmp_path)
     params.PATH.write_text(
-        f"seed: 1\n{DATA}folds: [0, 1]\ntrain: {{}}\narchitectures: {{mini_xception: {{}}, vgg8: {{}}}}\n"
+        f"seed: 1\nbackend: auto\n{DATA}folds: [0, 1]\ntrain: {{}}\n"
+        "architectures: {mini_xception: {}, vgg8: {}}\n"
         "ensemble: {method: mean, members: [vgg8]}\n"
     )
     provenance.PATH.parent.mkdir(parents=True)
@@ -247,7 +248,9 @@ def entry(name, private, rank, **others):
 
 
 def write_params():
-    params.PATH.write_text(f"seed: 1\n{DATA}folds: []\ntrain: {{}}\narchitectures: {{}}\nensemble: {{}}\n")
+    params.PATH.write_text(
+        f"seed: 1\nbackend: auto\n{DATA}folds: []\ntrain: {{}}\narchitectures: {{}}\nensemble: {{}}\n"
+    )
 
 
 def table_of(tmp_path, *entries):
