@@ -4,11 +4,11 @@ import os
 import resource
 import time
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from pipeline import architectures, backend, machine
+from pipeline import architectures, backend, machine, report
 from pipeline.recipe import Recipe
 
 TRAINING_ROWS = {"alizadeh_same": 256, "vgg8": 192, "mini_xception": 1920}  # a few seconds' work on two cores
@@ -74,24 +74,9 @@ class Pipeline:
                 times.append(time.perf_counter() - started)
             took[training] = float(np.median(times[5:]))
         return {
-            "multiply_adds": multiply_adds(self.trainer.network),
+            "multiply_adds": report.multiply_adds(self.trainer.network),
             "augmentation_ms": 1000 * max(0.0, took[True] - took[False]),
         }
-
-
-def multiply_adds(network: Any) -> int:
-    """Multiply-adds of one picture's forward pass through convolutions and dense layers; all else is small change."""
-    total = 0
-    for layer in network.layers:
-        kinds = type(layer).__name__
-        if kinds == "Dense":
-            total += int(np.prod(layer.kernel.shape))
-        elif kinds == "Conv2D":
-            total += int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:3]))
-        elif kinds == "SeparableConv2D":
-            weights = sum(int(np.prod(v.shape)) for v in (layer.depthwise_kernel, layer.pointwise_kernel))
-            total += weights * int(np.prod(layer.output.shape[1:3]))
-    return total
 
 
 class Reference:

@@ -14,7 +14,15 @@ PATH = Path("data/params-checked")
 def mistakes() -> list[str]:
     """Let every section's owner read it; return what they refuse, each once."""
     found = []
-    readers = (params.seed, params.backend, download.read_params, folds.numbers, recipe.names, ensemble.read_params)
+    readers = (
+        params.seed,
+        params.backend,
+        download.read_params,
+        folds.numbers,
+        folds.twins,
+        recipe.names,
+        ensemble.read_params,
+    )
     recipes = [lambda name=name: recipe.read(name) for name in params.document()["architectures"] or {}]
     for reader in (*readers, *recipes):
         try:

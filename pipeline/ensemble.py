@@ -2,7 +2,8 @@
 
 Reads data/faces.npz, data/folds.csv and artifacts/predictions/. Writes artifacts/bags/A.npz for every architecture A
 and artifacts/bags/ensemble.npz (oof float32 [n,7] for the Training rows, test float32 [k,7]), and
-results/ensemble.json: the members' weights, and what every way of joining them gives out of fold.
+results/ensemble.json: the members' weights, what every way of joining them gives out of fold, what each member and
+test-time augmentation add, how far members agree, and every network's temperature.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline import command, faces, folds, params, recipe
+from pipeline import command, faces, folds, metrics, params, recipe
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, TRAINING
 
@@ -51,6 +52,12 @@ class Bag:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, oof=self.oof, test=self.test)
 
+    def over(self, rows: np.ndarray, training_rows: np.ndarray) -> "Bag":
+        """The Bag of all `training_rows`, where this one's `oof` is of `rows`, some of them, alone."""
+        oof = np.full((len(training_rows), len(CLASSES)), np.nan, dtype=np.float32)
+        oof[np.searchsorted(training_rows, rows)] = self.oof
+        return Bag(oof, self.test)
+
 
 def read_params() -> Ensemble:
     """The section `ensemble`. Raises Refusal for a member that is not trained, or named twice."""
@@ -82,25 +89,33 @@ def load(name: str) -> Bag:
     return Bag(*read_arrays(BAGS / f"{name}.npz", ("oof", "test"), "dvc repro -f ensemble"))
 
 
-def join_folds(parts: list[list[np.ndarray]], training_rows: np.ndarray, name: str) -> Bag:
+def temperatures(names: list[str]) -> dict[str, float]:
+    """The temperature of each of `names`, from results/ensemble.json."""
+    try:
+        found = json.loads(RESULT.read_text())["submissions"]
+        return {name: float(found[name]["temperature"]) for name in names}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Refusal(f"{RESULT} is missing or damaged; make it with: dvc repro -f ensemble") from None
+
+
+def join_folds(parts: list[list[np.ndarray]], wanted: np.ndarray, name: str) -> Bag:
     """Put the folds of one architecture together.
 
     Parameters
     ----------
     parts : for every fold, rows int [m], their probabilities [m, 7], and those of the test rows [k, 7].
-    training_rows : int [n], all rows that must be covered exactly once, in rising order. name : for messages.
+    wanted : int [n], all rows that must be covered exactly once, in rising order. name : for messages.
     """
     rows = np.concatenate([part[0] for part in parts])
     covered, times = np.unique(rows, return_counts=True)
     if (times > 1).any():
         raise Refusal(f"{name}: row {covered[times > 1][0]} is predicted by two folds; train again: dvc repro -f train")
-    if not np.array_equal(covered, training_rows):
-        odd = np.setxor1d(covered, training_rows)
+    if not np.array_equal(covered, wanted):
+        odd = np.setxor1d(covered, wanted)
         raise Refusal(
             f"{name}: {len(odd):,} Training rows are in no fold or unknown, like {odd[0]}; run: dvc repro train"
         )
-    oof = np.full((len(training_rows), len(CLASSES)), np.nan, dtype=np.float32)
-    oof[np.searchsorted(training_rows, rows)] = np.concatenate([part[1] for part in parts])
+    oof = np.concatenate([part[1] for part in parts])[np.argsort(rows)].astype(np.float32)
     bag = Bag(oof, np.stack([part[2] for part in parts]).mean(axis=0, dtype=np.float32))
     for array in (bag.oof, bag.test):
         if not np.allclose(array.sum(axis=1), 1, atol=1e-3):
@@ -169,63 +184,115 @@ def join_members(
     weights = np.full(len(oof), 1 / len(oof))
     if method == "mean":
         return Bag(weighted_mean(oof, weights), weighted_mean(test, weights)), weights
-    joined = np.full(oof.shape[1:], np.nan, dtype=np.float32)
+    blended = np.full(oof.shape[1:], np.nan, dtype=np.float32)
     for number in np.unique(fold):
         inside = fold == number
-        joined[inside] = weighted_mean(oof[:, inside], fit_weights(oof[:, ~inside], labels[~inside]))
+        blended[inside] = weighted_mean(oof[:, inside], fit_weights(oof[:, ~inside], labels[~inside]))
     weights = fit_weights(oof, labels)
-    return Bag(joined, weighted_mean(test, weights)), weights
+    return Bag(blended, weighted_mean(test, weights)), weights
 
 
 def judge(oof: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy and log-loss of float [n, 7]."""
-    chosen = oof[np.arange(len(labels)), labels].astype(np.float64).clip(1e-12)
     return {
-        "oof_accuracy": round(float((oof.argmax(axis=1) == labels).mean()), 5),
-        "oof_log_loss": round(float(-np.log(chosen).mean()), 5),
+        "oof_accuracy": round(float(metrics.right(oof, labels).mean()), 5),
+        "oof_log_loss": round(metrics.cross_entropy(oof, labels), 5),
     }
 
 
-def read_cell(architecture: str, fold: int) -> list[np.ndarray]:
-    """Read what train@ARCHITECTURE-FOLD predicted: rows, validation, test."""
+def tempered(oof: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Every fold's probabilities, at the temperature that is fitted on the other folds: float64 [n, 7]."""
+    result = np.full(oof.shape, np.nan)
+    for number in np.unique(fold):
+        inside = fold == number
+        temperature = metrics.fit_temperature(oof[~inside], labels[~inside])
+        result[inside] = metrics.temper(oof[inside], temperature)
+    return result
+
+
+def describe(bag: Bag, plain: Bag, labels: np.ndarray, fold: np.ndarray) -> dict[str, Any]:
+    """What results/ensemble.json says of one network or the ensemble, from out-of-fold rows alone.
+
+    Parameters
+    ----------
+    plain : the same without test-time augmentation. labels, fold : int [n].
+    """
+    hits = [metrics.right(each.oof, labels) for each in (bag, plain)]
+    return {
+        "folds": [round(float(hits[0][fold == number].mean()), 5) for number in np.unique(fold)],
+        "temperature": round(metrics.fit_temperature(bag.oof, labels), 4),
+        "calibration": metrics.calibration(bag.oof, labels),
+        "calibration_tempered": metrics.calibration(tempered(bag.oof, labels, fold), labels),
+        "test_time_augmentation": {
+            "accuracy_without": round(float(hits[1].mean()), 5),
+            "accuracy_with": round(float(hits[0].mean()), 5),
+            "p_value": float(f"{metrics.mcnemar(*hits):.3g}"),
+        },
+    }
+
+
+def read_cell(architecture: str, fold: int, plain: bool = False) -> list[np.ndarray]:
+    """Read what train@ARCHITECTURE-FOLD predicted: rows, validation, test; `plain`: without test-time augmentation."""
     path = PREDICTIONS / architecture / f"fold{fold}.npz"
-    return read_arrays(path, ("rows", "validation", "test"), f"dvc repro -f train@{architecture}-{fold}")
+    names = ("rows", "validation_plain", "test_plain") if plain else ("rows", "validation", "test")
+    return read_arrays(path, names, f"dvc repro -f train@{architecture}-{fold}")
+
+
+def joined(method: str, bags: list[Bag], labels: np.ndarray, fold: np.ndarray) -> tuple[Bag, np.ndarray | None]:
+    """As join_members, of Bags."""
+    oof, test = (np.stack([getattr(bag, part) for bag in bags]) for part in ("oof", "test"))
+    return join_members(method, oof, test, labels, fold)
 
 
 def summary(
     settings: Ensemble, bags: dict[str, Bag], labels: np.ndarray, fold: np.ndarray
 ) -> tuple[Bag, dict[str, Any]]:
     """The ensemble's Bag, and what results/ensemble.json says of it and of the ways that were not taken."""
-    oof = np.stack([bags[name].oof for name in settings.members])
-    test = np.stack([bags[name].test for name in settings.members])
-    ways = {way: join_members(way, oof, test, labels, fold) for way in ("mean", "geometric", "weights")}
+    members = [bags[name] for name in settings.members]
+    ways = {way: joined(way, members, labels, fold) for way in ("mean", "geometric", "weights")}
     bag, weights = ways[settings.method]
-    shares = [None] * len(oof) if weights is None else weights.round(4).tolist()
+    shares = [None] * len(members) if weights is None else weights.round(4).tolist()
+    guesses = {name: bags[name].oof.argmax(axis=1) for name in settings.members}
+    others = {
+        name: [bags[other] for other in settings.members if other != name]
+        for name in settings.members
+        if len(settings.members) > 1
+    }
     return bag, {
         "method": settings.method,
         "weights": dict(zip(settings.members, shares, strict=True)),
         "members": {name: judge(bags[name].oof, labels) for name in settings.members},
-        "methods": {way: judge(joined.oof, labels) for way, (joined, _) in ways.items()},
+        "methods": {way: judge(one.oof, labels) for way, (one, _) in ways.items()},
+        "without": {
+            name: judge(joined(settings.method, rest, labels, fold)[0].oof, labels) for name, rest in others.items()
+        },
+        "agreement": {
+            name: {other: round(float((mine == theirs).mean()), 4) for other, theirs in guesses.items()}
+            for name, mine in guesses.items()
+        },
     }
 
 
 def main() -> None:
     """Run the stage."""
     settings, numbers = read_params(), folds.numbers()
-    data, (rows, fold) = faces.load(), folds.load()
-    if not np.array_equal(rows, data.rows(TRAINING)):
-        raise Refusal(f"{folds.PATH} is not of these faces; make it again with: dvc repro -f folds")
-    bags = {}
+    data = faces.load()
+    rows, fold = folds.load(data)
+    labels = data.labels[rows]
+    bags, plain = {}, {}
     for name in recipe.names():
         cells = [read_cell(name, number) for number in numbers]
         for number, (cell_rows, _, test) in zip(numbers, cells, strict=True):
             if not np.array_equal(np.sort(cell_rows), rows[fold == number]) or len(test) != len(data.test_rows()):
                 raise Refusal(f"{name}, fold {number} was trained on other data: dvc repro -f train@{name}-{number}")
         bags[name] = join_folds(cells, rows, name)
-    bags[NAME], result = summary(settings, bags, data.labels[rows], fold)
+        plain[name] = join_folds([read_cell(name, number, plain=True) for number in numbers], rows, name)
+    bags[NAME], result = summary(settings, bags, labels, fold)
+    plain[NAME] = joined(settings.method, [plain[name] for name in settings.members], labels, fold)[0]
+    result["submissions"] = {name: describe(bag, plain[name], labels, fold) for name, bag in bags.items()}
     shutil.rmtree(BAGS, ignore_errors=True)  # with those of networks that are trained no more
     for name, bag in bags.items():
-        bag.save(BAGS / f"{name}.npz")
+        bag.over(rows, data.rows(TRAINING)).save(BAGS / f"{name}.npz")
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -1,6 +1,11 @@
-"""Every picture that the stages draw, as PNG files that need no network to be seen."""
+"""Every picture that the stages draw, as PNG files that need no network to be seen.
 
+They have no background of their own, and lines and letters of a middle grey: legible on a light page and on a dark one.
+"""
+
+import itertools
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -9,6 +14,7 @@ mpl.use("Agg")  # files only; no display is needed
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
@@ -16,7 +22,8 @@ from matplotlib.ticker import PercentFormatter
 from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, SPLIT_ROWS
 
 FOLDER = Path("results/plots")
-BLUE, ORANGE, GREY = "#2a6fbb", "#d9662b", "#8a8f98"
+BLUE, ORANGE, GREEN, GREY, INK = "#3b82d6", "#dd6f2d", "#3f9b5f", "#8a8f98", "#7a7f88"
+COLORS = (BLUE, ORANGE, GREEN, "#a05fc0", "#c9a227", "#d0587e", "#2aa5a0", "#8c6d4f")  # of submissions, in their order
 
 mpl.rcParams.update({
     "figure.constrained_layout.use": True,
@@ -27,6 +34,13 @@ mpl.rcParams.update({
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
+    "savefig.transparent": True,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
 })  # fmt: skip
 
 
@@ -38,7 +52,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 def classes(counts: dict[str, dict[str, int]], path: Path) -> None:
     """Draw how the classes share each split; `counts` maps split to class to rows."""
-    figure, axes = plt.subplots(figsize=(8, 4))
+    figure, axes = plt.subplots(figsize=(8.4, 4))
     place = np.arange(len(CLASSES))
     for index, (split, shades) in enumerate(zip(counts, (BLUE, ORANGE, GREY), strict=True)):
         rows = np.array([counts[split][name] for name in CLASSES])
@@ -52,6 +66,22 @@ def classes(counts: dict[str, dict[str, int]], path: Path) -> None:
     axes.set_title("Rows of each class (numbers: rows with a known label)")
     axes.grid(axis="x", visible=False)
     figure.legend(ncols=3, loc="outside lower center")
+    _save(figure, path)
+
+
+def page(pictures: dict[str, list[tuple[np.ndarray, str]]], path: Path) -> None:
+    """Show pictures (uint8 [48, 48]) with a caption each, under headings; 12 a line."""
+    lines = {heading: max(1, -(-len(entries) // 12)) for heading, entries in pictures.items()}
+    figure = plt.figure(figsize=(13, 1.35 * sum(lines.values()) + 0.4 * len(lines)))
+    parts = figure.subfigures(len(lines), 1, height_ratios=list(lines.values()), squeeze=False)
+    for part, (heading, entries) in zip(parts.flat, pictures.items(), strict=True):
+        part.suptitle(f"{heading} ({len(entries)})", fontsize=10, x=0.01, ha="left")
+        grid = part.subplots(lines[heading], 12, squeeze=False)
+        for axes in grid.flat:
+            axes.axis("off")
+        for axes, (picture, caption) in zip(grid.flat, entries, strict=False):
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+            axes.set_title(caption, fontsize=6)
     _save(figure, path)
 
 
@@ -127,8 +157,71 @@ def board(entries: pd.DataFrame, with_teams: bool, path: Path) -> None:
         axes.annotate(f"{score:.2%}", (score, height), (0, 5), textcoords="offset points", fontsize=6.5, ha="center")
     axes.set_yticks(range(len(everyone)), [entry[0] for entry in everyone])
     for label, entry in zip(axes.get_yticklabels(), everyone, strict=True):
-        label.set_color(entry[4] if entry[4] == BLUE else "#333")
+        label.set_color(entry[4] if entry[4] == BLUE else INK)
     axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.set_xlabel("PrivateTest accuracy; bars are 95 % intervals")
     axes.set_title(title)
+    _save(figure, path)
+
+
+def _name(axes: Axes, text: str, x: float, y: float, color: str) -> None:
+    axes.annotate(text, (x, y), (6, 4), textcoords="offset points", fontsize=8, color=color)
+
+
+def effort(table: pd.DataFrame, path: Path) -> None:
+    """Draw out-of-fold accuracy against parameters and training time; `table` is that of submissions/scores.csv."""
+    figure, grid = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
+    scales = (("parameters", 1e6, "million parameters"), ("train_seconds", 60, "minutes of training, all folds"))
+    for axes, (what, unit, label) in zip(grid, scales, strict=True):
+        for color, entry in zip(itertools.cycle(COLORS), table.to_dict("records")):
+            x, y = entry[what] / unit, entry["oof_accuracy"]
+            axes.errorbar(x, y, [[y - entry["oof_low"]], [entry["oof_high"] - y]], fmt="o", color=color, ms=5)
+            _name(axes, entry["name"], x, y, color)
+        axes.set_xscale("log")
+        axes.margins(x=0.25)
+        axes.set_xlabel(label)
+    grid[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    grid[0].set_ylabel("out-of-fold accuracy")
+    figure.suptitle("What accuracy costs (bars: 95 % intervals)", fontsize=11)
+    _save(figure, path)
+
+
+def splits(table: pd.DataFrame, path: Path) -> None:
+    """Draw each submission's accuracy out of fold, on PublicTest and on PrivateTest; `table` as for `effort`."""
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(table) + 1.6))
+    parts = {"oof": ("out of fold", GREY), "public": ("PublicTest", ORANGE), "private": ("PrivateTest", BLUE)}
+    entries = table.sort_values("oof_accuracy").to_dict("records")
+    for offset, (part, (label, color)) in zip((-0.2, 0, 0.2), parts.items(), strict=True):
+        rows = [(place + offset, e) for place, e in enumerate(entries) if isinstance(e[f"{part}_accuracy"], float)]
+        values = np.array([[e[f"{part}_{end}"] for end in ("accuracy", "low", "high")] for _, e in rows])
+        if len(values):
+            reach = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
+            axes.errorbar(values[:, 0], [place for place, _ in rows], xerr=reach, fmt="o", color=color, label=label)
+    axes.set_yticks(range(len(entries)), [entry["name"] for entry in entries])
+    axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.set_xlabel("accuracy; bars are 95 % intervals")
+    axes.set_title("Does cross-validation predict the board?")
+    figure.legend(ncols=3, loc="outside lower center")
+    _save(figure, path)
+
+
+def calibration(analysis: dict[str, Any], path: Path) -> None:
+    """Draw accuracy against confidence, as it is and tempered; `analysis` is results/analysis.json."""
+    rows = "PrivateTest" if "PrivateTest" in analysis else "out of fold"
+    figure, grid = plt.subplots(1, 2, figsize=(8.4, 4.4), sharex=True, sharey=True)
+    titles = {"as_it_is": "as it is", "tempered": "after temperature scaling"}
+    for axes, (when, title) in zip(grid, titles.items(), strict=True):
+        axes.plot([0, 1], [0, 1], color=INK, lw=1, ls=":")
+        for (name, bins), color in zip(analysis[rows]["reliability"].items(), itertools.cycle(COLORS)):
+            full = np.array(bins[when]["rows"]) >= 20  # fewer say nothing
+            x, y = (np.array(bins[when][key])[full] for key in ("confidence", "accuracy"))
+            label = name if axes is grid[0] else None
+            axes.plot(x, y, color=color, marker=".", ms=4, lw=2.2 if name == "ensemble" else 1.2, label=label)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("confidence in the most likely class")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, 0))
+    grid[0].set_ylabel("accuracy")
+    figure.suptitle(f"Calibration on {rows} rows (temperature fitted out of fold)", fontsize=11)
+    figure.legend(ncols=4, loc="outside lower center", fontsize=8)
     _save(figure, path)

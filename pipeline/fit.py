@@ -18,7 +18,7 @@ from pipeline.command import Refusal
 from pipeline.competition import CLASSES, SIDE
 from pipeline.recipe import Recipe
 
-PREDICTION_BATCH = 256
+PREDICTION_BATCH = 128
 SCALINGS = {"unit": (1 / 255, 0.0), "symmetric": (2 / 255, -1.0), "raw": (1.0, 0.0)}  # factor, offset
 RECALIBRATION = 16  # batches
 HISTORY = ("epoch", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy")
@@ -59,19 +59,23 @@ class Predictor(keras.Model):
         outputs = ops.maximum(outputs, 1e-7)  # seven sigmoids can all be 0
         return outputs / ops.sum(outputs, axis=1, keepdims=True)
 
-    def probabilities(self, rows: np.ndarray, flip: bool) -> np.ndarray:
-        """Probabilities of `rows`: float32 [n, 7]. `flip` averages those of each picture and its mirror image."""
+    def views(self, rows: np.ndarray, flip: bool) -> np.ndarray:
+        """Probabilities of `rows`: float32 [1, n, 7], or with `flip` [2, n, 7], the second of their mirror images."""
         # Whole batches only: one compiled program, and no odd last batch for oneDNN.
         padded = np.resize(rows, math.ceil(len(rows) / PREDICTION_BATCH) * PREDICTION_BATCH).astype("int32")
-        views = [
+        parts = [
             [
                 self.predict_on_batch((batch, np.full(len(batch), mirrored)))
                 for batch in padded.reshape(-1, PREDICTION_BATCH)
             ]
             for mirrored in ([False, True] if flip else [False])
         ]
-        mean: np.ndarray = np.mean([np.concatenate(view) for view in views], axis=0, dtype="float32")
-        return mean[: len(rows)]
+        return np.stack([np.concatenate(view)[: len(rows)] for view in parts])
+
+    def probabilities(self, rows: np.ndarray, flip: bool) -> np.ndarray:
+        """Probabilities of `rows`: float32 [n, 7], the mean over their `views`."""
+        mean: np.ndarray = self.views(rows, flip).mean(axis=0)
+        return mean
 
 
 @dataclass
@@ -124,6 +128,9 @@ def learning_rate(recipe: Recipe, losses: list[float]) -> float:
     """
     if recipe.schedule == "cosine":
         return recipe.learning_rate * (1 + math.cos(math.pi * len(losses) / recipe.epochs)) / 2
+    if recipe.schedule == "triangle":  # the rate in the middle of the epoch
+        done = (len(losses) + 0.5) / recipe.epochs
+        return recipe.learning_rate * min(done / 0.2, (1 - done) / 0.8)
     rate, best, waited = recipe.learning_rate, math.inf, 0
     if recipe.schedule == "plateau":
         for loss in losses:
@@ -139,13 +146,18 @@ def learning_rate(recipe: Recipe, losses: list[float]) -> float:
 def compiled(feed: Feed, network: keras.Model, recipe: Recipe) -> keras.Model:
     """`network` behind `feed`, ready to train on row numbers and one-hot labels."""
     trainer = keras.Sequential([keras.layers.Input((), dtype="int32"), feed, network])
+    decay = recipe.weight_decay or None
     optimizers = {
-        "adam": lambda: keras.optimizers.Adam(recipe.learning_rate),
-        "sgd": lambda: keras.optimizers.SGD(recipe.learning_rate, momentum=0.9, nesterov=True),
+        "adam": lambda: keras.optimizers.Adam(recipe.learning_rate, weight_decay=decay),
+        "sgd": lambda: keras.optimizers.SGD(recipe.learning_rate, 0.9, nesterov=True, weight_decay=decay),
     }
+    optimizer = optimizers[recipe.optimizer]()
+    if decay:  # of the kernels alone: biases and what normalises stay (Jia et al. 2018, arXiv 1807.11205)
+        optimizer.exclude_from_weight_decay([v for v in network.trainable_variables if v.name != "kernel"])
+    losses = {"categorical": keras.losses.CategoricalCrossentropy, "binary": keras.losses.BinaryCrossentropy}
     trainer.compile(
-        optimizer=optimizers[recipe.optimizer](),
-        loss=f"{recipe.loss}_crossentropy",
+        optimizer=optimizer,
+        loss=losses[recipe.loss](label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
         jit_compile=keras.backend.backend() == "jax",  # on a CPU, XLA makes TensorFlow's convolutions 8 times slower
     )

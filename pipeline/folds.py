@@ -1,6 +1,6 @@
 """Deal the Training rows into folds: stratified by label, and identical pictures always into the same fold.
 
-Reads data/faces.npz. Writes data/folds.csv: row,fold, one line for every Training row.
+Reads data/faces.npz. Writes data/folds.csv: row,fold, a line for every Training row that `twins` in params.yaml keeps.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from pipeline.command import Refusal
 from pipeline.competition import TRAINING
 
 PATH = Path("data/folds.csv")
+TWINS = ("keep", "drop_test_twins", "drop_repeats")
 
 
 def numbers() -> list[int]:
@@ -24,6 +25,33 @@ def numbers() -> list[int]:
     if found != list(range(len(found))):
         raise Refusal(f"{params.PATH}: folds = {found!r}: must count up from 0, like {list(range(len(found)))}")
     return found
+
+
+def twins() -> str:
+    """What params.yaml does with identical pictures: one of TWINS."""
+    value = params.document()["twins"]
+    if value not in TWINS:
+        raise Refusal(f"{params.PATH}: twins = {value!r}: must be one of {', '.join(TWINS)}")
+    return str(value)
+
+
+def kept(data: faces.Faces, choice: str) -> np.ndarray:
+    """The Training rows that train and are judged out of fold: int64, in rising order.
+
+    Parameters
+    ----------
+    choice : "keep" takes all; "drop_test_twins" leaves out those whose picture stands in a test split, byte for byte;
+        "drop_repeats" takes one row of every picture: the first with the label that most of its rows have.
+    """
+    rows, groups = data.rows(TRAINING), faces.picture_groups(data.pixels)
+    if choice == "drop_test_twins":
+        return rows[~np.isin(groups[rows], groups[data.test_rows()])]
+    if choice == "drop_repeats":
+        table = pd.DataFrame({"row": rows, "group": groups[rows], "label": data.labels[rows]})
+        table["votes"] = table.groupby(["group", "label"])["row"].transform("size")
+        best = table.sort_values(["votes", "row"], ascending=[False, True]).drop_duplicates("group")
+        return np.sort(best["row"].to_numpy())
+    return rows
 
 
 def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -53,27 +81,32 @@ def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.nd
     return fold
 
 
-def load() -> tuple[np.ndarray, np.ndarray]:
-    """Read data/folds.csv: rows and their folds, int64 [n] each."""
+def load(data: faces.Faces) -> tuple[np.ndarray, np.ndarray]:
+    """Read data/folds.csv: rows of `data`, in rising order, and their folds, int64 [n] each."""
     try:
         table = pd.read_csv(PATH, dtype={"row": "uint32", "fold": "uint8"})
         if list(table) != ["row", "fold"] or table.empty or not isinstance(table.index, pd.RangeIndex):
             raise ValueError("it has other columns, or no rows")
-        return table["row"].to_numpy("int64"), table["fold"].to_numpy("int64")
+        rows, fold = table["row"].to_numpy("int64"), table["fold"].to_numpy("int64")
     except FileNotFoundError:
         raise Refusal(f"{PATH} is missing; make it with: dvc repro folds") from None
     except (ValueError, OverflowError) as trouble:
         raise Refusal(f"{PATH} is not a table of row,fold ({trouble}); make it with: dvc repro -f folds") from None
+    if (np.diff(rows) <= 0).any() or not np.isin(rows, data.rows(TRAINING)).all():
+        raise Refusal(f"{PATH} is not of these faces; make it again with: dvc repro -f folds")
+    return rows, fold
 
 
 def main() -> None:
     """Run the stage."""
-    count, seed = len(numbers()), params.seed()
+    count, seed, choice = len(numbers()), params.seed(), twins()
     data = faces.load()
-    rows = data.rows(TRAINING)
+    rows = kept(data, choice)
     fold = deal(data.labels[rows], faces.picture_groups(data.pixels[rows]), count, seed)
     pd.DataFrame({"row": rows, "fold": fold}).to_csv(PATH, index=False)
-    print(f"{len(rows):,} Training rows in {count} folds of {', '.join(f'{n:,}' for n in np.bincount(fold))}")
+    dropped = len(data.rows(TRAINING)) - len(rows)
+    out = f"; {dropped:,} rows left out ({choice})" if dropped else ""
+    print(f"{len(rows):,} Training rows in {count} folds of {', '.join(f'{n:,}' for n in np.bincount(fold))}{out}")
 
 
 if __name__ == "__main__":

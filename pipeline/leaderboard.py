@@ -1,7 +1,7 @@
 """Print our submissions among the ten best teams of 2013, best first, with Kaggle's own scores where they are known.
 
-Reads submissions/scores.csv and submissions/kaggle.json. REFRESH=1 in the environment asks Kaggle first, and writes
-what it says into submissions/kaggle.json and results/kaggle.json.
+Reads submissions/scores.csv, results/analysis.json and submissions/kaggle.json. REFRESH=1 in the environment asks
+Kaggle first, and writes what it says into submissions/kaggle.json and results/kaggle.json.
 """
 
 import os
@@ -9,17 +9,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from pipeline import answers, command, download, kaggle_client, submission
+from pipeline import answers, board, command, download, kaggle_client, submission
 from pipeline.answers import COMPLETE, Record
-from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS, TEAMS_2013
+from pipeline.competition import TEAMS_2013
 from pipeline.submission import UNKNOWN, percent
 
-HEADERS = ("rank", "", "PrivateTest", "95 % interval", "no twin", "PublicTest", "out of fold", "parameters", "minutes")
 KAGGLE_HEADERS = ("Kaggle private", "differs by", "Kaggle public", "differs by")
-NOTES = {
-    "unofficial": "Measured on files that are not Kaggle's own; results/data.json says what is known of them.",
-    "drawn": "Measured on drawn faces: these scores say nothing about the competition.",
-}
 
 
 def against_kaggle(answer: Record | None, entry: dict[str, Any]) -> tuple[str, ...]:
@@ -43,34 +38,6 @@ def against_kaggle(answer: Record | None, entry: dict[str, Any]) -> tuple[str, .
     return tuple(cells)
 
 
-def rows(scores: list[dict[str, Any]], kaggle: dict[str, Record]) -> list[tuple[str, ...]]:
-    """The lines of the board, best first; submissions whose score is unknown come last.
-
-    Parameters
-    ----------
-    scores : the lines of submissions/scores.csv.
-    kaggle : Kaggle's answers by SHA-256 of the file; the columns for them are left out where there are none.
-    """
-    lines: list[tuple[float, tuple[str, ...]]] = []
-    for entry in scores:
-        known = entry["private_accuracy"] != UNKNOWN
-        interval = f"{percent(entry['private_low'])} to {percent(entry['private_high'])}" if known else UNKNOWN
-        theirs = against_kaggle(kaggle.get(entry["sha256"]), entry) if kaggle else ()
-        lines.append((
-            float(entry["private_accuracy"]) if known else -1.0,
-            (
-                str(entry["rank_2013"]), f"{entry['name']} *", percent(entry["private_accuracy"]), interval,
-                percent(entry["private_no_twin"]), percent(entry["public_accuracy"]), percent(entry["oof_accuracy"]),
-                f"{entry['parameters']:,}", f"{entry['train_seconds'] / 60:.1f}", *theirs,
-            ),
-        ))  # fmt: skip
-    if any(entry[1][0] not in ("none", UNKNOWN) for entry in lines):
-        for place, (team, right) in enumerate(BOARD_2013, start=1):
-            ratio = right / SPLIT_ROWS[PRIVATE]
-            lines.append((ratio, (str(place), team, f"{ratio:.2%}", *[""] * (6 + len(KAGGLE_HEADERS) * bool(kaggle)))))
-    return [line for _, line in sorted(lines, key=lambda entry: -entry[0])]
-
-
 def refresh(scores: list[dict[str, Any]], records: list[Record], slug: str) -> None:
     """Ask Kaggle for the state of our submissions, and write it down."""
     with kaggle_client.connect(slug, "see the board without Kaggle's part: make leaderboard") as kaggle:
@@ -85,17 +52,21 @@ def main() -> None:
         refresh(scores, records, slug)
     found = {entry["sha256"]: answers.latest(records, slug, entry["sha256"]) for entry in scores}
     kaggle = {digest: record for digest, record in found.items() if record}
-    headers = (*HEADERS, *(KAGGLE_HEADERS if kaggle else ()))
+    theirs = {e["sha256"]: against_kaggle(kaggle.get(e["sha256"]), e) for e in scores} if kaggle else {}
+    headers = (*board.HEADERS, *(KAGGLE_HEADERS if kaggle else ()))
     alignment = ("right", "left", *["right"] * (len(headers) - 2))
-    print(tabulate(rows(scores, kaggle), headers, disable_numparse=True, colalign=alignment))
+    print(tabulate(board.rows(scores, theirs), headers, disable_numparse=True, colalign=alignment))
     print(
         f"\n* ours. Ranks are places among the {TEAMS_2013} teams of 2013; no twin: rows whose picture Training lacks."
     )
     if kaggle:
         print('"differs by" is Kaggle\'s score less ours, in percentage points.')
+    if len(scores) > 1 and submission.ANALYSIS.exists():
+        best_first = sorted(scores, key=lambda entry: -float(entry["oof_accuracy"]))
+        print(f"\n{board.differences(submission.analysis(), [entry['name'] for entry in best_first])}\n")
     for worth in dict.fromkeys(entry["data"] for entry in scores):
-        if worth in NOTES:
-            print(NOTES[worth])
+        if worth in board.NOTES:
+            print(board.NOTES[worth])
 
 
 if __name__ == "__main__":

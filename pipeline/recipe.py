@@ -17,11 +17,14 @@ class Recipe(params.Section):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     optimizer: Literal["adam", "sgd"]  # sgd: with Nesterov momentum 0.9
+    weight_decay: Annotated[float, Field(ge=0, lt=1)]  # part of every kernel that a step at rate 1 takes away
     learning_rate: Positive
-    schedule: Literal["constant", "cosine", "plateau"]  # cosine: to zero; plateau: watches the training loss
+    # cosine: to zero; triangle: up over a fifth of the epochs, then down to zero; plateau: watches the training loss
+    schedule: Literal["constant", "cosine", "triangle", "plateau"]
     plateau_factor: Annotated[float, Field(gt=0, lt=1)]
     plateau_patience: int = Field(ge=1)  # epochs
     loss: Literal["categorical", "binary"]  # cross-entropy over the classes, or one yes/no question a class
+    label_smoothing: Fraction  # this part of each label is spread over all classes
     scaling: Literal["unit", "symmetric", "raw"]  # grey levels to 0..1, -1..1, or left at 0..255
     rotation: Annotated[float, Field(ge=0, le=180)]  # up to so many degrees either way
     shift: Fraction  # up to this part of the side, each axis

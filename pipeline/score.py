@@ -1,11 +1,13 @@
 """Write every submission in the competition's form, and score it where the test labels are known.
 
-Reads data/faces.npz, data/solution.csv, data/raw/PROVENANCE.json, artifacts/bags/, artifacts/histories/ and
-artifacts/timings/. Writes submissions/A.csv for every architecture A and submissions/ensemble.csv,
-submissions/scores.csv, results/scores.json (the same, nested by name), results/metrics/ and results/plots/. Nothing
-that trains or chooses reads what it writes.
+Reads data/faces.npz, data/solution.csv, data/twins.csv, data/raw/PROVENANCE.json, results/ensemble.json (for the
+temperatures), artifacts/bags/, artifacts/predictions/, artifacts/histories/ and artifacts/timings/. Writes
+submissions/A.csv for every architecture A and submissions/ensemble.csv, submissions/scores.csv, results/scores.json
+(the same, nested by name), results/analysis.json (by class, by confidence, and tests of differences), results/metrics/
+and results/plots/. Nothing that trains or chooses reads what it writes.
 """
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -13,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, f1_score, log_loss
+from sklearn.metrics import confusion_matrix
 
-from pipeline import command, ensemble, faces, figures, folds, provenance, recipe, solution, submission
+from pipeline import audit, command, ensemble, faces, figures, folds, metrics, provenance, recipe, solution, submission
 from pipeline.command import Refusal
-from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
-from pipeline.faces import Faces, picture_groups
+from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
+from pipeline.faces import Faces
 from pipeline.submission import UNKNOWN
 
 ARTIFACTS = Path("artifacts")
@@ -27,6 +28,11 @@ NESTED = Path("results/scores.json")
 METRICS = Path("results/metrics")  # the ratios alone, a file each: `dvc metrics show` makes a table of them
 
 Score = float | int | str
+MORE = (
+    "private_macro_f1", "private_top_2",
+    *(f"private_{key}{when}" for when in ("", "_tempered") for key in ("log_loss", "brier", "calibration_error")),
+    "rank_2013",
+)  # fmt: skip
 
 
 def rank_2013(right: int, rows: int) -> Score:
@@ -41,52 +47,109 @@ def rank_2013(right: int, rows: int) -> Score:
     return place if place <= len(BOARD_2013) else f">{len(BOARD_2013)}"
 
 
-def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> Score:
-    """Part of the rows whose most likely class is the label; "unknown" where there are no labels, or no rows."""
+def accuracy(probabilities: np.ndarray, labels: np.ndarray, what: str) -> dict[str, Score]:
+    """The columns WHAT_accuracy, WHAT_low and WHAT_high; "unknown" where there are no labels, or no rows.
+
+    The last two are the ends of the 95 % interval (see metrics.accuracy).
+    """
     if not len(labels) or (labels < 0).any():
-        return UNKNOWN
-    return round(float((probabilities.argmax(axis=1) == labels).mean()), 5)
+        return dict.fromkeys((f"{what}_accuracy", f"{what}_low", f"{what}_high"), UNKNOWN)
+    return {f"{what}_{key}": round(value, 5) for key, value in metrics.accuracy(probabilities, labels).items()}
 
 
 def judge(
-    bag: ensemble.Bag, train_labels: np.ndarray, labels: np.ndarray, usage: np.ndarray, twin: np.ndarray
-) -> dict[str, Score]:
+    bag: ensemble.Bag, temperature: float, train_labels: np.ndarray, labels: np.ndarray, usage: np.ndarray,
+    twins: pd.DataFrame,
+) -> dict[str, Score]:  # fmt: skip
     """Score one submission.
 
     Parameters
     ----------
+    temperature : fitted out of fold; what ends in "_tempered" is measured with it.
     train_labels : int [n], of the Training rows.
     labels, usage : int [k], of the test rows; labels are -1 where unknown.
-    twin : bool [k], whether Training holds the identical picture.
+    twins : [k], columns identical and near: how many Training rows show the same picture, and nearly the same.
 
     Returns
     -------
-    The columns of submissions/scores.csv from oof_accuracy to rank_2013. private_low and private_high are the 95 %
-    interval of Wilson's score method (Wilson 1927; scipy's binomtest).
+    The columns of submissions/scores.csv from oof_accuracy to rank_2013.
     """
-    private = usage == PRIVATE
+    covered = ~np.isnan(bag.oof[:, 0])
+    public, private = usage == PUBLIC, usage == PRIVATE
     truth, probabilities = labels[private], bag.test[private]
-    scores: dict[str, Score] = {
-        "oof_accuracy": accuracy(bag.oof, train_labels),
-        "public_accuracy": accuracy(bag.test[usage == PUBLIC], labels[usage == PUBLIC]),
-        "private_accuracy": accuracy(probabilities, truth),
+    if (truth < 0).any():  # a part of them would be another score
+        truth = np.full_like(truth, -1)
+    alone = (twins["identical"] == 0).to_numpy()[private]
+    apart = alone & (twins["near"] == 0).to_numpy()[private]
+    scores = {
+        **accuracy(bag.oof[covered], train_labels[covered], "oof"),
+        **accuracy(bag.test[public], labels[public], "public"),
+        **accuracy(probabilities, truth, "private"),
+        **accuracy(probabilities[alone], truth[alone], "private_no_twin"),
+        **accuracy(probabilities[apart], truth[apart], "private_no_near_twin"),
     }
+    scores = {name.replace("twin_accuracy", "twin"): value for name, value in scores.items()}
     if scores["private_accuracy"] == UNKNOWN:
-        names = ("low", "high", "no_twin", "log_loss", "macro_f1")
-        return scores | {f"private_{name}": UNKNOWN for name in names} | {"rank_2013": UNKNOWN}
-    right = int((probabilities.argmax(axis=1) == truth).sum())
-    exact = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)  # to 1 beyond float32's digits
-    interval = binomtest(right, len(truth)).proportion_ci(confidence_level=0.95, method="wilson")
-    every = np.arange(len(CLASSES))
+        return scores | dict.fromkeys(MORE, UNKNOWN)
+    tempered = metrics.calibration(metrics.temper(probabilities, temperature), truth)
     return scores | {
-        "private_low": round(float(interval.low), 5),
-        "private_high": round(float(interval.high), 5),
-        "private_no_twin": accuracy(probabilities[~twin[private]], truth[~twin[private]]),
-        "private_log_loss": round(float(log_loss(truth, exact, labels=every)), 5),
-        "private_macro_f1": round(
-            float(f1_score(truth, probabilities.argmax(axis=1), labels=every, average="macro")), 5
-        ),
-        "rank_2013": rank_2013(right, len(truth)),
+        "private_macro_f1": round(metrics.macro_f1(probabilities, truth), 5),
+        "private_top_2": round(metrics.top_2(probabilities, truth), 5),
+        **{f"private_{key}": value for key, value in metrics.calibration(probabilities, truth).items()},
+        **{f"private_{key}_tempered": value for key, value in tempered.items()},
+        "rank_2013": rank_2013(int(metrics.right(probabilities, truth).sum()), len(truth)),
+    }
+
+
+def analysis(
+    bags: dict[str, ensemble.Bag], temperatures: dict[str, float], train_labels: np.ndarray, truth: np.ndarray,
+    private: np.ndarray,
+) -> dict[str, Any]:  # fmt: skip
+    """What results/analysis.json says, for the out-of-fold rows and, where their labels are known, for PrivateTest.
+
+    Parameters
+    ----------
+    train_labels : int [n]. truth : int [k], labels of the test rows. private : bool [k], which are PrivateTest.
+
+    Returns
+    -------
+    By rows: `by_class` and `reliability` (see metrics) of every submission, the latter as it is and tempered, and
+    `paired`: McNemar's p-value of every two submissions, as a mapping from name to name to value.
+    """
+    covered = ~np.isnan(next(iter(bags.values())).oof[:, 0])
+    parts = {"out of fold": ({name: bag.oof[covered] for name, bag in bags.items()}, train_labels[covered])}
+    if (truth[private] >= 0).all():
+        parts["PrivateTest"] = ({name: bag.test[private] for name, bag in bags.items()}, truth[private])
+    found: dict[str, Any] = {}
+    for rows, (probabilities, labels) in parts.items():
+        hits = {name: metrics.right(each, labels) for name, each in probabilities.items()}
+        paired: dict[str, dict[str, float]] = {name: {} for name in bags}
+        for one, other in itertools.permutations(bags, 2):
+            paired[one][other] = float(f"{metrics.mcnemar(hits[one], hits[other]):.3g}")
+        found[rows] = {
+            "by_class": {name: metrics.by_class(each, labels) for name, each in probabilities.items()},
+            "reliability": {
+                name: {
+                    "as_it_is": metrics.reliability(each, labels),
+                    "tempered": metrics.reliability(metrics.temper(each, temperatures[name]), labels),
+                }
+                for name, each in probabilities.items()
+            },
+            "paired": paired,
+        }
+    return found
+
+
+def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray) -> dict[str, Any]:
+    """PrivateTest accuracy of each single network of an architecture (one a fold), their mean and deviation."""
+    if (truth[private] < 0).any():
+        return {"folds": UNKNOWN, "mean": UNKNOWN, "deviation": UNKNOWN}
+    tests = [ensemble.read_cell(name, number)[2][private] for number in range(count)]
+    found = [round(float(metrics.right(test, truth[private]).mean()), 5) for test in tests]
+    return {
+        "folds": found,
+        "mean": round(float(np.mean(found)), 5),
+        "deviation": round(float(np.std(found, ddof=1)), 5),
     }
 
 
@@ -104,23 +167,22 @@ def effort(architecture: str, count: int) -> tuple[int, float]:
 
 
 def scoreboard(
-    data: Faces, hidden: pd.DataFrame, bags: dict[str, ensemble.Bag], efforts: dict[str, tuple[int, float]], worth: str
-) -> pd.DataFrame:
+    data: Faces, labels: np.ndarray, bags: dict[str, ensemble.Bag], temperatures: dict[str, float],
+    efforts: dict[str, tuple[int, float]], twins: pd.DataFrame, worth: str,
+) -> pd.DataFrame:  # fmt: skip
     """Write a submission file for every bag, and return the table of submissions/scores.csv.
 
     Parameters
     ----------
+    labels : int [k], of the test rows. temperatures, efforts : by the bags' names. twins : see `judge`.
     worth : whether the data are "official", "unofficial" or "drawn"; it goes with every score.
     """
-    test = data.test_rows()
-    labels = solution.join(data.labels, hidden)[test]
-    groups = picture_groups(data.pixels)
-    twin = np.isin(groups[test], groups[data.rows(TRAINING)])
+    test, training = data.test_rows(), data.rows(TRAINING)
     lines = []
     for name, bag in bags.items():
         digest = submission.write(submission.FOLDER / f"{name}.csv", bag.test.argmax(axis=1))
         parameters, seconds = efforts[name]
-        scores = judge(bag, data.labels[data.rows(TRAINING)], labels, data.usage[test], twin)
+        scores = judge(bag, temperatures[name], data.labels[training], labels, data.usage[test], twins)
         lines.append({
             "name": name, "parameters": parameters, **scores, "train_seconds": round(seconds), "sha256": digest,
             "data": worth,
@@ -134,20 +196,30 @@ def write_metrics(table: pd.DataFrame) -> None:
     shutil.rmtree(METRICS, ignore_errors=True)  # with what is no submission any more
     METRICS.mkdir(parents=True)
     NESTED.write_text(json.dumps(nested, indent=2) + "\n")
-    ratios = ("oof_accuracy", "public_accuracy", "private_accuracy", "private_no_twin", "private_macro_f1")
+    ratios = (
+        "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high", "private_no_twin",
+        "private_macro_f1",
+    )  # fmt: skip
     for name, entry in nested.items():
         (METRICS / f"{name}.json").write_text(json.dumps({key: entry[key] for key in ratios}, indent=2) + "\n")
 
 
 def draw(
-    data: Faces, bags: dict[str, ensemble.Bag], table: pd.DataFrame, histories: dict[str, list[pd.DataFrame]]
-) -> None:
+    data: Faces, bags: dict[str, ensemble.Bag], table: pd.DataFrame, histories: dict[str, list[pd.DataFrame]],
+    found: dict[str, Any],
+) -> None:  # fmt: skip
     """Draw results/plots/."""
     labels = data.labels[data.rows(TRAINING)]
-    every = range(len(CLASSES))
-    matrices = {name: confusion_matrix(labels, bag.oof.argmax(axis=1), labels=every) for name, bag in bags.items()}
+    covered = ~np.isnan(next(iter(bags.values())).oof[:, 0])
+    matrices = {
+        name: confusion_matrix(labels[covered], bag.oof[covered].argmax(axis=1), labels=metrics.EVERY)
+        for name, bag in bags.items()
+    }
     figures.confusions(matrices, figures.FOLDER / "confusion.png")
     figures.curves(histories, figures.FOLDER / "curves.png")
+    figures.calibration(found, figures.FOLDER / "calibration.png")
+    figures.splits(table, figures.FOLDER / "splits.png")
+    figures.effort(table, figures.FOLDER / "effort.png")
     known = table[table["private_accuracy"] != UNKNOWN]
     columns = ["name", "private_accuracy", "private_low", "private_high"]
     ranked = not set(table["rank_2013"]) & {"none", UNKNOWN}
@@ -158,14 +230,22 @@ def main() -> None:
     """Run the stage."""
     data, hidden, names, count = faces.load(), solution.load(), recipe.names(), len(folds.numbers())
     bags = {name: ensemble.load(name) for name in (*names, ensemble.NAME)}
+    temperatures = ensemble.temperatures(list(bags))
     efforts = {name: effort(name, count) for name in names}
     members = [efforts[name] for name in ensemble.read_params().members]
     efforts[ensemble.NAME] = (sum(each[0] for each in members), sum(each[1] for each in members))
-    table = scoreboard(data, hidden, bags, efforts, provenance.standing(provenance.read()))
+    test, train_labels = data.test_rows(), data.labels[data.rows(TRAINING)]
+    truth, private = solution.join(data.labels, hidden)[test], data.usage[test] == PRIVATE
+    table = scoreboard(
+        data, truth, bags, temperatures, efforts, audit.load_twins(test), provenance.standing(provenance.read())
+    )
     table.to_csv(submission.TABLE, index=False)
     write_metrics(table)
+    found = analysis(bags, temperatures, train_labels, truth, private)
+    found["single_networks"] = {name: singles(name, count, truth, private) for name in names}
+    submission.ANALYSIS.write_text(json.dumps(found, indent=1) + "\n")
     paths = {name: [ARTIFACTS / f"histories/{name}/fold{number}.csv" for number in range(count)] for name in names}
-    draw(data, bags, table, {name: [pd.read_csv(path) for path in files] for name, files in paths.items()})
+    draw(data, bags, table, {name: [pd.read_csv(path) for path in files] for name, files in paths.items()}, found)
 
 
 if __name__ == "__main__":

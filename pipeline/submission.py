@@ -1,6 +1,7 @@
 """The submission file, as the competition takes it: no header, one class from 0 to 6 a line, one line a test row."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipeline.competition import CLASSES
 
 FOLDER = Path("submissions")
 TABLE = FOLDER / "scores.csv"  # of every submission, written by score
+ANALYSIS = Path("results/analysis.json")  # of all submissions together, written by score
 UNKNOWN = "unknown"  # stands there instead of a number that needs labels which are not known
 AGAIN = "make it again with: dvc repro -f score"
 
@@ -66,6 +68,17 @@ def scores() -> list[dict[str, Any]]:
     except ValueError as trouble:
         raise Refusal(f"{TABLE} cannot be read ({trouble}); {AGAIN}") from None
     return lines
+
+
+def analysis() -> dict[str, Any]:
+    """What stands in results/analysis.json. Raises Refusal where it is something else."""
+    try:
+        found: dict[str, Any] = json.loads(ANALYSIS.read_text())
+        if "out of fold" not in found:
+            raise ValueError("it has other keys")
+    except (ValueError, TypeError) as trouble:
+        raise Refusal(f"{ANALYSIS} cannot be read ({trouble}); {AGAIN}") from None
+    return found
 
 
 def percent(value: object) -> str:

@@ -1,8 +1,9 @@
 """Train networks on all folds but one, and let them judge the rows that they have not seen: one cell, or all of them.
 
 Reads data/faces.npz and data/folds.csv. Writes, under artifacts/ for architecture A and fold K:
-models/A/foldK.weights.h5, predictions/A/foldK.npz (rows int32 [m], validation float32 [m,7], test float32 [k,7]),
-histories/A/foldK.csv, and timings/A/foldK.json, the only one that differs when the same cell is trained again.
+models/A/foldK.weights.h5, predictions/A/foldK.npz (rows int32 [m], validation float32 [m,7], test float32 [k,7], and
+validation_plain and test_plain, the same without test-time augmentation), histories/A/foldK.csv, and
+timings/A/foldK.json, the only one that differs when the same cell is trained again.
 A cell's state after every epoch is kept in artifacts/checkpoints/ until it is done: a second start goes on from there.
 
 Without ARCHITECTURE and FOLD every cell is trained whose files are missing or were made from something else (then let
@@ -32,7 +33,6 @@ import pandas as pd
 
 from pipeline import architectures, backend, command, engine, faces, files, folds, machine, params, recipe
 from pipeline.command import Refusal
-from pipeline.competition import TRAINING
 from pipeline.faces import Faces
 from pipeline.recipe import Recipe
 
@@ -148,7 +148,7 @@ def train(
 
     Parameters
     ----------
-    rows, fold_of : int [n], the Training rows of `data` and the fold of each.
+    rows, fold_of : int [n], the Training rows of `data` that take part, and the fold of each.
     checkpoint : where the state after each epoch goes; a state that lies there is gone on from.
     watched : whether the finished part of each epoch shall be shown too.
 
@@ -180,9 +180,10 @@ def train(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"{cell}: {show.done} of {cell.settings.epochs} epochs are kept") from None
         started = time.perf_counter()
-        validation, test = (
-            trainer.predictor.probabilities(part, cell.settings.flip_at_test) for part in (unseen, data.test_rows())
-        )
+        views = {
+            part: trainer.predictor.views(numbers, cell.settings.flip_at_test)
+            for part, numbers in (("validation", unseen), ("test", data.test_rows()))
+        }
         progress.seconds += time.perf_counter() - started
         timing = {
             "seconds": round(progress.seconds, 1),
@@ -192,7 +193,9 @@ def train(
             **machine.versions(cell.library),
         }
         predictions = io.BytesIO()
-        np.savez(predictions, rows=unseen.astype(np.int32), validation=validation, test=test)
+        arrays = {part: view.mean(axis=0) for part, view in views.items()}
+        plain = {f"{part}_plain": view[0] for part, view in views.items()}
+        np.savez(predictions, rows=unseen.astype(np.int32), **arrays, **plain)
         with tempfile.TemporaryDirectory() as folder:
             weights = Path(folder) / "cell.weights.h5"
             trainer.network.save_weights(weights)
@@ -313,10 +316,8 @@ def accept(cells: list[Cell]) -> None:
 def planned() -> tuple[Faces, np.ndarray, np.ndarray, list[Cell]]:
     """The faces, the Training rows, the fold of each, and all cells that params.yaml wants now."""
     library = machine.choose(params.backend())
-    rows, fold_of = folds.load()
     data = faces.load()
-    if not np.array_equal(rows, data.rows(TRAINING)):
-        raise Refusal(f"{folds.PATH} is not of these faces; make it again with: dvc repro -f folds")
+    rows, fold_of = folds.load(data)
     cells = [plan(data, fold_of, name, number, library) for name in recipe.names() for number in folds.numbers()]
     return data, rows, fold_of, cells
 

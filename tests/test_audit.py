@@ -1,9 +1,13 @@
+import io
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy import ndimage, sparse
 
 from pipeline import audit, prepare, provenance, synthetic
+from pipeline.command import Refusal
 from pipeline.competition import CLASS_COUNTS, CLASSES, SPLIT_ROWS
 
 ROWS = [  # picture, label, split; capitals: pictures that are not constant
@@ -50,6 +54,7 @@ def test_a_hand_made_competition_is_counted_as_by_hand():
         "rows": {"Training": 6, "PublicTest": 3, "PrivateTest": 5},
         "classes_as_published": False,
         "constant_pictures": {"Training": 1, "PublicTest": 0, "PrivateTest": 2},
+        "nearly_constant_pictures": {"Training": 5, "PublicTest": 3, "PrivateTest": 3},  # a line of at most 4
         "identical_pictures": repeats(4, 8, 1)  # A five times, C three times, D and black twice
         | REPEATS_INSIDE
         | {
@@ -118,9 +123,106 @@ def test_main_writes_the_counts_and_a_picture_and_the_same_bytes_again(tmp_path,
     found = json.loads(written[0])
     assert found.pop("provenance") == facts
     known = names == {"fer2013.tar.gz"}
+    near = found.pop("nearly_identical_pictures")
+    assert near["rows_with_another"] <= 210
     assert found == audit.examine(pixels, np.where((usage == 0) | known, labels, -1), usage)
+    twins = audit.load_twins(np.arange(140, 210))
+    private = twins["row"] >= 175
+    inside = found["identical_pictures"]["PrivateTest in Training"]["rows"]
+    assert (twins["identical"][private] > 0).sum() == inside > 0
+    assert (twins["near"][private] > 0).sum() == near["PrivateTest in Training"]["rows"]
+    assert audit.PAGE.read_bytes().startswith(b"\x89PNG")
     assert sum(found["classes"]["PrivateTest"].values()) == (35 if known else 0)
     assert found["identical_pictures"]["groups"] > 0
     assert written[1].startswith(b"\x89PNG")
     audit.main()
     assert [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/plots/classes.png")] == written
+
+
+def portrait(seed):
+    """Something with light and shade like a face's, float [48, 48] from 30 to 220."""
+    chance = np.random.default_rng(seed).normal(size=(6, 6))
+    smooth = ndimage.zoom(chance, 8, order=3)
+    return 30 + 190 * (smooth - smooth.min()) / np.ptp(smooth)
+
+
+def saved_again(picture, quality):
+    """As JPEG leaves it."""
+    file = io.BytesIO()
+    Image.fromarray(picture.astype("uint8")).save(file, "JPEG", quality=quality)
+    return np.array(Image.open(file))
+
+
+def resized(picture):
+    """Made smaller, and as large as before again."""
+    image = Image.fromarray(picture.astype("uint8"))
+    return np.array(image.resize((30, 30), Image.Resampling.BILINEAR).resize((48, 48), Image.Resampling.BILINEAR))
+
+
+CHANGES = {
+    "recompressed": lambda picture: saved_again(picture, 40),
+    "rescaled": resized,
+    "darker, with less contrast": lambda picture: 0.5 * picture + 10,
+    "with a mark": lambda picture: np.where(np.add.outer(np.arange(48), np.arange(48)) > 88, 255, picture),
+    "moved by a pixel": lambda picture: np.roll(picture, 1, axis=1),
+}
+
+
+@pytest.mark.parametrize("mirror", [False, True], ids=["upright", "mirrored"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_picture_is_known_again_after_a_change_and_others_are_not(change, mirror):
+    pictures = [portrait(seed) for seed in range(12)]
+    changed = change(pictures[3])
+    pixels = np.stack([*pictures, changed[:, ::-1] if mirror else changed]).astype("uint8")
+    found = audit.alike(pixels)
+    pairs = [[sorted(map(int, pair)) for pair in zip(*matrix.nonzero(), strict=True)] for matrix in found]
+    assert pairs[mirror] == [[3, 12], [3, 12]]
+    assert pairs[not mirror] == []
+
+
+def test_what_shows_nothing_is_like_nothing():
+    flat = np.stack([np.full((48, 48), 7), np.full((48, 48), 8), np.eye(48), np.zeros((48, 48))]).astype("uint8")
+    assert [matrix.nnz for matrix in audit.alike(flat)] == [0, 0]
+
+
+def test_near_twins_are_counted_by_row_and_split():
+    # Pictures 0 to 3 stand in rows; 0 is nearly 2, and 1 nearly 3, mirrored.
+    groups, usage = np.array([0, 0, 1, 2, 3, 3, 0]), np.array([0, 0, 0, 1, 1, 2, 2])
+    labels = np.array([4, 5, 6, 5, 0, 6, 4])
+    near, mirrored = (
+        sparse.csr_array((np.ones(2, bool), pairs), [4, 4]) for pairs in (([0, 2], [2, 0]), ([1, 3], [3, 1]))
+    )
+    found, twins = audit.near_pictures(groups, labels, usage, near, mirrored)
+    assert (found["pairs"], found["mirrored_pairs"], found["rows_with_another"]) == (1, 1, 7)
+    assert found["PublicTest in Training"] == {"rows": 2, "part": 1.0, "labels_agree": 0.5}
+    assert found["PrivateTest in Training"] == {"rows": 1, "part": 0.5, "labels_agree": 1.0}
+    assert found["PrivateTest in PublicTest"] == {"rows": 1, "part": 0.5, "labels_agree": 0.0}
+    assert twins.to_dict("list") == {"row": [3, 4, 5, 6], "identical": [0, 0, 0, 2], "near": [2, 1, 1, 0]}
+
+
+@pytest.mark.parametrize(
+    "content", [None, "row,identical\n3,0\n", "row,identical,near\n4,0,0\n", "row,identical,near\n"]
+)
+def test_a_table_of_twins_that_is_missing_or_of_other_faces_is_refused(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    audit.TWINS.parent.mkdir()
+    if content is not None:
+        audit.TWINS.write_text(content)
+    with pytest.raises(Refusal, match=r"^data/twins\.csv cannot be used .*; make it with: dvc repro -f audit$"):
+        audit.load_twins(np.array([3]))
+
+
+def test_the_page_shows_pairs_that_differ_in_what_it_says():
+    groups = np.array([0, 0, 0, 1, 2])
+    labels = np.array([3, 3, 5, 6, -1])
+    pixels = np.stack([portrait(0)] * 3 + [portrait(1), np.full((48, 48), 9)]).astype("uint8")
+    empty = sparse.csr_array((3, 3), dtype=bool)
+    near = sparse.csr_array((np.ones(2, bool), ([0, 1], [1, 0])), [3, 3])
+    found = audit.odd_ones(pixels, labels, groups, near, empty)
+    captions = {name: [caption for _, caption in entries] for name, entries in found.items()}
+    assert captions == {
+        "(nearly) constant": ["4 unknown"],
+        "identical, with different labels": ["0 happy", "2 surprise"],
+        "nearly the same": ["0 happy", "3 neutral"],
+        "nearly the same, mirrored": [],
+    }

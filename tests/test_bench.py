@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import contenders, reading
-from pipeline import architectures
+from bench import reading
+from pipeline import architectures, report
 
 ROOT = Path(__file__).parent.parent
 # Forward multiply-adds counted by hand: kernel height x width x inputs x filters x output pixels, summed; dense layers.
@@ -22,7 +22,7 @@ MULTIPLY_ADDS = {
 
 @pytest.mark.parametrize("name", MULTIPLY_ADDS)
 def test_multiply_adds_are_those_of_a_count_by_hand(name: str) -> None:
-    assert contenders.multiply_adds(architectures.build(name)) == MULTIPLY_ADDS[name]
+    assert report.multiply_adds(architectures.build(name)) == MULTIPLY_ADDS[name]
 
 
 @pytest.mark.parametrize("name", bench.NETWORKS)

@@ -9,6 +9,7 @@ from pipeline import check, command, params
 
 ROOT = Path(__file__).parent.parent
 TYPOS = [  # where it is typed, what is typed, what the refusal says
+    ("twins", "drop", "twins = 'drop': must be one of keep, drop_test_twins, drop_repeats"),
     ("backend", "theano", "backend = 'theano': must be auto, tensorflow, jax, torch"),
     ("seed", 0.5, "seed = 0.5: must be a whole number from 0 to"),
     ("data.source", "kagle", "data.source = 'kagle': "),
@@ -18,11 +19,11 @@ TYPOS = [  # where it is typed, what is typed, what the refusal says
     ("folds", [0, 2], "folds = [0, 2]: must count up from 0, like [0, 1]"),
     ("train.epoch", 3, "unknown key train.epoch; the known ones are epochs, "),
     ("architectures.vgg9", {}, "unknown architecture 'vgg9'; pipeline/architectures/ has "),
-    ("architectures.vgg8.flips", True, "unknown key architectures.vgg8.flips; "),
-    ("architectures.vgg8.shift", 1.5, "architectures.vgg8.shift = 1.5: "),
+    ("architectures.mini_xception.flips", True, "unknown key architectures.mini_xception.flips; "),
+    ("architectures.mini_xception.shift", 1.5, "architectures.mini_xception.shift = 1.5: "),
     ("ensemble.method", "average", "ensemble.method = 'average': "),
-    ("ensemble.members", ["vgg8", "vg8"], "ensemble.members names 'vg8', which is never trained"),
-    ("ensembel", {}, "unknown section 'ensembel'; the known ones are seed, backend, data, folds, train, "),
+    ("ensemble.members", ["mini_xception", "vg8"], "ensemble.members names 'vg8', which is never trained"),
+    ("ensembel", {}, "unknown section 'ensembel'; the known ones are seed, backend, data, folds, twins, "),
 ]
 
 

@@ -22,6 +22,7 @@ from pipeline import (
     params,
     prepare,
     recipe,
+    report,
     score,
     train,
 )
@@ -29,7 +30,8 @@ from pipeline import (
 ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 MAINS = {
-    module.__name__.split(".")[1]: module.main for module in (check, download, prepare, folds, audit, ensemble, score)
+    module.__name__.split(".")[1]: module.main
+    for module in (check, download, prepare, folds, audit, ensemble, score, report)
 }
 
 
@@ -72,6 +74,9 @@ def test_a_stage_depends_on_the_code_that_it_imports_and_on_no_other(stage):
     needed = closure(Path(f"pipeline/{stage}.py")) | {Path("pipeline/__init__.py")}
     if stage == "train":  # imports the network by its name
         needed |= closure(Path("pipeline/architectures/vgg8.py"))
+    if stage == "report":  # shows every network's layers
+        needed -= {Path("pipeline/architectures/__init__.py")}
+        needed |= {Path("pipeline") / name for name in ("architectures", "report.html.j2", "report.md.j2")}
     assert code_deps(stage) == needed
 
 
@@ -140,7 +145,7 @@ def test_each_stage_reads_the_params_and_files_that_it_declares_and_no_others(sm
     original = params.document
     cells = [("train", lambda fold=fold: train.main("mini_xception", fold)) for fold in ("0", "1")]
     order = [*((name, MAINS[name]) for name in ("check", "download", "prepare", "folds")), *cells,
-             *((name, MAINS[name]) for name in ("audit", "ensemble", "score"))]  # fmt: skip
+             *((name, MAINS[name]) for name in ("audit", "ensemble", "score", "report"))]  # fmt: skip
     opened: set[str] = set()
     sys.addaudithook(lambda event, args: opened.add(str(args[0])) if event == "open" else None)
     for stage, main in order:
@@ -149,7 +154,8 @@ def test_each_stage_reads_the_params_and_files_that_it_declares_and_no_others(sm
         monkeypatch.setattr(params, "document", lambda watched=watched: watched)
         opened.clear()
         main()
-        assert watched.seen == {name.split(".")[0] for name in STAGES[stage].get("params", [])}, stage
+        declared = {name.split(".")[0] for name in STAGES[stage].get("params", [])}
+        assert declared == (set(params.SECTIONS) if stage == "report" else watched.seen), stage  # it shows the file
         # Every file of the project that it opened, by whatever means, is among its deps and outs.
         inside = {path.removeprefix(f"{small_project}/") for path in opened}
         touched = {path for path in inside if path.startswith(("data/", "artifacts/", "results/", "submissions/"))}
@@ -165,7 +171,11 @@ def allowed(stage: str) -> tuple[str, ...]:
         *STAGES[stage]["deps"],
         *(out if isinstance(out, str) else next(iter(out)) for out in itertools.chain(*outs)),
     ]
-    more = {"download": ["data/.raw-"], "score": ["submissions/mini_xception.csv"], "train": ["artifacts/checkpoints/"]}
+    more = {
+        "download": ["data/.raw-"],
+        "score": ["submissions/mini_xception.csv", "results/metrics/"],
+        "train": ["artifacts/checkpoints/"],
+    }
     return tuple(re.sub(r"\$\{item\.\w+\}.*", "", path) for path in [*paths, *more.get(stage, [])])
 
 

@@ -183,7 +183,7 @@ def test_a_lying_header_does_not_unpack_more_than_it_says(place):
 
 def settings(place, source="local", training=14, test=7):
     (place / "params.yaml").write_text(
-        "seed: 1\nbackend: auto\n"
+        "seed: 1\nbackend: auto\ntwins: keep\n"
         f"data: {{source: {source}, slug: {SLUG}, training_faces: {training}, test_faces: {test}}}\n"
         "folds: [0, 1]\ntrain: {}\narchitectures: {}\nensemble: {}\n"
     )

@@ -229,13 +229,15 @@ def project(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = np.flatnonzero(fold == number).astype("int32")
             validation, test = (chance.dirichlet(np.ones(7), n).astype("float32") for n in (len(rows), 12))
-            np.savez(path, rows=rows, validation=validation, test=test)
+            plain = {"validation_plain": validation[:, ::-1], "test_plain": test[:, ::-1]}
+            np.savez(path, rows=rows, validation=validation, test=test, **plain)
     return tmp_path
 
 
 def settings(method="weights", members="[mini_xception, vgg8]"):
     params.PATH.write_text(
-        "seed: 1\nbackend: auto\ndata: {}\nfolds: [0, 1]\ntrain: {}\narchitectures: {mini_xception: {}, vgg8: {}}\n"
+        "seed: 1\nbackend: auto\ntwins: keep\n"
+        "data: {}\nfolds: [0, 1]\ntrain: {}\narchitectures: {mini_xception: {}, vgg8: {}}\n"
         f"ensemble: {{method: {method}, members: {members}}}\n"
     )
     params.document.cache_clear()

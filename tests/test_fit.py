@@ -17,6 +17,7 @@ from pipeline.recipe import Recipe
 
 RECIPE = Recipe(
     epochs=3, batch_size=8, optimizer="adam", learning_rate=0.01, schedule="constant", plateau_factor=0.5,
+    weight_decay=0.0, label_smoothing=0.0,
     plateau_patience=1, loss="categorical", scaling="unit", rotation=0.0, shift=0.0, zoom=0.0, flip=False,
     flip_at_test=False, recalibrate=False, precision="float32",
 )  # fmt: skip
@@ -141,6 +142,38 @@ def test_cosine_falls_from_the_full_rate_along_half_a_wave_to_zero() -> None:
     settings = recipe(schedule="cosine", epochs=4, learning_rate=2.0)
     rates = [fit.learning_rate(settings, [1.0] * epoch) for epoch in range(5)]
     np.testing.assert_allclose(rates, [2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5, 0], atol=1e-12)
+
+
+def test_triangle_climbs_for_a_fifth_and_falls_to_zero() -> None:
+    rates = [fit.learning_rate(recipe(schedule="triangle", epochs=10, learning_rate=0.8), [1.0] * n) for n in range(10)]
+    np.testing.assert_allclose(rates, [0.2, 0.6, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15, 0.05])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
+    settings = recipe(optimizer=optimizer, learning_rate=0.5, weight_decay=0.1)
+    network = tiny()
+    model = fit.compiled(fit.Feed(faces(), settings), network, settings)
+    model.optimizer.build(network.trainable_variables)
+    for variable in network.trainable_variables:
+        variable.assign(keras.ops.ones_like(variable))
+    zeros = [keras.ops.zeros_like(variable) for variable in network.trainable_variables]
+    model.optimizer.apply(zeros, network.trainable_variables)
+    after = {v.path: float(keras.ops.convert_to_numpy(v).mean()) for v in network.trainable_variables}
+    for variable in network.trainable_variables:
+        assert after[variable.path] == pytest.approx(0.95 if variable.name == "kernel" else 1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["categorical", "binary"])
+def test_label_smoothing_spreads_a_part_of_the_label(loss: str) -> None:
+    settings = recipe(loss=loss, label_smoothing=0.2)
+    model = fit.compiled(fit.Feed(faces(), settings), tiny(), settings)
+    label, guess = np.eye(7)[[3]], np.full((1, 7), 0.1) + 0.3 * np.eye(7)[[3]]
+    smooth = label * 0.8 + (0.2 / 7 if loss == "categorical" else 0.1)
+    wanted = -(smooth * np.log(guess)).sum()
+    if loss == "binary":
+        wanted = -(smooth * np.log(guess) + (1 - smooth) * np.log(1 - guess)).mean()
+    assert float(model.loss(label, guess)) == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])

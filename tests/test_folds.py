@@ -16,9 +16,9 @@ def project(tmp_path, monkeypatch):
     """A folder with a params.yaml, whose sections may be given."""
     monkeypatch.chdir(tmp_path)
 
-    def write(seed="2013", folds="[0, 1, 2]"):
-        others = "".join(f"{name}: {{}}\n" for name in params.SECTIONS if name not in ("seed", "folds"))
-        Path("params.yaml").write_text(f"seed: {seed}\nfolds: {folds}\n{others}")
+    def write(seed="2013", folds="[0, 1, 2]", twins="keep"):
+        others = "".join(f"{name}: {{}}\n" for name in params.SECTIONS if name not in ("seed", "folds", "twins"))
+        Path("params.yaml").write_text(f"seed: {seed}\nfolds: {folds}\ntwins: {twins}\n{others}")
         params.document.cache_clear()
 
     write()
@@ -153,7 +153,7 @@ def test_the_stage_deals_the_training_rows_and_load_reads_them(project, capsys):
     data = some_faces(np.random.default_rng(0))
     data.save()
     folds.main()
-    rows, fold = folds.load()
+    rows, fold = folds.load(data)
     assert folds.PATH.read_text().startswith("row,fold\n")
     assert (rows.dtype, fold.dtype) == (np.int64, np.int64)
     assert list(rows) == list(data.rows(0))
@@ -162,6 +162,42 @@ def test_the_stage_deals_the_training_rows_and_load_reads_them(project, capsys):
     assert twins
     assert all(dealt[one] == dealt[other] for one, other in twins)
     assert capsys.readouterr().out.startswith(f"{len(rows)} Training rows in 3 folds of ")
+
+
+def test_what_to_do_with_twins():
+    # Pictures by number, splits, labels: row 2 is a twin of a test row; 1 and 4 repeat 0; 7 conflicts with 6.
+    numbers = np.array([0, 0, 5, 1, 0, 2, 3, 3, 5, 4])
+    usage = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 2], dtype=np.uint8)
+    labels = np.array([6, 2, 3, 4, 2, 1, 5, 0, -1, -1], dtype=np.int8)
+    pixels = np.stack([np.full((48, 48), number, dtype=np.uint8) for number in numbers])
+    data = faces.Faces(pixels, labels, usage)
+    assert list(folds.kept(data, "keep")) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert list(folds.kept(data, "drop_test_twins")) == [0, 1, 3, 4, 5, 6, 7]
+    # Of 0, 1 and 4 most say 2, and row 1 is the first of them; of 6 and 7 the first, as they are even.
+    assert list(folds.kept(data, "drop_repeats")) == [1, 2, 3, 5, 6]
+
+
+@pytest.mark.parametrize("choice", ["drop_test_twins", "drop_repeats"])
+def test_rows_that_are_dropped_stand_in_no_fold(project, choice, capsys):
+    data = some_faces(np.random.default_rng(0))
+    data.save()
+    project(twins=choice)
+    folds.main()
+    rows, _ = folds.load(data)
+    assert list(rows) == list(folds.kept(data, choice))
+    dropped = len(data.rows(0)) - len(rows)
+    assert 0 < dropped < 40
+    assert capsys.readouterr().out.endswith(f"; {dropped} rows left out ({choice})\n")
+
+
+@pytest.mark.parametrize("rows", [[1, 0], [0, 0], [0, 159]], ids=["disordered", "twice", "a_test_row"])
+def test_folds_of_other_faces_are_refused(project, rows):
+    data = some_faces(np.random.default_rng(0))
+    data.usage[:2], data.usage[159] = 0, 2
+    folds.PATH.parent.mkdir()
+    folds.PATH.write_text("row,fold\n" + "".join(f"{row},0\n" for row in rows))
+    with pytest.raises(Refusal, match=re.escape("data/folds.csv is not of these faces")):
+        folds.load(data)
 
 
 def test_the_stage_writes_the_same_bytes_for_a_seed_and_others_for_another(project):
@@ -181,7 +217,7 @@ def test_missing_faces_are_refused(project):
 
 def test_a_missing_folds_file_is_refused_with_the_command_that_makes_it(project):
     with pytest.raises(Refusal, match=re.escape("data/folds.csv is missing; make it with: dvc repro folds")):
-        folds.load()
+        folds.load(some_faces(np.random.default_rng(0)))
 
 
 BAD_FILES = {
@@ -207,4 +243,4 @@ def test_a_malformed_folds_file_is_refused(project, content):
     folds.PATH.parent.mkdir()
     folds.PATH.write_bytes(content)
     with pytest.raises(Refusal, match=re.escape("data/folds.csv is not a table of row,fold")):
-        folds.load()
+        folds.load(some_faces(np.random.default_rng(0)))

@@ -55,7 +55,8 @@ def place(tmp_path, monkeypatch):
 
 def write_params(slug: str) -> None:
     Path("params.yaml").write_text(
-        f"seed: 1\nbackend: auto\ndata: {{source: kaggle, slug: {slug}, training_faces: 14, test_faces: 7}}\n"
+        "seed: 1\nbackend: auto\ntwins: keep\n"
+        f"data: {{source: kaggle, slug: {slug}, training_faces: 14, test_faces: 7}}\n"
         "folds: [0, 1]\ntrain: {}\narchitectures: {}\nensemble: {}\n"
     )
     params.document.cache_clear()

@@ -12,11 +12,13 @@ TRAIN = {
     "epochs": 3,
     "batch_size": 128,
     "optimizer": "adam",
+    "weight_decay": 0.0,
     "learning_rate": 0.001,
     "schedule": "constant",
     "plateau_factor": 0.1,
     "plateau_patience": 10,
     "loss": "categorical",
+    "label_smoothing": 0.0,
     "scaling": "unit",
     "rotation": 0.0,
     "shift": 0.0,
@@ -36,8 +38,8 @@ def write(tmp_path, monkeypatch):
 
     def write(text=None, **sections):
         good = {
-            "seed": 1, "backend": "auto", "data": {}, "folds": [0, 1], "train": TRAIN, "architectures": {"vgg8": {}},
-            "ensemble": {},
+            "seed": 1, "backend": "auto", "twins": "keep", "data": {}, "folds": [0, 1], "train": TRAIN,
+            "architectures": {"vgg8": {}}, "ensemble": {},
         }  # fmt: skip
         if text is None:
             yaml = YAML(typ="safe")
@@ -91,7 +93,7 @@ def test_a_missing_section_is_refused_by_name(write, section):
 @pytest.mark.parametrize("section", ["Train", "training", "seeds", "1"])
 def test_an_unknown_section_is_refused_by_name_with_the_known_ones(write, section):
     write(**{section: 1})
-    words = f"params.yaml: unknown section '{section}'; the known ones are seed, backend, data, folds, train, "
+    words = f"params.yaml: unknown section '{section}'; the known ones are seed, backend, data, folds, twins, train, "
     with pytest.raises(Refusal, match=words):
         params.document()
 
@@ -178,6 +180,8 @@ BOUNDS = {  # of each number: the smallest and largest good ones, and bad ones
     "epochs": ((1, 1000), (0, -1)),
     "batch_size": ((1, 4096), (0, -1)),
     "learning_rate": ((1e-9, 10.0), (0.0, -0.1, float("nan"))),
+    "weight_decay": ((0.0, 0.99), (-0.1, 1.0, float("nan"))),
+    "label_smoothing": ((0.0, 0.99), (-0.1, 1.0, float("nan"))),
     "plateau_factor": ((0.01, 0.99), (0.0, 1.0, -0.5)),
     "plateau_patience": ((1, 100), (0,)),
     "rotation": ((0.0, 180.0), (-1.0, 180.5, float("nan"))),
@@ -246,7 +250,7 @@ def test_a_default_that_is_missing_is_refused_even_where_a_network_sets_it(write
 @pytest.mark.parametrize("value", ["null", "3", "[epochs]", "fast"])
 def test_a_train_section_that_is_no_mapping_is_refused(write, value):
     write(
-        f"seed: 1\nbackend: auto\ndata: {{}}\nfolds: [0, 1]\ntrain: {value}\n"
+        f"seed: 1\nbackend: auto\ntwins: keep\ndata: {{}}\nfolds: [0, 1]\ntrain: {value}\n"
         "architectures: {vgg8: {}}\nensemble: {}\n"
     )
     with pytest.raises(Refusal, match=r"params\.yaml: train = "):
@@ -265,7 +269,7 @@ def test_an_entry_that_is_no_mapping_is_refused(write, own):
 
 def test_the_names_keep_their_order(write):
     write(
-        "seed: 1\nbackend: auto\ndata: {}\nfolds: []\ntrain: {}\n"
+        "seed: 1\nbackend: auto\ntwins: keep\ndata: {}\nfolds: []\ntrain: {}\n"
         "architectures: {vgg8: , mini_xception: {}}\nensemble: {}\n"
     )
     assert recipe.names() == ["vgg8", "mini_xception"]
@@ -295,7 +299,7 @@ def test_architectures_that_are_no_mapping_are_refused(write, value):
 # What is committed
 
 
-@pytest.mark.parametrize("name", architectures.names())
+@pytest.mark.parametrize("name", YAML(typ="safe").load(COMMITTED.read_text())["architectures"])
 def test_the_committed_file_trains_every_architecture_by_a_recipe(write, name):
     write(COMMITTED.read_text())
     own = params.document()["architectures"][name] or {}

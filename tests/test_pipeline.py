@@ -19,8 +19,9 @@ PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
 CELLS = {f"train@{name}-{fold}" for name in ("mini_xception", "alizadeh_shallow") for fold in (0, 1)}
 # A scrambled label may reach nothing but these.
 MAY_CHANGE = re.compile(
-    r"data/(incoming|raw)/.*|data/solution.csv|results/(data|scores).json|results/metrics/.*|submissions/scores.csv"
-    r"|results/plots/(board|classes).png|dvc.lock|artifacts/timings/.*"
+    r"data/(incoming|raw)/.*|data/solution.csv|results/(data|scores|analysis).json|results/metrics/.*"
+    r"|submissions/scores.csv|results/report.(html|md)|results/plots/(board|classes|calibration|splits).png"
+    r"|artifacts/odd_pictures.png|dvc.lock|artifacts/timings/.*"
 )
 
 
@@ -81,7 +82,7 @@ def project(tmp_path_factory) -> Project:
     project.set(tiny)
     synthetic.write(project.folder / "data/incoming", PIXELS, LABELS, USAGE, names={"fer2013.tar.gz"})
     ran = project.repro()
-    assert ran == {"check", "download", "prepare", "folds", "audit", "ensemble", "score"} | CELLS
+    assert ran == {"check", "download", "prepare", "folds", "audit", "ensemble", "score", "report"} | CELLS
     return project
 
 
@@ -115,7 +116,7 @@ def test_scrambled_test_labels_change_nothing_but_solution_audit_and_score(proje
     scrambled = LABELS.copy()
     scrambled[84:] = (scrambled[84:] + 1 + np.arange(42) % 5) % 7
     synthetic.write(project.folder / "data/incoming", PIXELS, scrambled, USAGE, names={"fer2013.tar.gz"})
-    assert project.repro() == {"download", "prepare", "audit", "score"}
+    assert project.repro() == {"download", "prepare", "audit", "score", "report"}
     # Nor do the other stages give anything else when they are made to run, with the scrambled labels lying there.
     for stage in ("folds", *sorted(CELLS), "ensemble"):
         assert project.repro("--single-item", "--force", stage) == {stage}
@@ -158,7 +159,7 @@ def test_dvc_takes_the_cells_that_were_trained_in_one_process(project):
     words = ["python", "-m", "pipeline.train"]
     done = subprocess.run(words, cwd=project.folder, capture_output=True, text=True, check=True)
     assert "2 of 4 cells are out of date" in done.stdout
-    assert project.repro("--dry") == {"check", "ensemble", "score"}  # check reads all of params.yaml
+    assert project.repro("--dry") == {"check", "ensemble", "score", "report"}  # check reads all of params.yaml
     before = project.files()
     assert project.repro("--single-item", "--force", "train@alizadeh_shallow-1") == {"train@alizadeh_shallow-1"}
     after = project.files()
@@ -177,7 +178,7 @@ def test_a_new_architecture_is_one_file_and_one_entry(project):
     project.set(lambda document: document["architectures"].update(pixels={}))
     project.set(lambda document: document["ensemble"]["members"].append("pixels"))
     assert project.repro("train@pixels-0") == {"check", "train@pixels-0"}
-    assert project.repro() == {"train@pixels-1", "ensemble", "score"}
+    assert project.repro() == {"train@pixels-1", "ensemble", "score", "report"}
     assert list(project.scores()) == ["mini_xception", "alizadeh_shallow", "pixels", "ensemble"]
 
 

@@ -6,17 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import ensemble, figures, leaderboard, params, provenance, score, solution, submission
+from pipeline import audit, board, ensemble, figures, leaderboard, params, provenance, score, solution, submission
 from pipeline.command import Refusal
 from pipeline.competition import BOARD_2013, TEAMS_2013
 from pipeline.ensemble import Bag
 from pipeline.faces import Faces
 
 COLUMNS = [
-    "name", "parameters", "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high",
-    "private_no_twin", "private_log_loss", "private_macro_f1", "rank_2013", "train_seconds", "sha256", "data",
+    "name", "parameters", "oof_accuracy", "oof_low", "oof_high", "public_accuracy", "public_low", "public_high",
+    "private_accuracy", "private_low", "private_high", "private_no_twin", "private_no_twin_low",
+    "private_no_twin_high", "private_no_near_twin", "private_no_near_twin_low", "private_no_near_twin_high",
+    "private_macro_f1", "private_top_2", "private_log_loss", "private_brier", "private_calibration_error",
+    "private_log_loss_tempered", "private_brier_tempered", "private_calibration_error_tempered", "rank_2013",
+    "train_seconds", "sha256", "data",
 ]  # fmt: skip
-TRUTH_COLUMNS = COLUMNS[3:11]
+TRUTH_COLUMNS = COLUMNS[COLUMNS.index("public_accuracy") : COLUMNS.index("train_seconds")]
 DATA = "data: {source: local, slug: faces, training_faces: 7, test_faces: 7}\n"
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
@@ -29,8 +33,12 @@ def sure(*guesses, chance=0.7):
 def test_accuracy_is_the_part_of_right_rows_or_unknown():
     table = [([0, 1, 2], 1.0), ([0, 1, 3], 0.66667), ([6, 6, 6], 0.0), ([0, 1, -1], "unknown"), ([-1] * 3, "unknown")]
     for labels, expected in table:
-        assert score.accuracy(sure(0, 1, 2), np.array(labels)) == expected
-    assert score.accuracy(np.empty((0, 7)), np.empty(0, int)) == "unknown"
+        found = score.accuracy(sure(0, 1, 2), np.array(labels), "some")
+        assert list(found) == ["some_accuracy", "some_low", "some_high"]
+        assert found["some_accuracy"] == expected
+        ends = (found["some_low"], found["some_high"])
+        assert ends == ("unknown", "unknown") if expected == "unknown" else wilson(round(3 * expected), 3)
+    assert set(score.accuracy(np.empty((0, 7)), np.empty(0, int), "some").values()) == {"unknown"}
 
 
 def test_place_of_2013_is_the_better_one_of_a_tie_and_unknown_below_the_tenth():
@@ -42,7 +50,7 @@ def test_place_of_2013_is_the_better_one_of_a_tie_and_unknown_below_the_tenth():
 TRAIN_LABELS = np.array([0, 1, 2, 3])
 LABELS = np.array([5, 4, 0, 0, 1, 2, 6])
 USAGE = np.array([1, 1, 2, 2, 2, 2, 2])
-TWIN = np.array([True, False, True, True, False, False, False])
+TWINS = pd.DataFrame({"identical": [1, 0, 2, 1, 0, 0, 0], "near": [0, 0, 1, 0, 0, 0, 3]})
 BAG = Bag(sure(0, 1, 2, 6), sure(5, 3, 0, 1, 1, 2, 3))  # of PrivateTest, three of five are right
 
 
@@ -54,43 +62,67 @@ def wilson(right, rows):
 
 
 def test_a_submission_is_judged_as_by_hand():
-    low, high = wilson(3, 5)
-    assert score.judge(BAG, TRAIN_LABELS, LABELS, USAGE, TWIN) == {
+    tempered = 0.7**0.5 / (0.7**0.5 + 6 * 0.05**0.5), 0.05**0.5 / (0.7**0.5 + 6 * 0.05**0.5)  # at temperature 2
+    assert score.judge(BAG, 2.0, TRAIN_LABELS, LABELS, USAGE, TWINS) == {
         "oof_accuracy": 0.75,
+        **dict(zip(("oof_low", "oof_high"), wilson(3, 4), strict=True)),
         "public_accuracy": 0.5,
+        **dict(zip(("public_low", "public_high"), wilson(1, 2), strict=True)),
         "private_accuracy": 0.6,
-        "private_low": low,
-        "private_high": high,
+        **dict(zip(("private_low", "private_high"), wilson(3, 5), strict=True)),
         "private_no_twin": 0.66667,  # of the last three, 1 and 2 are right
-        "private_log_loss": pytest.approx(-(3 * np.log(0.7) + 2 * np.log(0.05)) / 5, abs=1.1e-5),
+        **dict(zip(("private_no_twin_low", "private_no_twin_high"), wilson(2, 3), strict=True)),
+        "private_no_near_twin": 1.0,  # of the two before the last, both
+        **dict(zip(("private_no_near_twin_low", "private_no_near_twin_high"), wilson(2, 2), strict=True)),
         "private_macro_f1": 0.33333,  # (2/3 + 2/3 + 1 + 4 * 0) / 7
+        "private_top_2": 0.8,  # of equally likely classes the last, 6, is the second
+        "private_log_loss": pytest.approx(-(3 * np.log(0.7) + 2 * np.log(0.05)) / 5, abs=1.1e-5),
+        "private_brier": pytest.approx((3 * 0.3**2 + 2 * (0.7**2 + 0.95**2) + (18 + 10) * 0.05**2) / 5, abs=1.1e-5),
+        "private_calibration_error": pytest.approx(0.1, abs=1.1e-5),  # 0.7 where 0.6 are right
+        "private_log_loss_tempered": pytest.approx(
+            -(3 * np.log(tempered[0]) + 2 * np.log(tempered[1])) / 5, abs=1.1e-5
+        ),
+        "private_brier_tempered": pytest.approx(
+            (3 * (1 - tempered[0]) ** 2 + 2 * (tempered[0] ** 2 + (1 - tempered[1]) ** 2) + 28 * tempered[1] ** 2) / 5,
+            abs=1.1e-5,
+        ),
+        "private_calibration_error_tempered": pytest.approx(0.6 - tempered[0], abs=1.1e-5),
         "rank_2013": "none",
     }
-    assert (low, high) == (0.23072, 0.88238)  # the textbook's 3 of 5
+    assert wilson(3, 5) == (0.23072, 0.88238)  # the textbook's 3 of 5
+
+
+def test_rows_without_an_out_of_fold_prediction_are_not_judged():
+    oof = BAG.oof.copy()
+    oof[3] = np.nan
+    found = score.judge(Bag(oof, BAG.test), 1.0, TRAIN_LABELS, LABELS, USAGE, TWINS)
+    assert (found["oof_accuracy"], found["oof_low"]) == (1.0, wilson(3, 3)[0])
 
 
 @pytest.mark.parametrize(("right", "rows"), [(0, 3589), (3589, 3589), (2554, 3589), (1, 10)])
 def test_the_interval_is_wilsons(right, rows):
     labels = np.zeros(rows, int)
     bag = Bag(sure(0), sure(*[0] * right, *[1] * (rows - right)))
-    found = score.judge(bag, np.array([0]), labels, np.full(rows, 2), np.zeros(rows, bool))
+    none = pd.DataFrame(0, index=range(rows), columns=["identical", "near"])
+    found = score.judge(bag, 1.0, np.array([0]), labels, np.full(rows, 2), none)
     assert (found["private_low"], found["private_high"]) == pytest.approx(wilson(right, rows), abs=1e-5)
     assert found["private_low"] <= found["private_accuracy"] <= found["private_high"]
 
 
 def test_where_every_row_has_a_twin_the_score_without_twins_is_unknown():
-    found = score.judge(BAG, TRAIN_LABELS, LABELS, USAGE, np.ones(7, bool))
-    assert found["private_no_twin"] == "unknown"
+    found = score.judge(BAG, 1.0, TRAIN_LABELS, LABELS, USAGE, TWINS.assign(identical=1))
+    assert found["private_no_twin"] == found["private_no_near_twin_high"] == "unknown"
     assert found["private_accuracy"] == 0.6
 
 
 @pytest.mark.parametrize("known", [USAGE == 0, USAGE == 1, np.arange(7) != 6], ids=["none", "public", "all but one"])
 def test_without_labels_everything_that_needs_them_is_unknown(known):
-    found = score.judge(BAG, TRAIN_LABELS, np.where(known, LABELS, -1), USAGE, TWIN)
-    assert found == dict.fromkeys(TRUTH_COLUMNS, "unknown") | {
-        "oof_accuracy": 0.75,
-        "public_accuracy": 0.5 if known[:2].all() else "unknown",
-    }
+    found = score.judge(BAG, 1.0, TRAIN_LABELS, np.where(known, LABELS, -1), USAGE, TWINS)
+    expected = dict.fromkeys(COLUMNS[2:5] + TRUTH_COLUMNS, "unknown")
+    expected |= score.accuracy(BAG.oof, TRAIN_LABELS, "oof")
+    if known[:2].all():
+        expected |= score.accuracy(BAG.test[:2], LABELS[:2], "public")
+    assert found == expected
 
 
 def test_judging_probabilities_warns_of_nothing():
@@ -98,7 +130,28 @@ def test_judging_probabilities_warns_of_nothing():
     labels = np.arange(700) % 7
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        score.judge(Bag(probabilities, probabilities), labels, labels, np.repeat([1, 2], 350), np.zeros(700, bool))
+        none = pd.DataFrame(0, index=range(700), columns=["identical", "near"])
+        score.judge(Bag(probabilities, probabilities), 1.3, labels, labels, np.repeat([1, 2], 350), none)
+
+
+def test_differences_are_tested_row_by_row():
+    bags = {"one": BAG, "same": BAG, "none right": Bag(sure(1, 0, 0, 0), sure(0, 0, 1, 2, 0, 0, 0))}
+    found = score.analysis(bags, dict.fromkeys(bags, 1.0), TRAIN_LABELS, LABELS, USAGE == 2)
+    assert set(found) == {"out of fold", "PrivateTest"}
+    # Of the rows that only one has right, three are out of fold and three on PrivateTest, all of them the first's.
+    for rows in found.values():
+        assert rows["paired"]["one"] == {"same": 1.0, "none right": 0.25}
+        assert rows["paired"]["none right"]["same"] == rows["paired"]["same"]["none right"] == 0.25
+    assert found["PrivateTest"]["by_class"]["one"]["angry"] == {
+        "precision": 1.0,
+        "recall": 0.5,
+        "f1": 0.66667,
+        "rows": 2,
+    }
+    bins = found["PrivateTest"]["reliability"]["one"]["as_it_is"]
+    assert (bins["rows"][10], bins["confidence"][10], bins["accuracy"][10]) == (5, 0.7, 0.6)
+    without = score.analysis(bags, dict.fromkeys(bags, 1.0), TRAIN_LABELS, np.full(7, -1), USAGE == 2)
+    assert set(without) == {"out of fold"}
 
 
 def test_a_solution_gives_the_test_rows_their_labels(tmp_path, monkeypatch):
@@ -139,6 +192,11 @@ def small_competition():
     return data, solution.table(np.arange(28, 42), usage[28:], labels[28:])
 
 
+def twins():
+    """What audit says of its test rows."""
+    return pd.DataFrame({"row": range(28, 42), "identical": [1, *[0] * 6] * 2, "near": 0})
+
+
 def some_bag(seed):
     chance = np.random.default_rng(seed)
     return Bag(*(chance.dirichlet(np.ones(7), rows).astype("float32") for rows in (28, 14)))
@@ -148,7 +206,9 @@ def test_the_scoreboard_has_its_columns_in_order_and_a_submission_for_every_line
     monkeypatch.chdir(tmp_path)
     data, hidden = small_competition()
     bags = {"vgg8": some_bag(1), "ensemble": some_bag(2)}
-    table = score.scoreboard(data, hidden, bags, {"vgg8": (123, 45.6), "ensemble": (1234, 99.4)}, "drawn")
+    efforts = {"vgg8": (123, 45.6), "ensemble": (1234, 99.4)}
+    labels = solution.join(data.labels, hidden)[28:]
+    table = score.scoreboard(data, labels, bags, {"vgg8": 1.0, "ensemble": 2.0}, efforts, twins(), "drawn")
     assert list(table.columns) == COLUMNS
     assert table["name"].tolist() == list(bags)
     assert table["parameters"].tolist() == [123, 1234]
@@ -171,7 +231,7 @@ def project(request, tmp_path, monkeypatch):
     """A folder with two networks' bags, histories and timings, whose test labels are known or not."""
     monkeypatch.chdir(tmp_path)
     params.PATH.write_text(
-        f"seed: 1\nbackend: auto\n{DATA}folds: [0, 1]\ntrain: {{}}\n"
+        f"seed: 1\nbackend: auto\ntwins: keep\n{DATA}folds: [0, 1]\ntrain: {{}}\n"
         "architectures: {mini_xception: {}, vgg8: {}}\n"
         "ensemble: {method: mean, members: [vgg8]}\n"
     )
@@ -184,6 +244,17 @@ def project(request, tmp_path, monkeypatch):
     hidden.to_csv(solution.PATH, index=False)
     for seed, name in enumerate(("mini_xception", "vgg8", "ensemble")):
         some_bag(seed).save(ensemble.BAGS / f"{name}.npz")
+    temperatures = {name: {"temperature": 1.5} for name in ("mini_xception", "vgg8", "ensemble")}
+    ensemble.RESULT.parent.mkdir()
+    ensemble.RESULT.write_text(json.dumps({"submissions": temperatures}))
+    twins().to_csv(audit.TWINS, index=False)
+    for seed, name in enumerate(("mini_xception", "vgg8")):
+        for number in (0, 1):
+            path = ensemble.PREDICTIONS / name / f"fold{number}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                path, rows=np.arange(14), validation=some_bag(seed).oof[:14], test=some_bag(10 * seed + number).test
+            )
     for name, parameters in (("mini_xception", 10), ("vgg8", 20)):
         for number in (0, 1):
             for folder in ("timings", "histories"):
@@ -201,7 +272,8 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
     written = {str(path): path.read_bytes() for path in files}
     assert set(written) == {
         "submissions/mini_xception.csv", "submissions/vgg8.csv", "submissions/ensemble.csv", "submissions/scores.csv",
-        "results/scores.json", "results/plots/confusion.png", "results/plots/curves.png", "results/plots/board.png",
+        "results/scores.json", "results/analysis.json", "results/ensemble.json",
+        *(f"results/plots/{name}.png" for name in ("board", "calibration", "confusion", "curves", "effort", "splits")),
         "results/metrics/mini_xception.json", "results/metrics/vgg8.json", "results/metrics/ensemble.json",
     }  # fmt: skip
     table = pd.read_csv(submission.TABLE).set_index("name")
@@ -215,6 +287,14 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
     assert set(table["data"]) == {"unofficial"}
     nested = json.loads(Path("results/scores.json").read_text())
     assert nested == table.to_dict(orient="index")
+    singles = json.loads(Path("results/analysis.json").read_text())["single_networks"]
+    alone = [(some_bag(10 + number).test[7:].argmax(axis=1) == np.arange(7)).mean() for number in (0, 1)]
+    if project:
+        assert singles["vgg8"]["folds"] == pytest.approx(alone, abs=1e-5)
+        assert singles["vgg8"]["mean"] == pytest.approx(np.mean(alone), abs=1e-5)
+        assert singles["vgg8"]["deviation"] == pytest.approx(abs(alone[0] - alone[1]) / 2**0.5, abs=1e-5)
+    else:
+        assert set(singles["vgg8"].values()) == {"unknown"}
     for name, entry in nested.items():
         metrics = json.loads(Path(f"results/metrics/{name}.json").read_text())
         assert metrics.items() <= entry.items()
@@ -231,7 +311,7 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
 
 @pytest.mark.parametrize("entries", [0, 3])
 def test_the_board_is_drawn_among_the_teams_and_without_them(tmp_path, entries):
-    ours = pd.DataFrame([("a", 0.7, 0.68, 0.72)] * entries, columns=["name", *COLUMNS[4:7]])
+    ours = pd.DataFrame([("a", 0.7, 0.68, 0.72)] * entries, columns=["name", *COLUMNS[8:11]])
     for with_teams in (True, False):
         figures.board(ours, with_teams, tmp_path / f"{with_teams}.png")
         assert (tmp_path / f"{with_teams}.png").read_bytes().startswith(b"\x89PNG")
@@ -241,15 +321,16 @@ def entry(name, private, rank, **others):
     """A line of submissions/scores.csv."""
     known = private != "unknown"
     numbers = {"private_low": 0.6, "private_high": 0.7, "private_no_twin": 0.64, "public_accuracy": 0.651}
-    numbers |= {"private_log_loss": 1.0, "private_macro_f1": 0.5}
-    line = {"name": name, "parameters": 1234567, "oof_accuracy": 0.65432, "private_accuracy": private}
+    numbers |= {column: 0.5 for column in TRUTH_COLUMNS if column not in {*numbers, "private_accuracy", "rank_2013"}}
+    line = {"name": name, "parameters": 1234567, "oof_accuracy": 0.65432, "oof_low": 0.65, "oof_high": 0.66}
+    line["private_accuracy"] = private
     line |= {key: value if known else "unknown" for key, value in numbers.items()}
     return line | {"rank_2013": rank, "train_seconds": 90, "sha256": "00", "data": "official"} | others
 
 
 def write_params():
     params.PATH.write_text(
-        f"seed: 1\nbackend: auto\n{DATA}folds: []\ntrain: {{}}\narchitectures: {{}}\nensemble: {{}}\n"
+        f"seed: 1\nbackend: auto\ntwins: keep\n{DATA}folds: []\ntrain: {{}}\narchitectures: {{}}\nensemble: {{}}\n"
     )
 
 
@@ -266,7 +347,7 @@ def test_our_submissions_stand_among_the_teams_best_first(tmp_path):
         entry("fifth", 0.653, 5),
         entry("hm", "unknown", "unknown"),
     )
-    found = leaderboard.rows(table_of(tmp_path, *entries), {})
+    found = board.rows(table_of(tmp_path, *entries), {})
     names = [line[1].strip() for line in found]
     teams = [team for team, _ in BOARD_2013]
     assert names == ["best *", *teams[:4], "fifth *", *teams[4:], "low *", "hm *"]
@@ -280,7 +361,7 @@ def test_our_submissions_stand_among_the_teams_best_first(tmp_path):
 
 @pytest.mark.parametrize(("private", "rank"), [(0.7, "none"), ("unknown", "unknown")])
 def test_there_are_no_teams_where_there_are_no_places(tmp_path, private, rank):
-    found = leaderboard.rows(table_of(tmp_path, entry("a", private, rank), entry("b", private, rank)), {})
+    found = board.rows(table_of(tmp_path, entry("a", private, rank), entry("b", private, rank)), {})
     assert [line[1] for line in found] == ["a *", "b *"]
 
 

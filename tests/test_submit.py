@@ -42,7 +42,8 @@ def project(tmp_path, monkeypatch):
     for variable in ("FORCE", "REFRESH"):
         monkeypatch.delenv(variable, raising=False)
     Path("params.yaml").write_text(
-        f"seed: 1\nbackend: auto\ndata: {{source: kaggle, slug: {SLUG}, training_faces: 14, test_faces: 7}}\n"
+        "seed: 1\nbackend: auto\ntwins: keep\n"
+        f"data: {{source: kaggle, slug: {SLUG}, training_faces: 14, test_faces: 7}}\n"
         "folds: [0, 1]\ntrain: {}\narchitectures: {}\nensemble: {}\n"
     )
     lines = []

@@ -27,6 +27,7 @@ from pipeline.recipe import Recipe
 ROOT = Path(__file__).parent.parent
 RECIPE = Recipe(
     epochs=2, batch_size=8, optimizer="adam", learning_rate=0.001, schedule="plateau", plateau_factor=0.5,
+    weight_decay=0.0, label_smoothing=0.0,
     plateau_patience=2, loss="categorical", scaling="symmetric", rotation=10.0, shift=0.1, zoom=0.1, flip=True,
     flip_at_test=True, recalibrate=False, precision="float32",
 )  # fmt: skip
@@ -90,7 +91,7 @@ OTHER = {
 OTHER_RECIPE = {
     "epochs": 3, "batch_size": 9, "optimizer": "sgd", "learning_rate": 0.0010001, "schedule": "cosine",
     "plateau_factor": 0.6, "plateau_patience": 3, "loss": "binary", "scaling": "raw", "rotation": 11.0, "shift": 0.2,
-    "zoom": 0.2, "flip": False, "flip_at_test": False, "recalibrate": True,
+    "weight_decay": 0.1, "label_smoothing": 0.1, "zoom": 0.2, "flip": False, "flip_at_test": False, "recalibrate": True,
     "precision": "bfloat16",
 }  # fmt: skip
 
@@ -242,6 +243,8 @@ def test_files_have_the_names_and_forms_that_others_rely_on(trained: tuple[Path,
             "rows": ("int32", (28,)),
             "validation": ("float32", (28, 7)),
             "test": ("float32", (112, 7)),
+            "validation_plain": ("float32", (28, 7)),
+            "test_plain": ("float32", (112, 7)),
         }
     history = pd.read_csv(artifacts / "histories/mini_xception/fold1.csv")
     assert tuple(history.columns) == fit.HISTORY

@@ -1,0 +1,65 @@
+"""Our submissions among the ten best teams of 2013, as tables of text, and whether they differ more than by chance."""
+
+from typing import Any
+
+from tabulate import tabulate
+
+from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
+from pipeline.submission import UNKNOWN, percent
+
+HEADERS = ("rank", "", "PrivateTest", "95 % interval", "no twin", "PublicTest", "out of fold", "parameters", "minutes")
+NOTES = {
+    "unofficial": "Measured on files that are not Kaggle's own; results/data.json says what is known of them.",
+    "drawn": "Measured on drawn faces: these scores say nothing about the competition.",
+}
+
+
+def rows(scores: list[dict[str, Any]], more: dict[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The lines of the board, best first; submissions whose score is unknown come last.
+
+    Parameters
+    ----------
+    scores : the lines of submissions/scores.csv.
+    more : further cells for each submission, by its SHA-256; the teams' lines have blanks there.
+    """
+    width = max(map(len, more.values()), default=0)
+    lines: list[tuple[float, tuple[str, ...]]] = []
+    for entry in scores:
+        known = entry["private_accuracy"] != UNKNOWN
+        interval = f"{percent(entry['private_low'])} to {percent(entry['private_high'])}" if known else UNKNOWN
+        lines.append((
+            float(entry["private_accuracy"]) if known else -1.0,
+            (
+                str(entry["rank_2013"]), f"{entry['name']} *", percent(entry["private_accuracy"]), interval,
+                percent(entry["private_no_twin"]), percent(entry["public_accuracy"]), percent(entry["oof_accuracy"]),
+                f"{entry['parameters']:,}", f"{entry['train_seconds'] / 60:.1f}", *more.get(entry["sha256"], ()),
+            ),
+        ))  # fmt: skip
+    if any(entry[1][0] not in ("none", UNKNOWN) for entry in lines):
+        for place, (team, right) in enumerate(BOARD_2013, start=1):
+            ratio = right / SPLIT_ROWS[PRIVATE]
+            lines.append((ratio, (str(place), team, f"{ratio:.2%}", *[""] * (6 + width))))
+    return [line for _, line in sorted(lines, key=lambda entry: -entry[0])]
+
+
+def differences(found: dict[str, Any], order: list[str]) -> str:
+    """A table of McNemar's p-values, a line and a column a submission, and what they mean.
+
+    Parameters
+    ----------
+    found : results/analysis.json. order : the submissions' names.
+    """
+    rows = "PrivateTest" if "PrivateTest" in found else "out of fold"
+    paired = found[rows]["paired"]
+    lines = [
+        [f"{number} {name}", *(f"{paired[name][other]:.3f}" if other != name else "" for other in order)]
+        for number, name in enumerate(order, start=1)
+    ]
+    table = tabulate(
+        lines, ["", *map(str, range(1, len(order) + 1))], disable_numparse=True,
+        colalign=("left", *["right"] * len(order)),
+    )  # fmt: skip
+    return (
+        f"p-values of the difference of any two on {rows} (McNemar's exact test): below 0.05, the better one is better "
+        f"than chance explains\n\n{table}"
+    )

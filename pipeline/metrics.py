@@ -1,0 +1,117 @@
+"""What probabilities are worth against labels: accuracy with its interval, calibration, and tests of differences.
+
+Everywhere: probabilities float [n, 7] that sum to 1, labels int [n] from 0 to 6.
+"""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score, log_loss, precision_recall_fscore_support, top_k_accuracy_score
+
+from pipeline.competition import CLASSES
+
+EVERY = np.arange(len(CLASSES))
+BINS = 15  # of confidence, as in Guo et al. 2017
+TINY = 1e-12
+
+
+def right(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether the most likely class is the label: bool [n]."""
+    answer: np.ndarray = probabilities.argmax(axis=1) == labels
+    return answer
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, and the ends `low` and `high` of its 95 % interval by Wilson's score method (1927; scipy)."""
+    count = int(right(probabilities, labels).sum())
+    interval = binomtest(count, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
+    return {"accuracy": count / len(labels), "low": float(interval.low), "high": float(interval.high)}
+
+
+def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
+    """How likely a difference like that of two judges of the same rows is by chance alone: a p-value.
+
+    McNemar's test (1947), exact: of the rows that only one of them has right, each has half. One and the other are
+    bool [n], whether each row was right.
+    """
+    first, second = int((one & ~other).sum()), int((other & ~one).sum())
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean squared distance from the labels, summed over the classes: 0 to 2 (Brier 1950)."""
+    return float(((probabilities - np.eye(len(CLASSES))[labels]) ** 2).sum(axis=1).mean())
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, list[float]]:
+    """By confidence in the most likely class, in BINS equal steps: rows, mean confidence and accuracy of each."""
+    confidence, hit = probabilities.max(axis=1), right(probabilities, labels)
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    rows = np.bincount(place, minlength=BINS)
+    sums = [np.bincount(place, values, minlength=BINS) / rows.clip(1) for values in (confidence, hit)]
+    return {"rows": rows.tolist(), "confidence": sums[0].round(5).tolist(), "accuracy": sums[1].round(5).tolist()}
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error: mean distance of accuracy from confidence (Guo et al. 2017, arXiv 1706.04599)."""
+    bins = {key: np.array(values) for key, values in reliability(probabilities, labels).items()}
+    return float((bins["rows"] * np.abs(bins["confidence"] - bins["accuracy"])).sum() / len(labels))
+
+
+def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities made softer (temperature above 1) or sharper, as if logits were divided by it: float64 [n, 7]."""
+    logits = np.log(probabilities.astype(np.float64).clip(TINY)) / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    tempered: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return tempered
+
+
+def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean log-loss in nats."""
+    exact = probabilities.astype(np.float64).clip(TINY)
+    return float(log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=EVERY))
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature with the least log-loss on these rows (Guo et al. 2017, 4.2)."""
+    logits = np.log(probabilities.astype(np.float64).clip(TINY))
+    truth = logits[np.arange(len(labels)), labels]
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        top = scaled.max(axis=1)
+        total = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
+        return float((total - truth / np.exp(log_temperature)).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-5}).x))
+
+
+def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Log-loss, Brier score and expected calibration error."""
+    return {
+        "log_loss": round(cross_entropy(probabilities, labels), 5),
+        "brier": round(brier(probabilities, labels), 5),
+        "calibration_error": round(calibration_error(probabilities, labels), 5),
+    }
+
+
+def top_2(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Part of the rows whose label is one of the two most likely classes."""
+    return float(top_k_accuracy_score(labels, probabilities, k=2, labels=EVERY))
+
+
+def macro_f1(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The classes' mean F1."""
+    return float(f1_score(labels, probabilities.argmax(axis=1), labels=EVERY, average="macro", zero_division=0))
+
+
+def by_class(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and number of rows of each class."""
+    columns = precision_recall_fscore_support(labels, probabilities.argmax(axis=1), labels=EVERY, zero_division=0)
+    return {
+        name: {
+            "precision": round(float(precision), 5), "recall": round(float(recall), 5), "f1": round(float(f1), 5),
+            "rows": int(rows),
+        }
+        for name, precision, recall, f1, rows in zip(CLASSES, *columns, strict=True)
+    }  # fmt: skip

@@ -1,0 +1,392 @@
+"""Tell all that a run found on one page: results first, then data, networks, curves, errors, calibration, provenance.
+
+Reads params.yaml, results/ (data.json, ensemble.json, scores.json, analysis.json, plots/, and where they are there
+claims.json and seeds.json), submissions/scores.csv, data/raw/PROVENANCE.json and artifacts/timings/. Writes
+results/report.html, which needs nothing beside it, and results/report.md, the same for the README's readers.
+"""
+
+import base64
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from pipeline import architectures, board, command, figures, folds, params, provenance, recipe, submission
+from pipeline.command import Refusal
+from pipeline.competition import CLASSES, SPLITS
+from pipeline.submission import UNKNOWN, percent
+
+RESULTS = Path("results")
+TIMINGS = Path("artifacts/timings")
+PACKAGES = ("dvc", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: the first column is text, the others are numbers."""
+
+    caption: str
+    headers: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report, as both templates show it; `folded` tables are shown on demand."""
+
+    title: str
+    text: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    pictures: dict[str, str] = field(default_factory=dict)  # file in results/plots: caption
+    folded: list[Table] = field(default_factory=list)
+    listing: str = ""  # shown as it is
+
+
+def read(name: str) -> dict[str, Any]:
+    """A file of results/, by name. Raises Refusal where it is missing or no JSON."""
+    try:
+        found: dict[str, Any] = json.loads((RESULTS / name).read_text())
+    except (OSError, ValueError) as trouble:
+        raise Refusal(f"{RESULTS / name} cannot be read ({trouble}); make it with: make repro") from None
+    return found
+
+
+def points(value: float) -> str:
+    """A difference of ratios, in percentage points."""
+    return f"{100 * value:+.2f}"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with so many decimals, or what stands there instead."""
+    return str(value) if isinstance(value, str) else f"{value:.{digits}f}"
+
+
+def p_value(value: float) -> str:
+    """A p-value as journals print it."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
+    """The board, and whether the differences on it are more than chance."""
+    lines = board.rows(submission.scores(), {})
+    table = Table("Our submissions (*) among the teams of 2013", list(board.HEADERS), [list(r) for r in lines])
+    rows = "PrivateTest" if "PrivateTest" in analysis else "out of fold"
+    names = sorted(scores, key=lambda name: -scores[name]["oof_accuracy"])
+    paired = Table(
+        f"McNemar's exact test of every two on {rows}: p-values",
+        ["", *names],
+        [[one, *("" if one == other else p_value(analysis[rows]["paired"][one][other]) for other in names)]
+         for one in names],
+    )  # fmt: skip
+    more = Table(
+        "PrivateTest, in more than one number",
+        ["", "accuracy", "no identical", "nor near twin", "macro-F1", "top 2", "log-loss", "Brier"],
+        [[name, percent(s["private_accuracy"]), percent(s["private_no_twin"]), percent(s["private_no_near_twin"]),
+          number(s["private_macro_f1"]), percent(s["private_top_2"]), number(s["private_log_loss"]),
+          number(s["private_brier"])] for name, s in scores.items()],
+    )  # fmt: skip
+    worth = {entry["data"] for entry in scores.values()}
+    text = [
+        "Everything that was chosen was chosen out of fold. PublicTest and PrivateTest were only scored. Intervals are "
+        "95 % (Wilson); “no twin” leaves out test rows whose picture stands in Training, byte for byte, “nor near "
+        "twin” also those that stand there rescaled, recompressed or mirrored.",
+        *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
+    ]
+    pictures = {"board.png": "The board of 2013", "splits.png": "Out of fold against both boards"}
+    return Section("Results", text, [table, more, paired], pictures)
+
+
+def claims() -> Section | None:
+    """What the sources claim, and why it cannot be compared: None where `make claims` was not run."""
+    if not (RESULTS / "claims.json").exists():
+        return None
+    found = read("claims.json")
+    rows = []
+    for name, entry in found.items():
+        ours = entry.get("theirs_here")
+        rows.append([
+            name, entry["claimed"], entry["measured_on"], entry["epochs_there"],
+            str(ours["epochs"]) if ours else "", percent(ours["best_epoch"]) if ours else "not run",
+            percent(ours["last_epoch"]) if ours else "", entry["honest"],
+        ])  # fmt: skip
+    headers = ["network", "claimed", "measured on", "their epochs", "epochs here", "their protocol here: best epoch",
+               "last epoch", "honest, PrivateTest"]  # fmt: skip
+    text = [
+        "Each source's own protocol, run here with the recipe of params.yaml: its rows, the epoch that those same rows "
+        "choose (“best epoch”), and the last epoch of the same training. The honest figure is the mean of single "
+        "networks, one a fold, on PrivateTest, after all epochs of the recipe."
+    ]
+    return Section("Claimed against ours", text, [Table("", headers, rows)])
+
+
+def parts(ensemble: dict[str, Any]) -> Section:
+    """What members, weights and test-time augmentation add, out of fold."""
+    whole = ensemble["methods"][ensemble["method"]]
+    members = [
+        [name, number(ensemble["weights"][name] or "", 3) if ensemble["weights"][name] is not None else "",
+         percent(alone["oof_accuracy"]), number(alone["oof_log_loss"]),
+         points(whole["oof_accuracy"] - ensemble["without"][name]["oof_accuracy"]) if ensemble["without"] else ""]
+        for name, alone in ensemble["members"].items()
+    ]  # fmt: skip
+    ways = [
+        [way, percent(got["oof_accuracy"]), number(got["oof_log_loss"])] for way, got in ensemble["methods"].items()
+    ]
+    flips = [
+        [name, percent(tta["accuracy_without"]), percent(tta["accuracy_with"]),
+         points(tta["accuracy_with"] - tta["accuracy_without"]), p_value(tta["p_value"])]
+        for name, entry in ensemble["submissions"].items() for tta in [entry["test_time_augmentation"]]
+    ]  # fmt: skip
+    names = list(ensemble["agreement"])
+    same = [[one, *(percent(ensemble["agreement"][one][other]) for other in names)] for one in names]
+    return Section(
+        "What each part adds",
+        [f"All out of fold. The ensemble joins its members by “{ensemble['method']}”."],
+        [
+            Table("Members", ["", "weight", "alone", "log-loss", "adds, points"], members),
+            Table("Ways to join them", ["", "accuracy", "log-loss"], ways),
+            Table("Test-time augmentation (the mirror image)", ["", "without", "with", "points", "p-value"], flips),
+            Table("Rows on which two members say the same class", ["", *names], same),
+        ],
+    )
+
+
+def data_section(data: dict[str, Any]) -> Section:
+    """What the data holds."""
+    counts = [
+        [name, *(f"{data['classes'][split][name]:,}" for split in SPLITS)] for name in CLASSES
+    ] + [["constant pictures", *(str(data["constant_pictures"][split]) for split in SPLITS)]]  # fmt: skip
+    twins = [
+        [f"{what}, {pair}", f"{entry['rows']:,}", percent(entry["part"]), percent(entry["labels_agree"])]
+        for what, key in (("identical", "identical_pictures"), ("near", "nearly_identical_pictures"))
+        for pair, entry in data[key].items() if isinstance(entry, dict) and "part" in entry
+    ]  # fmt: skip
+    as_published = "equal" if data["classes_as_published"] else "do NOT equal"
+    near = data["nearly_identical_pictures"]
+    return Section(
+        "Data",
+        [
+            f"The class counts {as_published} the published ones. {data['identical_pictures']['extra_copies']:,} rows "
+            f"repeat a picture byte for byte; {data['identical_pictures']['groups_with_conflicting_labels']} groups of "
+            f"identical pictures bear different labels. {near['rows_with_another']:,} rows have another one that is "
+            f"nearly the same (correlation above {near['correlation']}); {near['mirrored_pairs']} pairs are mirrored.",
+            *filter(None, [data["provenance"].get("note", "")]),
+        ],
+        [
+            Table("Rows by class", ["", *SPLITS], counts),
+            Table("Twins across splits", ["", "rows", "of the split", "labels agree"], twins),
+        ],
+        {"classes.png": "Classes"},
+    )
+
+
+def multiply_adds(network: Any) -> int:
+    """Multiply-adds of one picture's forward pass through convolutions and dense layers; all else is small change."""
+    total = 0
+    for layer in network.layers:
+        kind = type(layer).__name__
+        if kind == "Dense":
+            total += int(np.prod(layer.kernel.shape))
+        elif kind == "Conv2D":
+            total += int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:3]))
+        elif kind == "SeparableConv2D":
+            weights = sum(int(np.prod(v.shape)) for v in (layer.depthwise_kernel, layer.pointwise_kernel))
+            total += weights * int(np.prod(layer.output.shape[1:3]))
+    return total
+
+
+def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[str, Any]) -> Section:
+    """What was trained, what it cost, and how much its folds differ."""
+    lines, layers = [], []
+    for name in recipe.names():
+        network, settings = architectures.build(name), recipe.read(name)
+        by_fold, alone = ensemble["submissions"][name]["folds"], analysis["single_networks"][name]
+        known = alone["mean"] != UNKNOWN
+        lines.append([
+            name, f"{network.count_params():,}", f"{multiply_adds(network) / 1e6:.1f}", str(settings.epochs),
+            f"{scores[name]['train_seconds'] / 60:.0f}",
+            f"{np.mean(by_fold):.2%} ± {100 * np.std(by_fold, ddof=1):.2f}",
+            f"{alone['mean']:.2%} ± {100 * alone['deviation']:.2f}" if known else UNKNOWN,
+        ])  # fmt: skip
+        rows = [
+            [type(layer).__name__, "x".join(map(str, layer.output.shape[1:])), f"{layer.count_params():,}"]
+            for layer in network.layers
+        ]
+        layers.append(Table(f"Layers of {name}", ["layer", "output", "parameters"], rows))
+    headers = ["", "parameters", "million multiply-adds", "epochs", "minutes, all folds", "folds: mean ± deviation",
+               "single networks on PrivateTest"]  # fmt: skip
+    return Section(
+        "Networks", [], [Table("", headers, lines)], {"effort.png": "Accuracy against size and time"}, layers
+    )
+
+
+def errors(analysis: dict[str, Any]) -> Section:
+    """Where the submissions go wrong."""
+    rows = "PrivateTest" if "PrivateTest" in analysis else "out of fold"
+    found = analysis[rows]["by_class"]
+    whole = found["ensemble"]
+    detail = [
+        [name, *(number(whole[name][key]) for key in ("precision", "recall", "f1")), f"{whole[name]['rows']:,}"]
+        for name in CLASSES
+    ]
+    recalls = [[name, *(number(entry[each]["recall"], 2) for each in CLASSES)] for name, entry in found.items()]
+    return Section(
+        "Errors",
+        [],
+        [
+            Table(f"The ensemble on {rows}", ["", "precision", "recall", "F1", "rows"], detail),
+            Table(f"Recall of every submission on {rows}", ["", *CLASSES], recalls),
+        ],
+        {"confusion.png": "Confusion out of fold"},
+    )
+
+
+def calibration(scores: dict[str, Any], ensemble: dict[str, Any]) -> Section:
+    """How far the probabilities can be believed."""
+    keys = ("log_loss", "brier", "calibration_error")
+
+    def pair(before: Any, after: Any) -> str:
+        return f"{number(before)} → {number(after)}"
+
+    oof = [
+        [name, number(entry["temperature"], 2),
+         *(pair(entry["calibration"][key], entry["calibration_tempered"][key]) for key in keys)]
+        for name, entry in ensemble["submissions"].items()
+    ]  # fmt: skip
+    private = [
+        [name, *(pair(entry[f"private_{key}"], entry[f"private_{key}_tempered"]) for key in keys)]
+        for name, entry in scores.items()
+    ]
+    headers = ["log-loss", "Brier score", "calibration error"]
+    return Section(
+        "Calibration",
+        [
+            "Before → after temperature scaling. Temperatures are fitted out of fold: a fold's rows are judged at the "
+            "one that the other folds give, test rows at that of all. The calibration error is the expected one over "
+            "15 bins; the Brier score is summed over the classes."
+        ],
+        [
+            Table("Out of fold", ["", "temperature", *headers], oof),
+            Table("PrivateTest", ["", *headers], private),
+        ],
+        {"calibration.png": "Accuracy against confidence"},
+    )
+
+
+def seeds() -> Section | None:
+    """Mean and deviation over whole runs with different seeds: None where `make seeds` was not run."""
+    if not (RESULTS / "seeds.json").exists():
+        return None
+    found = read("seeds.json")
+    lines = [
+        [name, *(f"{entry[key]['mean']:.2%} ± {100 * entry[key]['deviation']:.2f}" for key in entry)]
+        for name, entry in found["submissions"].items()
+    ]
+    keys = list(next(iter(found["submissions"].values())))
+    text = [f"The whole run with each of the seeds {', '.join(map(str, found['seeds']))}: mean ± standard deviation."]
+    return Section("Seeds", text, [Table("", ["", *(key.replace("_", " ") for key in keys)], lines)])
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        return next(line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name"))
+    except (OSError, IndexError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def revision() -> str:
+    """The git revision of the code, with "-dirty" where it was changed since; "unknown" outside git."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return UNKNOWN
+
+
+def origin(scores: dict[str, Any]) -> Section:
+    """What it was made from, by what, and in which time."""
+    source = provenance.read()
+    files = [
+        [name, f"{entry['bytes']:,}", entry["md5"], "yes" if entry["official"] else "no"]
+        for name, entry in source["files"].items()
+    ]
+    timings = [
+        json.loads((TIMINGS / name / f"fold{number}.json").read_text())
+        for name in recipe.names() for number in folds.numbers()
+    ]  # fmt: skip
+    trained = {
+        ", ".join(f"{key} {value}" for key, value in timing.items() if key not in ("seconds", "parameters", "key"))
+        for timing in timings
+    }
+    facts = [
+        ["source of the data", source["source"]],
+        ["git revision", revision()],
+        ["seed", str(params.seed())],
+        ["cells trained with", "; ".join(sorted(trained))],
+        ["training, all cells", f"{sum(timing['seconds'] for timing in timings) / 60:.0f} minutes"],
+        ["this page written on", f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"],
+        ["with", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _installed())],
+    ]
+    hashes = [[f"{name}.csv", entry["sha256"]] for name, entry in scores.items()]
+    return Section(
+        "Provenance",
+        [],
+        [
+            Table("Files of the competition", ["", "bytes", "md5", "Kaggle's own"], files),
+            Table("Run", ["", ""], facts),
+            Table("Submissions", ["", "SHA-256"], hashes),
+        ],
+        listing=params.PATH.read_text(),
+    )
+
+
+def _installed() -> list[str]:
+    names = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
+    return [name for name in PACKAGES if name in names]
+
+
+def sections() -> list[Section]:
+    """All parts of the report, in its order."""
+    scores, ensemble, analysis, data = (read(f"{name}.json") for name in ("scores", "ensemble", "analysis", "data"))
+    makers: list[Callable[[], Section | None]] = [
+        lambda: results(scores, analysis), claims, seeds, lambda: parts(ensemble), lambda: data_section(data),
+        lambda: networks(scores, ensemble, analysis),
+        lambda: Section("Learning curves", pictures={"curves.png": "All folds of every network"}),
+        lambda: errors(analysis), lambda: calibration(scores, ensemble), lambda: origin(scores),
+    ]  # fmt: skip
+    return [section for section in (make() for make in makers) if section]
+
+
+def inlined(name: str) -> str:
+    """A picture of results/plots as a URL that holds it."""
+    return f"data:image/png;base64,{base64.b64encode((figures.FOLDER / name).read_bytes()).decode()}"
+
+
+def render(template: str, parts: list[Section]) -> str:
+    """The report by pipeline/TEMPLATE."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=template.endswith(".html.j2"),
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+    )  # fmt: skip
+    text: str = environment.get_template(template).render(sections=parts, inlined=inlined)
+    return text
+
+
+def main() -> None:
+    """Run the stage."""
+    found = sections()
+    for kind in ("html", "md"):
+        (RESULTS / f"report.{kind}").write_text(render(f"report.{kind}.j2", found))
+
+
+if __name__ == "__main__":
+    command.run(main, "python -m pipeline.report")
