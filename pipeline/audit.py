@@ -82,7 +82,7 @@ def alike(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
     """
     shown = np.flatnonzero(pixels.reshape(len(pixels), -1).std(axis=1) >= FLAT)
     if not len(shown):
-        return (sparse.csr_array([len(pixels)] * 2, dtype=bool),) * 2
+        return (sparse.csr_array((len(pixels), len(pixels)), dtype=bool),) * 2
     small = pixels[shown].reshape(-1, COARSE, SIDE // COARSE, COARSE, SIDE // COARSE).mean(axis=(2, 4), dtype="float32")
     small -= small.mean(axis=(1, 2), keepdims=True)
     small /= np.linalg.norm(small, axis=(1, 2), keepdims=True).clip(1e-6)

@@ -163,7 +163,7 @@ CHANGES = {
     "recompressed": lambda picture: saved_again(picture, 40),
     "rescaled": resized,
     "darker, with less contrast": lambda picture: 0.5 * picture + 10,
-    "with a mark": lambda picture: np.where(np.add.outer(np.arange(48), np.arange(48)) > 88, 255, picture),
+    "with a mark": lambda picture: np.where(np.add.outer(np.arange(48), np.arange(48)) > 90, 255, picture),
     "moved by a pixel": lambda picture: np.roll(picture, 1, axis=1),
 }
 
