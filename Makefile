@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro train bench test lint submit leaderboard clean
+.PHONY: help setup demo repro train claims seeds bench test lint submit leaderboard clean
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,14 @@ train: setup ## train all cells that are out of date: JOBS=2 BACKEND=loky|dask|r
 	$(PY) -m dvc repro check folds
 	@$(PY) -m pipeline.train
 
+claims: setup ## run the sources' own protocols, and show in the report what their figures owe to them (hours)
+	@$(PY) -m pipeline.claims
+	$(PY) -m dvc repro --force --single-item report
+
+seeds: setup ## run all with other seeds, and show mean and deviation in the report: SEEDS="1 2 3" (hours)
+	@$(PY) -m pipeline.seeds
+	$(PY) -m dvc repro --force --single-item report
+
 bench: setup ## measure how fast it is, against what others use, into results/bench.json
 	@$(PY) -m bench
 
@@ -44,7 +52,7 @@ lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
 # These are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-$(foreach name,NAME MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS,$(eval override export $(name) \
+$(foreach name,NAME MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS SEEDS,$(eval override export $(name) \
   $(if $(filter command line,$(origin $(name))),:= $$(value $(name)),:=)))
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(PY) -m pipeline.submit "$${NAME:-ensemble}" "$$MESSAGE"

@@ -104,7 +104,7 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
     return Section("Results", text, [table, more, paired], pictures)
 
 
-def claims() -> Section | None:
+def claims(analysis: dict[str, Any]) -> Section | None:
     """What the sources claim, and why it cannot be compared: None where `make claims` was not run."""
     if not (RESULTS / "claims.json").exists():
         return None
@@ -115,7 +115,8 @@ def claims() -> Section | None:
         rows.append([
             name, entry["claimed"], entry["measured_on"], entry["epochs_there"],
             str(ours["epochs"]) if ours else "", percent(ours["best_epoch"]) if ours else "not run",
-            percent(ours["last_epoch"]) if ours else "", entry["honest"],
+            percent(ours["last_epoch"]) if ours else "",
+            percent(analysis["single_networks"].get(name, {}).get("mean", "not trained")),
         ])  # fmt: skip
     headers = ["network", "claimed", "measured on", "their epochs", "epochs here", "their protocol here: best epoch",
                "last epoch", "honest, PrivateTest"]  # fmt: skip
@@ -358,8 +359,8 @@ def sections() -> list[Section]:
     """All parts of the report, in its order."""
     scores, ensemble, analysis, data = (read(f"{name}.json") for name in ("scores", "ensemble", "analysis", "data"))
     makers: list[Callable[[], Section | None]] = [
-        lambda: results(scores, analysis), claims, seeds, lambda: parts(ensemble), lambda: data_section(data),
-        lambda: networks(scores, ensemble, analysis),
+        lambda: results(scores, analysis), lambda: claims(analysis), seeds, lambda: parts(ensemble),
+        lambda: data_section(data), lambda: networks(scores, ensemble, analysis),
         lambda: Section("Learning curves", pictures={"curves.png": "All folds of every network"}),
         lambda: errors(analysis), lambda: calibration(scores, ensemble), lambda: origin(scores),
     ]  # fmt: skip

@@ -104,6 +104,21 @@ def test_every_file_has_the_documented_form(project):
     assert table["private_accuracy"].iloc[-1] == pytest.approx(right.mean(), abs=1e-5)
 
 
+def test_the_report_tells_of_every_submission_and_needs_nothing_beside_it(project):
+    page = (project.folder / "results/report.html").read_text()
+    twin = (project.folder / "results/report.md").read_text()
+    for name, entry in project.scores().items():
+        for text in (page, twin):
+            assert name in text
+            assert entry["sha256"] in text
+            assert f"{entry['oof_accuracy']:.2%}" in text
+    assert not re.findall(r"(?:src|href)=\"(?!data:image/png;base64,|#)", page)
+    assert not re.findall(r"<script|@import|url\(", page)
+    drawn = sorted(path.name for path in (project.folder / "results/plots").glob("*.png"))
+    assert len(re.findall(r"<img ", page)) == len(drawn) >= 7
+    assert sorted(re.findall(r"\(plots/(\w+\.png)\)", twin)) == drawn
+
+
 def test_a_second_time_nothing_runs(project):
     before = project.files()
     assert project.repro() == set()

@@ -1,0 +1,90 @@
+"""Run the whole of params.yaml again with other seeds, and tell mean and deviation of every score: never the best.
+
+SEEDS="1 2 3" in the environment names them. Reads what the stages before folds have made. Writes, for each seed, a
+project of its own in seeds/SEED/ (ignored by git; a second start goes on there), and results/seeds.json.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+from pipeline import command, faces, params, submission
+from pipeline.command import Refusal
+
+FOLDER = Path("seeds")
+RESULT = Path("results/seeds.json")
+SHARED = ("data/faces.npz", "data/solution.csv", "data/twins.csv", "data/raw")
+STAGES = ("check", "folds", "train", "ensemble", "score")
+SCORES = ("oof_accuracy", "public_accuracy", "private_accuracy", "private_no_twin")
+
+
+def wanted() -> list[int]:
+    """The seeds that the environment names."""
+    words = os.environ.get("SEEDS", "").split()
+    if len(set(words)) < 2 or not all(word.isdecimal() and int(word) < 2**32 for word in words):
+        raise Refusal(f"SEEDS={' '.join(words)!r}: must name at least two whole numbers, like SEEDS='1 2 3'")
+    return sorted({int(word) for word in words})
+
+
+def build(folder: Path, seed: int) -> None:
+    """Make `folder` a project that shares this one's code and faces, with `seed` in its params.yaml."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("pipeline", *SHARED):
+        link = folder / name
+        link.parent.mkdir(exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(Path(name).absolute())
+    yaml = YAML()
+    document = yaml.load(params.PATH.read_text())
+    document["seed"] = seed
+    with open(folder / params.PATH, "w") as file:
+        yaml.dump(document, file)
+
+
+def summary(tables: dict[int, pd.DataFrame]) -> dict[str, Any]:
+    """Mean and standard deviation (of a sample) over the seeds.
+
+    Parameters
+    ----------
+    tables : submissions/scores.csv by seed.
+    """
+    every = pd.concat(tables.values()).groupby("name", sort=False)
+    found: dict[str, Any] = {}
+    for name, lines in every:
+        known = [score for score in SCORES if pd.to_numeric(lines[score], errors="coerce").notna().all()]
+        values = {score: lines[score].astype(float).to_numpy() for score in known}
+        found[str(name)] = {
+            score: {
+                "mean": round(float(each.mean()), 5), "deviation": round(float(np.std(each, ddof=1)), 5),
+                "values": each.round(5).tolist(),
+            }
+            for score, each in values.items()
+        }  # fmt: skip
+    return {"seeds": list(tables), "submissions": found}
+
+
+def main() -> None:
+    """Run the command."""
+    numbers = wanted()
+    faces.load()  # refuses what is missing, and says what to do
+    for seed in numbers:
+        folder = FOLDER / str(seed)
+        build(folder, seed)
+        for stage in STAGES:
+            print(f"seed {seed}: {stage}", flush=True)
+            if subprocess.run([sys.executable, "-m", f"pipeline.{stage}"], cwd=folder, check=False).returncode:
+                raise Refusal(f"{stage} failed in {folder}/: see above; the same command goes on from there")
+    tables = {seed: pd.read_csv(FOLDER / str(seed) / submission.TABLE) for seed in numbers}
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(summary(tables), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    command.run(main, "python -m pipeline.seeds")

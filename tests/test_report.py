@@ -1,0 +1,48 @@
+import re
+
+import pytest
+
+from pipeline import figures, report
+from pipeline.report import Section, Table
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    figures.FOLDER.mkdir(parents=True)
+    (figures.FOLDER / "some.png").write_bytes(b"\x89PNG picture")
+    table = Table("A table", ["", "one"], [["row <1>", "2"], ["ours *", "3"]])
+    return [Section("First & last", ["Words."], [table], {"some.png": "A picture"}, [table], "a: <b>\n")]
+
+
+def test_the_page_escapes_what_it_shows_and_holds_its_pictures(parts):
+    page = report.render("report.html.j2", parts)
+    assert "First &amp; last" in page
+    assert "row &lt;1&gt;" in page
+    assert "a: &lt;b&gt;" in page
+    assert "data:image/png;base64,iVBORyBwaWN0dXJl" in page or "data:image/png;base64,iVBOR" in page
+    assert '<tr class="ours"><td>ours *</td><td>3</td></tr>' in page
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
+    assert "<script" not in page
+    assert page.startswith("<!doctype html>")
+
+
+def test_the_markdown_has_whole_tables(parts):
+    text = report.render("report.md.j2", parts)
+    table = "|  | one |\n|---|--:|\n| row <1> | 2 |\n| ours * | 3 |\n\n"
+    assert f"## First & last\n\nWords.\n\n**A table**\n\n{table}" in text
+    assert "![A picture](plots/some.png)\n" in text
+    assert f"<details><summary>A table</summary>\n\n{table}" in text
+    assert "```yaml\na: <b>\n```\n" in text
+
+
+def test_numbers_are_shown_as_people_write_them():
+    assert [report.p_value(p) for p in (1.0, 0.05, 0.001, 0.0009, 0.0)] == [
+        "1.000",
+        "0.050",
+        "0.001",
+        "< 0.001",
+        "< 0.001",
+    ]
+    assert [report.points(d) for d in (0.0123, -0.002, 0.0)] == ["+1.23", "-0.20", "+0.00"]
+    assert [report.number(n) for n in (0.12345, "unknown")] == ["0.123", "unknown"]
