@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter
 
 from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, SPLIT_ROWS
 
@@ -87,7 +87,9 @@ def page(pictures: dict[str, list[tuple[np.ndarray, str]]], path: Path) -> None:
 
 def curves(histories: dict[str, list[pd.DataFrame]], path: Path) -> None:
     """Draw loss and accuracy by epoch, all folds of every architecture; `histories` maps it to a table a fold."""
-    figure, grid = plt.subplots(2, len(histories), figsize=(2.4 * len(histories) + 1, 5), squeeze=False, sharex="col")
+    figure, grid = plt.subplots(
+        2, len(histories), figsize=(max(7, 2.4 * len(histories) + 1), 5), squeeze=False, sharex="col"
+    )
     for column, (name, folds) in enumerate(histories.items()):
         for row, what in enumerate(("loss", "accuracy")):
             axes = grid[row][column]
@@ -106,7 +108,7 @@ def curves(histories: dict[str, list[pd.DataFrame]], path: Path) -> None:
     figure.legend(
         lines,
         ["training rows, varied and with dropout (loss: the recipe's)", "held-out fold (loss: log-loss)"],
-        ncols=2,
+        ncols=2 if len(histories) > 3 else 1,
         loc="outside upper center",
     )
     _save(figure, path)
@@ -178,7 +180,10 @@ def effort(table: pd.DataFrame, path: Path) -> None:
             axes.errorbar(x, y, [[y - entry["oof_low"]], [entry["oof_high"] - y]], fmt="o", color=color, ms=5)
             _name(axes, entry["name"], x, y, color)
         axes.set_xscale("log")
-        axes.margins(x=0.25)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+        axes.margins(x=0.3)
         axes.set_xlabel(label)
     grid[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
     grid[0].set_ylabel("out-of-fold accuracy")

@@ -19,7 +19,19 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from pipeline import architectures, board, command, figures, folds, params, provenance, recipe, submission
+from pipeline import (
+    architectures,
+    backend,
+    board,
+    command,
+    figures,
+    folds,
+    machine,
+    params,
+    provenance,
+    recipe,
+    submission,
+)
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, SPLITS
 from pipeline.submission import UNKNOWN, percent
@@ -77,7 +89,8 @@ def p_value(value: float) -> str:
 def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
     """The board, and whether the differences on it are more than chance."""
     lines = board.rows(submission.scores(), {})
-    table = Table("Our submissions (*) among the teams of 2013", list(board.HEADERS), [list(r) for r in lines])
+    swapped = [[line[1], line[0], *line[2:]] for line in (board.HEADERS, *lines)]  # names first
+    table = Table("Our submissions (*) among the teams of 2013", swapped[0], swapped[1:])
     rows = "PrivateTest" if "PrivateTest" in analysis else "out of fold"
     names = sorted(scores, key=lambda name: -scores[name]["oof_accuracy"])
     paired = Table(
@@ -212,7 +225,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
         known = alone["mean"] != UNKNOWN
         lines.append([
             name, f"{network.count_params():,}", f"{multiply_adds(network) / 1e6:.1f}", str(settings.epochs),
-            f"{scores[name]['train_seconds'] / 60:.0f}",
+            f"{scores[name]['train_seconds'] / 60:.1f}",
             f"{np.mean(by_fold):.2%} ± {100 * np.std(by_fold, ddof=1):.2f}",
             f"{alone['mean']:.2%} ± {100 * alone['deviation']:.2f}" if known else UNKNOWN,
         ])  # fmt: skip
@@ -384,6 +397,7 @@ def render(template: str, parts: list[Section]) -> str:
 
 def main() -> None:
     """Run the stage."""
+    backend.start(machine.choose(params.backend()))  # some library must run under Keras to build the networks
     found = sections()
     for kind in ("html", "md"):
         (RESULTS / f"report.{kind}").write_text(render(f"report.{kind}.j2", found))
