@@ -46,7 +46,7 @@ bench: setup ## measure how fast it is, against what others use, into results/be
 	@$(PY) -m bench
 
 test: setup ## run the tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy

@@ -200,6 +200,6 @@ def test_the_committed_params_of_the_demo_are_whole(monkeypatch, tmp_path):
     for name in recipe.names():
         recipe.read(name)
     assert len(recipe.names()) >= 3
-    assert len(folds.numbers()) == 3
+    assert len(folds.numbers()) == 2
     assert set(ensemble.read_params().members) == set(recipe.names())
     assert download.read_params().source == "synthetic"

@@ -18,7 +18,7 @@ from pipeline import ensemble, fit, folds, params, synthetic, train
 from pipeline.faces import Faces, picture_groups
 
 ROOT = Path(__file__).parent.parent
-MEMBERS = ("mini_xception", "vgg8")
+MEMBERS = ("mini_xception", "small_resnet")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_weights_and_temperatures_come_from_out_of_fold_rows_alone(project):
     ensemble.main()
     other = json.loads(ensemble.RESULT.read_text())
     assert other["weights"] != found[0]["weights"]
-    assert other["submissions"]["vgg8"]["temperature"] != found[0]["submissions"]["vgg8"]["temperature"]
+    assert other["submissions"]["small_resnet"]["temperature"] != found[0]["submissions"]["small_resnet"]["temperature"]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
