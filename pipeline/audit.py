@@ -1,7 +1,7 @@
 """Count what the data holds: classes, constant pictures, and pictures that stand there more than once, or nearly so.
 
 Reads data/faces.npz, data/solution.csv and data/raw/PROVENANCE.json. Writes results/data.json,
-results/plots/classes.png, data/twins.csv (row,identical,near: for every test row how many Training rows show the same
+results/plots/classes.png, data/twins.csv (row,identical,near: for every row how many other Training rows show the same
 picture, byte for byte, and nearly so), and artifacts/odd_pictures.png, a page of the odd ones (it shows people, and so
 stays out of git). Trains nothing: it is the only stage beside score that may see the test labels.
 """
@@ -40,6 +40,13 @@ def class_counts(labels: np.ndarray, usage: np.ndarray) -> dict[str, dict[str, i
     }
 
 
+def deviation(pixels: np.ndarray) -> np.ndarray:
+    """Standard deviation of the grey levels of each of uint8 [n, 48, 48]."""
+    flat = pixels.reshape(len(pixels), -1)
+    found: np.ndarray = flat.std(axis=1, dtype=np.float32)
+    return found
+
+
 def groups_inside(groups: np.ndarray, labels: np.ndarray) -> dict[str, int]:
     """How often identical pictures stand in the data, and how often they bear different labels."""
     table = pd.DataFrame({"group": groups, "label": labels})
@@ -60,8 +67,10 @@ def shared(groups: np.ndarray, labels: np.ndarray, rows: np.ndarray, others: np.
     groups, labels : int [n], see faces.picture_groups; rows, others : bool [n].
     """
     twin = rows & np.isin(groups, groups[others])
-    pairs = set(zip(groups[others].tolist(), labels[others].tolist(), strict=True))
-    agree = [pair in pairs for pair in zip(groups[twin].tolist(), labels[twin].tolist(), strict=True) if pair[1] >= 0]
+    labelled = others & (labels >= 0)
+    pairs = set(zip(groups[labelled].tolist(), labels[labelled].tolist(), strict=True))
+    judged = twin & (labels >= 0) & np.isin(groups, groups[labelled])
+    agree = [pair in pairs for pair in zip(groups[judged].tolist(), labels[judged].tolist(), strict=True)]
     return {
         "rows": int(twin.sum()),
         "part": round(float(twin.sum() / rows.sum()), 5),
@@ -80,7 +89,7 @@ def alike(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
     -------
     Two symmetric bool [n, n], sparse, with empty diagonals: nearly the same as they are, and with one of them mirrored.
     """
-    shown = np.flatnonzero(pixels.reshape(len(pixels), -1).std(axis=1) >= FLAT)
+    shown = np.flatnonzero(deviation(pixels) >= FLAT)
     if not len(shown):
         return (sparse.csr_array((len(pixels), len(pixels)), dtype=bool),) * 2
     small = pixels[shown].reshape(-1, COARSE, SIDE // COARSE, COARSE, SIDE // COARSE).mean(axis=(2, 4), dtype="float32")
@@ -128,22 +137,22 @@ def near_pictures(
         theirs = pd.DataFrame({"other": groups[usage == one], "label": labels[usage == one]})
         mine = pd.DataFrame({"row": np.flatnonzero(usage == other), "one": groups[usage == other]})
         pairs = mine.merge(links, on="one").merge(theirs, on="other")
-        agree = (pairs["label"] == labels[pairs["row"]]).groupby(pairs["row"]).any()
-        known = agree[labels[agree.index] >= 0]
+        known = pairs[(pairs["label"] >= 0) & (labels[pairs["row"]] >= 0)]
+        agree = (known["label"] == labels[known["row"]]).groupby(known["row"]).any()
+        count = pairs["row"].nunique()
         found[f"{SPLITS[other]} in {SPLITS[one]}"] = {
-            "rows": len(agree),
-            "part": round(len(agree) / int((usage == other).sum()), 5),
-            "labels_agree": round(float(known.mean()), 5) if len(known) else "unknown",
+            "rows": count,
+            "part": round(count / int((usage == other).sum()), 5),
+            "labels_agree": round(float(agree.mean()), 5) if len(agree) else "unknown",
         }
-    tests = np.flatnonzero(~training)
-    return found, pd.DataFrame({"row": tests, "identical": identical[tests], "near": nearly[tests]})
+    return found, pd.DataFrame({"row": np.arange(rows), "identical": identical - training, "near": nearly})
 
 
-def load_twins(rows: np.ndarray) -> pd.DataFrame:
-    """Read data/twins.csv, which must be of the test `rows`."""
+def load_twins(rows: int) -> pd.DataFrame:
+    """Read data/twins.csv, which must be of so many `rows`."""
     try:
         table = pd.read_csv(TWINS, dtype="int64")
-        if list(table) != ["row", "identical", "near"] or not np.array_equal(table["row"], rows):
+        if list(table) != ["row", "identical", "near"] or not np.array_equal(table["row"], range(rows)):
             raise ValueError("it is of other faces")
     except (OSError, ValueError) as trouble:
         raise Refusal(f"{TWINS} cannot be used ({trouble}); make it with: dvc repro -f audit") from None
@@ -165,7 +174,7 @@ def odd_ones(
     def caption(row: int) -> tuple[np.ndarray, str]:
         return pixels[row], f"{row} {CLASSES[labels[row]] if labels[row] >= 0 else 'unknown'}"
 
-    flat = np.flatnonzero(pixels.reshape(len(pixels), -1).std(axis=1) < FLAT)
+    flat = np.flatnonzero(deviation(pixels) < FLAT)
     table = pd.DataFrame({"group": groups, "label": labels}).query("label >= 0")
     torn = table.groupby("group")["label"].nunique()
     conflicts = [row for group in torn.index[torn > 1][:12] for row in _two(groups == group, labels)]
@@ -186,7 +195,7 @@ def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[s
     """
     groups = picture_groups(pixels)
     constant = pixels.reshape(len(pixels), -1).min(axis=1) == pixels.reshape(len(pixels), -1).max(axis=1)
-    flat = (pixels.reshape(len(pixels), -1).std(axis=1) < FLAT) & ~constant
+    flat = (deviation(pixels) < FLAT) & ~constant
     counts = class_counts(labels, usage)
     across = {
         f"{SPLITS[one]} in {SPLITS[other]}": shared(groups, labels, usage == one, usage == other)

@@ -42,6 +42,16 @@ def rows(scores: list[dict[str, Any]], more: dict[str, tuple[str, ...]]) -> list
     return [line for _, line in sorted(lines, key=lambda entry: -entry[0])]
 
 
+def judged_rows(found: dict[str, Any]) -> str:
+    """Which rows of results/analysis.json to show: PrivateTest, or out of fold where its labels are unknown."""
+    return "PrivateTest" if "PrivateTest" in found else "out of fold"
+
+
+def p_value(value: float) -> str:
+    """A p-value as journals print it."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
 def differences(found: dict[str, Any], order: list[str]) -> str:
     """A table of McNemar's p-values, a line and a column a submission, and what they mean.
 
@@ -49,10 +59,10 @@ def differences(found: dict[str, Any], order: list[str]) -> str:
     ----------
     found : results/analysis.json. order : the submissions' names.
     """
-    rows = "PrivateTest" if "PrivateTest" in found else "out of fold"
+    rows = judged_rows(found)
     paired = found[rows]["paired"]
     lines = [
-        [f"{number} {name}", *(f"{paired[name][other]:.3f}" if other != name else "" for other in order)]
+        [f"{number} {name}", *(p_value(paired[name][other]) if other != name else "" for other in order)]
         for number, name in enumerate(order, start=1)
     ]
     table = tabulate(
@@ -60,6 +70,6 @@ def differences(found: dict[str, Any], order: list[str]) -> str:
         colalign=("left", *["right"] * len(order)),
     )  # fmt: skip
     return (
-        f"p-values of the difference of any two on {rows} (McNemar's exact test): below 0.05, the better one is better "
-        f"than chance explains\n\n{table}"
+        f"p-values of the difference of any two on {rows}: McNemar's exact test of these trained networks, each pair "
+        f"taken alone\n\n{table}"
     )

@@ -218,16 +218,17 @@ def describe(bag: Bag, plain: Bag, labels: np.ndarray, fold: np.ndarray) -> dict
     plain : the same without test-time augmentation. labels, fold : int [n].
     """
     hits = [metrics.right(each.oof, labels) for each in (bag, plain)]
+    augmentation = {
+        "accuracy_without": round(float(hits[1].mean()), 5),
+        "accuracy_with": round(float(hits[0].mean()), 5),
+        "p_value": float(f"{metrics.mcnemar(*hits):.3g}"),
+    }
     return {
         "folds": [round(float(hits[0][fold == number].mean()), 5) for number in np.unique(fold)],
         "temperature": round(metrics.fit_temperature(bag.oof, labels), 4),
         "calibration": metrics.calibration(bag.oof, labels),
         "calibration_tempered": metrics.calibration(tempered(bag.oof, labels, fold), labels),
-        "test_time_augmentation": {
-            "accuracy_without": round(float(hits[1].mean()), 5),
-            "accuracy_with": round(float(hits[0].mean()), 5),
-            "p_value": float(f"{metrics.mcnemar(*hits):.3g}"),
-        },
+        "test_time_augmentation": None if np.array_equal(bag.oof, plain.oof) else augmentation,  # None: there was none
     }
 
 

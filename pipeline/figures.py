@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, PercentFormatter
 
+from pipeline.board import judged_rows
 from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, SPLIT_ROWS
 
 FOLDER = Path("results/plots")
@@ -75,7 +76,7 @@ def page(pictures: dict[str, list[tuple[np.ndarray, str]]], path: Path) -> None:
     figure = plt.figure(figsize=(13, 1.35 * sum(lines.values()) + 0.4 * len(lines)))
     parts = figure.subfigures(len(lines), 1, height_ratios=list(lines.values()), squeeze=False)
     for part, (heading, entries) in zip(parts.flat, pictures.items(), strict=True):
-        part.suptitle(f"{heading} ({len(entries)})", fontsize=10, x=0.01, ha="left")
+        part.suptitle(heading, fontsize=10, x=0.01, ha="left")
         grid = part.subplots(lines[heading], 12, squeeze=False)
         for axes in grid.flat:
             axes.axis("off")
@@ -212,7 +213,7 @@ def splits(table: pd.DataFrame, path: Path) -> None:
 
 def calibration(analysis: dict[str, Any], path: Path) -> None:
     """Draw accuracy against confidence, as it is and tempered; `analysis` is results/analysis.json."""
-    rows = "PrivateTest" if "PrivateTest" in analysis else "out of fold"
+    rows = judged_rows(analysis)
     figure, grid = plt.subplots(1, 2, figsize=(8.4, 4.4), sharex=True, sharey=True)
     titles = {"as_it_is": "as it is", "tempered": "after temperature scaling"}
     for axes, (when, title) in zip(grid, titles.items(), strict=True):

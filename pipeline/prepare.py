@@ -1,7 +1,7 @@
 """Turn the competition's files, in whichever form they came, into one table of faces, and put the test labels away.
 
 Reads data/raw/. Writes data/faces.npz (where every row that is not Training has the label -1) and data/solution.csv
-(the labels of the test rows: only audit and score may read it).
+(the labels of the test rows: of the stages, only audit and score may read it).
 """
 
 import codecs

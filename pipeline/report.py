@@ -81,71 +81,89 @@ def number(value: Any, digits: int = 3) -> str:
     return str(value) if isinstance(value, str) else f"{value:.{digits}f}"
 
 
-def p_value(value: float) -> str:
-    """A p-value as journals print it."""
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
-
-
 def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
     """The board, and whether the differences on it are more than chance."""
     lines = board.rows(submission.scores(), {})
     swapped = [[line[1], line[0], *line[2:]] for line in (board.HEADERS, *lines)]  # names first
     table = Table("Our submissions (*) among the teams of 2013", swapped[0], swapped[1:])
-    rows = "PrivateTest" if "PrivateTest" in analysis else "out of fold"
+    rows = board.judged_rows(analysis)
     names = sorted(scores, key=lambda name: -scores[name]["oof_accuracy"])
     paired = Table(
         f"McNemar's exact test of every two on {rows}: p-values",
         ["", *names],
-        [[one, *("" if one == other else p_value(analysis[rows]["paired"][one][other]) for other in names)]
+        [[one, *("" if one == other else board.p_value(analysis[rows]["paired"][one][other]) for other in names)]
          for one in names],
     )  # fmt: skip
+    columns = {
+        "out of fold, no near twin": ("oof_no_near_twin", percent), "accuracy": ("private_accuracy", percent),
+        "no twin": ("private_no_twin", percent), "nor near twin": ("private_no_near_twin", percent),
+        "macro-F1": ("private_macro_f1", number), "top 2": ("private_top_2", percent),
+        "log-loss": ("private_log_loss", number), "Brier": ("private_brier", number),
+    }  # fmt: skip
     more = Table(
-        "PrivateTest, in more than one number",
-        ["", "accuracy", "no identical", "nor near twin", "macro-F1", "top 2", "log-loss", "Brier"],
-        [[name, percent(s["private_accuracy"]), percent(s["private_no_twin"]), percent(s["private_no_near_twin"]),
-          number(s["private_macro_f1"]), percent(s["private_top_2"]), number(s["private_log_loss"]),
-          number(s["private_brier"])] for name, s in scores.items()],
-    )  # fmt: skip
+        "Without twins, and more than accuracy (PrivateTest, but for the first)",
+        ["", *columns],
+        [[name, *(show(entry[key]) for key, show in columns.values())] for name, entry in scores.items()],
+    )
     worth = {entry["data"] for entry in scores.values()}
+    twins = folds.twins()
     text = [
-        "Everything that was chosen was chosen out of fold. PublicTest and PrivateTest were only scored. Intervals are "
-        "95 % (Wilson); “no twin” leaves out test rows whose picture stands in Training, byte for byte, “nor near "
-        "twin” also those that stand there rescaled, recompressed or mirrored.",
+        "No label of a test row has steered anything here: epochs, weights and temperatures come from Training "
+        "alone (recipes that were taken from others carry whatever they chose by). Intervals are 95 % (Wilson). An "
+        "out-of-fold figure is that of single networks; test rows get the mean of all folds' networks, which is "
+        "better. “no twin” leaves out test rows whose picture stands in Training, byte for byte, “nor near twin” "
+        "also those that stand there rescaled, recompressed or mirrored; near twins may stand on both sides of a "
+        "fold.",
+        *([f"twins: {twins} in params.yaml, so not all Training rows were trained on and judged."] * (twins != "keep")),
         *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
     ]
     pictures = {"board.png": "The board of 2013", "splits.png": "Out of fold against both boards"}
     return Section("Results", text, [table, more, paired], pictures)
 
 
+def optional(name: str, verb: str, needed: set[str]) -> dict[str, Any]:
+    """A file of results/ that only `make VERB` writes, whose entries have the `needed` keys; {} where it is missing."""
+    if not (RESULTS / name).exists():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads((RESULTS / name).read_text())
+        if not all(needed <= set(entry) for entry in (found.values() if verb == "claims" else [found])):
+            raise ValueError("keys are missing")
+    except (OSError, ValueError, TypeError, AttributeError) as trouble:
+        raise Refusal(f"{RESULTS / name} cannot be read ({trouble}); delete it, or run: make {verb}") from None
+    return found
+
+
 def claims(analysis: dict[str, Any]) -> Section | None:
     """What the sources claim, and why it cannot be compared: None where `make claims` was not run."""
-    if not (RESULTS / "claims.json").exists():
-        return None
-    found = read("claims.json")
+    found = optional("claims.json", "claims", {"claimed", "measured_on", "epochs_there"})
     rows = []
     for name, entry in found.items():
-        ours = entry.get("theirs_here")
+        ours, honest = entry.get("theirs_here"), analysis["single_networks"].get(name)
+        current = ours and name in recipe.names() and entry.get("recipe") == recipe.read(name).model_dump()
+        cells = [f"{ours['epochs']}", f"{ours['trained_rows']:,}", f"{ours['rows']:,}",
+                 percent(ours["best_epoch"]) if ours["best_epoch"] else "", percent(ours["last_epoch"]),
+                 ] if current else ["not run" if not ours else "of another recipe", *[""] * 4]  # fmt: skip
         rows.append([
-            name, entry["claimed"], entry["measured_on"], entry["epochs_there"],
-            str(ours["epochs"]) if ours else "", percent(ours["best_epoch"]) if ours else "not run",
-            percent(ours["last_epoch"]) if ours else "",
-            percent(analysis["single_networks"].get(name, {}).get("mean", "not trained")),
+            name, entry["claimed"], entry["measured_on"], entry["epochs_there"], *cells,
+            percent(honest["plain_mean"]) if honest else "not trained",
         ])  # fmt: skip
-    headers = ["network", "claimed", "measured on", "their epochs", "epochs here", "their protocol here: best epoch",
-               "last epoch", "honest, PrivateTest"]  # fmt: skip
+    headers = ["network", "claimed", "measured on", "epochs there", "epochs here", "rows trained on", "rows judged",
+               "epoch chosen by them", "last epoch", "honest, PrivateTest"]  # fmt: skip
     text = [
-        "Each source's own protocol, run here with the recipe of params.yaml: its rows, the epoch that those same rows "
-        "choose (“best epoch”), and the last epoch of the same training. The honest figure is the mean of single "
-        "networks, one a fold, on PrivateTest, after all epochs of the recipe."
+        "Each source's own protocol, run here by the recipe in params.yaml, which has fewer epochs: trained on its "
+        "rows, judged on its rows, at the epoch that those rows choose (where the source let them) and at the last "
+        "one. Honest is the mean of our single networks, one a fold, at the last epoch, likewise without test-time "
+        f"augmentation; they train on a part of Training alone (all but one of {len(folds.numbers())} folds)."
     ]
-    return Section("Claimed against ours", text, [Table("", headers, rows)])
+    return Section("Claimed against ours", text, [Table("", headers, rows)]) if rows else None
 
 
 def parts(ensemble: dict[str, Any]) -> Section:
     """What members, weights and test-time augmentation add, out of fold."""
     whole = ensemble["methods"][ensemble["method"]]
     members = [
-        [name, number(ensemble["weights"][name] or "", 3) if ensemble["weights"][name] is not None else "",
+        [name, "" if ensemble["weights"][name] is None else number(ensemble["weights"][name]),
          percent(alone["oof_accuracy"]), number(alone["oof_log_loss"]),
          points(whole["oof_accuracy"] - ensemble["without"][name]["oof_accuracy"]) if ensemble["without"] else ""]
         for name, alone in ensemble["members"].items()
@@ -153,11 +171,14 @@ def parts(ensemble: dict[str, Any]) -> Section:
     ways = [
         [way, percent(got["oof_accuracy"]), number(got["oof_log_loss"])] for way, got in ensemble["methods"].items()
     ]
-    flips = [
-        [name, percent(tta["accuracy_without"]), percent(tta["accuracy_with"]),
-         points(tta["accuracy_with"] - tta["accuracy_without"]), p_value(tta["p_value"])]
-        for name, entry in ensemble["submissions"].items() for tta in [entry["test_time_augmentation"]]
-    ]  # fmt: skip
+    flips = []
+    for name, entry in ensemble["submissions"].items():
+        if tta := entry["test_time_augmentation"]:
+            with_it, without = tta["accuracy_with"], tta["accuracy_without"]
+            cells = [percent(without), percent(with_it), points(with_it - without), board.p_value(tta["p_value"])]
+        else:
+            cells = ["not used", "", "", ""]
+        flips.append([name, *cells])
     names = list(ensemble["agreement"])
     same = [[one, *(percent(ensemble["agreement"][one][other]) for other in names)] for one in names]
     return Section(
@@ -243,7 +264,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
 
 def errors(analysis: dict[str, Any]) -> Section:
     """Where the submissions go wrong."""
-    rows = "PrivateTest" if "PrivateTest" in analysis else "out of fold"
+    rows = board.judged_rows(analysis)
     found = analysis[rows]["by_class"]
     whole = found["ensemble"]
     detail = [
@@ -282,9 +303,10 @@ def calibration(scores: dict[str, Any], ensemble: dict[str, Any]) -> Section:
     return Section(
         "Calibration",
         [
-            "Before → after temperature scaling. Temperatures are fitted out of fold: a fold's rows are judged at the "
-            "one that the other folds give, test rows at that of all. The calibration error is the expected one over "
-            "15 bins; the Brier score is summed over the classes."
+            "Before → after temperature scaling. Temperatures are fitted out of fold: a fold's rows are judged at "
+            "the one that the other folds give, test rows at that of all (which were fitted on single networks, and "
+            "so are too high for the mean of several). The calibration error is the expected one over 15 bins; the "
+            "Brier score is summed over the classes."
         ],
         [
             Table("Out of fold", ["", "temperature", *headers], oof),
@@ -296,15 +318,18 @@ def calibration(scores: dict[str, Any], ensemble: dict[str, Any]) -> Section:
 
 def seeds() -> Section | None:
     """Mean and deviation over whole runs with different seeds: None where `make seeds` was not run."""
-    if not (RESULTS / "seeds.json").exists():
+    found = optional("seeds.json", "seeds", {"seeds", "params", "submissions"})
+    if not found:
         return None
-    found = read("seeds.json")
+    keys = list(next(iter(found["submissions"].values()), {}))
     lines = [
-        [name, *(f"{entry[key]['mean']:.2%} ± {100 * entry[key]['deviation']:.2f}" for key in entry)]
+        [name, *(f"{entry[key]['mean']:.2%} ± {100 * entry[key]['deviation']:.2f}" for key in keys)]
         for name, entry in found["submissions"].items()
     ]
-    keys = list(next(iter(found["submissions"].values())))
+    now = {name: section for name, section in params.document().items() if name != "seed"}
     text = [f"The whole run with each of the seeds {', '.join(map(str, found['seeds']))}: mean ± standard deviation."]
+    if found["params"] != json.loads(json.dumps(now)):
+        text.append("These runs were made by another params.yaml than the rest of this page: make seeds.")
     return Section("Seeds", text, [Table("", ["", *(key.replace("_", " ") for key in keys)], lines)])
 
 
@@ -319,11 +344,15 @@ def processor() -> str:
 
 def revision() -> str:
     """The git revision of the code, with "-dirty" where it was changed since; "unknown" outside git."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    code = ("pipeline", "dvc.yaml", "params.yaml", "requirements.lock")
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        commit, changes = (
+            subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--", *code))
+        )
     except (OSError, subprocess.CalledProcessError):
         return UNKNOWN
+    return f"{commit}-dirty" if changes else commit
 
 
 def origin(scores: dict[str, Any]) -> Section:

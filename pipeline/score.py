@@ -1,7 +1,7 @@
 """Write every submission in the competition's form, and score it where the test labels are known.
 
-Reads data/faces.npz, data/solution.csv, data/twins.csv, data/raw/PROVENANCE.json, results/ensemble.json (for the
-temperatures), artifacts/bags/, artifacts/predictions/, artifacts/histories/ and artifacts/timings/. Writes
+Reads data/faces.npz, data/folds.csv, data/solution.csv, data/twins.csv, data/raw/PROVENANCE.json, results/ensemble.json
+(for the temperatures), artifacts/bags/, artifacts/predictions/, artifacts/histories/ and artifacts/timings/. Writes
 submissions/A.csv for every architecture A and submissions/ensemble.csv, submissions/scores.csv, results/scores.json
 (the same, nested by name), results/analysis.json (by class, by confidence, and tests of differences), results/metrics/
 and results/plots/. Nothing that trains or chooses reads what it writes.
@@ -68,13 +68,16 @@ def judge(
     temperature : fitted out of fold; what ends in "_tempered" is measured with it.
     train_labels : int [n], of the Training rows.
     labels, usage : int [k], of the test rows; labels are -1 where unknown.
-    twins : [k], columns identical and near: how many Training rows show the same picture, and nearly the same.
+    twins : [n + k], of all rows, columns identical and near: how many other Training rows show the same picture, and
+        nearly the same.
 
     Returns
     -------
     The columns of submissions/scores.csv from oof_accuracy to rank_2013.
     """
     covered = ~np.isnan(bag.oof[:, 0])
+    unlike = covered & ((twins["identical"] == 0) & (twins["near"] == 0)).to_numpy()[: len(covered)]
+    twins = twins[len(covered) :]
     public, private = usage == PUBLIC, usage == PRIVATE
     truth, probabilities = labels[private], bag.test[private]
     if (truth < 0).any():  # a part of them would be another score
@@ -83,6 +86,7 @@ def judge(
     apart = alone & (twins["near"] == 0).to_numpy()[private]
     scores = {
         **accuracy(bag.oof[covered], train_labels[covered], "oof"),
+        **accuracy(bag.oof[unlike], train_labels[unlike], "oof_no_near_twin"),
         **accuracy(bag.test[public], labels[public], "public"),
         **accuracy(probabilities, truth, "private"),
         **accuracy(probabilities[alone], truth[alone], "private_no_twin"),
@@ -102,14 +106,15 @@ def judge(
 
 
 def analysis(
-    bags: dict[str, ensemble.Bag], temperatures: dict[str, float], train_labels: np.ndarray, truth: np.ndarray,
-    private: np.ndarray,
+    bags: dict[str, ensemble.Bag], temperatures: dict[str, float], train_labels: np.ndarray, fold: np.ndarray,
+    truth: np.ndarray, private: np.ndarray,
 ) -> dict[str, Any]:  # fmt: skip
     """What results/analysis.json says, for the out-of-fold rows and, where their labels are known, for PrivateTest.
 
     Parameters
     ----------
-    train_labels : int [n]. truth : int [k], labels of the test rows. private : bool [k], which are PrivateTest.
+    train_labels : int [n]. fold : int, of the Training rows that have out-of-fold predictions.
+    truth : int [k], labels of the test rows. private : bool [k], which are PrivateTest.
 
     Returns
     -------
@@ -117,11 +122,16 @@ def analysis(
     `paired`: McNemar's p-value of every two submissions, as a mapping from name to name to value.
     """
     covered = ~np.isnan(next(iter(bags.values())).oof[:, 0])
-    parts = {"out of fold": ({name: bag.oof[covered] for name, bag in bags.items()}, train_labels[covered])}
+    oof = {name: bag.oof[covered] for name, bag in bags.items()}
+    known = train_labels[covered]
+    parts = {"out of fold": (oof, {name: ensemble.tempered(one, known, fold) for name, one in oof.items()}, known)}
     if (truth[private] >= 0).all():
-        parts["PrivateTest"] = ({name: bag.test[private] for name, bag in bags.items()}, truth[private])
+        tests = {name: bag.test[private] for name, bag in bags.items()}
+        parts["PrivateTest"] = (
+            tests, {name: metrics.temper(one, temperatures[name]) for name, one in tests.items()}, truth[private],
+        )  # fmt: skip
     found: dict[str, Any] = {}
-    for rows, (probabilities, labels) in parts.items():
+    for rows, (probabilities, tempered, labels) in parts.items():
         hits = {name: metrics.right(each, labels) for name, each in probabilities.items()}
         paired: dict[str, dict[str, float]] = {name: {} for name in bags}
         for one, other in itertools.permutations(bags, 2):
@@ -131,7 +141,7 @@ def analysis(
             "reliability": {
                 name: {
                     "as_it_is": metrics.reliability(each, labels),
-                    "tempered": metrics.reliability(metrics.temper(each, temperatures[name]), labels),
+                    "tempered": metrics.reliability(tempered[name], labels),
                 }
                 for name, each in probabilities.items()
             },
@@ -141,15 +151,24 @@ def analysis(
 
 
 def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray) -> dict[str, Any]:
-    """PrivateTest accuracy of each single network of an architecture (one a fold), their mean and deviation."""
+    """PrivateTest accuracy of each single network of an architecture (one a fold), their mean and deviation.
+
+    `plain_mean` is without test-time augmentation.
+    """
     if (truth[private] < 0).any():
-        return {"folds": UNKNOWN, "mean": UNKNOWN, "deviation": UNKNOWN}
-    tests = [ensemble.read_cell(name, number)[2][private] for number in range(count)]
-    found = [round(float(metrics.right(test, truth[private]).mean()), 5) for test in tests]
+        return dict.fromkeys(("folds", "mean", "deviation", "plain_mean"), UNKNOWN)
+    augmented, plain = (
+        [
+            float(metrics.right(ensemble.read_cell(name, number, plain)[2][private], truth[private]).mean())
+            for number in range(count)
+        ]
+        for plain in (False, True)
+    )
     return {
-        "folds": found,
-        "mean": round(float(np.mean(found)), 5),
-        "deviation": round(float(np.std(found, ddof=1)), 5),
+        "folds": [round(one, 5) for one in augmented],
+        "mean": round(float(np.mean(augmented)), 5),
+        "deviation": round(float(np.std(augmented, ddof=1)), 5),
+        "plain_mean": round(float(np.mean(plain)), 5),
     }
 
 
@@ -237,11 +256,17 @@ def main() -> None:
     test, train_labels = data.test_rows(), data.labels[data.rows(TRAINING)]
     truth, private = solution.join(data.labels, hidden)[test], data.usage[test] == PRIVATE
     table = scoreboard(
-        data, truth, bags, temperatures, efforts, audit.load_twins(test), provenance.standing(provenance.read())
+        data,
+        truth,
+        bags,
+        temperatures,
+        efforts,
+        audit.load_twins(len(data.labels)),
+        provenance.standing(provenance.read()),
     )
     table.to_csv(submission.TABLE, index=False)
     write_metrics(table)
-    found = analysis(bags, temperatures, train_labels, truth, private)
+    found = analysis(bags, temperatures, train_labels, folds.load(data)[1], truth, private)
     found["single_networks"] = {name: singles(name, count, truth, private) for name in names}
     submission.ANALYSIS.write_text(json.dumps(found, indent=1) + "\n")
     paths = {name: [ARTIFACTS / f"histories/{name}/fold{number}.csv" for number in range(count)] for name in names}

@@ -1,6 +1,6 @@
 """Run the whole of params.yaml again with other seeds, and tell mean and deviation of every score: never the best.
 
-SEEDS="1 2 3" in the environment names them. Reads what the stages before folds have made. Writes, for each seed, a
+SEEDS="1 2 3" in the environment names them. Reads what download, prepare and audit have made. Writes, for each seed, a
 project of its own in seeds/SEED/ (ignored by git; a second start goes on there), and results/seeds.json.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline import command, faces, params, submission
+from pipeline import command, params, submission
 from pipeline.command import Refusal
 
 FOLDER = Path("seeds")
@@ -28,9 +28,10 @@ SCORES = ("oof_accuracy", "public_accuracy", "private_accuracy", "private_no_twi
 def wanted() -> list[int]:
     """The seeds that the environment names."""
     words = os.environ.get("SEEDS", "").split()
-    if len(set(words)) < 2 or not all(word.isdecimal() and int(word) < 2**32 for word in words):
-        raise Refusal(f"SEEDS={' '.join(words)!r}: must name at least two whole numbers, like SEEDS='1 2 3'")
-    return sorted({int(word) for word in words})
+    numbers = sorted({int(word) for word in words if word.isdecimal()})
+    if len(numbers) < 2 or len(numbers) < len(words) or numbers[-1] >= 2**32:
+        raise Refusal(f"SEEDS={' '.join(words)!r}: must name two or more different whole numbers, like SEEDS='1 2 3'")
+    return numbers
 
 
 def build(folder: Path, seed: int) -> None:
@@ -54,6 +55,10 @@ def summary(tables: dict[int, pd.DataFrame]) -> dict[str, Any]:
     Parameters
     ----------
     tables : submissions/scores.csv by seed.
+
+    Returns
+    -------
+    What results/seeds.json holds; `params` is what the runs had in common.
     """
     every = pd.concat(tables.values()).groupby("name", sort=False)
     found: dict[str, Any] = {}
@@ -67,13 +72,20 @@ def summary(tables: dict[int, pd.DataFrame]) -> dict[str, Any]:
             }
             for score, each in values.items()
         }  # fmt: skip
-    return {"seeds": list(tables), "submissions": found}
+    return {"seeds": list(tables), "params": common(), "submissions": found}
+
+
+def common() -> dict[str, Any]:
+    """All of params.yaml but the seed."""
+    return {name: section for name, section in params.document().items() if name != "seed"}
 
 
 def main() -> None:
     """Run the command."""
     numbers = wanted()
-    faces.load()  # refuses what is missing, and says what to do
+    for name in SHARED:
+        if not Path(name).exists():
+            raise Refusal(f"{name} is missing; make it with: dvc repro audit")
     for seed in numbers:
         folder = FOLDER / str(seed)
         build(folder, seed)

@@ -126,8 +126,10 @@ def test_main_writes_the_counts_and_a_picture_and_the_same_bytes_again(tmp_path,
     near = found.pop("nearly_identical_pictures")
     assert near["rows_with_another"] <= 210
     assert found == audit.examine(pixels, np.where((usage == 0) | known, labels, -1), usage)
-    twins = audit.load_twins(np.arange(140, 210))
+    twins = audit.load_twins(210)
     private = twins["row"] >= 175
+    inside = twins["identical"][:140] > 0
+    assert inside.sum() - found["identical_pictures"]["inside Training"]["extra_copies"] > 0
     inside = found["identical_pictures"]["PrivateTest in Training"]["rows"]
     assert (twins["identical"][private] > 0).sum() == inside > 0
     assert (twins["near"][private] > 0).sum() == near["PrivateTest in Training"]["rows"]
@@ -197,11 +199,13 @@ def test_near_twins_are_counted_by_row_and_split():
     assert found["PublicTest in Training"] == {"rows": 2, "part": 1.0, "labels_agree": 0.5}
     assert found["PrivateTest in Training"] == {"rows": 1, "part": 0.5, "labels_agree": 1.0}
     assert found["PrivateTest in PublicTest"] == {"rows": 1, "part": 0.5, "labels_agree": 0.0}
-    assert twins.to_dict("list") == {"row": [3, 4, 5, 6], "identical": [0, 0, 0, 2], "near": [2, 1, 1, 0]}
+    assert twins["row"].tolist() == list(range(7))
+    assert twins["identical"].tolist() == [1, 1, 0, 0, 0, 0, 2]
+    assert twins["near"].tolist() == [0, 0, 0, 2, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
-    "content", [None, "row,identical\n3,0\n", "row,identical,near\n4,0,0\n", "row,identical,near\n"]
+    "content", [None, "row,identical\n0,0\n", "row,identical,near\n0,0,0\n1,0,0\n", "row,identical,near\n"]
 )
 def test_a_table_of_twins_that_is_missing_or_of_other_faces_is_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
@@ -209,7 +213,7 @@ def test_a_table_of_twins_that_is_missing_or_of_other_faces_is_refused(tmp_path,
     if content is not None:
         audit.TWINS.write_text(content)
     with pytest.raises(Refusal, match=r"^data/twins\.csv cannot be used .*; make it with: dvc repro -f audit$"):
-        audit.load_twins(np.array([3]))
+        audit.load_twins(1)
 
 
 def test_the_page_shows_pairs_that_differ_in_what_it_says():
@@ -226,3 +230,10 @@ def test_the_page_shows_pairs_that_differ_in_what_it_says():
         "nearly the same": ["0 happy", "3 neutral"],
         "nearly the same, mirrored": [],
     }
+
+
+def test_a_twin_without_a_label_neither_agrees_nor_disagrees():
+    groups, labels = np.array([7, 7, 8, 8]), np.array([3, -1, 4, 4])
+    rows, others = np.array([True, False, True, False]), np.array([False, True, False, True])
+    assert audit.shared(groups, labels, rows, others) == twins(2, 1.0, 1.0)
+    assert audit.shared(groups[:2], labels[:2], rows[:2], others[:2]) == twins(1, 1.0, "unknown")

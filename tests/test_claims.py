@@ -16,7 +16,7 @@ USAGE = np.repeat([0, 1, 2], (80, 10, 10))
 
 @pytest.mark.parametrize("part", [0.1, 0.2])
 def test_a_random_split_takes_all_rows_apart_whatever_their_split(part):
-    claim = Claim("", "", 1, "random", part)
+    claim = Claim("", "", 1, False, "random", part)
     trained, judged = claims.split(claim, USAGE, seed=1)
     assert len(judged) == round(100 * part)
     np.testing.assert_array_equal(np.sort(np.concatenate([trained, judged])), np.arange(100))
@@ -26,7 +26,7 @@ def test_a_random_split_takes_all_rows_apart_whatever_their_split(part):
 
 @pytest.mark.parametrize(("protocol", "judged"), [("official", np.arange(80, 100)), ("private", np.arange(90, 100))])
 def test_the_official_splits_train_on_training(protocol, judged):
-    found = claims.split(Claim("", "", 1, protocol), USAGE, seed=1)
+    found = claims.split(Claim("", "", 1, False, protocol), USAGE, seed=1)
     np.testing.assert_array_equal(found[0], np.arange(80))
     np.testing.assert_array_equal(found[1], judged)
 
@@ -50,7 +50,7 @@ def test_a_protocol_is_run_and_not_run_again_while_nothing_changes(project, monk
     found = json.loads(claims.RESULT.read_text())
     assert list(found) == ["mini_xception"]
     ours = found["mini_xception"]["theirs_here"]
-    assert (ours["epochs"], ours["rows"]) == (2, 42)
+    assert (ours["epochs"], ours["trained_rows"], ours["rows"]) == (2, 84, 42)
     printed = capsys.readouterr().out
     accuracies = [float(line.split("accuracy")[2].split("%")[0]) / 100 for line in printed.splitlines()]
     assert ours["best_epoch"] == pytest.approx(max(accuracies), abs=1e-4)

@@ -324,3 +324,30 @@ def test_a_wrong_section_is_refused_by_name(project, method, members, said):
     settings(method, members)
     with pytest.raises(Refusal, match=rf"^params\.yaml: .*{said}"):
         ensemble.main()
+
+
+def test_what_is_said_of_a_network_is_worked_out_by_hand():
+    oof = np.stack([seven(0.6, 0.1), seven(0.6, 0.1), seven(0.1, 0.6), seven(0.1, 0.6)])
+    plain = oof[[0, 2, 2, 3]]  # the second row is wrong without test-time augmentation
+    labels, fold = np.array([0, 0, 1, 0]), np.array([0, 0, 1, 1])
+    found = ensemble.describe(Bag(oof, oof), Bag(plain, plain), labels, fold)
+    assert found["folds"] == [1.0, 0.5]
+    assert found["test_time_augmentation"] == {"accuracy_without": 0.5, "accuracy_with": 0.75, "p_value": 1.0}
+    assert found["calibration"]["log_loss"] == pytest.approx(-(3 * np.log(0.6) + np.log(0.1)) / 4, abs=1e-5)
+    # With three of four right, the best temperature makes a confidence of 0.75 of 0.6, but for the five other classes.
+    assert 0.3 < found["temperature"] < 2
+    assert ensemble.describe(Bag(oof, oof), Bag(oof, oof), labels, fold)["test_time_augmentation"] is None
+
+
+def test_leaving_a_member_out_and_agreement_are_worked_out_by_hand(project):
+    settings("mean")
+    ensemble.main()
+    found = json.loads(ensemble.RESULT.read_text())
+    alone = found["members"]
+    assert found["without"] == {"mini_xception": alone["vgg8"], "vgg8": alone["mini_xception"]}
+    guesses = [ensemble.load(name).oof.argmax(axis=1) for name in ("mini_xception", "vgg8")]
+    same = round(float((guesses[0] == guesses[1]).mean()), 4)
+    assert found["agreement"]["mini_xception"] == {"mini_xception": 1.0, "vgg8": same}
+    settings("mean", members="[vgg8]")
+    ensemble.main()
+    assert json.loads(ensemble.RESULT.read_text())["without"] == {}

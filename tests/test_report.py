@@ -1,8 +1,10 @@
+import json
 import re
 
 import pytest
 
-from pipeline import figures, report
+from pipeline import board, figures, report
+from pipeline.command import Refusal
 from pipeline.report import Section, Table
 
 
@@ -12,7 +14,9 @@ def parts(tmp_path, monkeypatch):
     figures.FOLDER.mkdir(parents=True)
     (figures.FOLDER / "some.png").write_bytes(b"\x89PNG picture")
     table = Table("A table", ["", "one"], [["row <1>", "2"], ["ours *", "3"]])
-    return [Section("First & last", ["Words."], [table], {"some.png": "A picture"}, [table], "a: <b>\n")]
+    return [
+        Section("First & last", ["Words."], [table], {"some.png": "A picture"}, [table], "a: <b>")
+    ]  # no end of line
 
 
 def test_the_page_escapes_what_it_shows_and_holds_its_pictures(parts):
@@ -37,12 +41,35 @@ def test_the_markdown_has_whole_tables(parts):
 
 
 def test_numbers_are_shown_as_people_write_them():
-    assert [report.p_value(p) for p in (1.0, 0.05, 0.001, 0.0009, 0.0)] == [
-        "1.000",
-        "0.050",
-        "0.001",
-        "< 0.001",
-        "< 0.001",
-    ]
+    assert [board.p_value(p) for p in (1.0, 0.05, 0.001, 0.0009)] == ["1.000", "0.050", "0.001", "< 0.001"]
     assert [report.points(d) for d in (0.0123, -0.002, 0.0)] == ["+1.23", "-0.20", "+0.00"]
     assert [report.number(n) for n in (0.12345, "unknown")] == ["0.123", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("name", "verb", "content"),
+    [
+        ("claims.json", "claims", "{"),
+        ("claims.json", "claims", "[1]"),
+        ("claims.json", "claims", '{"vgg8": {"claimed": "65 %"}}'),
+        ("seeds.json", "seeds", '{"seeds": [1, 2]}'),
+    ],
+)
+def test_what_another_version_wrote_is_refused_with_what_to_do(parts, name, verb, content):
+    (report.RESULTS / name).write_text(content)
+    with pytest.raises(Refusal, match=rf"^results/{name} cannot be read .*; delete it, or run: make {verb}$"):
+        report.claims({}) if verb == "claims" else report.seeds()
+
+
+def test_claims_of_another_recipe_show_no_figure_of_ours(parts, monkeypatch):
+    monkeypatch.setattr(report.recipe, "names", lambda: ["vgg8"])
+    monkeypatch.setattr(report.recipe, "read", lambda name: type("R", (), {"model_dump": lambda self: {"epochs": 3}})())
+    monkeypatch.setattr(report.folds, "numbers", lambda: [0, 1])
+    ours = {"epochs": 3, "trained_rows": 80, "rows": 20, "best_epoch": 0.75, "last_epoch": 0.7}
+    entry = {"claimed": "65 %", "measured_on": "a split", "epochs_there": "100", "theirs_here": ours}
+    analysis = {"single_networks": {"vgg8": {"plain_mean": 0.66}}}
+    for epochs, cells in ((3, ["3", "80", "20", "75.00%", "70.00%"]), (4, ["of another recipe", "", "", "", ""])):
+        text = json.dumps({"vgg8": entry | {"recipe": {"epochs": epochs}}})
+        (report.RESULTS / "claims.json").write_text(text)
+        row = report.claims(analysis).tables[0].rows[0]
+        assert row == ["vgg8", "65 %", "a split", "100", *cells, "66.00%"]

@@ -6,14 +6,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import audit, board, ensemble, figures, leaderboard, params, provenance, score, solution, submission
+from pipeline import (
+    audit,
+    board,
+    ensemble,
+    figures,
+    folds,
+    leaderboard,
+    params,
+    provenance,
+    score,
+    solution,
+    submission,
+)
 from pipeline.command import Refusal
 from pipeline.competition import BOARD_2013, TEAMS_2013
 from pipeline.ensemble import Bag
 from pipeline.faces import Faces
 
 COLUMNS = [
-    "name", "parameters", "oof_accuracy", "oof_low", "oof_high", "public_accuracy", "public_low", "public_high",
+    "name", "parameters", "oof_accuracy", "oof_low", "oof_high", "oof_no_near_twin", "oof_no_near_twin_low",
+    "oof_no_near_twin_high", "public_accuracy", "public_low", "public_high",
     "private_accuracy", "private_low", "private_high", "private_no_twin", "private_no_twin_low",
     "private_no_twin_high", "private_no_near_twin", "private_no_near_twin_low", "private_no_near_twin_high",
     "private_macro_f1", "private_top_2", "private_log_loss", "private_brier", "private_calibration_error",
@@ -50,7 +63,8 @@ def test_place_of_2013_is_the_better_one_of_a_tie_and_unknown_below_the_tenth():
 TRAIN_LABELS = np.array([0, 1, 2, 3])
 LABELS = np.array([5, 4, 0, 0, 1, 2, 6])
 USAGE = np.array([1, 1, 2, 2, 2, 2, 2])
-TWINS = pd.DataFrame({"identical": [1, 0, 2, 1, 0, 0, 0], "near": [0, 0, 1, 0, 0, 0, 3]})
+# Four Training rows, then the test rows.
+TWINS = pd.DataFrame({"identical": [0, 1, 0, 0, 1, 0, 2, 1, 0, 0, 0], "near": [0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 3]})
 BAG = Bag(sure(0, 1, 2, 6), sure(5, 3, 0, 1, 1, 2, 3))  # of PrivateTest, three of five are right
 
 
@@ -66,6 +80,8 @@ def test_a_submission_is_judged_as_by_hand():
     assert score.judge(BAG, 2.0, TRAIN_LABELS, LABELS, USAGE, TWINS) == {
         "oof_accuracy": 0.75,
         **dict(zip(("oof_low", "oof_high"), wilson(3, 4), strict=True)),
+        "oof_no_near_twin": 1.0,  # the first and the third
+        **dict(zip(("oof_no_near_twin_low", "oof_no_near_twin_high"), wilson(2, 2), strict=True)),
         "public_accuracy": 0.5,
         **dict(zip(("public_low", "public_high"), wilson(1, 2), strict=True)),
         "private_accuracy": 0.6,
@@ -103,7 +119,7 @@ def test_rows_without_an_out_of_fold_prediction_are_not_judged():
 def test_the_interval_is_wilsons(right, rows):
     labels = np.zeros(rows, int)
     bag = Bag(sure(0), sure(*[0] * right, *[1] * (rows - right)))
-    none = pd.DataFrame(0, index=range(rows), columns=["identical", "near"])
+    none = pd.DataFrame(0, index=range(1 + rows), columns=["identical", "near"])
     found = score.judge(bag, 1.0, np.array([0]), labels, np.full(rows, 2), none)
     assert (found["private_low"], found["private_high"]) == pytest.approx(wilson(right, rows), abs=1e-5)
     assert found["private_low"] <= found["private_accuracy"] <= found["private_high"]
@@ -118,8 +134,10 @@ def test_where_every_row_has_a_twin_the_score_without_twins_is_unknown():
 @pytest.mark.parametrize("known", [USAGE == 0, USAGE == 1, np.arange(7) != 6], ids=["none", "public", "all but one"])
 def test_without_labels_everything_that_needs_them_is_unknown(known):
     found = score.judge(BAG, 1.0, TRAIN_LABELS, np.where(known, LABELS, -1), USAGE, TWINS)
-    expected = dict.fromkeys(COLUMNS[2:5] + TRUTH_COLUMNS, "unknown")
+    expected = dict.fromkeys(COLUMNS[2:8] + TRUTH_COLUMNS, "unknown")
     expected |= score.accuracy(BAG.oof, TRAIN_LABELS, "oof")
+    twinless = score.accuracy(BAG.oof[[0, 2]], TRAIN_LABELS[[0, 2]], "oof_no_near_twin")
+    expected |= {name.replace("twin_accuracy", "twin"): value for name, value in twinless.items()}
     if known[:2].all():
         expected |= score.accuracy(BAG.test[:2], LABELS[:2], "public")
     assert found == expected
@@ -130,13 +148,14 @@ def test_judging_probabilities_warns_of_nothing():
     labels = np.arange(700) % 7
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        none = pd.DataFrame(0, index=range(700), columns=["identical", "near"])
+        none = pd.DataFrame(0, index=range(1400), columns=["identical", "near"])
         score.judge(Bag(probabilities, probabilities), 1.3, labels, labels, np.repeat([1, 2], 350), none)
 
 
 def test_differences_are_tested_row_by_row():
     bags = {"one": BAG, "same": BAG, "none right": Bag(sure(1, 0, 0, 0), sure(0, 0, 1, 2, 0, 0, 0))}
-    found = score.analysis(bags, dict.fromkeys(bags, 1.0), TRAIN_LABELS, LABELS, USAGE == 2)
+    fold = np.array([0, 1, 0, 1])
+    found = score.analysis(bags, dict.fromkeys(bags, 1.0), TRAIN_LABELS, fold, LABELS, USAGE == 2)
     assert set(found) == {"out of fold", "PrivateTest"}
     # Of the rows that only one has right, three are out of fold and three on PrivateTest, all of them the first's.
     for rows in found.values():
@@ -150,7 +169,7 @@ def test_differences_are_tested_row_by_row():
     }
     bins = found["PrivateTest"]["reliability"]["one"]["as_it_is"]
     assert (bins["rows"][10], bins["confidence"][10], bins["accuracy"][10]) == (5, 0.7, 0.6)
-    without = score.analysis(bags, dict.fromkeys(bags, 1.0), TRAIN_LABELS, np.full(7, -1), USAGE == 2)
+    without = score.analysis(bags, dict.fromkeys(bags, 1.0), TRAIN_LABELS, fold, np.full(7, -1), USAGE == 2)
     assert set(without) == {"out of fold"}
 
 
@@ -193,8 +212,8 @@ def small_competition():
 
 
 def twins():
-    """What audit says of its test rows."""
-    return pd.DataFrame({"row": range(28, 42), "identical": [1, *[0] * 6] * 2, "near": 0})
+    """What audit says of its rows."""
+    return pd.DataFrame({"row": range(42), "identical": [*[0] * 28, *[1, *[0] * 6] * 2], "near": 0})
 
 
 def some_bag(seed):
@@ -244,6 +263,7 @@ def project(request, tmp_path, monkeypatch):
     hidden.to_csv(solution.PATH, index=False)
     for seed, name in enumerate(("mini_xception", "vgg8", "ensemble")):
         some_bag(seed).save(ensemble.BAGS / f"{name}.npz")
+    pd.DataFrame({"row": range(28), "fold": np.arange(28) % 2}).to_csv(folds.PATH, index=False)
     temperatures = {name: {"temperature": 1.5} for name in ("mini_xception", "vgg8", "ensemble")}
     ensemble.RESULT.parent.mkdir()
     ensemble.RESULT.write_text(json.dumps({"submissions": temperatures}))
@@ -252,9 +272,9 @@ def project(request, tmp_path, monkeypatch):
         for number in (0, 1):
             path = ensemble.PREDICTIONS / name / f"fold{number}.npz"
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(
-                path, rows=np.arange(14), validation=some_bag(seed).oof[:14], test=some_bag(10 * seed + number).test
-            )
+            validation, test = some_bag(seed).oof[:14], some_bag(10 * seed + number).test
+            plain = {"validation_plain": validation[:, ::-1], "test_plain": test[:, ::-1]}
+            np.savez(path, rows=np.arange(14), validation=validation, test=test, **plain)
     for name, parameters in (("mini_xception", 10), ("vgg8", 20)):
         for number in (0, 1):
             for folder in ("timings", "histories"):
@@ -292,6 +312,8 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
     if project:
         assert singles["vgg8"]["folds"] == pytest.approx(alone, abs=1e-5)
         assert singles["vgg8"]["mean"] == pytest.approx(np.mean(alone), abs=1e-5)
+        turned = [(some_bag(10 + n).test[7:, ::-1].argmax(axis=1) == np.arange(7)).mean() for n in (0, 1)]
+        assert singles["vgg8"]["plain_mean"] == pytest.approx(np.mean(turned), abs=1e-5)
         assert singles["vgg8"]["deviation"] == pytest.approx(abs(alone[0] - alone[1]) / 2**0.5, abs=1e-5)
     else:
         assert set(singles["vgg8"].values()) == {"unknown"}
@@ -311,7 +333,7 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
 
 @pytest.mark.parametrize("entries", [0, 3])
 def test_the_board_is_drawn_among_the_teams_and_without_them(tmp_path, entries):
-    ours = pd.DataFrame([("a", 0.7, 0.68, 0.72)] * entries, columns=["name", *COLUMNS[8:11]])
+    ours = pd.DataFrame([("a", 0.7, 0.68, 0.72)] * entries, columns=["name", *COLUMNS[11:14]])
     for with_teams in (True, False):
         figures.board(ours, with_teams, tmp_path / f"{with_teams}.png")
         assert (tmp_path / f"{with_teams}.png").read_bytes().startswith(b"\x89PNG")
@@ -323,7 +345,7 @@ def entry(name, private, rank, **others):
     numbers = {"private_low": 0.6, "private_high": 0.7, "private_no_twin": 0.64, "public_accuracy": 0.651}
     numbers |= {column: 0.5 for column in TRUTH_COLUMNS if column not in {*numbers, "private_accuracy", "rank_2013"}}
     line = {"name": name, "parameters": 1234567, "oof_accuracy": 0.65432, "oof_low": 0.65, "oof_high": 0.66}
-    line["private_accuracy"] = private
+    line |= {f"oof_no_near_twin{end}": 0.64 for end in ("", "_low", "_high")} | {"private_accuracy": private}
     line |= {key: value if known else "unknown" for key, value in numbers.items()}
     return line | {"rank_2013": rank, "train_seconds": 90, "sha256": "00", "data": "official"} | others
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from pipeline import seeds
+from pipeline import params, seeds
 from pipeline.command import Refusal
 
 
@@ -12,17 +12,18 @@ def table(**accuracies):
     )
 
 
-def test_mean_and_deviation_by_hand():
+def test_mean_and_deviation_by_hand(monkeypatch):
+    monkeypatch.setattr(params, "document", lambda: {"seed": 1, "folds": [0, 1]})
     found = seeds.summary({1: table(a=0.5, b=0.25), 2: table(a=0.6, b=0.25), 5: table(a=0.7, b=0.25)})
-    assert found["seeds"] == [1, 2, 5]
+    assert (found["seeds"], found["params"]) == ([1, 2, 5], {"folds": [0, 1]})
     assert list(found["submissions"]) == ["a", "b"]
     assert found["submissions"]["a"]["oof_accuracy"] == {"mean": 0.6, "deviation": 0.1, "values": [0.5, 0.6, 0.7]}
     assert found["submissions"]["b"]["private_accuracy"]["deviation"] == 0
     assert "private_no_twin" not in found["submissions"]["a"], "what is unknown has no mean"
 
 
-@pytest.mark.parametrize("text", ["", "1", "1 1", "1 two", "-1 2", f"1 {2**32}"])
+@pytest.mark.parametrize("text", ["", "1", "1 1", "1 01", "1 two", "-1 2", f"1 {2**32}"])
 def test_seeds_that_cannot_be_used_are_refused(monkeypatch, text):
     monkeypatch.setenv("SEEDS", text)
-    with pytest.raises(Refusal, match="must name at least two whole numbers"):
+    with pytest.raises(Refusal, match="must name two or more different whole numbers"):
         seeds.wanted()
