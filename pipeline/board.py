@@ -5,7 +5,7 @@ from typing import Any
 from tabulate import tabulate
 
 from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
-from pipeline.submission import UNKNOWN, percent
+from pipeline.submission import UNKNOWN, judged_rows, percent
 
 HEADERS = ("rank", "", "PrivateTest", "95 % interval", "no twin", "PublicTest", "out of fold", "parameters", "minutes")
 NOTES = {
@@ -40,11 +40,6 @@ def rows(scores: list[dict[str, Any]], more: dict[str, tuple[str, ...]]) -> list
             ratio = right / SPLIT_ROWS[PRIVATE]
             lines.append((ratio, (str(place), team, f"{ratio:.2%}", *[""] * (6 + width))))
     return [line for _, line in sorted(lines, key=lambda entry: -entry[0])]
-
-
-def judged_rows(found: dict[str, Any]) -> str:
-    """Which rows of results/analysis.json to show: PrivateTest, or out of fold where its labels are unknown."""
-    return "PrivateTest" if "PrivateTest" in found else "out of fold"
 
 
 def p_value(value: float) -> str:

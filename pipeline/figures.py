@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, PercentFormatter
 
-from pipeline.board import judged_rows
 from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, SPLIT_ROWS
 
 FOLDER = Path("results/plots")
@@ -211,14 +210,13 @@ def splits(table: pd.DataFrame, path: Path) -> None:
     _save(figure, path)
 
 
-def calibration(analysis: dict[str, Any], path: Path) -> None:
-    """Draw accuracy against confidence, as it is and tempered; `analysis` is results/analysis.json."""
-    rows = judged_rows(analysis)
+def calibration(reliability: dict[str, Any], rows: str, path: Path) -> None:
+    """Draw accuracy against confidence on `rows`, as it is and tempered; `reliability` as in results/analysis.json."""
     figure, grid = plt.subplots(1, 2, figsize=(8.4, 4.4), sharex=True, sharey=True)
     titles = {"as_it_is": "as it is", "tempered": "after temperature scaling"}
     for axes, (when, title) in zip(grid, titles.items(), strict=True):
         axes.plot([0, 1], [0, 1], color=INK, lw=1, ls=":")
-        for (name, bins), color in zip(analysis[rows]["reliability"].items(), itertools.cycle(COLORS)):
+        for (name, bins), color in zip(reliability.items(), itertools.cycle(COLORS)):
             full = np.array(bins[when]["rows"]) >= 20  # fewer say nothing
             x, y = (np.array(bins[when][key])[full] for key in ("confidence", "accuracy"))
             label = name if axes is grid[0] else None

@@ -86,7 +86,7 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
     lines = board.rows(submission.scores(), {})
     swapped = [[line[1], line[0], *line[2:]] for line in (board.HEADERS, *lines)]  # names first
     table = Table("Our submissions (*) among the teams of 2013", swapped[0], swapped[1:])
-    rows = board.judged_rows(analysis)
+    rows = submission.judged_rows(analysis)
     names = sorted(scores, key=lambda name: -scores[name]["oof_accuracy"])
     paired = Table(
         f"McNemar's exact test of every two on {rows}: p-values",
@@ -264,7 +264,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
 
 def errors(analysis: dict[str, Any]) -> Section:
     """Where the submissions go wrong."""
-    rows = board.judged_rows(analysis)
+    rows = submission.judged_rows(analysis)
     found = analysis[rows]["by_class"]
     whole = found["ensemble"]
     detail = [

@@ -236,7 +236,8 @@ def draw(
     }
     figures.confusions(matrices, figures.FOLDER / "confusion.png")
     figures.curves(histories, figures.FOLDER / "curves.png")
-    figures.calibration(found, figures.FOLDER / "calibration.png")
+    rows = submission.judged_rows(found)
+    figures.calibration(found[rows]["reliability"], rows, figures.FOLDER / "calibration.png")
     figures.splits(table, figures.FOLDER / "splits.png")
     figures.effort(table, figures.FOLDER / "effort.png")
     known = table[table["private_accuracy"] != UNKNOWN]

@@ -81,6 +81,11 @@ def analysis() -> dict[str, Any]:
     return found
 
 
+def judged_rows(found: dict[str, Any]) -> str:
+    """Which rows of results/analysis.json to show: PrivateTest, or out of fold where its labels are unknown."""
+    return "PrivateTest" if "PrivateTest" in found else "out of fold"
+
+
 def percent(value: object) -> str:
     """A ratio as a percentage, or what stands there instead of a number."""
     try:
