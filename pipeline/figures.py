@@ -116,7 +116,7 @@ def curves(histories: dict[str, list[pd.DataFrame]], path: Path) -> None:
 
 def confusions(matrices: dict[str, np.ndarray], path: Path) -> None:
     """Draw confusion matrices as ratios, side by side; `matrices` maps a name to int [7, 7], true class by row."""
-    columns = min(4, len(matrices))
+    columns = 2 if len(matrices) == 4 else min(3, len(matrices))
     rows = -(-len(matrices) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(3.1 * columns + 0.6, 3.2 * rows), squeeze=False)
     for axes in grid.flat[len(matrices) :]:
