@@ -74,7 +74,7 @@ def run(name: str, claim: Claim, data: faces.Faces, labels: np.ndarray, before: 
         "claimed": claim.claimed, "measured_on": claim.measured_on, "epochs_there": str(claim.epochs),
     }  # fmt: skip
     if claim.protocol == "unknown" or name not in recipe.names():
-        return entry
+        return before or entry  # hours of an earlier run are not thrown away with a line of params.yaml
     library, seed = machine.choose(params.backend()), params.seed()
     settings = recipe.read(name)
     settings = settings.model_copy(update={"precision": machine.products(settings.precision, library)})
@@ -104,6 +104,22 @@ def run(name: str, claim: Claim, data: faces.Faces, labels: np.ndarray, before: 
     return entry | {"theirs_here": measured, "recipe": recipe.read(name).model_dump(), "key": key}
 
 
+def read() -> dict[str, Any]:
+    """What earlier runs wrote to results/claims.json, {} where it is missing. Raises Refusal where it is no JSON."""
+    try:
+        found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    except ValueError as trouble:
+        raise Refusal(f"{RESULT} cannot be read ({trouble}); delete it, or bring it back from git") from None
+    return found
+
+
+def save(found: dict[str, Any]) -> None:
+    """Write results/claims.json in one step, the networks in the order of CLAIMS."""
+    ordered = {name: found[name] for name in CLAIMS if name in found}
+    text = json.dumps(ordered, indent=2) + "\n"
+    files.replace(RESULT, lambda file: file.write(text.encode()))
+
+
 def main(name: str | None = None) -> None:
     """Run the command. Every network's result is written as soon as it is finished."""
     if name is not None and name not in CLAIMS:
@@ -112,12 +128,11 @@ def main(name: str | None = None) -> None:
     labels = solution.join(data.labels, solution.load())
     if (labels < 0).any():
         raise Refusal(f"{solution.PATH} does not know the labels of all test rows; the sources' protocols need them")
-    found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    found = read()
     for each, claim in CLAIMS.items():
         if name in (None, each):
             found[each] = run(each, claim, data, labels, found.get(each, {}))
-            text = json.dumps(found, indent=2) + "\n"
-            files.replace(RESULT, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+            save(found)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,18 @@ def test_a_protocol_is_run_and_not_run_again_while_nothing_changes(project, monk
     again = json.loads(claims.RESULT.read_text())
     assert again["mini_xception"] == found["mini_xception"]
     assert set(again) == set(CLAIMS)
+    assert list(again) == list(CLAIMS)
     assert all("theirs_here" not in entry for name, entry in again.items() if name != "mini_xception")
+    text = params.PATH.read_text()
+    params.PATH.write_text(text.replace("mini_xception", "vgg8"))
+    params.document.cache_clear()
+    claims.main("mini_xception")  # what was measured stays when the network leaves params.yaml
+    assert json.loads(claims.RESULT.read_text()) == again
+    claims.RESULT.write_text("{")
+    with pytest.raises(
+        Refusal, match=r"^results/claims\.json cannot be read .*; delete it, or bring it back from git$"
+    ):
+        claims.main("mini_xception")
 
 
 def test_without_test_labels_and_for_an_unknown_network_it_says_so(project):
