@@ -49,7 +49,9 @@ def main() -> None:
         print("\nThe demo is up to date: nothing had to run.")
     print(flush=True)
     run(FOLDER, "pipeline.leaderboard")
-    print(f"\nThe submission: {FOLDER}/submissions/ensemble.csv. Plots: {FOLDER}/results/plots/.")
+    print(
+        f"\nThe submission: {FOLDER}/submissions/ensemble.csv. The report, for a browser: {FOLDER}/results/report.html"
+    )
 
 
 if __name__ == "__main__":
