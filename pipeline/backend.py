@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.command import Refusal
 
 
@@ -30,6 +32,11 @@ def start(name: str, cache_folder: Path | None = None) -> None:
     `cache_folder` keeps compiled programs between processes, for JAX.
     """
     os.environ["KERAS_BACKEND"] = name
+    # In bfloat16 these leave oneDNN for a slow kernel: mini_xception trains 4 times slower (bench/README.md).
+    os.environ.setdefault(
+        "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE",
+        "DepthwiseConv2dNative,DepthwiseConv2dNativeBackpropFilter,DepthwiseConv2dNativeBackpropInput",
+    )
     if cache_folder is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder))
     try:
@@ -41,6 +48,7 @@ def start(name: str, cache_folder: Path | None = None) -> None:
         raise Refusal(f"this process runs {keras.backend.backend()} already, so it cannot run {name}")
     if name == "tensorflow":
         _fuse_normalisation()
+        _multiply_small_gradients()
 
 
 def _fuse_normalisation() -> None:
@@ -69,6 +77,74 @@ def _fuse_normalisation() -> None:
     call.fused = True  # type: ignore[attr-defined]
     if not hasattr(composed, "fused"):
         keras.layers.BatchNormalization.call = call
+
+
+SMALL_GRID = 8  # pixels across, up to which the gradient of a 3x3 kernel is a product of matrices
+
+
+def _multiply_small_gradients() -> None:
+    """Let 3x3 convolutions over small grids take their kernel's gradient as nine products of matrices, one a tap.
+
+    oneDNN sums over one row of pixels at a time, so that of the 32 numbers that a bfloat16 product takes at once a grid
+    6 pixels wide fills 6: the gradient of a kernel takes up to six times as long as the convolution (bench/README.md).
+    """
+    import keras
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return
+
+    def taps(inputs: Any, upstream: Any, narrow: bool) -> Any:
+        _, height, width, channels = inputs.shape
+        if narrow:
+            inputs, upstream = tf.cast(inputs, tf.bfloat16), tf.cast(upstream, tf.bfloat16)
+        padded = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        flat = tf.reshape(upstream, [-1, upstream.shape[3]])
+        windows = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+        products = [tf.matmul(tf.reshape(each, [-1, channels]), flat, transpose_a=True) for each in windows]
+        return tf.reshape(tf.cast(tf.stack(products), tf.float32), [3, 3, channels, -1])
+
+    plain = keras.layers.Conv2D.convolution_op
+
+    def convolution_op(self: Any, inputs: Any, kernel: Any) -> Any:
+        small = len(inputs.shape) == 4 and 0 < (inputs.shape[2] or 0) <= SMALL_GRID and inputs.shape[3] >= 64
+        usual = (self.kernel_size, self.strides, self.dilation_rate, self.groups) == ((3, 3), (1, 1), (1, 1), 1)
+        channels_last = self.padding == "same" and self.data_format == "channels_last"
+        if not tf.is_tensor(inputs) or inputs.dtype != tf.float32 or not (small and usual and channels_last):
+            return plain(self, inputs, kernel)
+        narrow = bool(tf.config.optimizer.get_experimental_options().get("auto_mixed_precision_onednn_bfloat16"))
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def convolve(x: Any, weights: Any) -> Any:
+            def gradient(upstream: Any) -> Any:
+                back = tf.nn.conv2d_transpose(upstream, weights, tf.shape(x), 1, "SAME")
+                return back, taps(x, upstream, narrow)
+
+            return tf.nn.conv2d(x, weights, 1, "SAME"), gradient
+
+        return convolve(inputs, tf.convert_to_tensor(kernel))
+
+    convolution_op.by_taps = True  # type: ignore[attr-defined]
+    if not hasattr(plain, "by_taps"):
+        keras.layers.Conv2D.convolution_op = convolution_op
+
+
+def batches(inputs: tuple[np.ndarray, ...], answers: np.ndarray, size: int) -> dict[str, Any]:
+    """What `keras.Model.fit` takes to train once on whole batches of arrays that stand in their order.
+
+    TensorFlow gets a dataset without autotuning, whose thread sleeps twice as long each time and holds up the end of
+    an epoch until it wakes: one of 15 s took 20 s.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return {"x": inputs, "y": answers, "batch_size": size}
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, answers)).batch(size, drop_remainder=True)
+    return {"x": dataset.with_options(options)}
 
 
 def prepare(seed: int, precision: str) -> None:

@@ -87,7 +87,13 @@ def run(name: str, claim: Claim, data: faces.Faces, labels: np.ndarray, before: 
     from pipeline import fit
 
     trained, judged = split(claim, data.usage, seed)
-    trainer = fit.Trainer(partial(architectures.build, name), data.pixels, settings, seed)
+    trainer = fit.Trainer(
+        partial(architectures.build, name),
+        data.pixels,
+        settings,
+        seed,
+        len(trained) // settings.batch_size,
+    )
     show = train.Display(f"{name} by its source's protocol", settings.epochs, watched=True)
     checkpoint = CHECKPOINTS / f"{name}-{key}.npz"
     progress = fit.fit(

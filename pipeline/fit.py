@@ -25,57 +25,85 @@ HISTORY = ("epoch", "learning_rate", "loss", "accuracy", "val_loss", "val_accura
 
 
 class Feed(keras.layers.Layer):
-    """Row numbers in, network input out: all pictures lie on the device as uint8, and are varied and scaled there."""
+    """Row numbers and what was drawn for each in, network input out: all pictures lie on the device, as uint8."""
 
     def __init__(self, pixels: np.ndarray, recipe: Recipe) -> None:
         super().__init__(dtype="float32")
+        pixels = augment.contrast(pixels, recipe.contrast)
         self.pixels = keras.Variable(pixels[..., None], dtype="uint8", trainable=False, name="pixels")
         self.recipe = recipe
-        self.chance = keras.random.SeedGenerator()  # from the global seed: see backend.prepare
 
-    def call(self, rows: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        """int32 [n] to float32 [n, 48, 48, 1]."""
-        pictures = ops.cast(ops.take(self.pixels, rows, axis=0), "float32")
-        if training:
-            pictures = augment.vary(pictures, self.recipe, self.chance)
+    def varied(self, batch: tuple[keras.KerasTensor, keras.KerasTensor], side: int) -> keras.KerasTensor:
+        """Rows int32 [n] and drawn float32 [n, WIDTH] to float32 [n, side, side, 1]."""
+        return self._scaled(augment.vary(self._pictures(batch[0]), batch[1], self.recipe, side))
+
+    def shown(self, batch: tuple[keras.KerasTensor, keras.KerasTensor]) -> keras.KerasTensor:
+        """Rows int32 [n] and maps float32 [n, 8] to float32 [n, crop, crop, 1]."""
+        return self._scaled(augment.show(self._pictures(batch[0]), batch[1], self.recipe.crop))
+
+    def _pictures(self, rows: keras.KerasTensor) -> keras.KerasTensor:
+        return ops.cast(ops.take(self.pixels, rows, axis=0), "float32")
+
+    def _scaled(self, pictures: keras.KerasTensor) -> keras.KerasTensor:
         factor, offset = SCALINGS[self.recipe.scaling]
         return pictures * factor + offset
 
 
-class Predictor(keras.Model):
-    """Row numbers, and whether to mirror each, in; probabilities that sum to 1 out."""
+class Learner(keras.Model):
+    """The network behind its feed, as it trains: (rows int32 [n], drawn float32 [n, WIDTH]) in, its outputs out."""
 
     def __init__(self, feed: Feed, network: keras.Model) -> None:
         super().__init__()
         self.feed = feed
         self.network = network
+        self.built = True  # of parts that are
+        self.side = feed.recipe.crop
+        self.train_function: Any = None
+        self.programs: dict[int, Any] = {}  # compiled, one a side
+
+    def call(self, batch: tuple[keras.KerasTensor, keras.KerasTensor], training: bool = False) -> keras.KerasTensor:
+        """To float32 [n, 7]."""
+        return self.network(self.feed.varied(batch, self.side), training=training)
+
+    def see(self, side: int) -> None:
+        """Train on pictures so many pixels across from now on."""
+        self.programs[self.side] = self.train_function
+        self.side = side
+        self.train_function = self.programs.get(side)
+
+
+class Predictor(keras.Model):
+    """Row numbers, and a map for each, in; probabilities that sum to 1 out."""
+
+    def __init__(self, feed: Feed, network: keras.Model) -> None:
+        super().__init__()
+        self.feed = feed
+        self.network = network
+        self.built = True  # of parts that are
 
     def call(self, batch: tuple[keras.KerasTensor, keras.KerasTensor]) -> keras.KerasTensor:
-        """int32 [n] and bool [n] to float32 [n, 7]."""
-        rows, mirrored = batch
-        pictures = self.feed(rows, training=False)
-        pictures = ops.where(mirrored[:, None, None, None], ops.flip(pictures, axis=2), pictures)
-        outputs = ops.cast(self.network(pictures, training=False), "float32")
+        """int32 [n] and float32 [n, 8] to float32 [n, 7]."""
+        outputs = ops.cast(self.network(self.feed.shown(batch), training=False), "float32")
         outputs = ops.maximum(outputs, 1e-7)  # seven sigmoids can all be 0
         return outputs / ops.sum(outputs, axis=1, keepdims=True)
 
-    def views(self, rows: np.ndarray, flip: bool) -> np.ndarray:
-        """Probabilities of `rows`: float32 [1, n, 7], or with `flip` [2, n, 7], the second of their mirror images."""
+    def views(self, rows: np.ndarray, views: list[np.ndarray]) -> np.ndarray:
+        """Probabilities of `rows` under each of `augment.views`: float32 [views, n, 7]."""
         # Whole batches only: one compiled program, and no odd last batch for oneDNN.
         padded = np.resize(rows, math.ceil(len(rows) / PREDICTION_BATCH) * PREDICTION_BATCH).astype("int32")
         parts = [
             [
-                self.predict_on_batch((batch, np.full(len(batch), mirrored)))
+                self.predict_on_batch((batch, np.tile(view, (len(batch), 1))))
                 for batch in padded.reshape(-1, PREDICTION_BATCH)
             ]
-            for mirrored in ([False, True] if flip else [False])
+            for view in views
         ]
         return np.stack([np.concatenate(view)[: len(rows)] for view in parts])
 
-    def probabilities(self, rows: np.ndarray, flip: bool) -> np.ndarray:
-        """Probabilities of `rows`: float32 [n, 7], the mean over their `views`."""
-        mean: np.ndarray = self.views(rows, flip).mean(axis=0)
-        return mean
+    def probabilities(self, rows: np.ndarray) -> np.ndarray:
+        """Probabilities of `rows` as they are: float32 [n, 7]."""
+        plain: np.ndarray = self.views(rows, augment.views(self.feed.recipe)[:1])[0]
+        return plain
 
 
 @dataclass
@@ -120,17 +148,36 @@ class Checkpoint:
         return Progress(history, float(saved["seconds"]))
 
 
-def learning_rate(recipe: Recipe, losses: list[float]) -> float:
+@keras.saving.register_keras_serializable("pipeline")
+class Rate(keras.optimizers.schedules.LearningRateSchedule):
+    """The rate of every step under "cosine" and "linear": a climb over `warmup`, then down to zero at the last step.
+
+    Parameters
+    ----------
+    steps : of the whole training.
+    """
+
+    def __init__(self, recipe: Recipe, steps: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.steps = steps
+
+    def __call__(self, step: keras.KerasTensor) -> keras.KerasTensor:
+        """The rate of `step`, from 0 up."""
+        done = (ops.cast(step, "float32") + 0.5) / self.steps
+        warmup = self.recipe.warmup
+        left = ops.clip((1 - done) / (1 - warmup), 0, 1)
+        if self.recipe.schedule == "cosine":
+            left = (1 - ops.cos(math.pi * left)) / 2
+        return self.recipe.learning_rate * (ops.minimum(left, done / warmup) if warmup else left)
+
+
+def plateau(recipe: Recipe, losses: list[float]) -> float:
     """The rate for the epoch that follows those with these training losses.
 
     "plateau" is Keras's ReduceLROnPlateau (a fall below 0.0001 is none), on the training loss: the validation rows are
-    scored later, and so may not steer the training.
+    scored later, and so may not steer the training. Under "constant" the losses do not matter.
     """
-    if recipe.schedule == "cosine":
-        return recipe.learning_rate * (1 + math.cos(math.pi * len(losses) / recipe.epochs)) / 2
-    if recipe.schedule == "triangle":  # the rate in the middle of the epoch
-        done = (len(losses) + 0.5) / recipe.epochs
-        return recipe.learning_rate * min(done / 0.2, (1 - done) / 0.8)
     rate, best, waited = recipe.learning_rate, math.inf, 0
     if recipe.schedule == "plateau":
         for loss in losses:
@@ -143,25 +190,31 @@ def learning_rate(recipe: Recipe, losses: list[float]) -> float:
     return rate
 
 
-def compiled(feed: Feed, network: keras.Model, recipe: Recipe) -> keras.Model:
-    """`network` behind `feed`, ready to train on row numbers and one-hot labels."""
-    trainer = keras.Sequential([keras.layers.Input((), dtype="int32"), feed, network])
-    decay = recipe.weight_decay or None
+def compiled(feed: Feed, network: keras.Model, recipe: Recipe, steps: int) -> Learner:
+    """`network` behind `feed`, ready to train for so many steps."""
+    learner = Learner(feed, network)
+    stepwise = recipe.schedule in ("cosine", "linear")
+    shared: dict[str, Any] = {
+        "learning_rate": Rate(recipe, steps) if stepwise else recipe.learning_rate,
+        "weight_decay": recipe.weight_decay or None,
+        "use_ema": recipe.average > 0,
+        "ema_momentum": recipe.average,
+    }
     optimizers = {
-        "adam": lambda: keras.optimizers.Adam(recipe.learning_rate, weight_decay=decay),
-        "sgd": lambda: keras.optimizers.SGD(recipe.learning_rate, 0.9, nesterov=True, weight_decay=decay),
+        "adam": lambda: keras.optimizers.Adam(**shared),
+        "sgd": lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared),
     }
     optimizer = optimizers[recipe.optimizer]()
-    if decay:  # of the kernels alone: biases and what normalises stay (Jia et al. 2018, arXiv 1807.11205)
-        optimizer.exclude_from_weight_decay([v for v in network.trainable_variables if v.name != "kernel"])
+    if recipe.weight_decay:  # of the kernels alone: biases and what normalises stay (Jia et al. 2018, arXiv 1807.11205)
+        optimizer.exclude_from_weight_decay([v for v in network.trainable_variables if not v.name.endswith("kernel")])
     losses = {"categorical": keras.losses.CategoricalCrossentropy, "binary": keras.losses.BinaryCrossentropy}
-    trainer.compile(
+    learner.compile(
         optimizer=optimizer,
         loss=losses[recipe.loss](label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
         jit_compile=keras.backend.backend() == "jax",  # on a CPU, XLA makes TensorFlow's convolutions 8 times slower
     )
-    return trainer
+    return learner
 
 
 def agreement(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -181,21 +234,22 @@ class Recalibrator(keras.Model):
         super().__init__()
         self.feed = feed
         self.network = network
+        self.built = True  # of parts that are
         self.normalisers = [one for one in network.layers if isinstance(one, keras.layers.BatchNormalization)]
 
-    def call(self, rows: keras.KerasTensor) -> keras.KerasTensor:
-        """int32 [n] to the network's outputs, as in training: pictures varied, and with dropout."""
-        return self.network(self.feed(rows, training=True), training=True)
+    def call(self, batch: tuple[keras.KerasTensor, keras.KerasTensor]) -> keras.KerasTensor:
+        """As a Learner's in training: pictures varied, and with dropout."""
+        return self.network(self.feed.varied(batch, self.feed.recipe.crop), training=True)
 
-    def measure(self, batches: np.ndarray) -> None:
-        """Set the averages to what they are over `batches`, int [k, batch_size]: rows to see."""
+    def measure(self, batches: np.ndarray, drawn: np.ndarray) -> None:
+        """Set the averages to what they are over `batches`, int [k, batch_size], varied as `drawn`."""
         averages = [v for one in self.normalisers for v in (one.moving_mean, one.moving_variance)]
         momenta = [one.momentum for one in self.normalisers]
         for one in self.normalisers:
             one.momentum = 0.0  # while this program is traced: a moving average is then the last batch's
         seen = []
-        for rows in batches.astype("int32"):
-            self.predict_on_batch(rows)
+        for rows, how in zip(batches.astype("int32"), drawn.reshape(*batches.shape, -1), strict=True):
+            self.predict_on_batch((rows, how))
             seen.append([ops.convert_to_numpy(v) for v in averages])
         for one, momentum in zip(self.normalisers, momenta, strict=True):
             one.momentum = momentum
@@ -209,38 +263,54 @@ class Trainer:
     Parameters
     ----------
     build : makes the network. pixels : uint8 [n, 48, 48], all pictures. recipe : with a precision that is not "auto".
-    seed : decides the initial weights and all chance.
+    seed : decides the initial weights and all chance. steps : in an epoch.
     """
 
-    def __init__(self, build: Callable[[], keras.Model], pixels: np.ndarray, recipe: Recipe, seed: int) -> None:
+    def __init__(
+        self, build: Callable[[], keras.Model], pixels: np.ndarray, recipe: Recipe, seed: int, steps: int
+    ) -> None:
         self.build = build
         self.recipe = recipe
+        self.steps = steps
         self.feed, self.network, self.model = self._parts(pixels, seed)
         self.predictor = Predictor(self.feed, self.network)
         self.recalibrator = Recalibrator(self.feed, self.network)
 
-    def _parts(self, pixels: np.ndarray, seed: int) -> tuple[Feed, keras.Model, keras.Model]:
+    def _parts(self, pixels: np.ndarray, seed: int) -> tuple[Feed, keras.Model, Learner]:
         backend.prepare(seed, self.recipe.precision)
         network = self.build()
         feed = Feed(pixels, self.recipe)
-        model = compiled(feed, network, self.recipe)
-        model.optimizer.build(model.trainable_variables)
+        model = compiled(feed, network, self.recipe, self.recipe.epochs * self.steps)
+        model.optimizer.build(network.trainable_variables)
         return feed, network, model
 
     def state(self) -> list[keras.Variable]:
         """Everything that changes in training: weights, moving statistics, optimizer, random states."""
-        return state_of(self.feed, self.model)
+        return state_of(self.network, self.model)
 
     def reset(self, seed: int) -> None:
         """Become, to the bit, what a new Trainer with this seed is, without compiling anything again."""
-        feed, _, model = self._parts(np.zeros((1, SIDE, SIDE), "uint8"), seed)
-        for kept, fresh in zip(self.state(), state_of(feed, model), strict=True):
+        _, network, model = self._parts(np.zeros((1, SIDE, SIDE), "uint8"), seed)
+        for kept, fresh in zip(self.state(), state_of(network, model), strict=True):
             kept.assign(fresh)
 
+    def settle(self, rows: np.ndarray, chance: np.random.Generator, plain: bool) -> None:
+        """Turn the network into the one to be judged: averaged weights, measured statistics, as the recipe wants it.
 
-def state_of(feed: Feed, model: keras.Model) -> list[keras.Variable]:
-    """The variables of `model` and its optimizer but for the pictures, which never change."""
-    return [v for v in model.variables + model.optimizer.variables if v is not feed.pixels]
+        Parameters
+        ----------
+        rows : int [n], training rows to measure by. chance : varies them. plain : as in `augment.draw`.
+        """
+        if self.recipe.average:
+            self.model.optimizer.finalize_variable_values(self.network.trainable_variables)
+        if self.recipe.recalibrate:
+            rows = rows[: RECALIBRATION * self.recipe.batch_size].reshape(-1, self.recipe.batch_size)
+            self.recalibrator.measure(rows, augment.draw(self.recipe, rows.size, chance, self.recipe.crop, plain))
+
+
+def state_of(network: keras.Model, model: Learner) -> list[keras.Variable]:
+    """The variables of `network` and of its optimizer; the pictures never change."""
+    return [*network.variables, *model.optimizer.variables]
 
 
 def fit(
@@ -254,7 +324,7 @@ def fit(
     report: Callable[[Progress], None] = lambda progress: None,
     step: Callable[[float], None] = lambda part: None,
 ) -> Progress:
-    """Train a `trainer` that is new or was reset, going on from `checkpoint` if it holds a state.
+    """Train a `trainer` that is new or was reset, going on from `checkpoint` if it holds a state, and settle it.
 
     The validation rows are only watched: they steer neither the rate nor the choice of an epoch.
 
@@ -268,7 +338,7 @@ def fit(
     ------
     Refusal : where there are fewer training rows than a batch has, or the loss is not finite any more.
     """
-    recipe, model, predictor = trainer.recipe, trainer.model, trainer.predictor
+    recipe, model, network = trainer.recipe, trainer.model, trainer.network
     if len(train_rows) < recipe.batch_size:
         raise Refusal(
             f"batch_size {recipe.batch_size} is more than the {len(train_rows)} training rows; make it smaller"
@@ -277,26 +347,41 @@ def fit(
     progress = checkpoint.restore(state)
     targets = np.eye(len(CLASSES), dtype="float32")[train_labels]
     # Whole batches only, here too: the rows that are left over are others in every epoch.
-    batches = len(train_rows) // recipe.batch_size
-    callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: step((batch + 1) / batches))
+    count = trainer.steps * recipe.batch_size
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: step((batch + 1) / trainer.steps))
+
+    def settle(epoch: int) -> None:
+        chance = np.random.default_rng((seed, epoch, 1))
+        trainer.settle(
+            chance.permutation(train_rows)[:count], chance, plain=recipe.epochs - epoch <= recipe.plain_epochs
+        )
 
     for epoch in range(len(progress.history), recipe.epochs):
         started = time.perf_counter()
-        rate = learning_rate(recipe, [past["loss"] for past in progress.history])
-        model.optimizer.learning_rate = rate
-        order = np.random.default_rng((seed, epoch)).permutation(len(train_rows))[: batches * recipe.batch_size]
+        if recipe.schedule in ("constant", "plateau"):
+            model.optimizer.learning_rate = plateau(recipe, [past["loss"] for past in progress.history])
+        rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
+        model.see(recipe.early_side if epoch < recipe.early_epochs else recipe.crop)
+        chance = np.random.default_rng((seed, epoch))
+        order = chance.permutation(len(train_rows))[:count]
+        drawn = augment.draw(recipe, count, chance, model.side, plain=recipe.epochs - epoch <= recipe.plain_epochs)
+        kept, mixed = augment.own(drawn), targets[order].reshape(-1, recipe.batch_size, len(CLASSES))
+        answers = kept * targets[order] + (1 - kept) * mixed[:, ::-1].reshape(count, -1)
+        inputs = (train_rows[order].astype("int32"), drawn)
         logs = model.fit(
-            train_rows[order].astype("int32"), targets[order],
-            batch_size=recipe.batch_size, shuffle=False, verbose=0, callbacks=[callback],
-        ).history  # fmt: skip
+            **backend.batches(inputs, answers, recipe.batch_size), shuffle=False, verbose=0, callbacks=[callback]
+        ).history
         loss, accuracy = logs["loss"][0], logs["accuracy"][0]
-        if recipe.recalibrate:
-            trainer.recalibrator.measure(train_rows[order].reshape(batches, -1)[:RECALIBRATION])
-        seen = agreement(predictor.probabilities(validation_rows, flip=False), validation_labels)
+        before = [ops.convert_to_numpy(variable) for variable in network.variables]
+        settle(epoch)
+        seen = agreement(trainer.predictor.probabilities(validation_rows), validation_labels)
+        for variable, value in zip(network.variables, before, strict=True):
+            variable.assign(value)  # training goes on from where it was
         if not math.isfinite(loss + seen[0]):
             raise Refusal(f"the loss became {loss} in epoch {epoch + 1}; make learning_rate smaller")
         progress.history.append(dict(zip(HISTORY, (epoch + 1, rate, loss, accuracy, *seen), strict=True)))
         progress.seconds += time.perf_counter() - started
         checkpoint.save(state, progress)
         report(progress)
+    settle(recipe.epochs - 1)
     return progress

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from pipeline import architectures, params
 from pipeline.command import Refusal
+from pipeline.competition import SIDE
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -16,22 +17,33 @@ class Recipe(params.Section):
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    optimizer: Literal["adam", "sgd"]  # sgd: with Nesterov momentum 0.9
+    optimizer: Literal["adam", "sgd"]  # sgd: with Nesterov momentum 0.9; adam: with weight_decay it is AdamW
     weight_decay: Annotated[float, Field(ge=0, lt=1)]  # part of every kernel that a step at rate 1 takes away
     learning_rate: Positive
-    # cosine: to zero; triangle: up over a fifth of the epochs, then down to zero; plateau: watches the training loss
-    schedule: Literal["constant", "cosine", "triangle", "plateau"]
+    # cosine, linear: down to zero, step by step; plateau: watches the training loss, epoch by epoch
+    schedule: Literal["constant", "cosine", "linear", "plateau"]
+    warmup: Fraction  # cosine and linear climb to the full rate over this part of all steps
     plateau_factor: Annotated[float, Field(gt=0, lt=1)]
     plateau_patience: int = Field(ge=1)  # epochs
+    average: Fraction  # judge by a moving average of the weights that keeps this much in each step; 0: by the weights
     loss: Literal["categorical", "binary"]  # cross-entropy over the classes, or one yes/no question a class
-    label_smoothing: Fraction  # this part of each label is spread over all classes
+    label_smoothing: Fraction  # this part of each label is spread over all classes (binary: drawn towards one half)
+    contrast: Literal["none", "histogram", "local"]  # how each picture is normalised before all else
     scaling: Literal["unit", "symmetric", "raw"]  # grey levels to 0..1, -1..1, or left at 0..255
+    crop: int = Field(ge=8, le=SIDE)  # the network sees a window so many pixels across
     rotation: Annotated[float, Field(ge=0, le=180)]  # up to so many degrees either way
     shift: Fraction  # up to this part of the side, each axis
     zoom: Fraction  # each axis by a factor of 1 - zoom to 1 + zoom
     flip: bool  # mirror every second picture, by chance
+    erase: Annotated[float, Field(ge=0, le=1)]  # cover a rectangle with grey in this part of the pictures
+    mixup: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # blend pairs of pictures and labels: Beta's parameter
+    cutmix: Annotated[float, Field(ge=0, le=1)]  # in this part of the pictures, a square of another, and of its label
+    plain_epochs: int = Field(ge=0)  # the last ones, with no variation but flip
+    early_epochs: int = Field(ge=0)  # the first ones, with pictures shrunk to
+    early_side: int = Field(ge=8, le=SIDE)  # so many pixels across
     flip_at_test: bool  # average the probabilities of a picture and its mirror image
-    recalibrate: bool  # after each epoch, measure batch normalisation's statistics anew
+    shift_at_test: int = Field(ge=0, lt=SIDE)  # and of both shifted diagonally, four ways, by so many pixels
+    recalibrate: bool  # judge with batch normalisation's statistics measured anew
     precision: Literal["auto", "float32", "bfloat16"]  # of products (sums and weights stay float32); auto: as the
     # machine is made for, see pipeline/machine.py
 

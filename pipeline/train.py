@@ -52,7 +52,7 @@ CODE = (
     "__init__", "architectures/__init__", "architectures/_blocks", "augment", "backend", "command", "competition",
     "engine", "faces", "files", "fit", "folds", "machine", "params", "recipe", "train",
 )  # fmt: skip
-_kept: dict[tuple[str, str, bytes], "fit.Trainer"] = {}  # the last one alone
+_kept: dict[tuple[str, str, bytes, int], "fit.Trainer"] = {}  # the last one alone
 _one_at_a_time = threading.Lock()  # Keras's names and seeds belong to the process
 
 
@@ -128,16 +128,18 @@ def plan(data: Faces, fold_of: np.ndarray, architecture: str, fold: int, library
     return Cell(architecture, fold, seed, library, exact, key, code_digest(architecture))
 
 
-def _trainer(cell: Cell, data: Faces, seed: int) -> "fit.Trainer":
-    """A trainer as new: where the cell before had the same network, recipe and pictures, its own, set back."""
+def _trainer(cell: Cell, data: Faces, seed: int, steps: int) -> "fit.Trainer":
+    """A trainer as new: where the cell before had the same network, recipe, pictures and steps, its own, set back."""
     from pipeline import fit
 
-    key = (cell.architecture, cell.settings.model_dump_json(), data.digest)
+    key = (cell.architecture, cell.settings.model_dump_json(), data.digest, steps)
     if key in _kept:
         _kept[key].reset(seed)
     else:
         _kept.clear()  # and with it the device's memory
-        _kept[key] = fit.Trainer(lambda: architectures.build(cell.architecture), data.pixels, cell.settings, seed)
+        _kept[key] = fit.Trainer(
+            lambda: architectures.build(cell.architecture), data.pixels, cell.settings, seed, steps
+        )
     return _kept[key]
 
 
@@ -164,13 +166,13 @@ def train(
             stack.callback(checkpoint.unlink, missing_ok=True)
         machine.claim_gpu()
         backend.start(cell.library, cache_folder=checkpoint.parent.absolute() / "compiled")
-        from pipeline import fit
+        from pipeline import augment, fit
 
         held_out = fold_of == cell.fold
         seen, unseen = rows[~held_out], rows[held_out]
         # One seed a fold, the same for every architecture, and practically never that of another run.
         seed = int(np.random.SeedSequence((cell.seed, cell.fold)).generate_state(1)[0])
-        trainer = _trainer(cell, data, seed)
+        trainer = _trainer(cell, data, seed, len(seen) // cell.settings.batch_size)
         show = Display(str(cell), cell.settings.epochs, watched)
         try:
             progress = fit.fit(
@@ -181,7 +183,7 @@ def train(
             raise KeyboardInterrupt(f"{cell}: {show.done} of {cell.settings.epochs} epochs are kept") from None
         started = time.perf_counter()
         views = {
-            part: trainer.predictor.views(numbers, cell.settings.flip_at_test)
+            part: trainer.predictor.views(numbers, augment.views(cell.settings))
             for part, numbers in (("validation", unseen), ("test", data.test_rows()))
         }
         progress.seconds += time.perf_counter() - started

@@ -1,49 +1,66 @@
 """Augmentation does what the recipe's words say: the maps by their geometry, the pictures by SciPy's resampling."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipeline import augment, backend
+from pipeline import augment
 from pipeline.recipe import Recipe
 
 MIDDLE = 23.5  # of 48 pixels
 RAMP = np.arange(48, dtype="float32")
-EVERYTHING = {"rotation": 30.0, "shift": 0.2, "zoom": 0.3, "flip": True}
+NOTHING = {
+    "contrast": "none", "crop": 48, "rotation": 0.0, "shift": 0.0, "zoom": 0.0, "flip": False, "erase": 0.0,
+    "mixup": 0.0, "cutmix": 0.0, "flip_at_test": False, "shift_at_test": 0,
+}  # fmt: skip
+MOVED = {"rotation": 30.0, "shift": 0.2, "zoom": 0.3, "flip": True}
+EVERYTHING = MOVED | {"crop": 40, "erase": 0.5, "mixup": 0.4, "cutmix": 0.5}
 
 
-def recipe(**ranges: float) -> Recipe:
-    """A recipe that augments by `ranges` alone; what augmentation does not read is left out."""
-    return Recipe.model_construct(**({"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "flip": False} | ranges))
+def recipe(**changes: Any) -> Recipe:
+    """A recipe that varies pictures by `changes` alone; what augmentation does not read is left out."""
+    return Recipe.model_construct(**(NOTHING | changes))
 
 
-def maps(count: int, seed: int = 1, **ranges: float) -> np.ndarray:
-    """`count` maps as matrices [count, 2, 3]: input (x, y) = matrix @ output (x, y, 1)."""
-    drawn = augment.transforms(count, recipe(**ranges), keras.random.SeedGenerator(seed))
-    rows = keras.ops.convert_to_numpy(drawn)
-    assert rows.shape == (count, 8)
-    assert rows.dtype == "float32"
+def draw(count: int, seed: int = 1, side: int | None = None, plain: bool = False, **changes: Any) -> np.ndarray:
+    """What is drawn for `count` pictures, [count, WIDTH]; the network sees the whole window unless `side` is given."""
+    settings = recipe(**changes)
+    drawn = augment.draw(settings, count, np.random.default_rng(seed), side or settings.crop, plain)
+    assert drawn.shape == (count, augment.WIDTH)
+    assert drawn.dtype == "float32"
+    return drawn
+
+
+def maps(count: int, **how: Any) -> np.ndarray:
+    """The maps that are drawn, as matrices [count, 2, 3]: input (x, y) = matrix @ output (x, y, 1)."""
+    rows = draw(count, **how)[:, augment.MAP]
     assert (rows[:, 6:] == 0).all(), "no perspective"
     return rows[:, :6].reshape(count, 2, 3).astype("float64")
 
 
-def vary(pictures: np.ndarray, seed: int = 1, **ranges: float) -> np.ndarray:
-    return keras.ops.convert_to_numpy(augment.vary(pictures, recipe(**ranges), keras.random.SeedGenerator(seed)))
+def done(pictures: np.ndarray, drawn: np.ndarray, side: int | None = None, **changes: Any) -> np.ndarray:
+    """`pictures` with what was `drawn` done to them."""
+    settings = recipe(**changes)
+    return keras.ops.convert_to_numpy(augment.vary(pictures, drawn, settings, side or settings.crop))
+
+
+def vary(pictures: np.ndarray, seed: int = 1, side: int | None = None, plain: bool = False, **changes: Any) -> np.ndarray:
+    """`pictures`, varied by chance."""
+    return done(pictures, draw(len(pictures), seed, side, plain, **changes), side, **changes)
 
 
 def parts(matrices: np.ndarray) -> dict[str, np.ndarray]:
-    """What maps are composed of: angle (degrees), zoom and mirroring, and where the middle goes."""
+    """What maps between whole pictures are composed of: angle (degrees), zoom and mirroring, where the middle goes."""
     (a0, a1, _), (b0, b1, _) = matrices.transpose(1, 2, 0)
-    mirrored = a0 * b1 - a1 * b0 < 0
-    angle = np.degrees(np.arctan2(-a1, b1))
     return {
-        "angle": angle,
+        "angle": np.degrees(np.arctan2(-a1, b1)),
         "zoom_x": np.hypot(a0, b0),
         "zoom_y": np.hypot(a1, b1),
-        "mirrored": mirrored,
+        "mirrored": a0 * b1 - a1 * b0 < 0,
         "shift_x": (matrices @ [MIDDLE, MIDDLE, 1])[:, 0] - MIDDLE,
         "shift_y": (matrices @ [MIDDLE, MIDDLE, 1])[:, 1] - MIDDLE,
     }
@@ -60,24 +77,45 @@ def composed(angle: float, zoom_x: float, zoom_y: float, mirrored: bool, shift_x
     return (shift_back @ rotation @ zoom @ mirror @ to_middle)[:2]
 
 
+def covered(boxes: np.ndarray, side: int = 48) -> np.ndarray:
+    """Which pixels have their middle in (left, top, right, bottom), as parts of the side: bool [n, side, side]."""
+    middles = (np.arange(side) + 0.5) / side
+    left, top, right, bottom = boxes.astype("float64").T[..., None]
+    across, down = (middles >= left) & (middles < right), (middles >= top) & (middles < bottom)
+    return down[:, :, None] & across[:, None, :]
+
+
 @pytest.fixture
 def pictures() -> np.ndarray:
     """32 lopsided pictures, float32 [32, 48, 48, 1]."""
     return np.random.default_rng(0).integers(0, 256, (32, 48, 48, 1)).astype("float32")
 
 
+@pytest.fixture
+def smooth(pictures: np.ndarray) -> np.ndarray:
+    """The same without sharp edges, where the rounding of coordinates matters less."""
+    return ndimage.gaussian_filter(pictures, (0, 2, 2, 0))
+
+
+# Maps
+
+
 def test_without_ranges_pictures_stay_what_they_are(pictures: np.ndarray) -> None:
     assert (vary(pictures) == pictures).all()
 
 
-def test_without_ranges_every_map_is_the_identity() -> None:
+def test_without_ranges_every_map_is_the_identity_and_nothing_is_mixed() -> None:
+    drawn = draw(5)
     assert (maps(5) == [[1, 0, 0], [0, 1, 0]]).all()
+    assert (drawn[:, augment.HOLE] == 0).all()
+    assert (drawn[:, augment.PATCH] == 0).all()
+    assert (augment.own(drawn) == 1).all()
 
 
 @pytest.mark.parametrize(
-    "ranges", [{"rotation": 40.0}, {"zoom": 0.3}, {"shift": 0.2}, {"flip": True}, EVERYTHING], ids=str
+    "ranges", [{"rotation": 40.0}, {"zoom": 0.3}, {"shift": 0.2}, {"flip": True}, MOVED], ids=str
 )
-def test_maps_are_mirroring_then_zoom_then_rotation_about_the_middle_then_shift(ranges: dict[str, float]) -> None:
+def test_maps_are_mirroring_then_zoom_then_rotation_about_the_middle_then_shift(ranges: dict[str, Any]) -> None:
     found = maps(200, **ranges)
     each = parts(found)
     again = [composed(*(each[part][i] for part in each)) for i in range(len(found))]
@@ -93,15 +131,15 @@ def test_maps_are_mirroring_then_zoom_then_rotation_about_the_middle_then_shift(
         ({"zoom": 0.1}, "zoom_y", 0.9, 1.1),
         ({"shift": 0.1}, "shift_x", -4.8, 4.8),
         ({"shift": 0.1}, "shift_y", -4.8, 4.8),
-        (EVERYTHING, "angle", -30, 30),
-        (EVERYTHING, "zoom_x", 0.7, 1.3),
-        (EVERYTHING, "zoom_y", 0.7, 1.3),
-        (EVERYTHING, "shift_x", -9.6, 9.6),
-        (EVERYTHING, "shift_y", -9.6, 9.6),
+        (MOVED, "angle", -30, 30),
+        (MOVED, "zoom_x", 0.7, 1.3),
+        (MOVED, "zoom_y", 0.7, 1.3),
+        (MOVED, "shift_x", -9.6, 9.6),
+        (MOVED, "shift_y", -9.6, 9.6),
     ],
     ids=str,
 )
-def test_range_is_filled_evenly_and_never_left(ranges: dict[str, float], part: str, low: float, high: float) -> None:
+def test_range_is_filled_evenly_and_never_left(ranges: dict[str, Any], part: str, low: float, high: float) -> None:
     drawn = parts(maps(4000, **ranges))[part]
     slack = 1e-4 * (high - low)
     assert low - slack <= drawn.min()
@@ -120,19 +158,21 @@ def test_range_is_filled_evenly_and_never_left(ranges: dict[str, float], part: s
     ],
 )
 def test_one_range_leaves_the_other_parts_alone(allowed: str, still: list[str]) -> None:
-    found, identity = parts(maps(100, **{allowed: EVERYTHING[allowed]})), parts(np.eye(3)[None, :2])
+    found, identity = parts(maps(100, **{allowed: MOVED[allowed]})), parts(np.eye(3)[None, :2])
     for part in still:
         np.testing.assert_allclose(found[part].astype(float), float(identity[part][0]), atol=1e-5, err_msg=part)
 
 
 def test_parts_are_drawn_independently() -> None:
-    drawn = parts(maps(4000, **EVERYTHING))
-    correlation = np.corrcoef([part.astype(float) for part in drawn.values()])
-    np.testing.assert_allclose(correlation, np.eye(len(drawn)), atol=0.1)
+    drawn = draw(4000, **MOVED, erase=1.0, cutmix=1.0)
+    holes, patches = drawn[:, augment.HOLE], drawn[:, augment.PATCH]
+    each = [*parts(maps(4000, **MOVED, erase=1.0, cutmix=1.0)).values(), holes[:, 0], patches[:, 0]]
+    correlation = np.corrcoef([part.astype(float) for part in each])
+    np.testing.assert_allclose(correlation, np.eye(len(each)), atol=0.1)
 
 
 def test_middle_stays_without_shift() -> None:
-    moved = maps(500, **EVERYTHING | {"shift": 0.0}) @ [MIDDLE, MIDDLE, 1]
+    moved = maps(500, **MOVED | {"shift": 0.0}) @ [MIDDLE, MIDDLE, 1]
     np.testing.assert_allclose(moved, MIDDLE, atol=1e-5)
 
 
@@ -156,42 +196,308 @@ def test_shift_moves_a_ramp_by_what_the_map_says() -> None:
 
 
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (3, 0), (0, 3), (-5, 2), (48, 0), (0, -60)])
-def test_whole_shift_moves_pixels_and_repeats_the_edge(
-    right: int, down: int, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one_map = np.tile(np.array([1, 0, -right, 0, 1, -down, 0, 0], "float32"), (len(pictures), 1))
-    monkeypatch.setattr(augment, "transforms", lambda count, recipe, chance: one_map)
+def test_whole_shift_moves_pixels_and_repeats_the_edge(right: int, down: int, pictures: np.ndarray) -> None:
+    drawn = draw(len(pictures))
+    drawn[:, augment.MAP] = [1, 0, -right, 0, 1, -down, 0, 0]
     columns, rows = (np.clip(np.arange(48) - move, 0, 47) for move in (right, down))
-    assert (vary(pictures, shift=0.1) == pictures[:, rows][:, :, columns]).all()
+    assert (done(pictures, drawn) == pictures[:, rows][:, :, columns]).all()
 
 
-@pytest.mark.parametrize("ranges", [{"rotation": 180.0}, {"zoom": 0.9}, {"shift": 0.9}, EVERYTHING], ids=str)
+@pytest.mark.parametrize("ranges", [{"rotation": 180.0}, {"zoom": 0.9}, {"shift": 0.9}, MOVED], ids=str)
+@pytest.mark.parametrize(("crop", "side"), [(48, 48), (40, 40), (48, 36), (40, 24)])
 def test_pictures_are_resampled_as_scipy_does_under_the_same_maps(
-    ranges: dict[str, float], pictures: np.ndarray
+    ranges: dict[str, Any], crop: int, side: int, smooth: np.ndarray
 ) -> None:
-    smooth = ndimage.gaussian_filter(pictures, (0, 2, 2, 0))  # float32 coordinates matter less
-    found = vary(smooth, **ranges)
-    for picture, varied, ((a0, a1, a2), (b0, b1, b2)) in zip(smooth, found, maps(len(smooth), **ranges), strict=True):
-        wanted = ndimage.affine_transform(picture[..., 0], [[b1, b0], [a1, a0]], [b2, a2], order=1, mode="nearest")
+    found = vary(smooth, side=side, crop=crop, **ranges)
+    assert found.shape == (32, side, side, 1)
+    matrices = maps(len(smooth), side=side, crop=crop, **ranges)
+    for picture, varied, ((a0, a1, a2), (b0, b1, b2)) in zip(smooth, found, matrices, strict=True):
+        wanted = ndimage.affine_transform(
+            picture[..., 0], [[b1, b0], [a1, a0]], [b2, a2], output_shape=(side, side), order=1, mode="nearest"
+        )
         np.testing.assert_allclose(varied[..., 0], wanted, atol=0.05)
 
 
+# Crop and side
+
+
+@pytest.mark.parametrize("crop", [8, 42, 47, 48])
+def test_crop_is_the_window_in_the_middle(crop: int, pictures: np.ndarray) -> None:
+    found = vary(pictures, crop=crop)
+    assert found.shape == (32, crop, crop, 1)
+    if crop % 2 == 0:
+        edge = (48 - crop) // 2
+        assert (found == pictures[:, edge : 48 - edge, edge : 48 - edge]).all()
+    else:  # the middle lies between two pixels
+        wanted = (pictures[:, :-1, :-1] + pictures[:, 1:, :-1] + pictures[:, :-1, 1:] + pictures[:, 1:, 1:]) / 4
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize(("crop", "side"), [(48, 36), (48, 24), (48, 47), (40, 20), (40, 48), (24, 48)])
+def test_another_side_shows_the_whole_window_by_the_middles_of_its_pixels(crop: int, side: int) -> None:
+    """A ramp stays one. Pixels are squares: their edges meet, not their middles."""
+    ramp = np.broadcast_to(RAMP[:, None], (2, 48, 48, 1)).astype("float32")
+    first = (48 - crop) / 2
+    wanted = first - 0.5 + (np.arange(side) + 0.5) * crop / side
+    for pictures, axis in ((ramp, 2), (ramp.transpose(0, 2, 1, 3), 1)):
+        found = vary(pictures, side=side, crop=crop)
+        assert found.shape == (2, side, side, 1)
+        along = np.moveaxis(found[..., 0], axis, 2)
+        np.testing.assert_allclose(along, np.broadcast_to(wanted, along.shape), atol=1e-3)
+
+
+@pytest.mark.parametrize("side", [24, 36, 48])
+def test_another_side_changes_nothing_else_that_is_drawn(side: int) -> None:
+    whole, small = (draw(50, side=each, **EVERYTHING | {"crop": 48}) for each in (48, side))
+    assert (whole[:, 8:] == small[:, 8:]).all()
+    corners = {each: np.array([[-0.5, -0.5, 1], [each - 0.5, -0.5, 1], [-0.5, each - 0.5, 1]]).T for each in (48, side)}
+    places = {
+        each: drawn[:, :6].reshape(-1, 2, 3).astype("float64") @ corners[each]
+        for each, drawn in ((48, whole), (side, small))
+    }
+    np.testing.assert_allclose(places[side], places[48], atol=1e-3)
+
+
+# Erasing
+
+
+@pytest.mark.parametrize("part", [0.0, 0.25, 1.0])
+def test_part_of_the_pictures_gets_a_hole(part: float) -> None:
+    holes = draw(4000, erase=part)[:, augment.HOLE]
+    atol = 0.0 if part in (0, 1) else 0.04  # six standard errors
+    np.testing.assert_allclose((holes != 0).any(axis=1).mean(), part, atol=atol)
+
+
+def test_holes_have_the_areas_and_aspects_of_the_paper_anywhere_inside() -> None:
+    left, top, right, bottom = draw(8000, erase=1.0)[:, augment.HOLE].T.astype("float64")
+    assert min(left.min(), top.min()) >= 0
+    assert max(right.max(), bottom.max()) <= 1 + 1e-6
+    width, height = right - left, bottom - top
+    assert 0.02 - 1e-5 <= (width * height).min()
+    assert (width * height).max() <= 0.4 + 1e-5
+    whole = (width < 1 - 1e-5) & (height < 1 - 1e-5)  # what would be wider than the picture is as wide
+    assert whole.mean() > 0.9
+    aspect = np.log(width / height)
+    assert abs(aspect).max() <= math.log(1 / 0.3) + 1e-4
+    for values, reach in ((width * height, (0.02, 0.4)), (aspect, (-math.log(1 / 0.3), math.log(1 / 0.3)))):
+        shares = np.histogram(values, bins=4, range=(reach[0] - 1e-4, reach[1] + 1e-4))[0] / len(values)
+        np.testing.assert_allclose(shares, 0.25, atol=0.05)
+    for start, size in ((left, width), (top, height)):
+        place = start[size < 0.9] / (1 - size[size < 0.9])
+        np.testing.assert_allclose(np.histogram(place, bins=4, range=(0, 1.001))[0] / len(place), 0.25, atol=0.04)
+
+
+@pytest.mark.parametrize("side", [48, 36])
+def test_hole_is_grey_and_all_around_it_stays(side: int, pictures: np.ndarray) -> None:
+    drawn = draw(32, side=side, erase=0.5)
+    found, plain = done(pictures, drawn, side, erase=0.5), vary(pictures, side=side)
+    hole = covered(drawn[:, augment.HOLE], side)[..., None]
+    assert hole.any((1, 2, 3)).any()
+    assert not hole.any((1, 2, 3)).all()
+    assert (found[hole] == 128).all()
+    assert (found == plain)[~hole].all()
+
+
+def test_hole_lies_in_what_is_shown_and_not_in_the_picture(smooth: np.ndarray) -> None:
+    drawn = draw(32, **MOVED, erase=1.0)
+    found, moved = done(smooth, drawn, **MOVED, erase=1.0), done(smooth, drawn, **MOVED)
+    hole = covered(drawn[:, augment.HOLE])[..., None]
+    assert (found[hole] == 128).all()
+    np.testing.assert_array_equal(found[~hole], moved[~hole])
+
+
+# Mixing
+
+
+FLAT = np.arange(1, 33, dtype="float32") * 7  # of pictures that have one grey level each
+FLAT_PICTURES = np.broadcast_to(FLAT[:, None, None, None], (32, 48, 48, 1)).astype("float32")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 1.0])
+def test_part_of_the_pictures_gets_a_patch(part: float) -> None:
+    drawn = draw(4000, cutmix=part)
+    atol = 0.0 if part in (0, 1) else 0.045  # six standard errors
+    np.testing.assert_allclose((augment.own(drawn) < 1).mean(), part, atol=atol)
+    assert (drawn[:, augment.SHARE] == 1).all()
+
+
+def test_patches_are_squares_inside_whose_area_is_even() -> None:
+    left, top, right, bottom = draw(4000, cutmix=1.0)[:, augment.PATCH].T.astype("float64")
+    np.testing.assert_allclose(right - left, bottom - top, atol=1e-6)
+    assert min(left.min(), top.min()) >= 0
+    assert max(right.max(), bottom.max()) <= 1 + 1e-6
+    shares = np.histogram((right - left) * (bottom - top), bins=4, range=(0, 1))[0] / 4000
+    np.testing.assert_allclose(shares, 0.25, atol=0.04)  # six standard errors
+
+
+@pytest.mark.parametrize("side", [48, 36])
+def test_patch_shows_the_mate_and_own_is_the_part_that_is_left(side: int, pictures: np.ndarray) -> None:
+    drawn = draw(32, side=side, cutmix=0.7)
+    found, plain = done(pictures, drawn, side, cutmix=0.7), vary(pictures, side=side)
+    patch = covered(drawn[:, augment.PATCH], side)[..., None]
+    assert (found[patch] == plain[::-1][patch]).all()
+    assert (found[~patch] == plain[~patch]).all()
+    kept = augment.own(drawn)
+    assert kept.shape == (32, 1)
+    assert len(np.unique(kept)) > 10
+    # Each side of a square takes or leaves less than a pixel's width.
+    np.testing.assert_allclose(1 - patch.mean((1, 2, 3)), kept[:, 0], atol=2 / side + 1 / side**2)
+
+
+def test_blended_pictures_have_the_share_that_own_says_of_every_pixel() -> None:
+    drawn = draw(32, mixup=1.0)
+    found = done(FLAT_PICTURES, drawn, mixup=1.0)
+    kept = augment.own(drawn)[:, 0]
+    assert 0.5 <= kept.min() < 0.6 < 0.9 < kept.max() <= 1
+    wanted = kept * FLAT + (1 - kept) * FLAT[::-1]
+    np.testing.assert_allclose(found, np.broadcast_to(wanted[:, None, None, None], found.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("strength", [0.2, 1.0, 4.0])
+def test_shares_are_the_larger_parts_of_a_beta_distribution(strength: float) -> None:
+    kept = augment.own(draw(20_000, mixup=strength))[:, 0]
+    either = np.random.default_rng(9).beta(strength, strength, 20_000)
+    wanted = np.maximum(either, 1 - either)
+    np.testing.assert_allclose(np.quantile(kept, [0.1, 0.5, 0.9]), np.quantile(wanted, [0.1, 0.5, 0.9]), atol=0.02)
+
+
+def test_with_both_a_patched_picture_is_not_blended_too_and_labels_agree_with_pixels() -> None:
+    both = {"mixup": 1.0, "cutmix": 0.5}
+    drawn = draw(32, **both)
+    patched = drawn[:, augment.PATCH].any(axis=1)
+    assert 4 < patched.sum() < 28
+    assert (drawn[patched, augment.SHARE] == 1).all()
+    assert (drawn[~patched, augment.SHARE] < 1).all()
+    kept, seen = augment.own(drawn)[:, 0], done(FLAT_PICTURES, drawn, **both).mean((1, 2, 3))
+    mean_kept = (seen - FLAT[::-1]) / (FLAT - FLAT[::-1])
+    np.testing.assert_allclose(mean_kept[~patched], kept[~patched], atol=1e-4)
+    np.testing.assert_allclose(mean_kept[patched], kept[patched], atol=2 / 48 + 1 / 48**2)
+
+
+def test_mate_is_mixed_in_as_it_is_shown_itself(smooth: np.ndarray) -> None:
+    ranges = {"rotation": 30.0, "flip": True, "erase": 1.0}
+    drawn = draw(32, **ranges, mixup=1.0)
+    alone, kept = done(smooth, drawn, **ranges), augment.own(drawn)[:, :, None, None]
+    mixed = done(smooth, drawn, **ranges, mixup=1.0)
+    np.testing.assert_allclose(mixed, kept * alone + (1 - kept) * alone[::-1], atol=1e-3)
+
+
+# Chance
+
+
+def test_plain_pictures_are_mirrored_and_nothing_else(pictures: np.ndarray) -> None:
+    drawn = draw(32, plain=True, **EVERYTHING)
+    assert (drawn[:, 8:16] == 0).all()
+    assert (augment.own(drawn) == 1).all()
+    found, window = done(pictures, drawn, **EVERYTHING), pictures[:, 4:44, 4:44]
+    kept, mirrored = ((found == each).all((1, 2, 3)) for each in (window, window[:, :, ::-1]))
+    assert (kept ^ mirrored).all()
+    assert 4 < mirrored.sum() < 28
+
+
 @pytest.mark.parametrize("ranges", [{"flip": True}, {"rotation": 10.0}, EVERYTHING], ids=str)
-def test_same_seed_same_pictures_and_another_seed_others(ranges: dict[str, float], pictures: np.ndarray) -> None:
-    first, again, other = (vary(pictures, seed, **ranges) for seed in (5, 5, 6))
-    assert (first == again).all()
+def test_same_seed_same_bytes_and_another_seed_others(ranges: dict[str, Any], pictures: np.ndarray) -> None:
+    first, again, other = (draw(32, seed, **ranges) for seed in (5, 5, 6))
+    assert first.tobytes() == again.tobytes()
     assert (first != other).any()
+    shown, repeated, another = (done(pictures, drawn, **ranges) for drawn in (first, again, other))
+    assert shown.tobytes() == repeated.tobytes()
+    assert (shown != another).any()
 
 
-def test_pictures_of_a_batch_get_different_maps_and_so_do_batches() -> None:
-    chance = keras.random.SeedGenerator(1)
-    batches = [keras.ops.convert_to_numpy(augment.transforms(50, recipe(**EVERYTHING), chance)) for _ in range(2)]
-    assert len(np.unique(np.concatenate(batches), axis=0)) == 100
+def test_pictures_of_an_epoch_get_different_draws_and_so_do_epochs() -> None:
+    chance = np.random.default_rng(1)
+    epochs = [augment.draw(recipe(**EVERYTHING), 50, chance, 40) for _ in range(2)]
+    assert len(np.unique(np.concatenate(epochs), axis=0)) == 100
 
 
-def test_global_seed_does_not_matter_to_a_seeded_generator(pictures: np.ndarray) -> None:
-    varied = []
-    for seed in (1, 2):
-        backend.prepare(seed, "float32")
-        varied.append(vary(pictures, **EVERYTHING))
-    assert (varied[0] == varied[1]).all()
+# Test-time views
+
+
+def shown(pictures: np.ndarray, view: np.ndarray, crop: int = 48) -> np.ndarray:
+    assert (view.shape, view.dtype) == ((8,), "float32")
+    return keras.ops.convert_to_numpy(augment.show(pictures, np.tile(view, (len(pictures), 1)), crop))
+
+
+@pytest.mark.parametrize("crop", [48, 40])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("shift", [0, 2])
+def test_views_are_the_picture_its_mirror_image_and_both_shifted_four_ways(
+    crop: int, flip: bool, shift: int, pictures: np.ndarray
+) -> None:
+    edge = (48 - crop) // 2
+    steps = [(0, 0)] + [(x, y) for x in (-shift, shift) for y in (-shift, shift)] * (shift > 0)
+    wanted = []
+    for x, y in steps:
+        rows, columns = (np.clip(np.arange(edge, 48 - edge) + step, 0, 47) for step in (y, x))
+        moved = pictures[:, rows][:, :, columns]
+        wanted += [moved, moved[:, :, ::-1]] if flip else [moved]
+    found = augment.views(recipe(crop=crop, flip_at_test=flip, shift_at_test=shift))
+    assert len(found) == (5 if shift else 1) * (2 if flip else 1) == len(wanted)
+    images = [shown(pictures, view, crop) for view in found]
+    assert (images[0] == pictures[:, edge : 48 - edge, edge : 48 - edge]).all()
+    for image in wanted:  # each exactly, in whatever order
+        assert sum(bool((image == one).all()) for one in images) == 1
+
+
+def test_views_read_nothing_that_varies_training_pictures() -> None:
+    plain, varied = (augment.views(recipe(flip_at_test=True, shift_at_test=3, **more)) for more in ({}, MOVED))
+    np.testing.assert_array_equal(plain, varied)
+
+
+# Contrast
+
+
+def equalised(picture: np.ndarray) -> np.ndarray:
+    """Each grey level becomes the middle of the ranks of its pixels among all, 0 to 255."""
+    return np.array([[((picture < level).mean() + (picture <= level).mean()) / 2 for level in row] for row in picture])
+
+
+def locally_normalised(picture: np.ndarray) -> np.ndarray:
+    """128, and 48 for every deviation (and 8) from the mean of the 13x13 pixels around; edges are mirrored."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(picture.astype("float64"), 6, "symmetric"), (13, 13))
+    mean, deviation = around.mean((2, 3)), around.std((2, 3))
+    return np.clip(128 + 48 * (picture - mean) / (deviation + 8), 0, 255)
+
+
+@pytest.fixture
+def dim() -> np.ndarray:
+    """Five pictures of low and different contrasts, uint8 [5, 48, 48]."""
+    chance = np.random.default_rng(4)
+    slopes = np.linspace(0, 60, 48) * np.linspace(0.2, 1, 5)[:, None, None]
+    return (20 + slopes + chance.integers(0, 30, (5, 48, 48))).astype("uint8")
+
+
+def test_no_contrast_leaves_the_pixels() -> None:
+    pixels = np.zeros((2, 48, 48), "uint8")
+    assert augment.contrast(pixels, "none") is pixels
+
+
+@pytest.mark.parametrize("kind", ["histogram", "local"])
+def test_contrast_is_that_of_a_computation_picture_by_picture(kind: str, dim: np.ndarray) -> None:
+    found, before = augment.contrast(dim, kind), dim.copy()
+    assert (found.dtype, found.shape) == ("uint8", dim.shape)
+    assert (dim == before).all(), "the pictures that were given stay"
+    for picture, normalised in zip(dim, found, strict=True):
+        wanted = 255 * equalised(picture) if kind == "histogram" else locally_normalised(picture)
+        np.testing.assert_allclose(normalised, wanted, atol=0.51)  # rounded to a grey level
+
+
+def test_equalised_histogram_is_even(dim: np.ndarray) -> None:
+    for picture in augment.contrast(dim, "histogram"):
+        shares = np.histogram(picture, bins=4, range=(0, 256))[0] / picture.size
+        np.testing.assert_allclose(shares, 0.25, atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["histogram", "local"])
+@pytest.mark.parametrize("level", [0, 1, 128, 255])
+def test_constant_pictures_become_grey(kind: str, level: int) -> None:
+    assert (augment.contrast(np.full((2, 48, 48), level, "uint8"), kind) == 128).all()
+
+
+@pytest.mark.parametrize("kind", ["histogram", "local"])
+def test_contrast_of_a_picture_does_not_depend_on_those_around_it(kind: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1030, 48, 48)).astype("uint8")  # more than one part
+    found = augment.contrast(pixels, kind)
+    for one in (0, 1023, 1024, 1029):
+        assert (augment.contrast(pixels[[one]], kind)[0] == found[one]).all()

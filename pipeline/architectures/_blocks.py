@@ -1,4 +1,4 @@
-"""The two blocks that the networks after Alizadeh & Fazel (arXiv 1704.06756) are stacked from."""
+"""Blocks that several networks are made of: of those after Alizadeh & Fazel (arXiv 1704.06756), and of our own."""
 
 import itertools
 
@@ -50,3 +50,15 @@ def deep() -> list[keras.Layer]:
         *dense(256, 0.25),
         *dense(512, 0.25),
     ]
+
+
+def normalised(x: keras.KerasTensor, filters: int, kernel: int = 3, strides: int = 1) -> keras.KerasTensor:
+    """Convolution without bias, batch normalisation, ReLU."""
+    x = layers.Conv2D(filters, kernel, strides=strides, padding="same", use_bias=False)(x)
+    return layers.Activation("relu")(layers.BatchNormalization()(x))
+
+
+def classified(pictures: keras.KerasTensor, x: keras.KerasTensor, dropout: float) -> keras.Model:
+    """The network from `pictures` to the class probabilities of `x`, pooled over the whole picture, of any side."""
+    x = layers.Dropout(dropout)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(pictures, head("softmax")[0](x))
