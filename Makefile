@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro train claims seeds bench test lint submit leaderboard clean
+.PHONY: help setup demo repro train release claims seeds bench test lint submit leaderboard clean
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ train: setup ## train all cells that are out of date: JOBS=2 BACKEND=loky|dask|r
 	$(PY) -m dvc repro check folds
 	@$(PY) -m pipeline.train
 
+release: setup ## pack a trained network, under 5 MB, with a model card, into released/: NAME=... FOLD=0
+	@$(PY) -m pipeline.release $${NAME:+"$$NAME" "$${FOLD:-0}"}
+
 claims: setup ## run the sources' own protocols, and show in the report what their figures owe to them (hours)
 	@$(PY) -m pipeline.claims
 	$(PY) -m dvc repro --force --single-item report
@@ -52,7 +55,7 @@ lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
 # These are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-$(foreach name,NAME MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS SEEDS,$(eval override export $(name) \
+$(foreach name,NAME FOLD MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS SEEDS,$(eval override export $(name) \
   $(if $(filter command line,$(origin $(name))),:= $$(value $(name)),:=)))
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(PY) -m pipeline.submit "$${NAME:-ensemble}" "$$MESSAGE"

@@ -33,7 +33,7 @@ from pipeline import (
     submission,
 )
 from pipeline.command import Refusal
-from pipeline.competition import CLASSES, SPLITS
+from pipeline.competition import CLASSES, SIDE, SPLITS
 from pipeline.submission import UNKNOWN, percent
 
 RESULTS = Path("results")
@@ -187,7 +187,9 @@ def parts(ensemble: dict[str, Any]) -> Section:
         [
             Table("Members", ["", "weight", "alone", "log-loss", "adds, points"], members),
             Table("Ways to join them", ["", "accuracy", "log-loss"], ways),
-            Table("Test-time augmentation (the mirror image)", ["", "without", "with", "points", "p-value"], flips),
+            Table(
+                "Test-time augmentation (mirror images, shifts)", ["", "without", "with", "points", "p-value"], flips
+            ),
             Table("Rows on which two members say the same class", ["", *names], same),
         ],
     )
@@ -222,8 +224,20 @@ def data_section(data: dict[str, Any]) -> Section:
     )
 
 
+def at_full_size(network: Any) -> Any:
+    """The same layers for whole pictures alone, with new weights: every output has a shape, which some leave open."""
+    import keras
+
+    return keras.models.clone_model(network, input_tensors=keras.Input((SIDE, SIDE, 1)))
+
+
 def multiply_adds(network: Any) -> int:
-    """Multiply-adds of one picture's forward pass through convolutions and dense layers; all else is small change."""
+    """Multiply-adds of one picture's forward pass through convolutions and dense layers; all else is small change.
+
+    Parameters
+    ----------
+    network : at full size.
+    """
     total = 0
     for layer in network.layers:
         kind = type(layer).__name__
@@ -241,7 +255,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
     """What was trained, what it cost, and how much its folds differ."""
     lines, layers = [], []
     for name in recipe.names():
-        network, settings = architectures.build(name), recipe.read(name)
+        network, settings = at_full_size(architectures.build(name)), recipe.read(name)
         by_fold, alone = ensemble["submissions"][name]["folds"], analysis["single_networks"][name]
         known = alone["mean"] != UNKNOWN
         lines.append([

@@ -1,0 +1,196 @@
+"""Pack one trained network for use: its weights under 5 MB, what one must know to use them, and a model card.
+
+Outside the graph. Reads params.yaml, data/faces.npz, data/folds.csv, data/solution.csv, data/twins.csv,
+results/ensemble.json and artifacts/. Writes released/NETWORK.npz (kernels in float16, all else in float32),
+released/NETWORK.json and released/README.md, the card. The scores on it are those of the packed network, measured anew.
+Without NETWORK: the one with the best out-of-fold accuracy. Without FOLD: the network that did not see fold 0.
+"""
+
+import json
+import platform
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+
+from pipeline import (
+    architectures,
+    audit,
+    backend,
+    command,
+    ensemble,
+    faces,
+    files,
+    folds,
+    machine,
+    metrics,
+    params,
+    provenance,
+    recipe,
+    solution,
+    train,
+)
+from pipeline.command import Refusal
+from pipeline.competition import CLASSES, PRIVATE, PUBLIC
+from pipeline.submission import percent
+
+if TYPE_CHECKING:
+    import keras
+
+FOLDER = Path("released")
+LIMIT = 5_000_000  # bytes of weights: git holds them
+TEMPLATE = Path(__file__).parent / "release.md.j2"
+
+
+def pack(network: "keras.Model") -> dict[str, np.ndarray]:
+    """The variables of `network` by their paths: kernels in float16, all else in float32."""
+    from keras import ops
+
+    packed = {}
+    for variable in network.weights:
+        values = ops.convert_to_numpy(variable)
+        packed[variable.path] = values.astype("float16") if variable.name.endswith("kernel") else values
+    return packed
+
+
+def unpack(network: "keras.Model", packed: dict[str, np.ndarray]) -> None:
+    """Put what `pack` returned into a network of the same architecture. Raises Refusal where it is of another."""
+    wanted = {variable.path: variable for variable in network.weights}
+    if {path: tuple(variable.shape) for path, variable in wanted.items()} != {
+        path: values.shape for path, values in packed.items()
+    }:
+        raise Refusal(f"the weights are not those of {network.name}")
+    for path, variable in wanted.items():
+        variable.assign(packed[path].astype("float32"))
+
+
+def load(name: str, folder: Path = FOLDER) -> tuple["keras.Model", dict[str, Any]]:
+    """The released network `name`, and its metadata. Keras must run already; nothing in the files is executed."""
+    try:
+        about: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
+            packed = dict(arrays)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as trouble:
+        raise Refusal(f"{folder}/{name} cannot be read ({trouble}); make it with: make release") from None
+    import keras
+
+    keras.utils.clear_session()  # variables are found by their paths, and layers are numbered from the start
+    network = architectures.build(name)
+    unpack(network, packed)
+    return network, about
+
+
+def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Accuracy with its interval, and what a card says beside it, of float [n, 7] against int [n]."""
+    return {
+        "rows": len(labels),
+        **{key: round(value, 5) for key, value in metrics.accuracy(probabilities, labels).items()},
+        "macro_f1": round(metrics.macro_f1(probabilities, labels), 5),
+    }
+
+
+def choose() -> str:
+    """The architecture with the best out-of-fold accuracy."""
+    try:
+        members = json.loads(ensemble.RESULT.read_text())["submissions"]
+        return max(recipe.names(), key=lambda name: np.mean(members[name]["folds"]))
+    except (OSError, ValueError, KeyError):
+        raise Refusal(f"{ensemble.RESULT} is missing or damaged; make it with: make repro") from None
+
+
+def scores(
+    ask: Callable[[np.ndarray], np.ndarray], data: faces.Faces, truth: np.ndarray, held_out: np.ndarray,
+    twins: np.ndarray,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """What the card says of a network on rows that it has not seen.
+
+    Parameters
+    ----------
+    ask : probabilities [m, 7] of rows, int [m]. truth : int [n], labels of all rows. held_out : int, rows of its fold.
+    twins : bool [n], which rows show a picture that stands in Training as well.
+    """
+    private = data.rows(PRIVATE)
+    parts = {"held-out fold of Training": held_out, "PublicTest": data.rows(PUBLIC), "PrivateTest": private}
+    found: dict[str, dict[str, Any]] = {}
+    for name, rows in parts.items():
+        if (truth[rows] >= 0).all():
+            probabilities = ask(rows)
+            found[name] = measure(probabilities, truth[rows])
+            found[name]["by_class"] = metrics.by_class(probabilities, truth[rows])
+            if name == "PrivateTest":
+                alone = ~twins[rows]
+                found["PrivateTest without twins"] = measure(probabilities[alone], truth[rows][alone])
+    return found
+
+
+def main(name: str | None = None, fold: str = "0") -> None:
+    """Run the command."""
+    name = name or choose()
+    if fold not in map(str, folds.numbers()):
+        raise Refusal(f"there is no fold {fold!r}; {params.PATH} has {', '.join(map(str, folds.numbers()))}")
+    settings, data = recipe.read(name), faces.load()
+    rows, fold_of = folds.load(data)
+    library = machine.choose(params.backend())
+    cell = train.plan(data, fold_of, name, int(fold), library)
+    if not cell.done():
+        raise Refusal(f"{cell} is not trained as {params.PATH} wants it; run: make repro")
+    backend.start(library)
+    from pipeline import augment, fit
+
+    trainer = fit.Trainer(partial(architectures.build, name), data.pixels, cell.settings, seed=0, steps=1)
+    trainer.network.load_weights(cell.paths()["weights"])
+    packed = pack(trainer.network)
+    path = FOLDER / f"{name}.npz"
+    if (size := sum(values.nbytes for values in packed.values())) > LIMIT:
+        raise Refusal(f"{name} takes {size / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f}; name a smaller network")
+    unpack(trainer.network, packed)
+    views = augment.views(settings)
+
+    def ask(wanted: np.ndarray) -> np.ndarray:
+        mean: np.ndarray = trainer.predictor.views(wanted, views).mean(axis=0)
+        return mean
+
+    held_out, truth = rows[fold_of == int(fold)], solution.join(data.labels, solution.load())
+    found = scores(ask, data, truth, held_out, (audit.load_twins(len(truth))["identical"] > 0).to_numpy())
+    _, before, _ = ensemble.read_cell(name, int(fold))
+    after = ask(held_out)
+    about = {
+        "architecture": name,
+        "classes": list(CLASSES),
+        "input": {"side": settings.crop, "scaling": settings.scaling, "contrast": settings.contrast},
+        "temperature": ensemble.temperatures([name])[name],
+        "views": len(views),
+        "parameters": trainer.network.count_params(),
+        "fold": int(fold),
+        "seed": cell.seed,
+        "recipe": settings.model_dump(),
+        "scores": found,
+        "float16": {
+            "largest_difference": round(float(abs(after - before).max()), 5),
+            "equal_labels": round(float((after.argmax(1) == before.argmax(1)).mean()), 5),
+        },
+        "data": {"sha256": data.digest.hex(), "standing": provenance.standing(provenance.read())},
+        "trained_with": {
+            "processor": platform.machine(),
+            "precision": cell.settings.precision,
+            **machine.versions(library),
+        },
+    }
+    files.replace(path, lambda file: np.savez(file, allow_pickle=False, **packed))
+    card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    card.filters["percent"] = percent
+    text = card.from_string(TEMPLATE.read_text()).render(about, bytes=path.stat().st_size)
+    for target, content in (
+        (path.with_suffix(".json"), json.dumps(about, indent=2) + "\n"),
+        (FOLDER / "README.md", text),
+    ):
+        target.write_text(content)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
+
+
+if __name__ == "__main__":
+    command.run(main, "python -m pipeline.release [NETWORK] [FOLD]")
