@@ -37,8 +37,8 @@ train: setup ## train all cells that are out of date: JOBS=2 BACKEND=loky|dask|r
 release: setup ## pack a trained network, under 5 MB, with a model card, into released/: NAME=... FOLD=0
 	@$(PY) -m pipeline.release $${NAME:+"$$NAME" "$${FOLD:-0}"}
 
-claims: setup ## run the sources' own protocols, and show in the report what their figures owe to them (hours)
-	@$(PY) -m pipeline.claims
+claims: setup ## run the sources' own protocols, to show what their figures owe to them: NAME=... EPOCHS=... (hours)
+	@$(PY) -m pipeline.claims $${NAME:+"$$NAME"} $${EPOCHS:+"$$EPOCHS"}
 	$(PY) -m dvc repro --force --single-item report
 
 seeds: setup ## run all with other seeds, and show mean and deviation in the report: SEEDS="1 2 3" (hours)
@@ -55,7 +55,7 @@ lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
 # These are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-$(foreach name,NAME FOLD MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS SEEDS,$(eval override export $(name) \
+$(foreach name,NAME FOLD EPOCHS MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS SEEDS,$(eval override export $(name) \
   $(if $(filter command line,$(origin $(name))),:= $$(value $(name)),:=)))
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(PY) -m pipeline.submit "$${NAME:-ensemble}" "$$MESSAGE"
