@@ -43,10 +43,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 PLAIN: dict[str, Any] = {
-    "epochs": 1, "optimizer": "adam", "weight_decay": 0.0, "learning_rate": 0.001, "schedule": "constant",
-    "plateau_factor": 0.1, "plateau_patience": 10, "loss": "categorical", "label_smoothing": 0.0, "scaling": "unit",
-    "batch_size": 128, "rotation": 0.0, "shift": 0.0, "zoom": 0.0, "flip": False, "flip_at_test": True,
-    "recalibrate": False, "precision": "auto",
+    "epochs": 1, "batch_size": 128, "optimizer": "adam", "weight_decay": 0.0, "learning_rate": 0.001,
+    "schedule": "constant", "warmup": 0.0, "plateau_factor": 0.1, "plateau_patience": 10, "average": 0.0,
+    "loss": "categorical", "label_smoothing": 0.0, "contrast": "none", "scaling": "unit", "crop": 48, "rotation": 0.0,
+    "shift": 0.0, "zoom": 0.0, "flip": False, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0, "plain_epochs": 0,
+    "early_epochs": 0, "early_side": 36, "flip_at_test": True, "shift_at_test": 0, "recalibrate": False,
+    "precision": "auto",
 }  # fmt: skip
 PATH = Path("results/bench.json")
 ROOT = Path(__file__).parent.parent

@@ -33,48 +33,63 @@ class Pipeline:
         backend.start(library)
         from pipeline import fit
 
-        exact = recipe.model_copy(update={"precision": machine.products(recipe.precision, library)})
-        self.trainer = fit.Trainer(lambda: architectures.build(name), pixels, exact, seed=0)
+        self.recipe = recipe.model_copy(update={"precision": machine.products(recipe.precision, library)})
+        steps = TRAINING_ROWS[name] // recipe.batch_size
+        self.trainer = fit.Trainer(lambda: architectures.build(name), pixels, self.recipe, 0, steps)
         self.targets = np.eye(7, dtype="float32")[labels]
-        self.batch = recipe.batch_size
+        self.chance = np.random.default_rng(0)
 
     def train(self, rows: np.ndarray) -> None:
         """As `fit.fit` trains an epoch."""
-        self.trainer.model.fit(
-            rows.astype("int32"), self.targets[rows], batch_size=self.batch, shuffle=False, verbose=0
-        )
+        from pipeline import augment
+
+        drawn = augment.draw(self.recipe, len(rows), self.chance, self.recipe.crop)
+        batches = backend.batches((rows.astype("int32"), drawn), self.targets[rows], self.recipe.batch_size)
+        self.trainer.model.fit(**batches, shuffle=False, verbose=0)
 
     def predict(self, rows: np.ndarray) -> None:
         """As a cell judges rows."""
-        self.trainer.predictor.probabilities(rows, flip=True)
+        from pipeline import augment
+
+        self.trainer.predictor.views(rows, augment.views(self.recipe)).mean(axis=0)
 
     def facts(self) -> dict[str, float]:
-        """Multiply-adds of a forward pass, and milliseconds a batch that augmentation takes."""
+        """Multiply-adds of a forward pass, and milliseconds a batch that augmentation takes, drawing included."""
         import keras
 
-        feed = self.trainer.feed
+        from pipeline import augment
+
+        feed, recipe = self.trainer.feed, self.recipe
+        rows = np.arange(recipe.batch_size, dtype="int32")
 
         class Fed(keras.Model):
-            def __init__(self, training: bool) -> None:
+            def __init__(self, varied: bool) -> None:
                 super().__init__()
                 self.feed = feed
-                self.training = training
+                self.varied = varied
+                self.built = True  # of parts that are
 
-            def call(self, rows: keras.KerasTensor) -> keras.KerasTensor:
+            def call(self, batch: tuple[keras.KerasTensor, keras.KerasTensor]) -> keras.KerasTensor:
+                if self.varied:
+                    pictures = self.feed.varied(batch, recipe.crop)
+                else:
+                    pictures = keras.ops.cast(keras.ops.take(self.feed.pixels, batch[0], axis=0), "float32")
                 # Only one number leaves the device, so that copying pictures out is not measured.
-                return keras.ops.sum(self.feed(rows, training=self.training), axis=(1, 2, 3))
+                return keras.ops.sum(pictures, axis=(1, 2, 3))
 
-        rows = np.arange(self.batch, dtype="int32")
         took = {}
-        for training in (True, False):
-            model, times = Fed(training), []
+        drawn = augment.draw(recipe, len(rows), self.chance, recipe.crop)
+        for varied in (True, False):
+            model, times = Fed(varied), []
             for _ in range(40):
                 started = time.perf_counter()
-                model.predict_on_batch(rows)
+                if varied:
+                    drawn = augment.draw(recipe, len(rows), self.chance, recipe.crop)
+                model.predict_on_batch((rows, drawn))
                 times.append(time.perf_counter() - started)
-            took[training] = float(np.median(times[5:]))
+            took[varied] = float(np.median(times[5:]))
         return {
-            "multiply_adds": report.multiply_adds(self.trainer.network),
+            "multiply_adds": report.multiply_adds(report.at_full_size(self.trainer.network)),
             "augmentation_ms": 1000 * max(0.0, took[True] - took[False]),
         }
 

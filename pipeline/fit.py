@@ -348,7 +348,15 @@ def fit(
     targets = np.eye(len(CLASSES), dtype="float32")[train_labels]
     # Whole batches only, here too: the rows that are left over are others in every epoch.
     count = trainer.steps * recipe.batch_size
-    callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: step((batch + 1) / trainer.steps))
+    before: list[np.ndarray] = []
+
+    def keep(epoch: int, logs: dict[str, Any]) -> None:
+        before[:] = [ops.convert_to_numpy(variable) for variable in network.variables]
+
+    callback = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: step((batch + 1) / trainer.steps),
+        on_epoch_end=keep,  # then Keras's `fit` ends by putting averaged weights into the network
+    )
 
     def settle(epoch: int) -> None:
         chance = np.random.default_rng((seed, epoch, 1))
@@ -372,7 +380,6 @@ def fit(
             **backend.batches(inputs, answers, recipe.batch_size), shuffle=False, verbose=0, callbacks=[callback]
         ).history
         loss, accuracy = logs["loss"][0], logs["accuracy"][0]
-        before = [ops.convert_to_numpy(variable) for variable in network.variables]
         settle(epoch)
         seen = agreement(trainer.predictor.probabilities(validation_rows), validation_labels)
         for variable, value in zip(network.variables, before, strict=True):

@@ -25,7 +25,8 @@ COUNTS = {  # total, trainable, non-trainable
     "alizadeh_sigmoid": (4_478_727, 4_474_759, 3_968),
     "alizadeh_valid": (3_823_367, 3_819_399, 3_968),
     "mini_xception": (58_423, 56_951, 1_472),
-    "small_resnet": (1_056_551, 1_054_663, 1_888),
+    "small_resnet": (1_878_903, 1_876_375, 2_528),
+    "small_vgg": (1_176_359, 1_174_439, 1_920),
     "vgg8": (5_905_863, 5_902_151, 3_712),
 }
 NETWORKS = pytest.mark.parametrize("name", COUNTS)
@@ -84,7 +85,8 @@ def settings(layer: keras.Layer) -> str:
 
 
 def table(model: keras.Model) -> list[str]:
-    """One line a layer, as in tests/golden/."""
+    """One line a layer, as in tests/golden/, with the shapes that a whole picture has, also where any side will do."""
+    model = keras.models.clone_model(model, input_tensors=keras.Input((48, 48, 1)))
     layers = chain(model.outputs[0]._keras_history.operation)
     lines = [ROW.format(*HEADER)]
     for i, layer in enumerate(layers):
@@ -128,6 +130,16 @@ def test_settings_that_the_tables_leave_out_are_keras_defaults(name: str) -> Non
         left_out = default.keys() - {"name", "filters", "units", *SETTINGS, *REGULARIZERS}
         config = layer.get_config()
         assert {key: config[key] for key in left_out} == {key: default[key] for key in left_out}, layer.name
+
+
+@pytest.mark.parametrize("name", ["small_resnet", "small_vgg"])
+@pytest.mark.parametrize("side", [24, 36, 42])
+def test_network_for_any_side_takes_smaller_pictures_with_the_same_weights(name: str, side: int) -> None:
+    assert network(name).input_shape == (None, None, None, 1)
+    pictures = np.random.default_rng(0).random((2, side, side, 1), dtype="float32")
+    outputs = keras.ops.convert_to_numpy(network(name)(pictures, training=False))
+    np.testing.assert_allclose(outputs.sum(1), 1, rtol=1e-5)
+    assert (outputs[0] != outputs[1]).any()
 
 
 @NETWORKS

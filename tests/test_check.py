@@ -19,10 +19,10 @@ TYPOS = [  # where it is typed, what is typed, what the refusal says
     ("folds", [0, 2], "folds = [0, 2]: must count up from 0, like [0, 1]"),
     ("train.epoch", 3, "unknown key train.epoch; the known ones are epochs, "),
     ("architectures.vgg9", {}, "unknown architecture 'vgg9'; pipeline/architectures/ has "),
-    ("architectures.mini_xception.flips", True, "unknown key architectures.mini_xception.flips; "),
-    ("architectures.mini_xception.shift", 1.5, "architectures.mini_xception.shift = 1.5: "),
+    ("architectures.small_resnet.flips", True, "unknown key architectures.small_resnet.flips; "),
+    ("architectures.small_resnet.shift", 1.5, "architectures.small_resnet.shift = 1.5: "),
     ("ensemble.method", "average", "ensemble.method = 'average': "),
-    ("ensemble.members", ["mini_xception", "vg8"], "ensemble.members names 'vg8', which is never trained"),
+    ("ensemble.members", ["small_resnet", "vg8"], "ensemble.members names 'vg8', which is never trained"),
     ("ensembel", {}, "unknown section 'ensembel'; the known ones are seed, backend, data, folds, twins, "),
 ]
 

@@ -11,19 +11,24 @@ import pytest
 from keras import layers
 from sklearn.metrics import accuracy_score, log_loss
 
-from pipeline import architectures, backend, fit, machine
+from pipeline import architectures, augment, backend, fit, machine
 from pipeline.command import Refusal
 from pipeline.recipe import Recipe
 
 RECIPE = Recipe(
-    epochs=3, batch_size=8, optimizer="adam", learning_rate=0.01, schedule="constant", plateau_factor=0.5,
-    weight_decay=0.0, label_smoothing=0.0,
-    plateau_patience=1, loss="categorical", scaling="unit", rotation=0.0, shift=0.0, zoom=0.0, flip=False,
-    flip_at_test=False, recalibrate=False, precision="float32",
+    epochs=3, batch_size=8, optimizer="adam", weight_decay=0.0, learning_rate=0.01, schedule="constant", warmup=0.0,
+    plateau_factor=0.5, plateau_patience=1, average=0.0, loss="categorical", label_smoothing=0.0, contrast="none",
+    scaling="unit", crop=48, rotation=0.0, shift=0.0, zoom=0.0, flip=False, erase=0.0, mixup=0.0, cutmix=0.0,
+    plain_epochs=0, early_epochs=0, early_side=32, flip_at_test=False, shift_at_test=0, recalibrate=False,
+    precision="float32",
 )  # fmt: skip
-EVERYTHING = {
-    "schedule": "plateau", "scaling": "symmetric", "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True,
+VARIED = {
+    "scaling": "symmetric", "contrast": "local", "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True,
+    "erase": 0.3, "mixup": 0.3, "cutmix": 0.3, "plain_epochs": 1, "label_smoothing": 0.1, "weight_decay": 0.001,
+    "average": 0.8, "recalibrate": True, "flip_at_test": True, "shift_at_test": 2,
 }  # fmt: skip
+EVERYTHING = VARIED | {"schedule": "plateau"}
+ANYWHERE = {"crop": 40, "early_epochs": 1, "early_side": 32}  # for a network that takes pictures of any side
 ROWS = np.arange(64)
 LABELS = ROWS % 7
 
@@ -62,12 +67,34 @@ def tiny(head: str = "softmax") -> keras.Model:
     )
 
 
+def anywhere() -> keras.Model:
+    """The same for pictures of any side."""
+    return keras.Sequential(
+        [
+            layers.Input((None, None, 1)),
+            layers.Conv2D(8, 5, strides=3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.SeparableConv2D(8, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dropout(0.1),
+            layers.Dense(7, activation="softmax"),
+        ]
+    )
+
+
 def mini_xception() -> keras.Model:
     return architectures.build("mini_xception")
 
 
 class Stop(Exception):
     """An interruption."""
+
+
+def made(
+    settings: Recipe, build: Callable[[], keras.Model] = tiny, seed: int = 1, rows: np.ndarray = ROWS[:48]
+) -> fit.Trainer:
+    """A new trainer for epochs over `rows`."""
+    return fit.Trainer(build, faces(), settings, seed, len(rows) // settings.batch_size)
 
 
 def train(
@@ -81,7 +108,7 @@ def train(
     **callbacks: Callable[[Any], None],
 ) -> tuple[fit.Predictor, fit.Progress]:
     """Train as a cell is trained: 48 of 64 faces, 16 watched."""
-    trainer = trainer or fit.Trainer(build, faces(), settings, seed)
+    trainer = trainer or made(settings, build, seed, rows)
     progress = fit.fit(
         trainer, rows, LABELS[rows], ROWS[48:], validation_labels, seed, fit.Checkpoint(checkpoint), **callbacks
     )
@@ -94,11 +121,11 @@ def outcome(trained: tuple[fit.Predictor, fit.Progress]) -> dict[str, Any]:
     return {
         "weights": [weight.tobytes() for weight in predictor.network.get_weights()],
         "history": progress.history,
-        "probabilities": predictor.probabilities(ROWS, flip=True).tobytes(),
+        "probabilities": predictor.views(ROWS, augment.views(predictor.feed.recipe)).tobytes(),
     }
 
 
-# learning_rate
+# plateau, Rate
 
 
 def keras_plateau(losses: list[float], factor: float, patience: int) -> list[float]:
@@ -130,44 +157,100 @@ LOSSES = {
 @pytest.mark.parametrize(("factor", "patience"), [(0.1, 1), (0.1, 2), (0.9, 3), (0.5, 12)])
 def test_plateau_is_that_of_keras(losses: list[float], factor: float, patience: int) -> None:
     settings = recipe(schedule="plateau", learning_rate=0.1, plateau_factor=factor, plateau_patience=patience)
-    rates = [fit.learning_rate(settings, losses[:epoch]) for epoch in range(len(losses) + 1)]
+    rates = [fit.plateau(settings, losses[:epoch]) for epoch in range(len(losses) + 1)]
     np.testing.assert_allclose(rates, keras_plateau(losses, factor, patience), rtol=1e-5)
 
 
 def test_constant_rate_stays_whatever_the_losses_are() -> None:
-    assert {fit.learning_rate(recipe(), [1.0] * epoch) for epoch in range(20)} == {RECIPE.learning_rate}
+    assert {fit.plateau(recipe(), [1.0] * epoch) for epoch in range(20)} == {RECIPE.learning_rate}
 
 
-def test_cosine_falls_from_the_full_rate_along_half_a_wave_to_zero() -> None:
-    settings = recipe(schedule="cosine", epochs=4, learning_rate=2.0)
-    rates = [fit.learning_rate(settings, [1.0] * epoch) for epoch in range(5)]
-    np.testing.assert_allclose(rates, [2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5, 0], atol=1e-12)
+def rates(steps: int, **changes: Any) -> np.ndarray:
+    """The rate of each of `steps` steps, and of one more."""
+    rate = fit.Rate(recipe(**changes), steps)
+    return np.array([float(rate(step)) for step in range(steps + 1)])
 
 
-def test_triangle_climbs_for_a_fifth_and_falls_to_zero() -> None:
-    rates = [fit.learning_rate(recipe(schedule="triangle", epochs=10, learning_rate=0.8), [1.0] * n) for n in range(10)]
-    np.testing.assert_allclose(rates, [0.2, 0.6, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15, 0.05])
+def test_cosine_falls_along_half_a_wave_to_zero() -> None:
+    found = rates(4, schedule="cosine", learning_rate=2.0)
+    wanted = [1 + np.cos(np.pi * part) for part in (1 / 8, 3 / 8, 5 / 8, 7 / 8, 1)]  # the middles of the steps
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_linear_falls_evenly_to_zero() -> None:
+    found = rates(5, schedule="linear", learning_rate=2.0)
+    np.testing.assert_allclose(found, [1.8, 1.4, 1.0, 0.6, 0.2, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_warmup_climbs_evenly_before_the_whole_fall(schedule: str) -> None:
+    found = rates(10, schedule=schedule, learning_rate=0.8, warmup=0.2)
+    np.testing.assert_allclose(found[:2], [0.2, 0.6], rtol=1e-5)
+    fall = np.array([7.5, 6.5, 5.5, 4.5, 3.5, 2.5, 1.5, 0.5, 0]) / 8
+    wanted = fall if schedule == "linear" else (1 - np.cos(np.pi * fall)) / 2
+    np.testing.assert_allclose(found[2:], 0.8 * wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0.0, 0.01, 0.5])
+def test_rate_of_a_long_training_reaches_its_top_and_ends_at_zero(schedule: str, warmup: float) -> None:
+    rate = fit.Rate(recipe(schedule=schedule, warmup=warmup, learning_rate=3.0), 6000)
+    assert float(rate(round(6000 * warmup))) == pytest.approx(3, rel=0.01)
+    assert 0 < float(rate(5999)) < 0.001
+    assert float(rate(6000)) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_every_step_is_made_at_its_own_rate(optimizer: str) -> None:
+    """Without gradients a step takes the weight decay's part of its rate from a kernel."""
+    settings = recipe(optimizer=optimizer, schedule="linear", warmup=0.2, learning_rate=0.8, weight_decay=0.1)
+    network = tiny()
+    optimizer = fit.compiled(fit.Feed(faces(), settings), network, settings, 5).optimizer
+    kernel = network.trainable_variables[2]
+    kernel.assign(keras.ops.ones_like(kernel))
+    zeros = [keras.ops.zeros_like(variable) for variable in network.trainable_variables]
+    left = 1.0
+    for rate in rates(5, schedule="linear", warmup=0.2, learning_rate=0.8)[:5]:
+        optimizer.apply(zeros, network.trainable_variables)
+        left *= 1 - 0.1 * rate
+        np.testing.assert_allclose(kernel, left, rtol=1e-5)
+
+
+def separable() -> keras.Model:
+    """Every kind of kernel, and other weights."""
+    return keras.Sequential(
+        [
+            layers.Input((48, 48, 1)),
+            layers.Conv2D(2, 3),
+            layers.SeparableConv2D(2, 3),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(7),
+        ]
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
     settings = recipe(optimizer=optimizer, learning_rate=0.5, weight_decay=0.1)
-    network = tiny()
-    model = fit.compiled(fit.Feed(faces(), settings), network, settings)
-    model.optimizer.build(network.trainable_variables)
+    network = separable()
+    model = fit.compiled(fit.Feed(faces(), settings), network, settings, 1)
     for variable in network.trainable_variables:
         variable.assign(keras.ops.ones_like(variable))
     zeros = [keras.ops.zeros_like(variable) for variable in network.trainable_variables]
     model.optimizer.apply(zeros, network.trainable_variables)
-    after = {v.path: float(keras.ops.convert_to_numpy(v).mean()) for v in network.trainable_variables}
+    after: dict[float, set[str]] = {0.95: set(), 1.0: set()}
     for variable in network.trainable_variables:
-        assert after[variable.path] == pytest.approx(0.95 if variable.name == "kernel" else 1.0, abs=1e-6)
+        values = np.unique(keras.ops.convert_to_numpy(variable).round(6))
+        after[round(float(values.item()), 2)].add(variable.name)
+    assert after[0.95] == {"kernel", "depthwise_kernel", "pointwise_kernel"}
+    assert after[1.0] == {"bias", "gamma", "beta"}
 
 
 @pytest.mark.parametrize("loss", ["categorical", "binary"])
 def test_label_smoothing_spreads_a_part_of_the_label(loss: str) -> None:
     settings = recipe(loss=loss, label_smoothing=0.2)
-    model = fit.compiled(fit.Feed(faces(), settings), tiny(), settings)
+    model = fit.compiled(fit.Feed(faces(), settings), tiny(), settings, 1)
     label, guess = np.eye(7)[[3]], np.full((1, 7), 0.1) + 0.3 * np.eye(7)[[3]]
     smooth = label * 0.8 + (0.2 / 7 if loss == "categorical" else 0.1)
     wanted = -(smooth * np.log(guess)).sum()
@@ -176,23 +259,28 @@ def test_label_smoothing_spreads_a_part_of_the_label(loss: str) -> None:
     assert float(model.loss(label, guess)) == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-def test_every_epoch_has_the_rate_that_the_history_tells(
-    schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = recipe(schedule=schedule, epochs=4, learning_rate=0.5)  # too high: the loss jumps
-    trainers: list[keras.Model] = []
-    compiled = fit.compiled
-    monkeypatch.setattr(fit, "compiled", lambda *needs: trainers.append(compiled(*needs)) or trainers[0])
-    used: list[float] = []
+@pytest.mark.parametrize("schedule", ["constant", "plateau", "linear", "cosine"])
+def test_every_epoch_has_the_rate_that_the_history_tells(schedule: str, tmp_path: Path) -> None:
+    how = {"schedule": schedule, "learning_rate": 0.5, "warmup": 0.1}  # too high: the loss jumps
+    settings = recipe(**how, epochs=4)
+    trainer, used = made(settings), []
     _, progress = train(
-        tmp_path / "c.npz", settings, report=lambda p: used.append(float(trainers[0].optimizer.learning_rate))
+        tmp_path / "c.npz",
+        settings,
+        trainer=trainer,
+        step=lambda part: used.append(float(trainer.model.optimizer.learning_rate)),
     )
+    told = [epoch["learning_rate"] for epoch in progress.history]
+    if schedule in ("linear", "cosine"):
+        of_steps = rates(24, **how)
+        np.testing.assert_allclose(told, of_steps[:24:6], rtol=1e-5)  # of each epoch's first step
+        np.testing.assert_allclose(used, of_steps[1:], atol=1e-7)  # of the next step
+        return
     losses = [epoch["loss"] for epoch in progress.history]
-    wanted = [fit.learning_rate(settings, losses[:epoch]) for epoch in range(4)]
-    assert len(set(wanted)) > 1
-    assert [epoch["learning_rate"] for epoch in progress.history] == wanted
-    np.testing.assert_allclose(used, wanted, rtol=1e-6)
+    wanted = [fit.plateau(settings, losses[:epoch]) for epoch in range(4)]
+    assert len(set(wanted)) == 1 if schedule == "constant" else len(set(wanted)) > 1
+    np.testing.assert_allclose(told, wanted, rtol=1e-6)
+    np.testing.assert_allclose(used, np.repeat(wanted, 6), rtol=1e-6)
 
 
 def test_history_has_one_line_an_epoch_with_the_columns_in_order(tmp_path: Path) -> None:
@@ -234,6 +322,37 @@ def test_fused_normalisation_gives_what_keras_gives(momentum: float) -> None:
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
 
 
+# Gradients over small grids
+
+
+def convolved(call: Callable[..., Any], shape: tuple[int, ...], filters: int) -> list[np.ndarray]:
+    """Outputs and gradients of a 3x3 convolution over made-up inputs, by one of two ways."""
+    tf = pytest.importorskip("tensorflow")
+    layer = layers.Conv2D(filters, 3, padding="same", kernel_initializer=keras.initializers.GlorotUniform(seed=1))
+    layer.build(shape)
+    chance = np.random.default_rng(0)
+    inputs = tf.constant(chance.normal(0, 1, shape).astype("float32"))
+    weights = tf.constant(chance.normal(0, 1, (*shape[:3], filters)).astype("float32"))
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = call(layer, inputs, layer.kernel.value)
+        loss = tf.reduce_sum(outputs * weights)
+    return [np.asarray(part) for part in (outputs, *tape.gradient(loss, [inputs, layer.kernel.value]))]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is for TensorFlow's kernels")
+@pytest.mark.parametrize("shape", [(4, 6, 6, 64), (3, 5, 7, 96), (2, 1, 8, 64), (2, 12, 12, 64)], ids=str)
+def test_gradients_over_small_grids_are_those_of_tensorflow(shape: tuple[int, ...]) -> None:
+    by_taps = layers.Conv2D.convolution_op
+    assert by_taps.by_taps
+    backend.start("tensorflow")
+    assert layers.Conv2D.convolution_op is by_taps  # not wrapped twice
+    cells = dict(zip(by_taps.__code__.co_freevars, by_taps.__closure__, strict=True))
+    plain = cells["plain"].cell_contents
+    for ours, wanted in zip(convolved(by_taps, shape, 32), convolved(plain, shape, 32), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-3)
+
+
 # Feed and Predictor
 
 
@@ -242,44 +361,58 @@ def test_scaling_takes_black_and_white_where_it_says(scaling: str, black: float,
     pixels = np.arange(256, dtype="uint8")[:, None, None].repeat(48, 1).repeat(48, 2)
     feed = fit.Feed(pixels, recipe(scaling=scaling))
     rows = np.array([255, 0, 51], "int32")
-    pictures = keras.ops.convert_to_numpy(feed(rows))
-    assert pictures.shape == (3, 48, 48, 1)
-    assert pictures.dtype == "float32"
-    grey = black + (white - black) * 51 / 255
-    np.testing.assert_allclose(pictures[:, 20, 30, 0], [white, black, grey], atol=1e-5)
+    shown = feed.shown((rows, np.tile(augment.views(feed.recipe)[0], (3, 1))))
+    varied = feed.varied((rows, augment.draw(feed.recipe, 3, np.random.default_rng(0), 48)), 48)
+    for pictures in map(keras.ops.convert_to_numpy, (shown, varied)):
+        assert pictures.shape == (3, 48, 48, 1)
+        assert pictures.dtype == "float32"
+        grey = black + (white - black) * 51 / 255
+        np.testing.assert_allclose(pictures[:, 20, 30, 0], [white, black, grey], atol=1e-5)
 
 
-def test_pictures_vary_in_training_alone() -> None:
-    feed = fit.Feed(faces(), recipe(**EVERYTHING | {"scaling": "raw"}))
-    plain, varied = (keras.ops.convert_to_numpy(feed(ROWS.astype("int32"), training=on)) for on in (False, True))
-    assert (plain[..., 0] == faces()).all()
-    assert (plain != varied).any((1, 2, 3)).all()
+def test_pictures_are_shown_as_they_are_and_varied_as_drawn() -> None:
+    settings = recipe(**VARIED | {"scaling": "raw", "contrast": "none", "crop": 40})
+    feed, rows = fit.Feed(faces(), settings), ROWS[::-1].astype("int32")
+    window = faces()[::-1, 4:44, 4:44]
+    shown = feed.shown((rows, np.tile(augment.views(settings)[0], (64, 1))))
+    assert (keras.ops.convert_to_numpy(shown)[..., 0] == window).all()
+    drawn = augment.draw(settings, 64, np.random.default_rng(0), 36)
+    varied = keras.ops.convert_to_numpy(feed.varied((rows, drawn), 36))
+    wanted = augment.vary(faces()[::-1, :, :, None].astype("float32"), drawn, settings, 36)
+    np.testing.assert_array_equal(varied, keras.ops.convert_to_numpy(wanted))
+
+
+@pytest.mark.parametrize("kind", ["histogram", "local"])
+def test_contrast_is_normalised_before_all_else(kind: str) -> None:
+    feed = fit.Feed(faces(), recipe(scaling="raw", contrast=kind))
+    shown = feed.shown((ROWS.astype("int32"), np.tile(augment.views(feed.recipe)[0], (64, 1))))
+    assert (keras.ops.convert_to_numpy(shown)[..., 0] == augment.contrast(faces(), kind)).all()
+    assert (augment.contrast(faces(), kind) != faces()).any()
 
 
 def predictor(network: keras.Model, pixels: np.ndarray) -> fit.Predictor:
     return fit.Predictor(fit.Feed(pixels, recipe()), network)
 
 
-@pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
-def test_probabilities_sum_to_one(head: str, flip: bool) -> None:
-    found = predictor(tiny(head), faces()).probabilities(ROWS, flip)
-    assert found.shape == (64, 7)
+def test_probabilities_sum_to_one(head: str) -> None:
+    found = predictor(tiny(head), faces()).views(ROWS, augment.views(recipe(flip_at_test=True, shift_at_test=3)))
+    assert found.shape == (10, 64, 7)
     assert found.dtype == "float32"
     assert (found > 0).all()
-    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(found.sum(2), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("output", "wanted"), [([-1e4] * 7, [1 / 7] * 7), ([-1e4] * 6 + [0], [0] * 6 + [1])], ids=str)
 def test_seven_sigmoids_near_zero_are_no_division_by_zero(output: list[float], wanted: list[float]) -> None:
     network = tiny("sigmoid")
     network.layers[-1].set_weights([np.zeros((16, 7)), np.array(output)])
-    found = predictor(network, faces()).probabilities(ROWS, flip=True)
+    found = predictor(network, faces()).probabilities(ROWS)
     np.testing.assert_allclose(found, np.tile(wanted, (64, 1)), atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
-def test_flip_averages_a_picture_and_its_mirror_image(head: str) -> None:
+def test_views_are_the_networks_answers_to_each_and_the_first_alone_is_the_plain_one(head: str) -> None:
     network, pixels = tiny(head), faces()
     by_hand = []
     for view in (pixels, pixels[:, :, ::-1]):
@@ -287,26 +420,28 @@ def test_flip_averages_a_picture_and_its_mirror_image(head: str) -> None:
         by_hand.append(outputs / outputs.sum(1, keepdims=True))
     assert (abs(by_hand[0] - by_hand[1]) > 1e-4).any(), "the views must differ for the test to mean something"
     both = predictor(network, pixels)
-    np.testing.assert_allclose(both.probabilities(ROWS, flip=False), by_hand[0], atol=1e-5)
-    np.testing.assert_allclose(both.probabilities(ROWS, flip=True), (by_hand[0] + by_hand[1]) / 2, atol=1e-5)
+    np.testing.assert_allclose(both.views(ROWS, augment.views(recipe(flip_at_test=True))), by_hand, atol=1e-5)
+    np.testing.assert_allclose(both.probabilities(ROWS), by_hand[0], atol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def one_by_one() -> tuple[fit.Predictor, np.ndarray, np.ndarray]:
-    """A predictor, 257 shuffled rows, and their probabilities, each asked for alone."""
+    """A predictor, 257 shuffled rows, and their probabilities under two views, each asked for alone."""
     shuffled = np.random.default_rng(1).permutation(300)[:257]
     asked = predictor(tiny(), faces(300))
-    return asked, shuffled, np.concatenate([asked.probabilities(shuffled[[i]], flip=False) for i in range(257)])
+    alone = [asked.views(shuffled[[i]], augment.views(recipe(flip_at_test=True))) for i in range(257)]
+    return asked, shuffled, np.concatenate(alone, axis=1)
 
 
-@pytest.mark.parametrize("count", [1, 2, 255, 256, 257])
+@pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 257])
 def test_any_number_of_rows_gives_what_each_row_gives_alone(
     count: int, one_by_one: tuple[fit.Predictor, np.ndarray, np.ndarray]
 ) -> None:
     asked, rows, wanted = one_by_one
-    found = asked.probabilities(rows[:count], flip=False)
-    assert found.shape == (count, 7)
-    np.testing.assert_allclose(found, wanted[:count], rtol=1e-5)
+    found = asked.views(rows[:count], augment.views(recipe(flip_at_test=True)))
+    assert found.shape == (2, count, 7)
+    np.testing.assert_allclose(found, wanted[:, :count], rtol=1e-5)
+    np.testing.assert_array_equal(asked.probabilities(rows[:count]), found[0])
 
 
 def test_agreement_is_that_of_scikit_learn() -> None:
@@ -333,7 +468,7 @@ def test_training_learns_separable_pictures(loss: str, head: str, optimizer: str
     first, last = progress.history[0], progress.history[-1]
     assert last["loss"] < first["loss"] / 4
     assert last["accuracy"] > 0.9
-    seen = fit.agreement(trained.probabilities(ROWS[48:], flip=False), LABELS[48:])
+    seen = fit.agreement(trained.probabilities(ROWS[48:]), LABELS[48:])
     assert seen == (last["val_loss"], last["val_accuracy"])
     assert seen[1] > 0.9
 
@@ -346,7 +481,7 @@ def test_batch_as_large_as_the_training_rows_is_one_step(tmp_path: Path) -> None
 
 def test_batch_larger_than_the_training_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="batch_size 49 is more than the 48 training rows"):
-        train(tmp_path / "c.npz", recipe(batch_size=49))
+        train(tmp_path / "c.npz", recipe(batch_size=49, schedule="linear", recalibrate=True))
 
 
 def test_last_batch_that_is_not_full_is_left_out_with_other_rows_each_epoch(tmp_path: Path) -> None:
@@ -365,8 +500,10 @@ def test_loss_that_is_not_finite_is_refused_and_not_saved(loss: str, head: str, 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_same_seed_gives_the_same_bytes(precision: str, tmp_path: Path) -> None:
-    settings = recipe(**EVERYTHING, precision=precision)
-    first, again, other = (outcome(train(tmp_path / f"{i}.npz", settings, seed=s)) for i, s in enumerate((1, 1, 2)))
+    settings = recipe(**EVERYTHING | ANYWHERE, precision=precision)
+    first, again, other = (
+        outcome(train(tmp_path / f"{i}.npz", settings, anywhere, seed=s)) for i, s in enumerate((1, 1, 2))
+    )
     assert first == again
     assert first["weights"] != other["weights"]
     assert first["probabilities"] != other["probabilities"]
@@ -400,7 +537,14 @@ def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
         pytest.param(mini_xception, {"precision": "bfloat16"}, stop_between_epochs, id="mini_xception-bfloat16"),
         pytest.param(tiny, {"optimizer": "sgd"}, stop_between_epochs, id="dropout-sgd"),
         pytest.param(tiny, {"schedule": "cosine"}, stop_within_an_epoch, id="dropout-within-an-epoch"),
-        pytest.param(tiny, {"recalibrate": True}, stop_between_epochs, id="recalibrated"),
+        pytest.param(tiny, {"average": 0.0, "recalibrate": False}, stop_between_epochs, id="judged-as-it-trains"),
+        pytest.param(anywhere, ANYWHERE, stop_between_epochs, id="early-side-plateau"),
+        pytest.param(
+            anywhere,
+            ANYWHERE | {"optimizer": "sgd", "schedule": "linear", "warmup": 0.3},
+            stop_within_an_epoch,
+            id="early-side-linear-within-an-epoch",
+        ),
     ],
 )
 def test_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
@@ -447,16 +591,195 @@ def test_validation_labels_cannot_change_the_training(tmp_path: Path) -> None:
         assert one["val_loss"] != other["val_loss"]
 
 
-def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_weights() -> None:
-    trainer = fit.Trainer(tiny, faces(), recipe(), 1)
+# What is trained on
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What the network will be given in each epoch: rows, what is drawn, targets."""
+    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    batches = backend.batches
+
+    def watch(inputs: tuple[np.ndarray, ...], answers: np.ndarray, size: int) -> dict[str, Any]:
+        seen.append((*inputs, answers))
+        return batches(inputs, answers, size)
+
+    monkeypatch.setattr(backend, "batches", watch)
+    return seen
+
+
+@pytest.mark.parametrize("how", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 0.5}], ids=str)
+def test_targets_are_mixed_as_the_pictures_are(
+    how: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, rows = watched(monkeypatch), ROWS[:61]  # in whole batches: 56
+    train(tmp_path / "c.npz", recipe(**how, flip=True, epochs=2), rows=rows)
+    assert len(seen) == 2
+    for numbers, drawn, targets in seen:
+        assert len(np.unique(numbers)) == len(numbers) == 56
+        assert np.isin(numbers, rows).all()
+        kept = augment.own(drawn)[:, 0]
+        assert len(np.unique(kept)) > 20
+        for i, row in enumerate(numbers):
+            mate = numbers[i // 8 * 8 + 7 - i % 8]
+            wanted = kept[i] * np.eye(7)[LABELS[row]] + (1 - kept[i]) * np.eye(7)[LABELS[mate]]
+            np.testing.assert_allclose(targets[i], wanted, atol=1e-6)
+    assert (seen[0][0] != seen[1][0]).any(), "each epoch has its own order"
+    assert (seen[0][1] != seen[1][1]).any()
+
+
+def test_without_mixing_targets_are_the_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(monkeypatch)
+    train(tmp_path / "c.npz", recipe(flip=True, rotation=10.0, erase=0.5, epochs=1))
+    rows, _, targets = seen[0]
+    np.testing.assert_array_equal(targets, np.eye(7)[LABELS[rows]])
+
+
+def test_last_epochs_are_plain_and_first_ones_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(monkeypatch)
+    settings = recipe(**VARIED | {"plain_epochs": 2, "epochs": 5} | ANYWHERE | {"early_epochs": 2})
+    train(tmp_path / "c.npz", settings, anywhere)
+    assert len(seen) == 5
+    for epoch, (rows, drawn, targets) in enumerate(seen):
+        side = 32 if epoch < 2 else 40
+        a0, a1, b0, b1 = drawn[:, [0, 1, 3, 4]].T.astype("float64")
+        angle, zoom = np.degrees(np.arctan2(-a1, b1)), np.hypot(a1, b1) / (40 / side)  # of 40 pixels in `side`
+        assert abs(angle).max() < 10.001
+        assert abs(zoom - 1).max() < 0.1001
+        if epoch >= 3:
+            np.testing.assert_allclose(abs(a0), 1)
+            assert len(np.unique(a0)) == 2, "still mirrored"
+            assert (b0 == 0).all()
+            assert (drawn[:, 8:16] == 0).all()
+            np.testing.assert_array_equal(targets, np.eye(7)[LABELS[rows]])
+        else:
+            assert abs(angle).max() > 5
+            assert (targets.max(axis=1) < 1).any()
+            assert drawn[:, augment.HOLE].any()
+
+
+def test_statistics_are_measured_on_pictures_like_those_of_the_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, draw = [], augment.draw
+
+    def watch(recipe: Recipe, count: int, chance: Any, side: int, plain: bool = False) -> np.ndarray:
+        asked.append((side, plain))
+        return draw(recipe, count, chance, side, plain)
+
+    monkeypatch.setattr(augment, "draw", watch)
+    train(tmp_path / "c.npz", recipe(**VARIED | ANYWHERE), anywhere)
+    # Training and then measuring, three epochs, and measuring for good; always at the side that is judged.
+    assert asked == [(32, False), (40, False), (40, False), (40, False), (40, True), (40, True), (40, True)]
+
+
+SIDES: list[int] = []  # of the pictures, each time that a program is traced
+
+
+class Probe(layers.Layer):
+    """Notes what the network is given while it is compiled."""
+
+    def call(self, pictures: keras.KerasTensor) -> keras.KerasTensor:
+        if pictures.shape[1] is not None:
+            SIDES.append(pictures.shape[1])
+        return pictures
+
+
+def probed() -> keras.Model:
+    whole = anywhere()
+    return keras.Sequential([layers.Input((None, None, 1)), Probe(), *whole.layers])
+
+
+def test_early_epochs_have_a_program_of_their_own_that_is_compiled_once(tmp_path: Path) -> None:
+    SIDES.clear()
+    settings = recipe(**VARIED | ANYWHERE)
+    trainer, sides = made(settings, probed), []
+    train(tmp_path / "first.npz", settings, trainer=trainer, step=lambda part: sides.append(trainer.model.side))
+    assert sides == [32] * 6 + [40] * 12
+    assert set(SIDES) == {32, 40}
+    traced, early, late = list(SIDES), trainer.model.programs[32], trainer.model.train_function
+    assert early is not late
+    trainer.reset(2)
+    train(tmp_path / "second.npz", settings, seed=2, trainer=trainer)
+    assert traced == SIDES
+    assert (trainer.model.programs[32], trainer.model.train_function) == (early, late)
+
+
+def test_early_epochs_are_trained_at_their_side(tmp_path: Path) -> None:
+    def losses(**changes: Any) -> list[float]:
+        settings = recipe(crop=40, flip=True, **changes)
+        history = train(tmp_path / f"{changes}.npz", settings, anywhere)[1].history
+        return [epoch["loss"] for epoch in history]
+
+    never, same, small = losses(), losses(early_epochs=2, early_side=40), losses(early_epochs=2, early_side=16)
+    assert same == never
+    assert small[0] != never[0]
+
+
+# What is judged
+
+
+def states(settings: Recipe, folder: Path) -> list[list[bytes]]:
+    """All variables of the network, after each step."""
+    trainer, found = made(settings), []
+    train(
+        folder / f"{settings.average}-{settings.recalibrate}.npz", settings, trainer=trainer,
+        step=lambda part: found.append([keras.ops.convert_to_numpy(v).tobytes() for v in trainer.network.variables]),
+    )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize(
+    "how", [{"average": 0.8}, {"recalibrate": True}, {"average": 0.8, "recalibrate": True}], ids=str
+)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_judging_the_settled_network_leaves_training_alone(how: dict[str, Any], optimizer: str, tmp_path: Path) -> None:
+    settings = recipe(optimizer=optimizer, learning_rate=0.01, flip=True, shift=0.1)
+    plain, judged = states(settings, tmp_path), states(settings.model_copy(update=how), tmp_path)
+    assert len(plain) == 18
+    assert [step for step in range(18) if plain[step] != judged[step]] == []
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_average_is_the_moving_average_of_the_weights_over_all_steps(optimizer: str, tmp_path: Path) -> None:
+    settings = recipe(optimizer=optimizer, average=0.8)
+    trainer, found = made(settings), []
+
+    def step(part: float) -> None:
+        found.append([keras.ops.convert_to_numpy(v) for v in trainer.network.trainable_variables])
+
+    train(tmp_path / "c.npz", settings, trainer=trainer, step=step)
+    assert len(found) == 18
+    averages = found[0]
+    for weights in found[1:]:
+        averages = [0.8 * mean + 0.2 * new for mean, new in zip(averages, weights, strict=True)]
+    for mean, last, variable in zip(averages, found[-1], trainer.network.trainable_variables, strict=True):
+        np.testing.assert_allclose(variable, mean, rtol=1e-4, atol=1e-6)
+        assert abs(mean - last).max() > 1e-3, "the last weights are others"
+
+
+def test_every_epoch_is_judged_by_the_network_that_would_be_settled_then(tmp_path: Path) -> None:
+    changes = VARIED | {"plain_epochs": 0, "schedule": "constant"}
+    trained = {epochs: train(tmp_path / f"{epochs}.npz", recipe(**changes, epochs=epochs)) for epochs in (1, 2, 3)}
+    for epochs, (judge, progress) in trained.items():
+        last = progress.history[-1]
+        assert fit.agreement(judge.probabilities(ROWS[48:]), LABELS[48:]) == (last["val_loss"], last["val_accuracy"])
+        assert last == trained[3][1].history[epochs - 1]
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1])
+def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_weights(shift: float) -> None:
+    settings = recipe(shift=shift)
+    trainer = made(settings)
     before = [weight.numpy() for weight in trainer.network.trainable_weights]
-    batches = ROWS[:48].reshape(6, 8)
-    trainer.recalibrator.measure(batches)
-    pooled = (faces() / 255).reshape(64, 12, 4, 12, 4).mean(axis=(2, 4)).reshape(64, -1)
+    batches = ROWS[:48][::-1].reshape(6, 8)
+    drawn = augment.draw(settings, 48, np.random.default_rng(3), 48)
+    trainer.recalibrator.measure(batches, drawn)
+    pictures = augment.vary(faces()[batches.ravel(), :, :, None].astype("float32"), drawn, settings, 48)
+    pooled = (keras.ops.convert_to_numpy(pictures) / 255).reshape(6, 8, 12, 4, 12, 4).mean(axis=(3, 5))
+    pooled = pooled.reshape(6, 8, -1)
     normaliser = trainer.network.layers[2]
-    means, variances = zip(*((pooled[rows].mean(axis=0), pooled[rows].var(axis=0)) for rows in batches), strict=True)
-    np.testing.assert_allclose(normaliser.moving_mean, np.mean(means, axis=0), rtol=1e-4)
-    np.testing.assert_allclose(normaliser.moving_variance, np.mean(variances, axis=0), rtol=1e-3)
+    np.testing.assert_allclose(normaliser.moving_mean, pooled.mean(axis=1).mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(normaliser.moving_variance, pooled.var(axis=1).mean(axis=0), rtol=1e-3)
     assert normaliser.momentum == 0.99
     for old, new in zip(before, trainer.network.trainable_weights, strict=True):
         np.testing.assert_array_equal(old, new.numpy())
@@ -464,24 +787,36 @@ def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_we
 
 def test_recalibration_leaves_the_momentum_of_training_alone(tmp_path: Path) -> None:
     """The programs of both are compiled once; whichever comes first must not fix the other's momentum."""
-    plain = fit.Trainer(tiny, faces(), recipe(epochs=1), 1)
-    measured = fit.Trainer(tiny, faces(), recipe(epochs=1), 1)
-    measured.recalibrator.measure(ROWS[:48].reshape(6, 8))
+    plain, measured = made(recipe(epochs=1)), made(recipe(epochs=1))
+    measured.recalibrator.measure(ROWS[:48].reshape(6, 8), augment.draw(plain.recipe, 48, np.random.default_rng(0), 48))
     measured.reset(1)
     first, second = (train(tmp_path / f"{i}.npz", plain.recipe, trainer=t) for i, t in enumerate((plain, measured)))
     assert outcome(first) == outcome(second)
 
 
 @pytest.mark.parametrize("before", [1, 2], ids=["same_seed", "other_seed"])
-def test_trainer_that_was_reset_trains_as_a_new_one(before: int, tmp_path: Path) -> None:
-    settings = recipe(**EVERYTHING, recalibrate=True)
-    new = outcome(train(tmp_path / "new.npz", settings))
-    trainer = fit.Trainer(tiny, faces(), settings, before)
+@pytest.mark.parametrize("schedule", ["plateau", "linear"])
+def test_trainer_that_was_reset_trains_as_a_new_one(before: int, schedule: str, tmp_path: Path) -> None:
+    settings = recipe(**EVERYTHING | ANYWHERE | {"schedule": schedule})
+    new = outcome(train(tmp_path / "new.npz", settings, anywhere))
+    trainer = made(settings, anywhere, before)
     train(tmp_path / "before.npz", settings, seed=before, trainer=trainer)
-    programs = trainer.model.train_function
     trainer.reset(1)
     assert outcome(train(tmp_path / "again.npz", settings, trainer=trainer)) == new
-    assert trainer.model.train_function is programs
+
+
+# backend.batches
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others get arrays, which Keras cuts itself")
+def test_batches_are_whole_and_in_order() -> None:
+    rows, drawn, answers = ROWS[:21].astype("int32"), np.arange(42.0).reshape(21, 2), np.eye(7)[LABELS[:21]]
+    found = list(backend.batches((rows, drawn), answers, 8)["x"])
+    assert len(found) == 2
+    for i, ((numbers, how), targets) in enumerate(found):
+        part = slice(8 * i, 8 * i + 8)
+        for got, wanted in ((numbers, rows), (how, drawn), (targets, answers)):
+            np.testing.assert_array_equal(got, wanted[part])
 
 
 def test_other_threads_that_draw_from_the_global_generator_change_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import architectures, backend, fit, folds, machine, params, train
+from pipeline import architectures, augment, backend, fit, folds, machine, params, train
 from pipeline.command import Refusal
 from pipeline.competition import PRIVATE, PUBLIC, TRAINING
 from pipeline.faces import Faces
@@ -26,10 +26,11 @@ from pipeline.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 RECIPE = Recipe(
-    epochs=2, batch_size=8, optimizer="adam", learning_rate=0.001, schedule="plateau", plateau_factor=0.5,
-    weight_decay=0.0, label_smoothing=0.0,
-    plateau_patience=2, loss="categorical", scaling="symmetric", rotation=10.0, shift=0.1, zoom=0.1, flip=True,
-    flip_at_test=True, recalibrate=False, precision="float32",
+    epochs=2, batch_size=8, optimizer="adam", weight_decay=0.0, learning_rate=0.001, schedule="plateau", warmup=0.0,
+    plateau_factor=0.5, plateau_patience=2, average=0.0, loss="categorical", label_smoothing=0.0, contrast="none",
+    scaling="symmetric", crop=48, rotation=10.0, shift=0.1, zoom=0.1, flip=True, erase=0.2, mixup=0.2, cutmix=0.2,
+    plain_epochs=0, early_epochs=0, early_side=36, flip_at_test=True, shift_at_test=2, recalibrate=False,
+    precision="float32",
 )  # fmt: skip
 SEED, FOLD, NETWORK = 7, 1, "mini_xception"
 
@@ -89,10 +90,11 @@ OTHER = {
     "the library": {"wanted": "jax"},
 }
 OTHER_RECIPE = {
-    "epochs": 3, "batch_size": 9, "optimizer": "sgd", "learning_rate": 0.0010001, "schedule": "cosine",
-    "plateau_factor": 0.6, "plateau_patience": 3, "loss": "binary", "scaling": "raw", "rotation": 11.0, "shift": 0.2,
-    "weight_decay": 0.1, "label_smoothing": 0.1, "zoom": 0.2, "flip": False, "flip_at_test": False, "recalibrate": True,
-    "precision": "bfloat16",
+    "epochs": 3, "batch_size": 9, "optimizer": "sgd", "weight_decay": 0.1, "learning_rate": 0.0010001,
+    "schedule": "cosine", "warmup": 0.1, "plateau_factor": 0.6, "plateau_patience": 3, "average": 0.9, "loss": "binary",
+    "label_smoothing": 0.1, "contrast": "local", "scaling": "raw", "crop": 47, "rotation": 11.0, "shift": 0.2,
+    "zoom": 0.2, "flip": False, "erase": 0.1, "mixup": 0.1, "cutmix": 0.1, "plain_epochs": 1, "early_epochs": 1,
+    "early_side": 24, "flip_at_test": False, "shift_at_test": 1, "recalibrate": True, "precision": "bfloat16",
 }  # fmt: skip
 
 
@@ -262,9 +264,12 @@ def test_saved_weights_give_the_predictions_again(trained: tuple[Path, dict[str,
     network = architectures.build(NETWORK)
     network.load_weights(artifacts / "models/mini_xception/fold1.weights.h5")
     again = fit.Predictor(fit.Feed(data.pixels, RECIPE), network)
+    found = again.views(data.test_rows(), augment.views(RECIPE))
+    assert len(found) == 10
     with np.load(io.BytesIO(contents["predictions"])) as saved:
-        wanted = saved["test"]
-    np.testing.assert_allclose(again.probabilities(data.test_rows(), RECIPE.flip_at_test), wanted, atol=1e-6)
+        np.testing.assert_allclose(found.mean(axis=0), saved["test"], atol=1e-6)
+        np.testing.assert_allclose(found[0], saved["test_plain"], atol=1e-6)
+        assert abs(saved["test"] - saved["test_plain"]).max() > 1e-4
 
 
 @pytest.fixture
