@@ -68,5 +68,5 @@ def test_claims_stand_beside_what_their_protocol_and_ours_give(parts):
     text = json.dumps({"vgg8": entry, "alizadeh_same": entry | {"theirs_here": None}})
     (report.RESULTS / "claims.json").write_text(text)
     first, second = report.claims().tables[0].rows
-    assert first == ["vgg8", "65 %", "a split", "100", "3", "75.00%", "70.00%", "66.00%"]
-    assert second == ["alizadeh_same", "65 %", "a split", "100", "3", "", "", "66.00%"]
+    assert first == ["vgg8", "65 %", "a split", "100", "3", "75.00%", "70.00%", "80", "66.00%"]
+    assert second == ["alizadeh_same", "65 %", "a split", "100", "3", "", "", "80", "66.00%"]
