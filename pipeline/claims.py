@@ -64,7 +64,7 @@ CLAIMS = {
     "mini_xception": Claim(
         "66 %", "PublicTest and PrivateTest, which chose the epoch", True, "official",
         {"epochs": 110, "batch_size": 32, "schedule": "plateau", "plateau_patience": 12, "scaling": "symmetric",
-         "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True},
+         "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True, "precision": "float32"},
     ),
 }  # fmt: skip
 HONEST = "private"
