@@ -3,6 +3,7 @@
 Writes results/bench.json and prints its tables. Every contender runs in a process of its own; all of one race live
 on and take turns, ROUNDS times; what is reported is the median (the ceiling: the best). Takes about 20 minutes on two
 cores, which should have nothing else to do; with a SECTION (race, reading, overhead, memory) only that is done anew.
+The section precision, what bfloat16 costs in accuracy on the faces in data/, is done only when named: half an hour.
 Contenders whose package is missing are left out, and said to be: pip install -r bench/requirements.txt brings them.
 """
 
@@ -27,20 +28,20 @@ from ruamel.yaml import YAML
 from tabulate import tabulate
 from tqdm import tqdm
 
-from bench import ceiling, contenders, reading
-from pipeline import command, demo, faces, machine, params, recipe, report, synthetic, train
+from bench import ceiling, contenders, precision, reading
+from pipeline import command, demo, faces, machine, params, recipe, synthetic, train
 from pipeline.command import Refusal
 from pipeline.params import BACKENDS
 
 ROUNDS = 5
-STEPS = {"race": 3 * ROUNDS, "reading": ROUNDS, "overhead": ROUNDS, "memory": 10}
+STEPS = {"race": 3 * ROUNDS, "reading": ROUNDS, "overhead": ROUNDS, "memory": 10, "precision": 4}
+UNASKED = ("race", "reading", "overhead", "memory")
 # Each network with what its source's recipe has that costs time; what params.yaml tunes must not change the race.
 NETWORKS: dict[str, dict[str, Any]] = {
     "alizadeh_same": {"batch_size": 64, "scaling": "raw", "flip": True},
     "vgg8": {"batch_size": 64, "rotation": 20.0, "shift": 0.1, "flip": True},
     "mini_xception": {
         "batch_size": 32, "scaling": "symmetric", "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True,
-        "precision": "float32",  # on a CPU, TensorFlow's depthwise kernels are slow in bfloat16
     },
 }  # fmt: skip
 PLAIN: dict[str, Any] = {
@@ -64,12 +65,20 @@ class Racer:
         self.process = context.Process(target=serve, args=(theirs, *needs), daemon=True)
         self.process.start()
         theirs.close()
-        self.pipe.recv()  # ready
+        self.hear()  # ready
+
+    def say(self, word: str) -> None:
+        """Let it begin with `word`."""
+        self.pipe.send(word)
+
+    def hear(self) -> Any:
+        """Its answer, once it has one."""
+        return self.pipe.recv()
 
     def ask(self, word: str) -> Any:
         """Its answer to `word`."""
-        self.pipe.send(word)
-        return self.pipe.recv()
+        self.say(word)
+        return self.hear()
 
     def close(self) -> None:
         """Let it end."""
@@ -77,12 +86,35 @@ class Racer:
         self.process.join()
 
 
+class Pair:
+    """Two Racers who work at the same time: their speeds and sizes are added up."""
+
+    def __init__(self, *needs: Any) -> None:
+        self.both = [Racer(*needs), Racer(*needs)]
+
+    def ask(self, word: str) -> Any:
+        """Their answers to `word`."""
+        if word == "facts":
+            return {"peak_mb": sum(racer.ask(word)["peak_mb"] for racer in self.both)}
+        for racer in self.both:
+            racer.say(word)
+        return sum(racer.hear() for racer in self.both)
+
+    def close(self) -> None:
+        """Let them end."""
+        for racer in self.both:
+            racer.close()
+
+
 def kinds() -> dict[str, str]:
-    """The contenders, and why one is left out ("" where it is not)."""
+    """The contenders, and why one is left out ("" where it is not); _x2: two at a time, with one thread each."""
     torch = "" if importlib.util.find_spec("torch") else "PyTorch is not installed"
     narrow = torch or ("" if machine.bfloat16_on_cpu() else "this processor has no bfloat16 products")
     tensorflow = "" if importlib.util.find_spec("tensorflow") else "TensorFlow is not installed"
-    return {"ours": "", "reference": tensorflow, "pytorch_float32": torch, "pytorch_bfloat16": narrow}
+    return {
+        "ours": "", "ours_x2": "", "reference": tensorflow, "pytorch_float32": torch, "pytorch_bfloat16": narrow,
+        "pytorch_bfloat16_x2": narrow,
+    }  # fmt: skip
 
 
 def race(folder: Path, bar: tqdm) -> dict[str, Any]:
@@ -97,11 +129,12 @@ def race(folder: Path, bar: tqdm) -> dict[str, Any]:
         for name, own in NETWORKS.items():
             settings = params.parse(name, recipe.Recipe, PLAIN | own)
             with ExitStack() as stack:
-                racers = {}
+                racers: dict[str, Racer | Pair] = {}
                 for kind in kinds():
                     if kind not in left_out:
                         bar.set_description(f"{name}, {kind} gets ready")
-                        racers[kind] = Racer(contenders.serve, kind, name, settings, pixels[:2048], labels[:2048])
+                        needs = (contenders.serve, kind, name, settings, pixels[:2048], labels[:2048])
+                        racers[kind] = Pair(*needs) if kind.endswith("_x2") else Racer(*needs)
                         stack.callback(racers[kind].close)
                 speeds: dict[str, dict[str, list[float]]] = {kind: {"train": [], "predict": []} for kind in racers}
                 for number in range(ROUNDS):
@@ -169,19 +202,21 @@ def environment() -> dict[str, str]:
     return os.environ | here
 
 
+# A process counts the memory of the one that it was forked from as its own: so a small one stands between.
+LAUNCHER = """import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)"""
+
+
 def timed(folder: Path, *words: str) -> tuple[float, float]:
     """Seconds of `python -m WORDS` in `folder`, and its peak memory in MB (of its largest process)."""
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        env=environment(),
-    )  # fmt: skip
-    assert process.stderr is not None
-    errors = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{' '.join(words)} failed: {errors}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    command_line = [sys.executable, "-c", LAUNCHER, sys.executable, "-m", *words]
+    done = subprocess.run(command_line, cwd=folder, capture_output=True, text=True, env=environment())
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)} failed: {done.stderr}")
+    return time.perf_counter() - started, int(done.stdout) / 1024
 
 
 def overhead(folder: Path, bar: tqdm) -> dict[str, Any]:
@@ -301,27 +336,44 @@ def memory_table(found: dict[str, Any]) -> str:
     return tabulate(found.items(), headers=["stage", "peak MB"], tablefmt="github", intfmt=",")
 
 
+def precision_table(found: dict[str, Any]) -> str:
+    """Accuracy in both precisions, and the difference."""
+    lines = [[name, f"{found[name]['oof_accuracy']:.2%}", found[name]["oof_log_loss"]] for name in precision.PRECISIONS]
+    low, high = found["points_95"]
+    table = tabulate(
+        lines, headers=[f"{found['network']}, {found['epochs']} epochs", "out of fold", "log-loss"], tablefmt="github",
+        floatfmt=".4f", colalign=["left", "right", "right"],
+    )  # fmt: skip
+    return (
+        f"{table}\nbfloat16 gives {found['points']:+.2f} points ({low:+.2f} to {high:+.2f}, 95 %; "
+        f"McNemar p = {found['p_value']:.2f}) on {found['rows']:,} rows."
+    )
+
+
 def show(found: dict[str, Any]) -> str:
     """The tables of all sections that were run."""
-    tables = {"race": race_table, "reading": reading_table, "overhead": overhead_table, "memory": memory_table}
+    tables = {
+        "race": race_table, "reading": reading_table, "overhead": overhead_table, "memory": memory_table,
+        "precision": precision_table,
+    }  # fmt: skip
     head = f"{found['machine']['processor']}, {found['machine']['cores']} cores; medians of {ROUNDS} rounds."
     return "\n\n".join([head, *(table(found[name]) for name, table in tables.items() if name in found)])
 
 
 def main(section: str | None = None) -> None:
     """Run the command. Each section's results are written as soon as it is finished."""
-    sections = {"race": race, "reading": read, "overhead": overhead, "memory": memory}
+    sections = {"race": race, "reading": read, "overhead": overhead, "memory": memory, "precision": precision.measure}
     if section is not None and section not in sections:
         raise Refusal(f"there is no section {section!r}; there are {', '.join(sections)}")
     known = [*BACKENDS, "keras", "numpy", "pandas", "polars", "pyarrow"]
     here = {
-        "processor": report.processor(), "cores": os.cpu_count(), "bfloat16": machine.bfloat16_on_cpu(),
+        "processor": machine.processor(), "cores": os.cpu_count(), "bfloat16": machine.bfloat16_on_cpu(),
         "system": platform.system(), "python": platform.python_version(), "rounds": ROUNDS,
         "versions": {name: importlib.metadata.version(name) for name in known if importlib.util.find_spec(name)},
     }  # fmt: skip
     before = json.loads(PATH.read_text()) if PATH.exists() else {}
     found = before if before.get("machine") == here else {"machine": here}
-    for name in [section] if section else sections:
+    for name in [section] if section else UNASKED:
         with tempfile.TemporaryDirectory() as folder, tqdm(total=STEPS[name], unit="step") as bar:
             found[name] = sections[name](Path(folder), bar)
         PATH.parent.mkdir(exist_ok=True)

@@ -33,7 +33,7 @@ class Pipeline:
         backend.start(library)
         from pipeline import fit
 
-        self.recipe = recipe.model_copy(update={"precision": machine.products(recipe.precision, library)})
+        self.recipe = recipe.model_copy(update={"precision": machine.products(recipe.precision, library, name)})
         steps = TRAINING_ROWS[name] // recipe.batch_size
         self.trainer = fit.Trainer(lambda: architectures.build(name), pixels, self.recipe, 0, steps)
         self.targets = np.eye(7, dtype="float32")[labels]
@@ -123,7 +123,7 @@ class Reference:
 
 
 def make(kind: str, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> Contender:
-    """The contender called `kind`: ours, reference, or pytorch_ and a precision."""
+    """The contender called `kind`: ours, reference, or pytorch_ and a precision. Some library is imported only now."""
     if kind == "ours":
         return Pipeline(name, recipe, pixels, labels)
     if kind == "reference":
@@ -135,7 +135,10 @@ def make(kind: str, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.nd
 
 def serve(pipe: Connection, kind: str, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> None:
     """Answer "train" and "predict" with pictures a second, "facts" with what else there is to say; None ends it."""
-    contender = make(kind, name, recipe, pixels, labels)
+    if kind.endswith("_x2"):  # two of these share the machine
+        for part in ("TF_NUM_INTRAOP", "TF_NUM_INTEROP", "OMP_NUM"):
+            os.environ[f"{part}_THREADS"] = "1"
+    contender = make(kind.removesuffix("_x2"), name, recipe, pixels, labels)
     rows = {"train": np.arange(TRAINING_ROWS[name]), "predict": np.arange(PREDICTED_ROWS[name])}
     for _ in range(2):  # compiles, and fills caches
         contender.train(rows["train"][: 2 * recipe.batch_size])

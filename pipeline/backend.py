@@ -32,7 +32,7 @@ def start(name: str, cache_folder: Path | None = None) -> None:
     `cache_folder` keeps compiled programs between processes, for JAX.
     """
     os.environ["KERAS_BACKEND"] = name
-    # In bfloat16 these leave oneDNN for a slow kernel: mini_xception trains 4 times slower (bench/README.md).
+    # In bfloat16 these leave oneDNN for a kernel that is slower still than what is left here (bench/README.md).
     os.environ.setdefault(
         "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE",
         "DepthwiseConv2dNative,DepthwiseConv2dNativeBackpropFilter,DepthwiseConv2dNativeBackpropInput",

@@ -64,7 +64,7 @@ CLAIMS = {
     "mini_xception": Claim(
         "66 %", "PublicTest and PrivateTest, which chose the epoch", True, "official",
         {"epochs": 110, "batch_size": 32, "schedule": "plateau", "plateau_patience": 12, "scaling": "symmetric",
-         "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True, "precision": "float32"},
+         "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True},
     ),
 }  # fmt: skip
 HONEST = "private"
@@ -115,7 +115,7 @@ def run(name: str, epochs: int | None, data: faces.Faces, labels: np.ndarray, be
     library, shared = machine.choose(params.backend()), params.section("train", recipe.Recipe).model_dump()
     own = claim.recipe if epochs is None else claim.recipe | {"epochs": epochs}
     settings = params.parse(f"claims.{name}", recipe.Recipe, shared | own)
-    settings = settings.model_copy(update={"precision": machine.products(settings.precision, library)})
+    settings = settings.model_copy(update={"precision": machine.products(settings.precision, library, name)})
     facts = [Path(__file__).read_text(), train.code_digest(name), settings.model_dump(), params.seed(), library]
     digest = hashlib.sha256(data.digest + labels.tobytes() + json.dumps(facts, sort_keys=True).encode())
     key = digest.hexdigest()[:16]

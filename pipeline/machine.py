@@ -5,16 +5,27 @@ import glob
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import IO
 
+from pipeline import architectures
 from pipeline.command import Refusal
 from pipeline.params import BACKENDS
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo; the last is ARM's
 _held: list[IO[bytes]] = []  # open for as long as this process lives
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        return next(line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name"))
+    except (OSError, IndexError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def gpus() -> list[str]:
@@ -53,11 +64,15 @@ def bfloat16_on_cpu() -> bool:
         return False
 
 
-def products(wanted: str, name: str) -> str:
-    """The precision that "auto" stands for under library `name`: bfloat16 where the machine is made for it."""
+def products(wanted: str, library: str, network: str) -> str:
+    """The precision that "auto" stands for: bfloat16 where the machine is made for it.
+
+    On a CPU not for networks with depthwise convolutions, which TensorFlow trains slower so (bench/README.md).
+    """
     if wanted != "auto":
         return wanted
-    fast = bool(gpus()) or (name == "tensorflow" and bfloat16_on_cpu())  # the others' CPU kernels gain nothing by it
+    on_cpu = library == "tensorflow" and bfloat16_on_cpu()  # the others' CPU kernels gain nothing by it
+    fast = bool(gpus()) or (on_cpu and not architectures.separable(network))
     return "bfloat16" if fast else "float32"
 
 

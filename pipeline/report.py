@@ -1,7 +1,7 @@
 """Tell all that a run found on one page: results first, then data, networks, curves, errors, calibration, provenance.
 
 Reads params.yaml, results/ (data.json, ensemble.json, scores.json, analysis.json, plots/, and where they are there
-claims.json and seeds.json), submissions/scores.csv, data/raw/PROVENANCE.json and artifacts/timings/. Writes
+claims.json and seeds.json) and submissions/scores.csv, so that git alone is enough to write it anew. Writes
 results/report.html, which needs nothing beside it, and results/report.md, the same for the README's readers.
 """
 
@@ -28,7 +28,6 @@ from pipeline import (
     folds,
     machine,
     params,
-    provenance,
     recipe,
     submission,
 )
@@ -37,7 +36,6 @@ from pipeline.competition import CLASSES, SIDE, SPLITS
 from pipeline.submission import UNKNOWN, percent
 
 RESULTS = Path("results")
-TIMINGS = Path("artifacts/timings")
 PACKAGES = ("dvc", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
 
 
@@ -345,15 +343,6 @@ def seeds() -> Section | None:
     return Section("Seeds", text, [Table("", ["", *(key.replace("_", " ") for key in keys)], lines)])
 
 
-def processor() -> str:
-    """The name of this machine's processor."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-        return next(line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name"))
-    except (OSError, IndexError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def revision() -> str:
     """The git revision of the code, with "-dirty" where it was changed since; "unknown" outside git."""
     code = ("pipeline", "dvc.yaml", "params.yaml", "requirements.lock")
@@ -367,28 +356,20 @@ def revision() -> str:
     return f"{commit}-dirty" if changes else commit
 
 
-def origin(scores: dict[str, Any]) -> Section:
-    """What it was made from, by what, and in which time."""
-    source = provenance.read()
+def origin(scores: dict[str, Any], analysis: dict[str, Any], source: dict[str, Any]) -> Section:
+    """What it was made from, by what, and in which time; `source` as in data/raw/PROVENANCE.json."""
     files = [
         [name, f"{entry['bytes']:,}", entry["md5"], "yes" if entry["official"] else "no"]
         for name, entry in source["files"].items()
     ]
-    timings = [
-        json.loads((TIMINGS / name / f"fold{number}.json").read_text())
-        for name in recipe.names() for number in folds.numbers()
-    ]  # fmt: skip
-    trained = {
-        ", ".join(f"{key} {value}" for key, value in timing.items() if key not in ("seconds", "parameters", "key"))
-        for timing in timings
-    }
+    seconds = sum(scores[name]["train_seconds"] for name in recipe.names())
     facts = [
         ["source of the data", source["source"]],
         ["git revision", revision()],
         ["seed", str(params.seed())],
-        ["cells trained with", "; ".join(sorted(trained))],
-        ["training, all cells", f"{sum(timing['seconds'] for timing in timings) / 60:.0f} minutes"],
-        ["this page written on", f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"],
+        ["cells trained with", "; ".join(analysis["trained_with"])],
+        ["training, all cells", f"{seconds / 60:.0f} minutes"],
+        ["this page written on", f"{machine.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"],
         ["with", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _installed())],
     ]
     hashes = [[f"{name}.csv", entry["sha256"]] for name, entry in scores.items()]
@@ -416,7 +397,8 @@ def sections() -> list[Section]:
         lambda: results(scores, analysis), claims, seeds, lambda: parts(ensemble),
         lambda: data_section(data), lambda: networks(scores, ensemble, analysis),
         lambda: Section("Learning curves", pictures={"curves.png": "All folds of every network"}),
-        lambda: errors(analysis), lambda: calibration(scores, ensemble), lambda: origin(scores),
+        lambda: errors(analysis), lambda: calibration(scores, ensemble),
+        lambda: origin(scores, analysis, data["provenance"]),
     ]  # fmt: skip
     return [section for section in (make() for make in makers) if section]
 

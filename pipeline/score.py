@@ -172,17 +172,25 @@ def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray) -> di
     }
 
 
-def effort(architecture: str, count: int) -> tuple[int, float]:
-    """Parameters of one network, and the seconds that all its folds took to train and predict."""
-    timings = []
+def timings(architecture: str, count: int) -> list[dict[str, Any]]:
+    """What train wrote of each fold: parameters, seconds to train and predict, and what computed."""
+    found = []
     for number in range(count):
         path = ARTIFACTS / f"timings/{architecture}/fold{number}.json"
         try:
             timing = json.loads(path.read_text())
-            timings.append((timing["parameters"], timing["seconds"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            if not {"parameters", "seconds"} <= timing.keys():
+                raise ValueError
+        except (OSError, ValueError, AttributeError):
             raise Refusal(f"{path} is missing or damaged; run: dvc repro -f train@{architecture}-{number}") from None
-    return timings[0][0], sum(seconds for _, seconds in timings)
+        found.append(timing)
+    return found
+
+
+def trained_with(cells: list[dict[str, Any]]) -> list[str]:
+    """The different machines, versions and precisions that trained, as words, from `timings`."""
+    skipped = ("seconds", "parameters", "key")
+    return sorted({", ".join(f"{key} {value}" for key, value in cell.items() if key not in skipped) for cell in cells})
 
 
 def scoreboard(
@@ -251,7 +259,8 @@ def main() -> None:
     data, hidden, names, count = faces.load(), solution.load(), recipe.names(), len(folds.numbers())
     bags = {name: ensemble.load(name) for name in (*names, ensemble.NAME)}
     temperatures = ensemble.temperatures(list(bags))
-    efforts = {name: effort(name, count) for name in names}
+    took = {name: timings(name, count) for name in names}
+    efforts = {name: (cells[0]["parameters"], sum(cell["seconds"] for cell in cells)) for name, cells in took.items()}
     members = [efforts[name] for name in ensemble.read_params().members]
     efforts[ensemble.NAME] = (sum(each[0] for each in members), sum(each[1] for each in members))
     test, train_labels = data.test_rows(), data.labels[data.rows(TRAINING)]
@@ -269,6 +278,7 @@ def main() -> None:
     write_metrics(table)
     found = analysis(bags, temperatures, train_labels, folds.load(data)[1], truth, private)
     found["single_networks"] = {name: singles(name, count, truth, private) for name in names}
+    found["trained_with"] = trained_with([cell for cells in took.values() for cell in cells])
     submission.ANALYSIS.write_text(json.dumps(found, indent=1) + "\n")
     paths = {name: [ARTIFACTS / f"histories/{name}/fold{number}.csv" for number in range(count)] for name in names}
     draw(data, bags, table, {name: [pd.read_csv(path) for path in files] for name, files in paths.items()}, found)

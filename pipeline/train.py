@@ -1,9 +1,10 @@
 """Train networks on all folds but one, and let them judge the rows that they have not seen: one cell, or all of them.
 
 Reads data/faces.npz and data/folds.csv. Writes, under artifacts/ for architecture A and fold K:
-models/A/foldK.weights.h5, predictions/A/foldK.npz (rows int32 [m], validation float32 [m,7], test float32 [k,7], and
-validation_plain and test_plain, the same without test-time augmentation), histories/A/foldK.csv, and
-timings/A/foldK.json, the only one that differs when the same cell is trained again.
+models/A/foldK.weights.h5 and models/A/foldK.json (what one must know to use them), predictions/A/foldK.npz (rows int32
+[m], validation float32 [m,7], test float32 [k,7], and validation_plain and test_plain, the same without test-time
+augmentation), histories/A/foldK.csv, and timings/A/foldK.json, the only one that differs when the same cell is trained
+again.
 A cell's state after every epoch is kept in artifacts/checkpoints/ until it is done: a second start goes on from there.
 
 Without ARCHITECTURE and FOLD every cell is trained whose files are missing or were made from something else (then let
@@ -26,13 +27,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline import architectures, backend, command, engine, faces, files, folds, machine, params, recipe
 from pipeline.command import Refusal
+from pipeline.competition import CLASSES
 from pipeline.faces import Faces
 from pipeline.recipe import Recipe
 
@@ -41,12 +43,8 @@ if TYPE_CHECKING:
 
 ARTIFACTS = Path("artifacts")
 CHECKPOINTS = ARTIFACTS / "checkpoints"
-KINDS = (
-    "weights",
-    "predictions",
-    "history",
-    "timing",
-)  # of a cell's files, the timing last: it says that all are there
+# Of a cell's files, the timing last: it says that all are there.
+KINDS = ("weights", "about", "predictions", "history", "timing")
 # Every module that has a part in a cell's result; dvc.yaml lists the same ones.
 CODE = (
     "__init__", "architectures/__init__", "architectures/_blocks", "augment", "backend", "command", "competition",
@@ -78,7 +76,9 @@ class Cell:
 
     def paths(self) -> dict[str, Path]:
         """Where its files lie, in the order in which they are written."""
-        places = ("models/{}.weights.h5", "predictions/{}.npz", "histories/{}.csv", "timings/{}.json")
+        places = (
+            "models/{}.weights.h5", "models/{}.json", "predictions/{}.npz", "histories/{}.csv", "timings/{}.json",
+        )  # fmt: skip
         name = f"{self.architecture}/fold{self.fold}"
         return {kind: ARTIFACTS / place.format(name) for kind, place in zip(KINDS, places, strict=True)}
 
@@ -88,6 +88,13 @@ class Cell:
         facts = [self.key, self.settings.precision, machine.versions(self.library), device]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return CHECKPOINTS / f"{self.architecture}-fold{self.fold}-{digest[:16]}.npz"
+
+    def about(self) -> dict[str, Any]:
+        """What goes with its weights."""
+        return {
+            "architecture": self.architecture, "classes": list(CLASSES), "recipe": self.settings.model_dump(),
+            "fold": self.fold, "seed": self.seed,
+        }  # fmt: skip
 
     def done(self) -> bool:
         """Whether its files are there, and were made from what it depends on now."""
@@ -124,7 +131,7 @@ def plan(data: Faces, fold_of: np.ndarray, architecture: str, fold: int, library
     """The cell of `architecture` and `fold` as params.yaml describes it, to be trained by `library`."""
     settings, seed = recipe.read(architecture), params.seed()
     key = fingerprint(data, fold_of, settings, architecture, fold, seed, params.backend())
-    exact = settings.model_copy(update={"precision": machine.products(settings.precision, library)})
+    exact = settings.model_copy(update={"precision": machine.products(settings.precision, library, architecture)})
     return Cell(architecture, fold, seed, library, exact, key, code_digest(architecture))
 
 
@@ -193,6 +200,7 @@ def train(
             "key": cell.key,
             "precision": cell.settings.precision,
             **machine.versions(cell.library),
+            "processor": machine.processor(),
         }
         predictions = io.BytesIO()
         arrays = {part: view.mean(axis=0) for part, view in views.items()}
@@ -203,6 +211,7 @@ def train(
             trainer.network.save_weights(weights)
             contents = (
                 weights.read_bytes(),
+                (json.dumps(cell.about(), indent=2) + "\n").encode(),
                 predictions.getvalue(),
                 pd.DataFrame(progress.history).to_csv(index=False, float_format="%.6g").encode(),
                 (json.dumps(timing, indent=2) + "\n").encode(),

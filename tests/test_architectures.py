@@ -176,3 +176,9 @@ def test_unknown_name_is_refused_with_a_list_of_the_known(name: str) -> None:
 def test_each_build_is_a_fresh_network() -> None:
     first, second = (architectures.build("mini_xception").get_weights() for _ in range(2))
     assert any((a != b).any() for a, b in zip(first, second, strict=True))
+
+
+@NETWORKS
+def test_depthwise_convolutions_are_known_without_building_the_network(name: str) -> None:
+    kinds = {type(layer).__name__ for layer in architectures.build(name).layers}
+    assert architectures.separable(name) == bool(kinds & {"SeparableConv2D", "DepthwiseConv2D"})

@@ -1,13 +1,14 @@
 """The benchmark compares like with like, and what is committed of it is what README shows."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import reading
+from bench import precision, reading
 from pipeline import architectures, report
 
 ROOT = Path(__file__).parent.parent
@@ -60,11 +61,32 @@ def test_the_committed_measurement_is_whole_and_readme_shows_its_rows() -> None:
     rounds = found["machine"]["rounds"]
     assert rounds >= 5
     for network in found["race"]["networks"].values():
-        assert {"ours", "reference", "pytorch_float32"} <= set(network["contenders"])
+        assert {"ours", "ours_x2", "reference", "pytorch_float32"} <= set(network["contenders"])
         assert all(len(entry["train_rounds"]) == rounds for entry in network["contenders"].values())
     assert set(found["reading"]["ways"]) == set(reading.WAYS)
+    assert found["precision"]["rows"] == 28_709
     readme = (ROOT / "README.md").read_text()
     table = [line for line in bench.show(found).splitlines() if line.startswith(("| alizadeh", "| vgg8", "| mini"))]
     assert len(table) >= 9
     for line in table:
         assert line in readme
+
+
+def test_precisions_are_compared_row_by_row() -> None:
+    labels = np.arange(700) % 7
+    right, wrong = np.eye(7, dtype="float32")[labels], np.eye(7, dtype="float32")[(labels + 1) % 7]
+    one, other = (np.where((np.arange(700) < count)[:, None], right, wrong) * 0.9 + 0.1 / 7 for count in (350, 364))
+    found = precision.compare({"float32": one, "bfloat16": other}, labels)
+    assert (found["float32"]["oof_accuracy"], found["bfloat16"]["oof_accuracy"]) == (0.5, 0.52)
+    assert found["points"] == 2.0
+    reach = 196 * math.sqrt((0.02 - 0.02**2) / 700)
+    np.testing.assert_allclose(found["points_95"], [2 - reach, 2 + reach], atol=1e-3)
+    assert found["p_value"] == pytest.approx(2 * 0.5**14, rel=0.01)  # all of 14 for one side
+    same = precision.compare({"float32": one, "bfloat16": one}, labels)
+    assert (same["points"], same["points_95"], same["p_value"]) == (0, [0, 0], 1)
+
+
+def test_halves_keep_folds_whole() -> None:
+    fold_of = np.array([0, 1, 2, 3, 4, 0, 4, 2])
+    assert precision.halves(fold_of).tolist() == [0, 0, 1, 1, 1, 0, 1, 1]
+    assert precision.halves(np.array([1, 0])).tolist() == [1, 0]

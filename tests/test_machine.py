@@ -66,9 +66,11 @@ def test_auto_is_bfloat16_where_it_is_fast(
 ) -> None:
     monkeypatch.setattr(machine, "bfloat16_on_cpu", lambda: processor)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    assert machine.products("auto", library) == precision
+    assert machine.products("auto", library, "vgg8") == precision
+    depthwise = "bfloat16" if devices else "float32"  # slow in bfloat16, on a CPU
+    assert machine.products("auto", library, "mini_xception") == depthwise
     for wanted in ("float32", "bfloat16"):
-        assert machine.products(wanted, library) == wanted
+        assert machine.products(wanted, library, "mini_xception") == wanted
 
 
 def test_missing_library_has_no_version() -> None:

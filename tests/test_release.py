@@ -107,8 +107,9 @@ def project(tmp_path, monkeypatch):
     predictions = io.BytesIO()
     np.savez(predictions, rows=held_out, validation=before, test=before)
     for path in cell.paths().values():
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     trainer.network.save_weights(cell.paths()["weights"])
+    cell.paths()["about"].write_text(json.dumps(cell.about()))
     cell.paths()["predictions"].write_bytes(predictions.getvalue())
     cell.paths()["history"].write_text("")
     cell.paths()["timing"].write_text(json.dumps({"key": cell.key}))

@@ -279,7 +279,7 @@ def project(request, tmp_path, monkeypatch):
         for number in (0, 1):
             for folder in ("timings", "histories"):
                 (score.ARTIFACTS / folder / name).mkdir(parents=True, exist_ok=True)
-            timing = {"parameters": parameters, "seconds": parameters * 6.0 + number}
+            timing = {"parameters": parameters, "seconds": parameters * 6.0 + number, "key": "a", "keras": "3"}
             (score.ARTIFACTS / f"timings/{name}/fold{number}.json").write_text(json.dumps(timing))
             history = "epoch,loss,accuracy,val_loss,val_accuracy\n1,2.0,0.2,1.9,0.3\n2,1.5,0.4,1.6,0.35\n"
             (score.ARTIFACTS / f"histories/{name}/fold{number}.csv").write_text(history)
@@ -296,6 +296,7 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
         *(f"results/plots/{name}.png" for name in ("board", "calibration", "confusion", "curves", "effort", "splits")),
         "results/metrics/mini_xception.json", "results/metrics/vgg8.json", "results/metrics/ensemble.json",
     }  # fmt: skip
+    assert json.loads(submission.ANALYSIS.read_text())["trained_with"] == ["keras 3"]
     table = pd.read_csv(submission.TABLE).set_index("name")
     assert ["name", *table.columns] == COLUMNS
     assert table["parameters"].to_dict() == {"mini_xception": 10, "vgg8": 20, "ensemble": 20}

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from pipeline import architectures, augment, backend, fit, folds, machine, params, train
 from pipeline.command import Refusal
-from pipeline.competition import PRIVATE, PUBLIC, TRAINING
+from pipeline.competition import CLASSES, PRIVATE, PUBLIC, TRAINING
 from pipeline.faces import Faces
 from pipeline.recipe import Recipe
 
@@ -236,6 +236,7 @@ def test_files_have_the_names_and_forms_that_others_rely_on(trained: tuple[Path,
     artifacts, _ = trained
     assert {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()} == {
         "models/mini_xception/fold1.weights.h5",
+        "models/mini_xception/fold1.json",
         "predictions/mini_xception/fold1.npz",
         "histories/mini_xception/fold1.csv",
         "timings/mini_xception/fold1.json",
@@ -248,13 +249,17 @@ def test_files_have_the_names_and_forms_that_others_rely_on(trained: tuple[Path,
             "validation_plain": ("float32", (28, 7)),
             "test_plain": ("float32", (112, 7)),
         }
+    about = json.loads((artifacts / "models/mini_xception/fold1.json").read_text())
+    assert about == {"architecture": NETWORK, "classes": list(CLASSES), "recipe": RECIPE.model_dump(), "fold": FOLD,
+                     "seed": SEED}  # fmt: skip
     history = pd.read_csv(artifacts / "histories/mini_xception/fold1.csv")
     assert tuple(history.columns) == fit.HISTORY
     assert history["epoch"].tolist() == [1, 2]
     assert np.isfinite(history.to_numpy()).all()
     timing = json.loads((artifacts / "timings/mini_xception/fold1.json").read_text())
     facts = {"parameters": 58_423, "key": planned().key, "precision": RECIPE.precision}
-    assert timing == {"seconds": timing["seconds"], **facts, **machine.versions("tensorflow")}
+    facts |= machine.versions("tensorflow") | {"processor": machine.processor()}
+    assert timing == {"seconds": timing["seconds"], **facts}
     assert timing["seconds"] > 0
 
 
@@ -301,7 +306,7 @@ def written() -> dict[str, bytes]:
 def same_as(trained: tuple[Path, dict[str, bytes]], names: dict[str, bytes]) -> bool:
     """Whether the files of `names` that fold 1 left are those of the uninterrupted training, byte for byte."""
     wanted = {f"{kind}/{NETWORK}/fold1.{end}" for kind, end in
-              (("models", "weights.h5"), ("predictions", "npz"), ("histories", "csv"))}  # fmt: skip
+              (("models", "weights.h5"), ("models", "json"), ("predictions", "npz"), ("histories", "csv"))}  # fmt: skip
     own = {name: content for name, content in names.items() if "fold1" in name}
     return set(own) == wanted and all((trained[0] / name).read_bytes() == content for name, content in own.items())
 

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,12 @@ if TYPE_CHECKING:
 def names() -> list[str]:
     """The known architectures, sorted. Files whose name starts with an underscore are not one."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def separable(name: str) -> bool:
+    """Whether a network has depthwise convolutions, by its file's text: known before any library is imported."""
+    source = (Path(__file__).parent / f"{name}.py").read_text()
+    return "SeparableConv" in source or "DepthwiseConv" in source
 
 
 def build(name: str) -> "keras.Model":
