@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro train release claims seeds bench test lint submit leaderboard clean
+.PHONY: help setup demo repro train release claims seeds bench notebook test lint submit leaderboard clean
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ seeds: setup ## run all with other seeds, and show mean and deviation in the rep
 
 bench: setup ## measure how fast it is, against what others use, into results/bench.json
 	@$(PY) -m bench
+
+notebook: setup ## write the notebook that runs all of this on Kaggle: notebooks/on_kaggle.ipynb
+	@$(PY) -m jupytext --quiet --to ipynb notebooks/on_kaggle.py
 
 test: setup ## run the tests
 	@$(PY) -m pytest -n 2 --dist loadfile

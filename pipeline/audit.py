@@ -133,7 +133,7 @@ def near_pictures(
         "mirrored_pairs": int(mirrored.nnz // 2),
         "rows_with_another": int((np.asarray(same.sum(axis=1))[groups] > 0).sum()),
     }
-    for one, other in itertools.combinations(range(len(SPLITS)), 2):
+    for one, other in itertools.combinations(np.unique(usage), 2):  # pictures in folders may lack PublicTest
         theirs = pd.DataFrame({"other": groups[usage == one], "label": labels[usage == one]})
         mine = pd.DataFrame({"row": np.flatnonzero(usage == other), "one": groups[usage == other]})
         pairs = mine.merge(links, on="one").merge(theirs, on="other")
@@ -199,7 +199,7 @@ def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[s
     counts = class_counts(labels, usage)
     across = {
         f"{SPLITS[one]} in {SPLITS[other]}": shared(groups, labels, usage == one, usage == other)
-        for other, one in itertools.combinations(range(len(SPLITS)), 2)
+        for other, one in itertools.combinations(np.unique(usage), 2)
     }
     return {
         "rows": {split: int((usage == code).sum()) for code, split in enumerate(SPLITS)},

@@ -10,6 +10,10 @@ from pipeline.submission import UNKNOWN, judged_rows, percent
 HEADERS = ("rank", "", "PrivateTest", "95 % interval", "no twin", "PublicTest", "out of fold", "parameters", "minutes")
 NOTES = {
     "unofficial": "Measured on files that are not Kaggle's own; results/data.json says what is known of them.",
+    "folders": "Measured on pictures in folders, in the competition's split by their names; whether they are Kaggle's "
+    "own is not known.",
+    "other split": "Measured on another split than the competition's (results/data.json says which folder stands for "
+    "what), so there is no rank.",
     "drawn": "Measured on drawn faces: these scores say nothing about the competition.",
 }
 

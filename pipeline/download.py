@@ -1,23 +1,27 @@
 """Bring the competition's files together, and write down where they came from and whether they are Kaggle's own.
 
-Reads data/incoming/ (source local) or Kaggle (source kaggle; credentials as the kaggle client takes them), or draws a
-competition (source synthetic). Writes data/raw/: the files as published, unzipped, and PROVENANCE.json.
+Reads data/incoming/ (sources local, and folders: pictures, one folder a class) or Kaggle (source kaggle; credentials as
+the kaggle client takes them), or draws a competition (source synthetic). Writes data/raw/: the files as published,
+unzipped (pictures: packed into one pictures.zip), and PROVENANCE.json.
 """
 
 import errno
 import json
 import lzma
+import os
 import shutil
 import sys
 import tempfile
 import zipfile
 import zlib
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline import command, kaggle_client, params, provenance, synthetic
+from pipeline import command, kaggle_client, params, pictures, provenance, synthetic
 from pipeline.command import Refusal
 from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.kaggle_client import LARGEST, Kaggle
@@ -32,7 +36,7 @@ WITHOUT_KAGGLE = "put the files into data/incoming/ and set data.source to local
 class Data(params.Section):
     """Where the competition's files come from: section `data` of params.yaml."""
 
-    source: Literal["local", "kaggle", "synthetic"]
+    source: Literal["local", "folders", "kaggle", "synthetic"]
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     training_faces: int = Field(ge=7)
     test_faces: int = Field(ge=7)
@@ -43,30 +47,37 @@ def read_params() -> Data:
     return params.section("data", Data)
 
 
-def unzip(archive: Path, folder: Path) -> list[str]:
-    """Unpack the competition's files from a .zip, whatever folders they lie in there; return their names.
-
-    Only known names are written, so no path in the archive can lead elsewhere. Raises Refusal where it is damaged.
-    """
-    names: list[str] = []
+@contextmanager
+def unzipping(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a .zip. Raises Refusal where it is damaged, then or while it is read."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            for member in opened.infolist():
-                name = Path(member.filename).name
-                if name not in CHECKSUMS or member.is_dir():
-                    continue
-                if member.file_size > LARGEST or name in names:
-                    many = "stands there twice" if name in names else f"unpacks to {member.file_size:,} bytes"
-                    raise Refusal(f"{archive}: {name} {many}, which is no competition file")
-                with opened.open(member) as source, open(folder / name, "wb") as target:
-                    shutil.copyfileobj(source, target, 2**20)
-                names.append(name)
+            yield opened
     # What zipfile raises for damage, encryption, unknown compression or names, and offsets that are none.
     except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, ValueError, OSError) as trouble:
         if isinstance(trouble, OSError) and trouble.errno not in (None, errno.EINVAL):
             raise
         what = f"{type(trouble).__name__}: {trouble}".partition("<")[0]
         raise Refusal(f"{archive} is damaged or cannot be unpacked ({what}); bring the file again") from None
+
+
+def unzip(archive: Path, folder: Path) -> list[str]:
+    """Unpack the competition's files from a .zip, whatever folders they lie in there; return their names.
+
+    Only known names are written, so no path in the archive can lead elsewhere. Raises Refusal where it is damaged.
+    """
+    names: list[str] = []
+    with unzipping(archive) as opened:
+        for member in opened.infolist():
+            name = Path(member.filename).name
+            if name not in CHECKSUMS or member.is_dir():
+                continue
+            if member.file_size > LARGEST or name in names:
+                many = "stands there twice" if name in names else f"unpacks to {member.file_size:,} bytes"
+                raise Refusal(f"{archive}: {name} {many}, which is no competition file")
+            with opened.open(member) as source, open(folder / name, "wb") as target:
+                shutil.copyfileobj(source, target, 2**20)
+            names.append(name)
     return names
 
 
@@ -88,8 +99,53 @@ def take_local(incoming: Path, folder: Path) -> None:
         raise Refusal(
             f"{incoming}/ holds none of the competition's files: put fer2013.tar.gz, icml_face_data.csv, or train.csv "
             f"with test.csv there, as they are or zipped (from {kaggle_client.SITE}/competitions/{SLUG}/data); or set "
-            "data.source to kaggle in params.yaml; or try the drawn competition: make demo"
+            "data.source to kaggle in params.yaml (to folders for pictures in folders); or try the drawn competition: "
+            "make demo"
         )
+
+
+def _is_picture(place: str, size: int) -> bool:
+    """Whether a file below data/incoming/ is a picture. Raises Refusal where it is none and lies among them."""
+    path = PurePosixPath(place)
+    if path.name.startswith(".") or "__MACOSX" in path.parts or path.name.lower() in ("thumbs.db", "desktop.ini"):
+        return False  # what systems leave behind
+    if path.suffix.lower() in pictures.SUFFIXES and size <= pictures.LARGEST:
+        return True
+    if pictures.class_of(place) is not None:
+        why = f"has {size:,} bytes" if size > pictures.LARGEST else f"ends in none of {', '.join(pictures.SUFFIXES)}"
+        raise Refusal(f"{INCOMING}/{place} {why}, so it is no 48 x 48 picture: remove it")
+    if place not in ("README.md", NOTE):
+        print(f"ignored: {INCOMING}/{place} is no picture in a folder of a class")
+    return False
+
+
+def take_folders(incoming: Path, folder: Path) -> pictures.Layout:
+    """Pack all pictures below `incoming`, zipped or not, into one file in `folder`, as they are; return their layout.
+
+    The name of a .zip counts as a folder's: train.zip may hold the folders of the classes.
+    """
+    found: dict[str, bytes] = {}
+    for root, _, names in os.walk(incoming, followlinks=True):
+        for path in (Path(root, name) for name in names):
+            place = path.relative_to(incoming)
+            if path.suffix.lower() == ".zip":
+                with unzipping(path) as archive:
+                    for member in archive.infolist():
+                        inside = f"{place.with_suffix('').as_posix()}/{member.filename}".replace("\\", "/")
+                        if not inside.endswith("/") and _is_picture(inside, member.file_size):
+                            found[inside] = archive.read(member)
+            elif _is_picture(place.as_posix(), path.stat().st_size):
+                found[place.as_posix()] = path.read_bytes()
+    if not found:
+        raise Refusal(
+            f"{incoming}/ holds no pictures: put the folders train/ and test/ there, each with a folder a class, as "
+            "they are or zipped"
+        )
+    layout = pictures.layout(sorted(found))
+    with zipfile.ZipFile(folder / pictures.NAME, "w") as target:  # pictures are compressed already
+        for path_there, name in zip(layout.paths, layout.names, strict=True):
+            target.writestr(zipfile.ZipInfo(name), found[path_there])
+    return layout
 
 
 def fetch(kaggle: Kaggle, name: str, folder: Path) -> None:
@@ -147,8 +203,11 @@ def still_good(settings: Data, folder: Path) -> bool:
 
 def collect(settings: Data, seed: int, folder: Path) -> dict[str, Any]:
     """Put the files into `folder`, with PROVENANCE.json: the source, and size and checksums of every file."""
+    layout = None
     if settings.source == "local":
         take_local(INCOMING, folder)
+    elif settings.source == "folders":
+        layout = take_folders(INCOMING, folder)
     elif settings.source == "kaggle":
         with kaggle_client.connect(settings.slug, WITHOUT_KAGGLE) as kaggle:
             take_kaggle(kaggle, folder)
@@ -164,7 +223,9 @@ def collect(settings: Data, seed: int, folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"source": settings.source, "official": official, "files": files}
     if settings.source == "kaggle":
         facts["slug"] = settings.slug
-    if settings.source == "local" and (INCOMING / NOTE).exists():
+    if layout:
+        facts |= {"official_split": layout.official, "split": layout.says}
+    if settings.source in ("local", "folders") and (INCOMING / NOTE).exists():
         facts["note"] = " ".join((INCOMING / NOTE).read_text().split())
     (folder / provenance.NAME).write_text(json.dumps(facts, indent=2) + "\n")
     return facts
@@ -175,7 +236,7 @@ def report(settings: Data, facts: dict[str, Any]) -> None:
     standing = provenance.standing(facts)
     for name, file in facts["files"].items():
         own = "Kaggle's own" if file["official"] else "NOT Kaggle's own file: its checksum differs"
-        print(f"{name}  {file['bytes']:,} bytes  {'drawn' if standing == 'drawn' else own}")
+        print(f"{name}  {file['bytes']:,} bytes  {'drawn' if standing == 'drawn' else facts.get('split', own)}")
     if standing == "unofficial":
         where = f"{settings.slug} is another competition, whose checksums are not known"
         print(
@@ -183,6 +244,8 @@ def report(settings: Data, facts: dict[str, Any]) -> None:
             "every score on them will be marked unofficial",
             file=sys.stderr,
         )
+    if standing == provenance.OTHER_SPLIT:
+        print("warning: this is not the competition's split: no score on it will have a rank", file=sys.stderr)
 
 
 def main() -> None:

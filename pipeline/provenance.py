@@ -10,6 +10,7 @@ from pipeline.competition import CHECKSUMS
 
 NAME = "PROVENANCE.json"
 PATH = Path("data/raw") / NAME
+OTHER_SPLIT = "other split"
 
 
 def digest(path: Path, algorithm: str) -> str:
@@ -19,8 +20,8 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Size and checksum of one of the competition's files, and whether it is Kaggle's own."""
-    algorithm, expected = CHECKSUMS[path.name]
+    """Size and checksum of a file, and whether it is one of the competition's, as Kaggle has it."""
+    algorithm, expected = CHECKSUMS.get(path.name, ("md5", ""))
     md5 = digest(path, "md5")
     found = md5 if algorithm == "md5" else digest(path, algorithm)
     return {"bytes": path.stat().st_size, "md5": md5, "official": found == expected}
@@ -38,7 +39,11 @@ def read(path: Path = PATH) -> dict[str, Any]:
 
 
 def standing(provenance: dict[str, Any]) -> str:
-    """In one word, what scores on these files are worth: "official", "unofficial" or "drawn"."""
+    """What scores on these files are worth: "official", "unofficial", "drawn", or for pictures in folders (of which no
+    checksum is known) "folders" where they have the competition's split, and "other split" where they have not.
+    """
     if provenance["source"] == "synthetic":
         return "drawn"
+    if provenance["source"] == "folders":
+        return "folders" if provenance["official_split"] else OTHER_SPLIT
     return "official" if provenance["official"] else "unofficial"

@@ -117,7 +117,7 @@ def scores(
     parts = {"held-out fold of Training": held_out, "PublicTest": data.rows(PUBLIC), "PrivateTest": private}
     found: dict[str, dict[str, Any]] = {}
     for name, rows in parts.items():
-        if (truth[rows] >= 0).all():
+        if len(rows) and (truth[rows] >= 0).all():
             probabilities = ask(rows)
             found[name] = measure(probabilities, truth[rows])
             found[name]["by_class"] = metrics.by_class(probabilities, truth[rows])

@@ -210,6 +210,7 @@ def data_section(data: dict[str, Any]) -> Section:
             f"repeat a picture byte for byte; {data['identical_pictures']['groups_with_conflicting_labels']} groups of "
             f"identical pictures bear different labels. {near['rows_with_another']:,} rows have another one that is "
             f"nearly the same (correlation above {near['correlation']}); {near['mirrored_pairs']} pairs are mirrored.",
+            *([f"The split: {data['provenance']['split']}."] if "split" in data["provenance"] else []),
             *filter(None, [data["provenance"].get("note", "")]),
         ],
         [

@@ -202,7 +202,7 @@ def scoreboard(
     Parameters
     ----------
     labels : int [k], of the test rows. temperatures, efforts : by the bags' names. twins : see `judge`.
-    worth : whether the data are "official", "unofficial" or "drawn"; it goes with every score.
+    worth : what the data are, by provenance.standing; it goes with every score. Another split has no rank.
     """
     test, training = data.test_rows(), data.rows(TRAINING)
     lines = []
@@ -210,6 +210,8 @@ def scoreboard(
         digest = submission.write(submission.FOLDER / f"{name}.csv", bag.test.argmax(axis=1))
         parameters, seconds = efforts[name]
         scores = judge(bag, temperatures[name], data.labels[training], labels, data.usage[test], twins)
+        if worth == provenance.OTHER_SPLIT:
+            scores["rank_2013"] = "none"
         lines.append({
             "name": name, "parameters": parameters, **scores, "train_seconds": round(seconds), "sha256": digest,
             "data": worth,

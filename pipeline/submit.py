@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline import answers, command, download, kaggle_client, submission
+from pipeline import answers, command, download, kaggle_client, provenance, submission
 from pipeline.answers import COMPLETE, ERROR, PENDING, SENDING, Record
 from pipeline.command import Refusal
 from pipeline.competition import PUBLIC, SPLIT_ROWS
@@ -43,6 +43,8 @@ def local_score(name: str) -> dict[str, Any]:
 def validate(name: str, line: dict[str, Any]) -> Path:
     """The path of a submission that has the competition's form and is the one that was scored."""
     path = submission.FOLDER / f"{name}.csv"
+    if line["data"] in ("folders", provenance.OTHER_SPLIT):
+        raise Refusal(f"{path} is of pictures in folders, whose order is not that of Kaggle's test.csv; {OTHERWISE}")
     submission.read(path, sum(SPLIT_ROWS[PUBLIC:]))
     if submission.sha256(path) != line["sha256"]:
         raise Refusal(f"{path} is not the file that {submission.TABLE} scored; make both again: dvc repro -f score")

@@ -1,0 +1,151 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # FER2013 on Kaggle: from the mounted files to `submission.csv`
+#
+# First, beside this notebook: **Add Input** the competition *Challenges in Representation Learning: Facial Expression
+# Recognition Challenge* (accept its rules once); choose a **GPU** as accelerator; and either switch **Internet** on, or
+# attach the repository as a dataset. Then **Run All**. It leaves in the output folder: `submission.csv`, `scores.csv`,
+# `results/` (`report.html` tells all of it) and `artifacts/` (what was trained).
+
+# %%
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+from IPython.display import Image, display
+
+CODE = os.environ.get("FER2013_CODE", "")  # the repository's URL, or its folder; "": a dataset that is attached
+INPUT = Path(os.environ.get("FER2013_INPUT", "/kaggle/input"))
+OUTPUT = Path(os.environ.get("FER2013_OUTPUT", "/kaggle/working"))
+PROJECT = Path(tempfile.gettempdir()) / "fer2013"  # where it works; what lies there is gone on with
+
+# %% [markdown]
+# ## The code
+
+# %%
+if not CODE:
+    places = [place for depth in range(1, 5) for place in INPUT.glob(f"{'*/' * depth}pipeline/prepare.py")]
+    if not places:
+        raise FileNotFoundError(f"{INPUT} has no code: set CODE above, or attach the repository as a dataset")
+    CODE = str(places[0].parents[1])
+if (PROJECT / "pipeline").exists():
+    print(f"{PROJECT} is there already")
+elif re.match(r"\w+://|git@", CODE):
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", CODE, str(PROJECT)], check=True)
+else:
+    shutil.copytree(Path(CODE, "pipeline"), PROJECT / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("params.yaml", "pyproject.toml"):
+        shutil.copyfile(Path(CODE, name), PROJECT / name)
+print(f"the code is from {CODE}")
+
+# %%
+NOT_HERE = {"dvc", "kaggle", "six", "tensorflow"}  # the stages run without the first three, and on any library of Keras
+
+
+def is_missing(requirement: str) -> bool:
+    """Whether a package is needed that this machine has in no version: what is here stays as it is."""
+    name = re.split(r"[<>=!~\[ ]", requirement)[0]
+    if name in NOT_HERE:
+        return False
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return False
+
+
+wanted = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+missing = [requirement for requirement in wanted if is_missing(requirement)]
+print(f"to install: {', '.join(missing) or 'nothing'}")
+if missing:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
+
+# %% [markdown]
+# ## The data
+
+# %%
+sys.path.insert(0, str(PROJECT))
+from ruamel.yaml import YAML  # noqa: E402
+
+from pipeline import machine  # noqa: E402
+from pipeline.competition import CHECKSUMS, SLUG  # noqa: E402
+
+mounted = next((place for place in (INPUT / SLUG, INPUT / "competitions" / SLUG) if place.is_dir()), None)
+if mounted is None:
+    raise FileNotFoundError(f"{INPUT} has no {SLUG}: Add Input, the competition, at the right of this notebook")
+incoming = PROJECT / "data/incoming"
+incoming.mkdir(parents=True, exist_ok=True)
+for path in sorted(mounted.rglob("*")):
+    if path.is_file() and (path.name in CHECKSUMS or path.suffix == ".zip"):
+        (incoming / path.name).unlink(missing_ok=True)
+        (incoming / path.name).symlink_to(path)
+        print(f"{path.name}  {path.stat().st_size:,} bytes")
+
+yaml, params = YAML(), PROJECT / "params.yaml"
+document = yaml.load(params.read_text())
+if document["data"]["source"] != "local":
+    document["data"]["source"] = "local"
+    yaml.dump(document, params)
+
+# %% [markdown]
+# ## The run
+#
+# JAX where it sees a GPU, TensorFlow otherwise; one network at a time on each GPU. Every stage is a module that reads
+# and writes files, so that **Run All** after a stop goes on from the last epoch, as long as the machine is the same.
+
+# %%
+sees_gpu = subprocess.run([sys.executable, "-c", "import jax; jax.devices('gpu')"], capture_output=True).returncode == 0
+otherwise = "tensorflow" if importlib.util.find_spec("tensorflow") else "auto"
+os.environ.setdefault("KERAS_BACKEND", "jax" if sees_gpu else otherwise)
+os.environ.setdefault("JOBS", str(max(1, len(machine.gpus()))))
+print(f"{machine.choose('auto')} on {len(machine.gpus())} GPUs, {os.environ['JOBS']} networks at a time")
+
+
+def run(stage: str) -> None:
+    """Run a stage of the pipeline, and show what it says while it says it."""
+    started = time.monotonic()
+    print(f"--- {stage}", flush=True)
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", f"pipeline.{stage}"], cwd=PROJECT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    if process.returncode:
+        raise RuntimeError(f"{stage} stopped with status {process.returncode}: see above")
+    print(f"--- {stage}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+for stage in ("check", "download", "prepare", "audit", "folds", "train", "ensemble", "score", "report"):
+    run(stage)
+
+# %% [markdown]
+# ## The results
+
+# %%
+OUTPUT.mkdir(parents=True, exist_ok=True)
+shutil.copyfile(PROJECT / "submissions/ensemble.csv", OUTPUT / "submission.csv")
+shutil.copyfile(PROJECT / "submissions/scores.csv", OUTPUT / "scores.csv")
+shutil.copytree(PROJECT / "results", OUTPUT / "results", dirs_exist_ok=True)
+for part in ("models", "predictions", "histories", "timings"):  # not the page of odd pictures: it shows people
+    shutil.copytree(PROJECT / "artifacts" / part, OUTPUT / "artifacts" / part, dirs_exist_ok=True)
+run("leaderboard")
+
+# %%
+for name in ("board", "splits", "curves", "confusion"):
+    display(Image(PROJECT / f"results/plots/{name}.png"))

@@ -1,0 +1,155 @@
+"""The data as pictures in folders, one a class: which split and class each picture is of, and what it shows.
+
+Reads data/raw/pictures.zip, into which download packs them. Layouts that are known to go round:
+
+- test/disgust/PublicTest_8514439.jpg (msambare/fer2013 on Kaggle): the file names carry the official split;
+- test/disgusted/im0.png (atulapra/Emotion-detection on GitHub): test/ has both test splits, and does not say which;
+- images/validation/disgust/0.jpg (jonathanoheix/face-expression-recognition-dataset on Kaggle): a split of its own.
+"""
+
+import io
+import itertools
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.command import Refusal
+from pipeline.competition import CLASS_COUNTS, CLASSES, PRIVATE, PUBLIC, SIDE, SPLITS, TRAINING
+
+NAME = "pictures.zip"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+FORMATS = ("JPEG", "PNG", "BMP")
+LARGEST = 2**20  # bytes of a file; 48 x 48 grey pixels take a hundredth of it
+# A class is known by its folder's name, never by its place in the alphabet. The last three are atulapra's.
+CLASS_OF = {name: code for code, name in enumerate(CLASSES)} | {"disgusted": 1, "fearful": 2, "surprised": 5}
+OFFICIAL = {split.lower(): code for code, split in enumerate(SPLITS)}
+HELD_OUT = ("validation", "valid", "val", "test")
+# What the file names in a folder may say without contradicting it.
+MAY_HOLD = {"train": (TRAINING,), **dict.fromkeys(HELD_OUT, (PUBLIC, PRIVATE))}
+MAY_HOLD |= {name: (code,) for name, code in OFFICIAL.items()}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What paths say of their pictures, sorted by split, then by the number in the file's name, then by name.
+
+    Parameters
+    ----------
+    paths : as they were given. names : the same in one form, SPLIT/CLASS/FILE.
+    labels : int8 [n], usage : uint8 [n] (see Faces). official : whether the split is the competition's.
+    says : where the split comes from, in a sentence.
+    """
+
+    paths: list[str]
+    names: list[str]
+    labels: np.ndarray
+    usage: np.ndarray
+    official: bool
+    says: str
+
+
+def class_of(path: str) -> int | None:
+    """The class that the folder of a file stands for, or None."""
+    return CLASS_OF.get(path.lower().split("/")[-2]) if "/" in path else None
+
+
+def layout(paths: list[str]) -> Layout:
+    """Tell split and class of every picture by its path. Raises Refusal where one cannot be told, or is missing.
+
+    The file names' split is taken where every name begins with one, and none contradicts its folder; otherwise that of
+    the folders, where test/ (or validation/, where that is all) stands as PrivateTest.
+    """
+    for path in paths:
+        if class_of(path) is None:
+            raise Refusal(
+                f"{path} lies in no folder of a class: it must be one of {', '.join(CLASS_OF)} (numbers could count "
+                "by the competition or by the alphabet); rename or remove it"
+            )
+    labels = [CLASS_OF[path.lower().split("/")[-2]] for path in paths]
+    folders = [next((part for part in path.lower().split("/")[-3:-2] if part in MAY_HOLD), "") for path in paths]
+    said = [OFFICIAL.get(path.lower().split("/")[-1].partition("_")[0]) for path in paths]
+    by_name = all(
+        code is not None and code in MAY_HOLD.get(folder, (code,)) for folder, code in zip(folders, said, strict=True)
+    )
+    if by_name:
+        usage = [code for code in said if code is not None]
+        says = "by the file names (Training_, PublicTest_, PrivateTest_)"
+    else:
+        if unknown := [
+            (code is not None, path) for path, folder, code in zip(paths, folders, said, strict=True) if not folder
+        ]:
+            raise Refusal(
+                f"{min(unknown)[1]}: its split is not known; put the folders of the classes into train/ and test/ (or "
+                "validation/), or bring files whose names all begin with Training_, PublicTest_ or PrivateTest_"
+            )
+        usage, says = _by_folder(folders)
+        says += ", whatever the file names say" if any(code is not None for code in said) else ""
+    counts = np.zeros((len(SPLITS), len(CLASSES)), int)
+    np.add.at(counts, (usage, labels), 1)
+    if missing := [name for name, count in zip(CLASSES, counts[TRAINING], strict=True) if not count]:
+        raise Refusal(f"there is no picture to train on of {', '.join(missing)}: every class needs some in train/")
+    if not counts[PRIVATE].any():
+        raise Refusal(f"no picture is held out: there must be a folder test/ or validation/, or files {SPLITS[2]}_...")
+    as_published = counts.tolist() == [list(each) for each in CLASS_COUNTS]
+    official = as_published and (by_name or set(folders) == set(OFFICIAL))
+    says += "; PublicTest is empty" if not counts[PUBLIC].any() else ""
+    if by_name and not as_published:
+        says += "; but other numbers of pictures than the competition's"
+    names = [
+        "/".join(filter(None, (folder, CLASSES[label], path.split("/")[-1])))
+        for folder, label, path in zip(folders, labels, paths, strict=True)
+    ]
+    order = sorted(range(len(paths)), key=lambda i: (usage[i], _number(names[i]), names[i]))
+    for one, other in itertools.pairwise(order):
+        if names[one] == names[other]:
+            raise Refusal(f"{paths[one]} and {paths[other]} are the same picture by their names: leave one of them")
+    return Layout(
+        [paths[i] for i in order], [names[i] for i in order], np.array(labels, dtype=np.int8)[order],
+        np.array(usage, dtype=np.uint8)[order], official, says,
+    )  # fmt: skip
+
+
+def _by_folder(folders: list[str]) -> tuple[list[int], str]:
+    """The split of each picture by the folder that its class's folder lies in, and that in words."""
+    alone = not {"test", "privatetest"} & set(folders)
+    slots = {"train": TRAINING, **dict.fromkeys(HELD_OUT, PRIVATE if alone else PUBLIC), "test": PRIVATE} | OFFICIAL
+    said = [f"{name}/ stands as {SPLITS[code]}" for name, code in slots.items() if name in folders]
+    return [slots[folder] for folder in folders], f"by the folders: {', '.join(said)}"
+
+
+def _number(name: str) -> int:
+    numbers = re.findall(r"\d+", name.split("/")[-1])
+    return int(numbers[-1]) if numbers else -1
+
+
+def decode(content: bytes, what: str) -> np.ndarray:
+    """The grey levels of a picture file, uint8 [48, 48]. Raises Refusal that begins with `what` where it has others."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            mode, size = picture.mode, picture.size
+            colours = np.array(picture.convert("RGB")) if size == (SIDE, SIDE) else None
+    except Exception as trouble:  # Pillow's readers each have their own way to say that a file is damaged
+        why = "it is none" if isinstance(trouble, UnidentifiedImageError) else trouble
+        raise Refusal(f"{what} cannot be read as a picture ({why}); bring it again, or remove it") from None
+    if colours is None:
+        raise Refusal(f"{what} has {size[0]} x {size[1]} pixels instead of {SIDE} x {SIDE}; bring it in that size")
+    if mode not in ("L", "RGB", "P"):
+        raise Refusal(f"{what} has the mode {mode}; save it as a grey picture with 8 bits")
+    if (colours != colours[:, :, :1]).any():
+        raise Refusal(f"{what} is in colour; save it as a grey picture")
+    return colours[:, :, 0]
+
+
+def read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read what download packed: pixels uint8 [n, 48, 48], labels int8 [n], usage uint8 [n]."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = layout(archive.namelist())
+            pixels = np.stack([decode(archive.read(name), f"{path}, {name}") for name in found.paths])
+    except zipfile.BadZipFile as trouble:
+        raise Refusal(f"{path} is damaged ({trouble}); make it again with: dvc repro -f download") from None
+    return pixels, found.labels, found.usage

@@ -1,0 +1,354 @@
+"""Pictures in folders, from data/incoming to the scores, in the layouts that go round; and what is refused."""
+
+import io
+import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from pipeline import (
+    audit,
+    board,
+    download,
+    ensemble,
+    faces,
+    folds,
+    leaderboard,
+    params,
+    pictures,
+    prepare,
+    provenance,
+    report,
+    score,
+    solution,
+    submission,
+    submit,
+    synthetic,
+    train,
+)
+from pipeline.command import Refusal
+from pipeline.competition import CLASSES, SPLITS
+
+ROOT = Path(__file__).parent.parent
+COUNTS = (56, 21, 21)
+PIXELS, LABELS, USAGE = synthetic.competition(56, 21, seed=7)
+ATULAPRA = {"disgust": "disgusted", "fear": "fearful", "surprise": "surprised"}
+
+
+def encoded(pixels, kind="PNG", mode=None):
+    file, picture = io.BytesIO(), Image.fromarray(pixels)
+    picture.convert(mode or picture.mode).save(file, kind)
+    return file.getvalue()
+
+
+def official(row):
+    """As msambare/fer2013 on Kaggle has it; the numbers rise with the rows, and need numeric sorting."""
+    split = SPLITS[USAGE[row]]
+    return f"{'train' if USAGE[row] == 0 else 'test'}/{CLASSES[LABELS[row]]}/{split}_{7 + 31 * row}.png"
+
+
+def two_way(row, held_out="test"):
+    """As atulapra/Emotion-detection has it: numbered within a class and a folder."""
+    folder, name = "train" if USAGE[row] == 0 else held_out, CLASSES[LABELS[row]]
+    before = (LABELS[:row] == LABELS[row]) & ((USAGE[:row] == 0) == (USAGE[row] == 0))
+    return f"{folder}/{ATULAPRA.get(name, name)}/im{before.sum()}.png"
+
+
+def drawn(name_of):
+    return {name_of(row): encoded(PIXELS[row]) for row in range(len(LABELS))}
+
+
+def put(files, folder):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A project whose params.yaml takes pictures from folders, and trains one small network on them."""
+    monkeypatch.chdir(tmp_path)
+    document = YAML(typ="safe").load((ROOT / "pipeline/demo.yaml").read_text())
+    document["data"]["source"] = "folders"
+    document["architectures"] = {"mini_xception": {"epochs": 1, "batch_size": 8}}
+    document["ensemble"]["members"] = ["mini_xception"]
+    YAML(typ="safe").dump(document, params.PATH)
+    download.INCOMING.mkdir(parents=True)
+    return tmp_path
+
+
+def prepared():
+    download.main()
+    prepare.main()
+    data = faces.load()
+    return data, solution.join(data.labels, solution.load())
+
+
+# Layouts
+
+
+@pytest.mark.parametrize("form", ["plain", "deeper", "one zip", "a zip a split", "linked", "classes alone", "JPEG"])
+def test_file_names_with_the_official_split_give_the_competitions_table(place, monkeypatch, form):
+    counts = np.zeros((3, 7), int)
+    np.add.at(counts, (USAGE, LABELS), 1)
+    monkeypatch.setattr(pictures, "CLASS_COUNTS", tuple(map(tuple, counts.tolist())))
+    files = drawn(official)
+    if form == "plain":
+        litter = {".DS_Store": b"", "train/happy/Thumbs.db": b"", "README.md": b"", "fer2013.bib": b""}
+        put(files | litter, download.INCOMING)
+    elif form == "deeper":
+        put({f"archive/Images/{name.upper()}": content for name, content in files.items()}, download.INCOMING)
+    elif form == "linked":
+        put(files, place / "elsewhere")
+        for part in ("train", "test"):
+            (download.INCOMING / part).symlink_to(place / "elsewhere" / part)
+    elif form == "classes alone":
+        put({name.partition("/")[2]: content for name, content in files.items()}, download.INCOMING)
+    elif form == "JPEG":  # grey, though stored in colours
+        files = {name.replace(".png", ".jpg"): encoded(PIXELS[row], "JPEG", "RGB") for row, name in enumerate(files)}
+        put(files, download.INCOMING)
+    else:
+        for part in ("train", "test") if form == "a zip a split" else ("archive",):
+            cut = len(part) + 1 if part != "archive" else 0
+            with zipfile.ZipFile(download.INCOMING / f"{part}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, content in files.items():
+                    if name.startswith(part) or not cut:
+                        archive.writestr(name[cut:].replace("/", "\\"), content)  # as some Windows programs write it
+    data, labels = prepared()
+    if form == "JPEG":
+        assert np.abs(data.pixels.astype(int) - PIXELS).mean() < 8
+    else:
+        np.testing.assert_array_equal(data.pixels, PIXELS)
+    np.testing.assert_array_equal(data.usage, USAGE)
+    np.testing.assert_array_equal(labels, LABELS)
+    assert (data.labels[USAGE != 0] == -1).all()
+    facts = provenance.read()
+    assert provenance.standing(facts) == "folders"
+    assert not facts["official"]
+    assert facts["split"] == "by the file names (Training_, PublicTest_, PrivateTest_)"
+
+
+@pytest.mark.parametrize("held_out", ["test", "validation", "val"])
+def test_a_folder_that_is_held_out_is_private_test_and_public_test_stays_empty(place, held_out):
+    put(drawn(lambda row: two_way(row, held_out)), download.INCOMING)
+    data, labels = prepared()
+    assert np.bincount(data.usage).tolist() == [56, 0, 42]
+    by_name = sorted(range(len(LABELS)), key=lambda row: (USAGE[row] > 0, int(re.findall(r"\d+", two_way(row))[0]),
+                                                          CLASSES[LABELS[row]]))  # fmt: skip
+    np.testing.assert_array_equal(data.pixels, PIXELS[by_name])
+    np.testing.assert_array_equal(labels, LABELS[by_name])
+    facts = provenance.read()
+    assert provenance.standing(facts) == "other split"
+    assert facts["split"] == (
+        f"by the folders: train/ stands as Training, {held_out}/ stands as PrivateTest; PublicTest is empty"
+    )
+
+
+def names(*groups):
+    """Paths of a few pictures a class; `groups` as FOLDER, or FOLDER:PREFIX."""
+    return [
+        f"{folder}/{name}/{prefix}{number}.png".lstrip("/")
+        for folder, _, prefix in (group.partition(":") for group in groups)
+        for name in CLASSES for number in (9, 10)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("paths", "rows", "says"), [
+    (names("train", "val", "test"), [14, 14, 14], "val/ stands as PublicTest, test/ stands as PrivateTest"),
+    (names("Training", "PublicTest", "PrivateTest"), [14, 14, 14], "publictest/ stands as PublicTest"),
+    (names("train:Training_", "val:PublicTest_", "test:PrivateTest_"), [14, 14, 14],
+     r"by the file names .*; but other numbers of pictures than the competition's$"),
+    (names("train:Training_", "test:PrivateTest_"), [14, 0, 14], "PublicTest is empty; but other numbers"),
+    (names("train:Training_", "test:Training_x"), [14, 0, 14], "by the folders.*, whatever the file names say"),
+    (names("train:Training_", "validation:Training_x", "test:PrivateTest_"), [14, 14, 14], "whatever the file names"),
+    (names("train:Training_", "test:PrivateTest_", "test:im"), [14, 0, 28], "whatever the file names say"),
+])  # fmt: skip
+def test_the_file_names_tell_the_split_where_all_do_and_none_contradicts_its_folder(paths, rows, says):
+    found = pictures.layout(paths)
+    assert np.bincount(found.usage, minlength=3).tolist() == rows
+    assert re.search(says, found.says)
+    assert not found.official
+    assert (np.diff(found.usage.astype(int)) >= 0).all()
+    assert "9.png" in found.paths[0]
+    assert pictures.layout(paths[::-1]).paths == found.paths
+    for path, name, label in zip(found.paths, found.names, found.labels, strict=True):
+        assert path.split("/")[-2:] == name.split("/")[-2:]
+        assert CLASSES[label] == name.split("/")[-2]
+
+
+def test_labels_go_by_the_names_of_classes():
+    """By the alphabet, neutral would come before sad."""
+    found = pictures.layout(names("train", "test"))
+    assert dict(zip((name.split("/")[1] for name in found.names), found.labels.tolist(), strict=True)) == {
+        "angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surprise": 5, "neutral": 6,
+    }  # fmt: skip
+
+
+# What is refused
+
+
+FACE = PIXELS[0]
+GOOD = {name: encoded(FACE) for name in names("train", "test")}
+COLOUR = np.dstack([FACE, FACE, 255 - FACE])
+PNG = encoded(FACE)
+
+
+@pytest.mark.parametrize(("files", "message"), [
+    ({}, "holds no pictures"),
+    ({"README.md": b"", "fer2013.csv": b""}, "holds no pictures"),
+    (GOOD | {"train/contempt/1.png": PNG}, "train/contempt/1.png lies in no folder of a class"),
+    (GOOD | {"train/3/1.png": PNG}, "train/3/1.png lies in no folder of a class.*by the alphabet"),
+    (GOOD | {"one.png": PNG}, "one.png lies in no folder of a class"),
+    ({name: face for name, face in GOOD.items() if "train/sad" not in name}, "no picture to train on of sad"),
+    ({name: face for name, face in GOOD.items() if "train" in name}, "no picture is held out"),
+    ({name: face for name, face in GOOD.items() if "test" in name}, "no picture to train on of angry, disgust"),
+    ({f"images/{name}": PNG for name in names("extra", "test")}, "images/extra/angry/10.png: its split is not known"),
+    (dict.fromkeys(names(":Training_", ":im"), PNG), "angry/im10.png: its split is not known"),
+    (dict.fromkeys(names(":Training_", ":PublicTest_"), PNG), "no picture is held out"),
+    (GOOD | {"images/train/sad/9.png": PNG}, "images/train/sad/9.png and train/sad/9.png are the same picture"),
+    (GOOD | {"train/fear/x.png": PNG, "train/fearful/x.png": PNG}, "are the same picture by their names"),
+    (GOOD | {"train/sad/labels.csv": b"1"}, "data/incoming/train/sad/labels.csv ends in none of .jpg"),
+    (GOOD | {"train/sad/x.gif": encoded(FACE, "GIF")}, "data/incoming/train/sad/x.gif ends in none of"),
+    (GOOD | {"train/sad/big.png": bytes(2**20 + 1)}, "data/incoming/train/sad/big.png has 1,048,577 bytes"),
+])  # fmt: skip
+def test_folders_that_cannot_be_understood_are_refused_and_what_was_there_stays(place, files, message):
+    download.RAW.mkdir()
+    (download.RAW / "good").write_text("stays")
+    put(files, download.INCOMING)
+    with pytest.raises(Refusal, match=message) as refusal:
+        download.main()
+    assert "\n" not in str(refusal.value)
+    assert [path.name for path in download.RAW.iterdir()] == ["good"]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", "cannot be read as a picture (it is none)"),
+    (b"no picture", "cannot be read as a picture (it is none)"),
+    (encoded(FACE, "GIF"), "cannot be read as a picture (it is none)"),
+    (PNG[:-200], "cannot be read as a picture"),
+    (encoded(FACE, "JPEG")[:-300], "cannot be read as a picture"),
+    (PNG.replace(b"IDAT", b"IDAX"), "cannot be read as a picture"),
+    (encoded(FACE[:47]), "has 48 x 47 pixels instead of 48 x 48"),
+    (encoded(np.tile(FACE, (5, 5))), "has 240 x 240 pixels instead of 48 x 48"),
+    (encoded(COLOUR), "is in colour"),
+    (encoded(COLOUR, "JPEG"), "is in colour"),
+    (encoded(COLOUR, "PNG", "P"), "is in colour"),
+    (encoded(FACE, "PNG", "RGBA"), "has the mode RGBA"),
+    (encoded(FACE, "PNG", "1"), "has the mode 1"),
+    (encoded(FACE, "PNG", "I;16"), "has the mode I;16"),
+])  # fmt: skip
+def test_a_picture_that_is_none_of_a_grey_face_is_refused_by_its_name_and_the_faces_stay(place, content, message):
+    put(GOOD | {"train/sad/odd_1.png": content}, download.INCOMING)
+    faces.PATH.write_bytes(b"stays")
+    download.main()
+    with pytest.raises(Refusal, match=re.escape(f"data/raw/pictures.zip, train/sad/odd_1.png {message}")) as refusal:
+        prepare.main()
+    assert "\n" not in str(refusal.value)
+    assert faces.PATH.read_bytes() == b"stays"
+
+
+def test_grey_pictures_in_any_form_are_the_same(place):
+    for kind, mode in (("PNG", "L"), ("PNG", "RGB"), ("PNG", "P"), ("BMP", "L"), ("BMP", "RGB")):
+        np.testing.assert_array_equal(pictures.decode(encoded(FACE, kind, mode), "x"), FACE)
+
+
+def test_damage_anywhere_in_a_file_ends_in_a_refusal_or_in_a_picture():
+    chance = np.random.default_rng(3)
+    refused = 0
+    for whole in (PNG, encoded(FACE, "JPEG"), encoded(FACE, "BMP")):
+        for _ in range(150):
+            content = bytearray(whole)
+            for at in chance.integers(len(content), size=3):
+                content[at] = chance.integers(256)
+            try:
+                assert pictures.decode(bytes(content[: chance.integers(20, 2 * len(content))]), "x").shape == (48, 48)
+            except Refusal:
+                refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: b"no zip"])
+def test_a_damaged_zip_is_refused_by_its_name(place, damage):
+    with zipfile.ZipFile(place / "whole.zip", "w") as archive:
+        for name, content in GOOD.items():
+            archive.writestr(name, content)
+    (download.INCOMING / "faces.zip").write_bytes(damage((place / "whole.zip").read_bytes()))
+    with pytest.raises(Refusal, match=r"data/incoming/faces\.zip is damaged"):
+        download.main()
+
+
+def test_the_same_pictures_make_the_same_file_however_they_came(place):
+    put(GOOD, download.INCOMING / "a")
+    download.main()
+    first = (download.RAW / pictures.NAME).read_bytes()
+    shutil.move(download.INCOMING / "a", download.INCOMING / "b")
+    download.main()
+    assert (download.RAW / pictures.NAME).read_bytes() == first
+    (download.RAW / pictures.NAME).write_bytes(first[:-9])
+    with pytest.raises(Refusal, match=r"pictures\.zip is damaged .*: dvc repro -f download"):
+        prepare.main()
+
+
+# The whole way
+
+
+@pytest.mark.parametrize("name_of", [official, two_way])
+def test_every_stage_runs_on_folders_and_says_what_they_are(place, capsys, name_of):
+    put(drawn(name_of), download.INCOMING)
+    (download.INCOMING / download.NOTE).write_text("From a friend.")
+    data, labels = prepared()
+    audit.main()
+    folds.main()
+    for number in ("0", "1"):
+        train.main("mini_xception", number)
+    ensemble.main()
+    score.main()
+    report.main()
+    empty = name_of is two_way
+    split = "PublicTest is empty" if empty else "but other numbers of pictures than the competition's"
+    found = json.loads(audit.RESULT.read_text())
+    assert split in found["provenance"]["split"]
+    assert found["provenance"]["note"] == "From a friend."
+    assert found["rows"] == {"Training": 56, "PublicTest": 0 if empty else 21, "PrivateTest": 42 if empty else 21}
+    assert ("PublicTest in Training" in found["identical_pictures"]) != empty
+    assert ("PublicTest in Training" in found["nearly_identical_pictures"]) != empty
+    table = pd.read_csv(submission.TABLE).set_index("name")
+    assert set(table["data"]) == {"other split"}
+    assert set(table["rank_2013"]) == {"none"}
+    assert (table["public_accuracy"].astype(str) == "unknown").all() == empty
+    guesses = submission.read(submission.FOLDER / "ensemble.csv", 42)
+    private = data.usage[56:] == 2
+    right = (guesses == labels[56:])[private].mean()
+    assert table.loc["ensemble", "private_accuracy"] == pytest.approx(right, abs=1e-5)
+    page = (report.RESULTS / "report.md").read_text()
+    assert f"The split: {found['provenance']['split']}." in page
+    assert board.NOTES["other split"] in page
+    capsys.readouterr()
+    leaderboard.main()
+    printed = capsys.readouterr().out
+    assert board.NOTES["other split"] in printed
+    assert "RBM" not in printed
+    with pytest.raises(Refusal, match=r"submissions/ensemble\.csv is of pictures in folders"):
+        submit.main()
+
+
+def test_another_split_has_no_rank_though_it_holds_out_as_many_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    usage = np.repeat([0, 2], [7, 3589]).astype("uint8")
+    labels = np.where(usage == 0, np.arange(3596) % 7, -1).astype("int8")
+    data = faces.Faces(np.zeros((3596, 48, 48), "uint8"), labels, usage)
+    truth = np.arange(3589) % 7
+    bag = ensemble.Bag(np.eye(7, dtype="float32"), np.eye(7, dtype="float32")[truth])
+    twins = pd.DataFrame(0, index=range(3596), columns=["identical", "near"])
+    ranks = {
+        worth: score.scoreboard(data, truth, {"a": bag}, {"a": 1.0}, {"a": (1, 1.0)}, twins, worth)["rank_2013"][0]
+        for worth in ("official", "unofficial", "folders", "other split")
+    }
+    assert ranks == {"official": 1, "unofficial": 1, "folders": 1, "other split": "none"}
