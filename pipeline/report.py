@@ -366,7 +366,7 @@ def origin(scores: dict[str, Any], analysis: dict[str, Any], source: dict[str, A
     seconds = sum(scores[name]["train_seconds"] for name in recipe.names())
     facts = [
         ["source of the data", source["source"]],
-        ["git revision", revision()],
+        ["git revision of this page", revision()],
         ["seed", str(params.seed())],
         ["cells trained with", "; ".join(analysis["trained_with"])],
         ["training, all cells", f"{seconds / 60:.0f} minutes"],
