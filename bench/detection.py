@@ -1,10 +1,9 @@
-"""How FER2013's pictures lie in the boxes that OpenCV's cascades find, and which margin the released network likes best.
+"""How FER2013's pictures lie in the boxes that OpenCV's cascades find, and which margin suits the released network.
 
 Reads data/faces.npz. Every picture is enlarged four times and surrounded by its own edge; then faces are searched. For
 the cascade in use it also tells how often the released network gives the crop the label that it gives the picture.
 """
 
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,14 @@ from pipeline import command, detect, faces, networks
 from pipeline.competition import PUBLIC, SIDE
 
 ROWS, LARGER, AROUND = 1000, 4, 24
-WAYS = [("default", 1.1, 5), ("default", 1.1, 3), ("alt", 1.1, 3), ("alt2", 1.1, 3), ("alt2", 1.1, 5), ("alt2", 1.05, 3)]
+WAYS = [
+    ("default", 1.1, 5),
+    ("default", 1.1, 3),
+    ("alt", 1.1, 3),
+    ("alt2", 1.1, 3),
+    ("alt2", 1.1, 5),
+    ("alt2", 1.05, 3),
+]
 
 
 def surrounded(picture: np.ndarray) -> np.ndarray:
@@ -61,5 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, ".")
     command.run(main, "python -m bench.detection")

@@ -5,6 +5,7 @@ OpenCV is not needed for anything else but video; it comes with the extra `predi
 
 import importlib
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from PIL import Image
 from pipeline.command import Refusal
 from pipeline.competition import SIDE
 
-# Of OpenCV's frontal cascades, with these two numbers, alt2 finds most faces for the false ones that it finds; FER2013's
-# pictures are a cascade's boxes as they are, but for two parts in a hundred: python -m bench.detection measures both.
+# Measured by python -m bench.detection: of OpenCV's frontal cascades alt2, with these numbers, finds most faces without
+# false ones, and FER2013's pictures are as large as its boxes, but for the margin.
 CASCADE, STEP, NEIGHBOURS = "haarcascade_frontalface_alt2.xml", 1.1, 3
 MARGIN = 0.02  # of the box's side, added on every side
 LONGEST = 960  # pixels: larger pictures are searched at this size
@@ -27,6 +28,11 @@ FORGET = 1.0  # seconds after which a face that is not found any more is another
 
 def opencv() -> Any:
     """The module cv2. Raises Refusal where it is missing or has no cascades."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a file is said here, once
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file"
+    )  # a file may name others elsewhere
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError as missing:
@@ -55,7 +61,8 @@ class Detector:
             grey = self.cv2.resize(grey, None, fx=scale, fy=scale, interpolation=self.cv2.INTER_AREA)
         found = self.cascade.detectMultiScale(grey, STEP, NEIGHBOURS, minSize=(SMALLEST, SMALLEST))
         boxes = np.array(found, dtype="float64").reshape(-1, 4)[:, :3] / scale
-        return boxes[np.argsort(-boxes[:, 2], kind="stable")]
+        ordered: np.ndarray = boxes[np.argsort(-boxes[:, 2], kind="stable")]
+        return ordered
 
 
 def widen(boxes: np.ndarray, margin: float) -> np.ndarray:
@@ -92,7 +99,9 @@ class Tracks:
     """
 
     seconds: float
-    faces: list[tuple[float, np.ndarray, np.ndarray]] = field(default_factory=list)  # last seen when, box, probabilities
+    faces: list[tuple[float, np.ndarray, np.ndarray]] = field(
+        default_factory=list
+    )  # last seen when, box, probabilities
 
     def follow(self, now: float, boxes: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the frame at `now`, in seconds, shows: boxes float [n, 3] and probabilities [n, 7], both smoothed."""

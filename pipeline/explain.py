@@ -1,7 +1,7 @@
 """Draw where each class looks: the mean of Grad-CAM's maps over pictures that the networks have not seen.
 
-Reads data/faces.npz, data/folds.csv and artifacts/models/ (of the first fold alone). Writes results/plots/attention.png,
-which holds averages, and no person's picture.
+Reads data/faces.npz, data/folds.csv and artifacts/models/ (the first fold alone). Writes results/plots/attention.png:
+averages, and no person's picture.
 """
 
 from pathlib import Path
@@ -32,8 +32,8 @@ def class_means(pictures: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return means
 
 
-def attention(name: str, path: Path, settings: Recipe, pictures: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """The mean map of every class, float [7, 48, 48], by the weights in `path`; None for a network without convolutions.
+def attention(name: str, fold: int, settings: Recipe, pictures: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mean map of every class, float [7, 48, 48], by a trained cell; all 0 for a network without convolutions.
 
     Parameters
     ----------
@@ -42,16 +42,16 @@ def attention(name: str, path: Path, settings: Recipe, pictures: np.ndarray, lab
     from pipeline import fit, gradcam
 
     backend.prepare(0, "float32")
-    network = architectures.build(name)
+    network, path = architectures.build(name), MODELS / name / f"fold{fold}.weights.h5"
     try:
         network.load_weights(path)
     except (OSError, ValueError, KeyError):
-        raise Refusal(f"{path} is missing or damaged; make it with: dvc repro -f train@{name}-{path.name[4]}") from None
+        raise Refusal(f"{path} is missing or damaged; make it with: dvc repro -f train@{name}-{fold}") from None
     try:
         cam = gradcam.GradCam(fit.Feed(pictures, settings), network)
     except Refusal as reason:
         print(reason)
-        return None
+        return np.zeros((len(CLASSES), *pictures.shape[1:]))
     return class_means(cam.maps(np.arange(len(pictures)), labels), labels)
 
 
@@ -64,16 +64,10 @@ def main() -> None:
     seen = chosen(held_out, data.labels[held_out])
     labels = data.labels[seen].astype(int)
     backend.start(machine.choose(params.backend()))
-    maps = {
-        name: attention(
-            name, MODELS / name / f"fold{fold}.weights.h5", recipe.read(name), data.pixels[seen], labels
-        )
-        for name in recipe.names()
-    }  # fmt: skip
-    drawn = {name: each for name, each in maps.items() if each is not None}
+    maps = {name: attention(name, fold, recipe.read(name), data.pixels[seen], labels) for name in recipe.names()}
     means = class_means(data.pixels[rows], data.labels[rows].astype(int))
     counts = np.bincount(labels, minlength=len(CLASSES))
-    figures.attention(drawn, means, counts, figures.FOLDER / "attention.png")
+    figures.attention(maps, means, counts, figures.FOLDER / "attention.png")
 
 
 if __name__ == "__main__":

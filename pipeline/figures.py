@@ -236,9 +236,9 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, rows: np.ndarray, 
 
     Parameters
     ----------
-    maps : float [7, 48, 48] by network, 0 to 1. faces : float [7, 48, 48], mean faces. rows : int [7], pictures averaged.
+    maps : float [7, 48, 48] by network, 0 to 1. faces : float [7, 48, 48], mean faces. rows : int [7], how many.
     """
-    figure, grid = plt.subplots(len(maps), len(CLASSES), figsize=(9.6, 1.5 * len(maps) + 1.1), squeeze=False)
+    figure, grid = plt.subplots(len(maps), len(CLASSES), figsize=(9.6, 1.4 * len(maps) + 0.7), squeeze=False)
     for line, (name, each) in zip(grid, maps.items(), strict=True):
         for place, axes in enumerate(line):
             axes.imshow(faces[place], cmap="gray", vmin=0, vmax=255)
@@ -252,5 +252,7 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, rows: np.ndarray, 
     for place, axes in enumerate(grid[0]):
         axes.set_title(f"{CLASSES[place]} ({rows[place]})", fontsize=9)
     figure.colorbar(drawn, ax=grid, label="mean Grad-CAM", shrink=0.9, aspect=30)
-    figure.suptitle("Where each class looks: means over held-out pictures (their number), on the mean face", fontsize=11)
+    figure.suptitle(
+        "Where each class looks: means over held-out pictures (their number), on the mean face", fontsize=11
+    )
     _save(figure, path)

@@ -65,7 +65,7 @@ class GradCam:
     def __init__(self, feed: Feed, network: keras.Model) -> None:
         self.feed = feed
         maps = last_maps(network)
-        self.body = keras.Model(network.inputs, maps)
+        self.body = keras.Model(network.inputs[0], maps)
         side = feed.recipe.crop
         shape = self.body.compute_output_shape((BATCH, side, side, 1))
         self.probe = Probe(maps, network, shape)

@@ -19,7 +19,6 @@ from pipeline.recipe import Recipe
 if TYPE_CHECKING:
     import keras
 
-    from pipeline import fit
     from pipeline.gradcam import GradCam
 
 RELEASED = "released"
@@ -39,7 +38,7 @@ class Member:
         from pipeline import augment, fit
 
         self.network = network
-        self.feed: fit.Feed = fit.Feed(np.zeros((CAPACITY, 48, 48), "uint8"), recipe)
+        self.feed = fit.Feed(np.zeros((CAPACITY, 48, 48), "uint8"), recipe)
         self.predictor = fit.Predictor(self.feed, network)
         self.views = augment.views(recipe)
         self.cam: GradCam | None = None

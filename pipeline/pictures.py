@@ -42,13 +42,19 @@ class Picture:
 
 @dataclass
 class Source:
-    """A file or a camera. `place` is where it stood in the folder that was named; `rate` is of frames, once it is open."""
+    """A file, or a camera.
+
+    Parameters
+    ----------
+    place : where it stands in the folder that was named; of a camera, its number. kind : "picture", "table", "video" or
+        CAMERA. rate : of frames, and count : of pictures, as far as they are known; better once it is open.
+    """
 
     path: Path
     place: Path
     kind: str
     rate: float = RATE
-    count: int = 1  # of pictures, as far as it is known
+    count: int = 1
 
     def __str__(self) -> str:
         return printable(self.path)

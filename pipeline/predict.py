@@ -61,7 +61,7 @@ def look(source: Source, picture: Picture, detector: detect.Detector | None, opt
     else:
         boxes = detect.widen(detector.boxes(grey), options.margin)[: None if options.faces == "all" else 1]
     faces = [detect.crop(grey, box) for box in boxes]
-    keep = options.out and source.kind != "table" or source.kind == CAMERA
+    keep = (options.out and source.kind != "table") or source.kind == CAMERA
     return Seen(source, picture, boxes, np.array(faces, "uint8").reshape(-1, 48, 48), picture.pixels if keep else None)
 
 
@@ -163,7 +163,7 @@ class Run:
         self.table: Any = None
         if options.csv:
             unharmed(options.csv, sources)
-            file = stack.enter_context(open(options.csv, "w", newline="", encoding="utf-8"))
+            file = stack.enter_context(options.csv.open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(file, lineterminator="\n")
             self.table.writerow(["source", "frame", "left", "top", "width", "height", "label", *network.classes])
         self.say = partial(print, flush=True)
