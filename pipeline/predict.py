@@ -130,7 +130,7 @@ class Drawings:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.kind == "picture":
-            picture.save(target)
+            picture.save(target, optimize=True)
             return
         cv2 = detect.opencv()
         if id(source) not in self.writers:
@@ -193,13 +193,13 @@ class Run:
             if each.source.kind in ("video", CAMERA):
                 tracks = self.tracks.setdefault(id(each.source), detect.Tracks(self.options.smooth))
                 boxes, found = tracks.follow(each.picture.seconds, boxes, found)
+            self.pictures += 1
+            self.faces += len(boxes)
             self.write(each, boxes, found)
             if each.pixels is not None:
                 glow = None if heat is None else heat[part]
                 drawn = annotate.annotate(each.pixels, boxes, found, self.network.classes, glow)
                 self.drawings.add(each.source, drawn)
-            self.pictures += 1
-            self.faces += len(boxes)
 
     def write(self, seen: Seen, boxes: np.ndarray, answers: np.ndarray) -> None:
         """Put a picture's faces, or that it has none, into the table on the terminal and into the file."""
