@@ -23,10 +23,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline import annotate, command, detect, networks, pictures
+from pipeline import annotate, command, detect, networks
 from pipeline.command import Refusal
 from pipeline.networks import Network
-from pipeline.pictures import CAMERA, Picture, Source, Unusable
+from pipeline.sources import CAMERA, Picture, Source, Unusable, find
 
 SKIPPED = 3  # the exit status where something was
 TOGETHER = (128, 2**27)  # faces, and bytes of pictures, that are judged at a time
@@ -294,7 +294,7 @@ def main(options: argparse.Namespace) -> None:
     """Run the command."""
     if options.explain and not options.out:
         raise Refusal("--explain draws into what --out writes: say where, with --out FOLDER")
-    sources = pictures.find(options.inputs)
+    sources = find(options.inputs)
     live = any(source.kind == CAMERA for source in sources)
     detector = None
     if live or any(source.kind == "video" for source in sources):

@@ -17,7 +17,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from pipeline import annotate, backend, detect, machine, networks, pictures, predict, synthetic, train
+from pipeline import annotate, backend, detect, machine, networks, predict, sources, synthetic, train
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES
 
@@ -120,7 +120,7 @@ def test_every_kind_of_picture_is_seen_as_the_same(run):
 def test_what_is_transparent_is_white():
     half = np.zeros((4, 4, 4), "uint8")
     half[:2] = (255, 0, 0, 255)
-    pixels = pictures.plain(Image.fromarray(half))
+    pixels = sources.plain(Image.fromarray(half))
     assert pixels[0, 0].tolist() == [255, 0, 0]
     assert pixels[3, 3].tolist() == [255, 255, 255]
 
