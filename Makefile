@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro train release claims seeds bench notebook test lint submit leaderboard clean
+.PHONY: help setup demo repro train release predict claims seeds bench notebook test lint submit leaderboard clean
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ train: setup ## train all cells that are out of date: JOBS=2 BACKEND=loky|dask|r
 release: setup ## pack a trained network, under 5 MB, with a model card, into released/: NAME=... FOLD=0
 	@$(PY) -m pipeline.release $${NAME:+"$$NAME" "$${FOLD:-0}"}
 
+predict: setup ## name the expressions in pictures, a folder, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
+	@set -f; $(PY) -m pipeline.predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
+
 claims: setup ## run the sources' own protocols, to show what their figures owe to them: NAME=... EPOCHS=... (hours)
 	@$(PY) -m pipeline.claims $${NAME:+"$$NAME"} $${EPOCHS:+"$$EPOCHS"}
 	$(PY) -m dvc repro --force --single-item report
@@ -58,7 +61,7 @@ lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
 # These are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-$(foreach name,NAME FOLD EPOCHS MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS SEEDS,$(eval override export $(name) \
+$(foreach name,NAME FOLD EPOCHS MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS SEEDS INPUT OPTIONS,$(eval override export $(name) \
   $(if $(filter command line,$(origin $(name))),:= $$(value $(name)),:=)))
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(PY) -m pipeline.submit "$${NAME:-ensemble}" "$$MESSAGE"

@@ -229,3 +229,30 @@ def calibration(reliability: dict[str, Any], rows: str, path: Path) -> None:
     figure.suptitle(f"Calibration on {rows} rows (temperature fitted out of fold)", fontsize=11)
     figure.legend(ncols=4, loc="outside lower center", fontsize=8)
     _save(figure, path)
+
+
+def attention(maps: dict[str, np.ndarray], faces: np.ndarray, rows: np.ndarray, path: Path) -> None:
+    """Draw where networks look for each class: mean maps over mean faces.
+
+    Parameters
+    ----------
+    maps : float [7, 48, 48] by network, 0 to 1. faces : float [7, 48, 48], mean faces. rows : int [7], how many.
+    """
+    figure, grid = plt.subplots(len(maps), len(CLASSES), figsize=(9.6, 1.4 * len(maps) + 0.7), squeeze=False)
+    for line, (name, each) in zip(grid, maps.items(), strict=True):
+        for place, axes in enumerate(line):
+            axes.imshow(faces[place], cmap="gray", vmin=0, vmax=255)
+            drawn = axes.imshow(each[place], cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.6 * each[place])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(visible=False)
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+        line[0].set_ylabel(name, fontsize=9)
+    for place, axes in enumerate(grid[0]):
+        axes.set_title(f"{CLASSES[place]} ({rows[place]})", fontsize=9)
+    figure.colorbar(drawn, ax=grid, label="mean Grad-CAM", shrink=0.9, aspect=30)
+    figure.suptitle(
+        "Where each class looks: means over held-out pictures (their number), on the mean face", fontsize=11
+    )
+    _save(figure, path)

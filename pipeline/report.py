@@ -294,6 +294,18 @@ def errors(analysis: dict[str, Any]) -> Section:
     )
 
 
+def attention() -> Section:
+    """Where the networks look."""
+    return Section(
+        "Attention",
+        [
+            "Grad-CAM (Selvaraju et al. 2017) tells which parts of a picture speak for a class. Shown are means over "
+            "pictures of each class that the network has not seen, of the first fold, with the class's mean face below."
+        ],
+        pictures={"attention.png": "Where each class looks"},
+    )
+
+
 def calibration(scores: dict[str, Any], ensemble: dict[str, Any]) -> Section:
     """How far the probabilities can be believed."""
     keys = ("log_loss", "brier", "calibration_error")
@@ -398,7 +410,7 @@ def sections() -> list[Section]:
         lambda: results(scores, analysis), claims, seeds, lambda: parts(ensemble),
         lambda: data_section(data), lambda: networks(scores, ensemble, analysis),
         lambda: Section("Learning curves", pictures={"curves.png": "All folds of every network"}),
-        lambda: errors(analysis), lambda: calibration(scores, ensemble),
+        lambda: errors(analysis), attention, lambda: calibration(scores, ensemble),
         lambda: origin(scores, analysis, data["provenance"]),
     ]  # fmt: skip
     return [section for section in (make() for make in makers) if section]

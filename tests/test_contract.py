@@ -18,6 +18,7 @@ from pipeline import (
     demo,
     download,
     ensemble,
+    explain,
     folds,
     params,
     prepare,
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 MAINS = {
     module.__name__.split(".")[1]: module.main
-    for module in (check, download, prepare, folds, audit, ensemble, score, report)
+    for module in (check, download, prepare, folds, audit, explain, ensemble, score, report)
 }
 
 
@@ -145,7 +146,7 @@ def test_each_stage_reads_the_params_and_files_that_it_declares_and_no_others(sm
     original = params.document
     cells = [("train", lambda fold=fold: train.main("mini_xception", fold)) for fold in ("0", "1")]
     order = [*((name, MAINS[name]) for name in ("check", "download", "prepare", "folds")), *cells,
-             *((name, MAINS[name]) for name in ("audit", "ensemble", "score", "report"))]  # fmt: skip
+             *((name, MAINS[name]) for name in ("audit", "explain", "ensemble", "score", "report"))]  # fmt: skip
     opened: set[str] = set()
     sys.addaudithook(lambda event, args: opened.add(str(args[0])) if event == "open" else None)
     for stage, main in order:

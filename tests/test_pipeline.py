@@ -82,7 +82,7 @@ def project(tmp_path_factory) -> Project:
     project.set(tiny)
     synthetic.write(project.folder / "data/incoming", PIXELS, LABELS, USAGE, names={"fer2013.tar.gz"})
     ran = project.repro()
-    assert ran == {"check", "download", "prepare", "folds", "audit", "ensemble", "score", "report"} | CELLS
+    assert ran == {"check", "download", "prepare", "folds", "audit", "explain", "ensemble", "score", "report"} | CELLS
     return project
 
 
@@ -178,7 +178,13 @@ def test_dvc_takes_the_cells_that_were_trained_in_one_process(project):
     words = ["python", "-m", "pipeline.train"]
     done = subprocess.run(words, cwd=project.folder, capture_output=True, text=True, check=True)
     assert "2 of 4 cells are out of date" in done.stdout
-    assert project.repro("--dry") == {"check", "ensemble", "score", "report"}  # check reads all of params.yaml
+    assert project.repro("--dry") == {
+        "check",
+        "explain",
+        "ensemble",
+        "score",
+        "report",
+    }  # check reads all of params.yaml
     before = project.files()
     assert project.repro("--single-item", "--force", "train@alizadeh_shallow-1") == {"train@alizadeh_shallow-1"}
     after = project.files()
@@ -197,7 +203,7 @@ def test_a_new_architecture_is_one_file_and_one_entry(project):
     project.set(lambda document: document["architectures"].update(pixels={}))
     project.set(lambda document: document["ensemble"]["members"].append("pixels"))
     assert project.repro("train@pixels-0") == {"check", "train@pixels-0"}
-    assert project.repro() == {"train@pixels-1", "ensemble", "score", "report"}
+    assert project.repro() == {"train@pixels-1", "explain", "ensemble", "score", "report"}
     assert list(project.scores()) == ["mini_xception", "alizadeh_shallow", "pixels", "ensemble"]
 
 

@@ -48,7 +48,7 @@ def test_every_committed_submission_is_the_one_that_was_scored(scores):
 
 def test_the_verbs_in_readme_exist():
     verbs = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for verb in ("demo", "repro", "test", "submit", "leaderboard"):
+    for verb in ("demo", "repro", "test", "submit", "leaderboard", "predict"):
         assert f"make {verb}" in README
         assert f"make {verb} " in verbs
 

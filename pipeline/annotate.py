@@ -1,0 +1,88 @@
+"""Draw what was found into a picture: a box around each face, its label, and a bar for every class."""
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+ACCENT, PAPER, INK, SOFT = (59, 130, 214), (18, 21, 26, 205), (240, 242, 245), (150, 158, 168)
+SHORTEST = 360  # pixels: smaller pictures are enlarged, so that letters can be read
+SHADES = mpl.colormaps["inferno"]
+
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def annotate(
+    pixels: np.ndarray, boxes: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...],
+    heat: np.ndarray | None = None,
+) -> Image.Image:  # fmt: skip
+    """A picture with what was found in it.
+
+    Parameters
+    ----------
+    pixels : uint8 [h, w] or [h, w, 3]. boxes : float [n, 3], left, top, side. probabilities : float [n, 7].
+    heat : float [n, 48, 48], 0 to 1, laid over each box.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+    larger = math.ceil(SHORTEST / min(picture.size)) if min(picture.size) < SHORTEST else 1
+    if larger > 1 and max(picture.size) * larger <= 4096:
+        picture = picture.resize((picture.width * larger, picture.height * larger), Image.Resampling.BICUBIC)
+        boxes = boxes * larger
+    squares = [(left, top, left + side, top + side) for left, top, side in boxes]
+    for square, values in zip(squares, [] if heat is None else heat, strict=False):
+        _glow(picture, square, values)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    taken = list(squares)
+    for square, answer in zip(squares, probabilities, strict=True):
+        size = min(max(11, (square[2] - square[0]) / 11), max(11, min(picture.size) / 26))
+        taken.append(_face(pen, picture.size, square, answer, classes, size, taken))
+    return picture
+
+
+def _glow(picture: Image.Image, square: Rectangle, values: np.ndarray) -> None:
+    left, top, right, bottom = (round(edge) for edge in square)
+    size = (max(1, right - left), max(1, bottom - top))
+    levels = Image.fromarray((values * 255).astype("uint8")).resize(size, Image.Resampling.BICUBIC)
+    colours = Image.fromarray((SHADES(np.asarray(levels))[..., :3] * 255).astype("uint8"))
+    picture.paste(colours, (left, top), levels.point(lambda level: int(40 + 0.6 * level)))
+
+
+def _shared(one: Rectangle, other: Rectangle) -> float:
+    across, down = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    return max(0.0, across) * max(0.0, down)
+
+
+def _face(
+    pen: ImageDraw.ImageDraw, size: tuple[int, int], square: Rectangle, answer: np.ndarray, classes: tuple[str, ...],
+    letter: float, taken: list[Rectangle],
+) -> Rectangle:  # fmt: skip
+    """Draw one face's box, label and bars, the latter where they hide least of what is `taken`; return their place."""
+    font = ImageFont.load_default(letter)
+    left, top, right, bottom = square
+    pen.rectangle(square, outline=ACCENT, width=max(2, round(letter / 7)))
+    best = int(answer.argmax())
+    label = f"{classes[best]} {answer[best]:.0%}"
+    tag_height = 1.5 * letter
+    tag_top = top - tag_height if top >= tag_height else top
+    pen.rectangle((left, tag_top, left + pen.textlength(label, font) + letter, tag_top + tag_height), fill=ACCENT)
+    pen.text((left + letter / 2, tag_top + tag_height / 2), label, INK, font, "lm")
+    names = max(pen.textlength(name, font) for name in classes)
+    width, height, line, bar = names + 9 * letter, (1.4 * len(classes) + 0.8) * letter, 1.4 * letter, 4.6 * letter
+    places = [(right + letter / 2, top), (left - width - letter / 2, top), (left, bottom + letter / 2),
+              (left, tag_top - height - letter / 2), (left + letter / 4, bottom - height - letter / 4)]  # fmt: skip
+    inside = [(min(max(x, 0), max(0, size[0] - width)), min(max(y, 0), max(0, size[1] - height))) for x, y in places]
+    spots = [(x, y, x + width, y + height) for x, y in inside]
+    spot = min(spots, key=lambda each: sum(_shared(each, other) for other in taken))
+    pen.rounded_rectangle(spot, letter / 2, fill=PAPER)
+    for row, (name, part) in enumerate(zip(classes, answer, strict=True)):
+        middle = spot[1] + 0.4 * letter + (row + 0.5) * line
+        start = spot[0] + names + 1.2 * letter
+        colour = INK if row == best else SOFT
+        pen.text((start - 0.5 * letter, middle), name, colour, font, "rm")
+        pen.rectangle((start, middle - 0.38 * letter, start + bar, middle + 0.38 * letter), fill=(255, 255, 255, 28))
+        length = max(1.0, float(part) * bar)
+        fill = ACCENT if row == best else SOFT
+        pen.rectangle((start, middle - 0.38 * letter, start + length, middle + 0.38 * letter), fill=fill)
+        pen.text((spot[2] - 0.5 * letter, middle), f"{part:.0%}", colour, font, "rm")
+    return spot

@@ -1,0 +1,227 @@
+"""Bring trained networks back, with all that one must know to ask them: the one place that knows which network answers.
+
+Reads released/, or artifacts/models/ with results/ensemble.json. Nothing in these files is executed.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pydantic
+
+from pipeline import architectures, backend, ensemble, folds, machine, metrics, params, release, train
+from pipeline.command import Refusal
+from pipeline.recipe import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+    from pipeline.gradcam import GradCam
+
+RELEASED = "released"
+CAPACITY = 128  # pictures that lie on the device at a time
+BATCHES = (16, 128)  # views that are judged together: the small one so that a single face need not wait
+
+
+class Member:
+    """One trained network that sees pictures as in its training: recipe, views and scaling are its own.
+
+    Parameters
+    ----------
+    network : with its weights. recipe : what it was trained by.
+    """
+
+    def __init__(self, network: "keras.Model", recipe: Recipe) -> None:
+        from pipeline import augment, fit
+
+        self.network = network
+        self.feed = fit.Feed(np.zeros((CAPACITY, 48, 48), "uint8"), recipe)
+        self.predictor = fit.Predictor(self.feed, network)
+        self.views = augment.views(recipe)
+        self.cam: GradCam | None = None
+
+    def show(self, pictures: np.ndarray) -> None:
+        """Put uint8 [n, 48, 48], n up to CAPACITY, where `predictor` and `cam` find them: in rows 0 to n - 1."""
+        from pipeline import augment
+
+        whole = np.resize(pictures, (CAPACITY, *pictures.shape[1:]))
+        self.feed.pixels.assign(augment.contrast(whole, self.feed.recipe.contrast)[..., None])
+
+    def probabilities(self, pictures: np.ndarray) -> np.ndarray:
+        """The mean over all views of uint8 [n, 48, 48], n up to CAPACITY: float32 [n, 7]."""
+        self.show(pictures)
+        rows = np.tile(np.arange(len(pictures), dtype="int32"), len(self.views))
+        maps = np.repeat(np.stack(self.views), len(pictures), axis=0)
+        size = BATCHES[len(rows) > 4 * BATCHES[0]]
+        answers = []
+        for start in range(0, len(rows), size):  # whole batches: one compiled program a size
+            batch = np.arange(start, start + size) % len(rows)
+            answers.append(self.predictor.predict_on_batch((rows[batch], maps[batch])))
+        views = np.concatenate(answers)[: len(rows)].reshape(len(self.views), len(pictures), -1)
+        mean: np.ndarray = views.mean(axis=0)
+        return mean
+
+    def attention(self, pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Where it looks for each picture's class (int [n]), by Grad-CAM: float32 [n, 48, 48], 0 to 1."""
+        from pipeline.gradcam import GradCam
+
+        self.cam = self.cam or GradCam(self.feed, self.network)
+        self.show(pictures)
+        return self.cam.maps(np.arange(len(pictures)), classes)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What answers: one trained network, or several joined.
+
+    Parameters
+    ----------
+    members : the networks of every architecture, whose answers are averaged. method : how architectures are joined (see
+        ensemble.join_members). shares : of each, where the method is a weighted mean.
+    classes : what the probabilities are of, in their order.
+    """
+
+    members: dict[str, list[Member]]
+    method: str
+    shares: list[float]
+    temperature: float
+    classes: tuple[str, ...]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What it is, for people and for JSON."""
+        return {
+            "networks": {name: len(members) for name, members in self.members.items()},
+            "method": self.method,
+            "shares": dict(zip(self.members, self.shares, strict=True)),
+            "temperature": self.temperature,
+            "classes": list(self.classes),
+        }
+
+    def probabilities(self, pictures: np.ndarray) -> np.ndarray:
+        """Probabilities, at the temperature, of uint8 [n, 48, 48]: float32 [n, 7]."""
+        if not len(pictures):
+            return np.zeros((0, len(self.classes)), "float32")
+        return np.concatenate([self._judged(part) for part in _parts(pictures)])
+
+    def _judged(self, pictures: np.ndarray) -> np.ndarray:
+        means = np.stack([
+            np.stack([each.probabilities(pictures) for each in members]).mean(axis=0, dtype="float32")
+            for members in self.members.values()
+        ])  # fmt: skip
+        if self.method == "geometric":
+            joined = ensemble.geometric_mean(means)
+        else:
+            joined = ensemble.weighted_mean(means, np.array(self.shares))
+        return metrics.temper(joined, self.temperature).astype("float32")
+
+    def attention(self, pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """The mean over all networks of where each looks for a picture's class (int [n]): float32 [n, 48, 48]."""
+        everyone = [each for members in self.members.values() for each in members]
+        parts = zip(_parts(pictures), _parts(classes), strict=True)
+        return np.concatenate([np.mean([each.attention(*part) for each in everyone], axis=0) for part in parts])
+
+
+def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
+    return (array[start : start + CAPACITY] for start in range(0, len(array), CAPACITY))
+
+
+def metadata(path: Path, remedy: str) -> tuple[dict[str, Any], Recipe]:
+    """What lies beside weights as JSON, and the recipe in it. Raises Refusal that ends with `remedy`."""
+    try:
+        about = json.loads(path.read_text())
+        if not isinstance(about["classes"], list) or about["architecture"] not in architectures.names():
+            raise ValueError("its classes or its architecture are unknown")
+        return about, Recipe.model_validate(about["recipe"])
+    except pydantic.ValidationError as trouble:
+        words = f"its recipe is another version's: {trouble.errors()[0]['loc']}"
+    except (OSError, ValueError, KeyError, TypeError) as trouble:
+        words = repr(trouble) if isinstance(trouble, KeyError) else str(trouble)
+    raise Refusal(f"{path} cannot be used ({words}); make it with: {remedy}")
+
+
+def _prepared(found: list[tuple[dict[str, Any], Recipe]], library: str) -> None:
+    """Start Keras in the precision that the networks were trained for, or in float32 where they differ."""
+    backend.start(library)
+    precisions = {machine.products(recipe.precision, library, about["architecture"]) for about, recipe in found}
+    backend.prepare(0, precisions.pop() if len(precisions) == 1 else "float32")
+
+
+def _released(name: str, library: str) -> Network:
+    known = sorted(path.stem for path in release.FOLDER.glob("*.json"))
+    if name not in known and (name or len(known) != 1):
+        raise Refusal(
+            f"{release.FOLDER}/ holds {', '.join(known)}; name one, like {RELEASED}:{known[0]}" if known
+            else f"{release.FOLDER}/ holds no network; make one with: make release"
+        )  # fmt: skip
+    name = name or known[0]
+    about, recipe = metadata(release.FOLDER / f"{name}.json", "make release")
+    _prepared([(about, recipe)], library)
+    network, _ = release.load(name)
+    return Network({name: [Member(network, recipe)]}, "mean", [1.0], about["temperature"], tuple(about["classes"]))
+
+
+def _cells(which: str) -> tuple[dict[str, list[int]], str, list[float]]:
+    """The folds of every architecture that `which` stands for, and how architectures are joined, with their shares."""
+    numbers, known = folds.numbers(), architectures.names()
+    if which == ensemble.NAME:
+        try:
+            result = json.loads(ensemble.RESULT.read_text())
+            shares = result["weights"]
+            return dict.fromkeys(shares, numbers), result["method"], list(shares.values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise Refusal(f"{ensemble.RESULT} is missing or damaged; make it with: dvc repro -f ensemble") from None
+    name, _, fold = which.partition("-")
+    if name not in known or (fold and fold not in map(str, numbers)):
+        raise Refusal(
+            f"there is no network {which!r}: it must be {RELEASED}, {ensemble.NAME}, an architecture "
+            f"({', '.join(known)}) or one fold of it, like {known[-1]}-{numbers[0]}; {params.PATH} has the folds "
+            f"{', '.join(map(str, numbers))}"
+        )
+    return {name: [int(fold)] if fold else numbers}, "mean", [1.0]
+
+
+def _trained(which: str, library: str) -> Network:
+    cells, method, shares = _cells(which)
+    submission = which.partition("-")[0]
+    temperature = ensemble.temperatures([submission])[submission]
+    found = [
+        (name, train.ARTIFACTS / f"models/{name}/fold{fold}", f"dvc repro -f train@{name}-{fold}")
+        for name, numbers in cells.items() for fold in numbers
+    ]  # fmt: skip
+    known = [metadata(path.with_suffix(".json"), remedy) for _, path, remedy in found]
+    classes = {tuple(about["classes"]) for about, _ in known}
+    if len(classes) > 1:
+        raise Refusal(f"the networks of {which} do not know the same classes in the same order; run: make repro")
+    _prepared(known, library)
+    members: dict[str, list[Member]] = {name: [] for name in cells}
+    for (name, path, remedy), (_, recipe) in zip(found, known, strict=True):
+        network = architectures.build(name)
+        try:
+            network.load_weights(path.with_suffix(".weights.h5"))
+        except (OSError, ValueError, KeyError) as trouble:
+            words = next(iter(str(trouble).splitlines()), "")
+            raise Refusal(f"{path}.weights.h5 cannot be used ({words}); make it with: {remedy}") from None
+        members[name].append(Member(network, recipe))
+    return Network(members, method, shares, temperature, classes.pop())
+
+
+def load(which: str = RELEASED) -> Network:
+    """The network `which`, over the library that suits this machine.
+
+    Parameters
+    ----------
+    which : "released" (or "released:NAME", where there are several), "ensemble", an architecture (the mean of all its
+        folds), or one fold of it, like "small_vgg-0".
+
+    Raises
+    ------
+    Refusal : where there is no such network, or its files are missing, damaged or another's.
+    """
+    library = machine.choose(params.backend())
+    if which.partition(":")[0] == RELEASED:
+        return _released(which.partition(":")[2], library)
+    return _trained(which, library)

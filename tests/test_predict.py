@@ -1,0 +1,431 @@
+"""`python -m pipeline.predict`, on everything that people may point it at."""
+
+import argparse
+import ast
+import csv
+import importlib
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from pipeline import annotate, backend, detect, machine, networks, predict, sources, synthetic, train
+from pipeline.command import Refusal
+from pipeline.competition import CLASSES
+
+ROOT = Path(__file__).parent.parent
+ASTRONAUT = skimage.data.astronaut()  # Eileen Collins, in the public domain (NASA)
+FACE = (175, 64, 101)  # left, top, side
+PIXELS, LABELS, USAGE = synthetic.competition(training=14, test=7, seed=2)
+
+
+@pytest.fixture(scope="module")
+def network():
+    backend.start(machine.choose("auto"))
+    return networks.load()
+
+
+@pytest.fixture
+def run(network, monkeypatch, tmp_path, capsys):
+    """Run the command with these words, in tmp_path: its exit status, output, errors and, with --csv, its rows."""
+    monkeypatch.setattr(networks, "load", lambda which: network)
+    monkeypatch.chdir(tmp_path)
+
+    def start(*words):
+        try:
+            predict.main(predict.parser().parse_args([*map(str, words)]))
+        except SystemExit as end:
+            done = argparse.Namespace(status=end.code, **dict(zip(("out", "err"), capsys.readouterr(), strict=True)))
+        table = Path("answers.csv")
+        done.rows = list(csv.DictReader(table.open(newline=""))) if table.exists() else []
+        return done
+
+    return start
+
+
+def save(name, pixels=ASTRONAUT, **words):
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    picture.save(name, **words)
+    return name
+
+
+def answers(row):
+    return np.array([float(row[name]) for name in CLASSES])
+
+
+def test_a_face_is_found_named_and_written_down(run):
+    done = run(save("astronaut.png"), "--csv", "answers.csv")
+    assert done.status == 0
+    (row,) = done.rows
+    assert (row["source"], row["frame"], row["label"]) == ("astronaut.png", "", "happy")
+    assert [int(row[key]) for key in ("left", "top", "width")] == pytest.approx(FACE, abs=6)
+    assert row["width"] == row["height"]
+    assert answers(row).sum() == pytest.approx(1, abs=1e-5)
+    header, line = done.out.splitlines()
+    assert [len(header), *map(header.index, ("label", "neutral"))] == [
+        len(line), line.index("happy"), header.index("neutral"),
+    ]  # fmt: skip
+    assert f"{answers(row)[3]:.1%}" in line
+    assert "1 pictures, 1 faces, 0 skipped" in done.err
+    assert "pictures/s" in done.err
+
+
+def test_no_face_is_an_answer(run):
+    save("chelsea.png", skimage.data.chelsea())  # a cat
+    save("dot.png", ASTRONAUT[:1, :1])
+    save("thread.png", np.zeros((3, 20000), "uint8"))
+    done = run("chelsea.png", "dot.png", "thread.png", "--csv", "answers.csv")
+    assert done.status == 0
+    assert [row["label"] for row in done.rows] == ["no face"] * 3
+    assert {row["left"] + row["happy"] for row in done.rows} == {""}
+    assert done.out.count("no face") == 3
+
+
+def test_every_kind_of_picture_is_seen_as_the_same(run):
+    grey = Image.fromarray(ASTRONAUT).convert("L")
+    clear = Image.fromarray(np.dstack([ASTRONAUT, np.full(ASTRONAUT.shape[:2], 255, "uint8")]))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # stored lying on its side
+    save("colour.png")
+    save("grey.png", grey)
+    save("deep.png", np.asarray(grey).astype("uint16") * 257)
+    save("deep.tif", np.asarray(grey).astype("uint16") * 257)
+    save("alpha.png", clear)
+    save("faint.webp", clear, lossless=True)
+    save("grey_alpha.png", clear.convert("LA"))
+    save("palette.png", Image.fromarray(ASTRONAUT).quantize(256))
+    save("cmyk.jpg", Image.fromarray(ASTRONAUT).convert("CMYK"), quality=98)
+    save("turned.jpg", np.rot90(ASTRONAUT), exif=turned, quality=98)
+    save("turned.png", np.rot90(ASTRONAUT), exif=turned)
+    done = run(".", "--csv", "answers.csv")
+    assert done.status == 0
+    assert len(done.rows) == 11
+    wanted = answers(next(row for row in done.rows if row["source"] == "colour.png"))
+    for row in done.rows:
+        assert [int(row[key]) for key in ("left", "top", "width")] == pytest.approx(FACE, abs=6), row["source"]
+        # What loses nothing but colour must be the same but for rounding; lossy forms may move a box by a pixel.
+        near = 0.01 if row["source"] not in ("palette.png", "cmyk.jpg", "turned.jpg") else 0.15
+        np.testing.assert_allclose(answers(row), wanted, atol=near, err_msg=row["source"])
+
+
+def test_what_is_transparent_is_white():
+    half = np.zeros((4, 4, 4), "uint8")
+    half[:2] = (255, 0, 0, 255)
+    pixels = sources.plain(Image.fromarray(half))
+    assert pixels[0, 0].tolist() == [255, 0, 0]
+    assert pixels[3, 3].tolist() == [255, 255, 255]
+
+
+def bomb(side):
+    """A PNG that says that it is `side` pixels square."""
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
+    chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_what_cannot_be_used_is_named_and_skipped(run):
+    folder = Path("all")
+    (folder / "deep/er").mkdir(parents=True)
+    (folder / "deep/loop").symlink_to(folder.absolute(), target_is_directory=True)
+    save(folder / "deep/er/good.png")
+    whole = Path(save("whole.jpg")).read_bytes()
+    bad = {
+        "empty.png": (b"", "it is empty"),
+        "text.png": (b"not a picture\n" * 40, "it is none of BMP"),
+        "cut.jpg": (whole[: len(whole) // 2], "it is damaged"),
+        "bomb.png": (bomb(60000), "more than 89,478,485 pixels"),
+        "large.png": (bomb(10000), "more than 89,478,485 pixels"),
+        "lies.png": (bomb(900), "it is damaged"),
+        "page.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "it is none of BMP"),
+        "row.csv": (b"pixels\n1 2 3\n", "row.csv, row 1: there are 3 pixels instead of 2,304"),
+        "other.csv": (b"a,b\n1,2\n", "the first line must name the column pixels"),
+        "no.tar.gz": (b"nothing packed", "is damaged or cut off"),
+        "film.mp4": (b"no film" * 99, "can read no frame"),
+        "fractions.tif": (None, "fractions"),
+    }
+    for name, (content, _) in bad.items():
+        (folder / name).write_bytes(content or b"")
+    save(folder / "fractions.tif", Image.fromarray(np.zeros((9, 9), "float32")))
+    (folder / "gone.png").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.png")
+    (folder / ".hidden").write_bytes(b"not looked at")
+    strange = os.fsencode(folder) + b"/\xff\x1b[31m\n.png"
+    Path(os.fsdecode(strange)).write_bytes(b"")
+    done = run(folder, "--csv", "answers.csv")
+    assert done.status == predict.SKIPPED == 3
+    assert [row["source"] for row in done.rows] == ["all/deep/er/good.png"]
+    for name, (_, reason) in bad.items():
+        (line,) = (line for line in done.err.splitlines() if f"skipped all/{name}: " in line)
+        assert reason in line
+    assert "skipped all/gone.png: it is no file" in done.err
+    assert "skipped all/pipe.png: it is no file" in done.err
+    assert r"skipped all/\xff\x1b[31m\n.png: it is empty" in done.err
+    assert f"1 pictures, 1 faces, {len(bad) + 3} skipped" in done.err
+    assert done.err.count("skipped all/") == len(bad) + 3
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["nowhere.png"], "nowhere.png is neither a file nor a folder"),
+    (["empty"], "there are no files in empty"),
+    (["astronaut.png", "--explain"], "--explain draws into what --out writes"),
+    (["astronaut.png", "--out", "astronaut.png"], "astronaut.png is one of the files to be read"),
+    (["astronaut.png", "--csv", "astronaut.png"], "astronaut.png is one of the files to be read"),
+    (["camera:77"], None),
+])  # fmt: skip
+def test_what_cannot_begin_is_refused(run, words, message):
+    save("astronaut.png")
+    Path("empty").mkdir()
+    before = Path("astronaut.png").read_bytes()
+    if message is None:
+        assert run(*words).status == predict.SKIPPED  # a camera that is not there is named and skipped
+    else:
+        with pytest.raises(Refusal, match=message):
+            run(*words)
+    assert Path("astronaut.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [["a.png", "--margin", "ten"], ["a.png", "--smooth", "-1"], [], ["a.png", "--what"]])
+def test_wrong_options_end_in_one_sentence(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        predict.parser().parse_args(words)
+    assert end.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "--help" in line
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv", "icml_face_data.csv", "fer2013.tar.gz"])
+def test_the_competitions_files_are_predicted_as_they_are(run, network, name):
+    synthetic.write(Path(), PIXELS, LABELS, USAGE, names={name})
+    done = run(name, "--csv", "answers.csv", "--out", "drawn")
+    rows = {"train.csv": PIXELS[USAGE == 0], "test.csv": PIXELS[USAGE != 0]}.get(name, PIXELS)
+    assert done.status == 0
+    assert [int(row["frame"]) for row in done.rows] == list(range(1, len(rows) + 1))
+    np.testing.assert_allclose([answers(row) for row in done.rows], network.probabilities(rows), atol=2e-6)
+    assert not Path("drawn").exists()
+
+
+def test_without_detection_a_picture_of_48_pixels_is_seen_byte_for_byte(run, network):
+    for row, pixels in enumerate(PIXELS[:3]):
+        save(f"faces/{row}.png", pixels)
+    done = run("faces", "--no-detect", "--csv", "answers.csv")
+    np.testing.assert_allclose([answers(row) for row in done.rows], network.probabilities(PIXELS[:3]), atol=2e-6)
+    assert [done.rows[0][key] for key in ("left", "top", "width", "height")] == ["0", "0", "48", "48"]
+
+
+def test_the_longest_table_stands_in_the_file_alone(run, monkeypatch):
+    monkeypatch.setattr(predict, "SHOWN", 5)
+    synthetic.write(Path(), PIXELS, LABELS, USAGE, names={"icml_face_data.csv"})
+    done = run("icml_face_data.csv", "--csv", "answers.csv")
+    assert len(done.out.splitlines()) == 1 + 5 + 1
+    assert f"{len(PIXELS) - 5} lines more in answers.csv" in done.out
+    assert len(done.rows) == len(PIXELS)
+
+
+def test_all_faces_or_the_largest(run):
+    both = np.concatenate(
+        [ASTRONAUT[:300, 100:350], np.kron(ASTRONAUT[30:200, 140:310], np.ones((2, 2, 1), "uint8"))[:300]], 1
+    )
+    save("both.png", both)
+    largest = run("both.png", "--csv", "answers.csv").rows
+    everyone = run("both.png", "--csv", "answers.csv", "--faces", "all").rows
+    assert len(largest) == 1
+    assert len(everyone) == 2
+    assert largest[0] == everyone[0]
+    assert int(everyone[0]["width"]) > int(everyone[1]["width"])
+
+
+def test_annotated_pictures_keep_their_places_and_names(run):
+    save("in/a.png")
+    save("in/a.jpg")
+    save("in/sub/a.png")
+    done = run("in", "--out", "out", "--explain")
+    assert done.status == 0
+    drawn = sorted(str(path.relative_to("out")) for path in Path("out").rglob("*.png"))
+    assert drawn == ["a-2.png", "a.png", "sub/a.png"]
+    result = np.asarray(Image.open("out/sub/a.png").convert("RGB")).astype(int)
+    left, top, side = FACE
+    assert result.shape == ASTRONAUT.shape
+    changed = (result != ASTRONAUT).any(axis=2)
+    assert changed[top : top + side, left : left + side].mean() > 0.9  # the heat lies over the face
+    assert not changed[300:].any()
+    assert run("in/a.png", "--out", "one.png").status == 0
+    plain = np.asarray(Image.open("one.png").convert("RGB"))
+    inside = np.s_[top + 8 : top + side - 8, left + 8 : left + side - 8]
+    np.testing.assert_array_equal(plain[inside], ASTRONAUT[inside])
+
+
+def test_small_pictures_are_enlarged_so_that_one_can_read():
+    drawn = annotate.annotate(PIXELS[0], np.array([[0, 0, 48.0]]), np.eye(7)[:1], CLASSES)
+    assert min(drawn.size) >= annotate.SHORTEST
+
+
+def test_bars_hide_no_face():
+    pixels = np.full((600, 900, 3), 128, "uint8")
+    boxes = np.array([[100, 100, 150.0], [260, 100, 150.0], [700, 400, 180.0]])
+    drawn = np.asarray(annotate.annotate(pixels, boxes, np.eye(7)[:3], CLASSES))
+    for left, top, side in boxes.astype(int):
+        assert (drawn[top + 6 : top + side - 6, left + 6 : left + side - 6] == 128).mean() > 0.95
+
+
+def film(name, frames=24, rate=12.0, code="MJPG"):
+    """The portrait, moving to the left by two pixels a frame."""
+    writer = cv2.VideoWriter(str(name), cv2.VideoWriter_fourcc(*code), rate, (320, 300))
+    for number in range(frames):
+        writer.write(np.ascontiguousarray(ASTRONAUT[:300, 20 + 2 * number : 340 + 2 * number, ::-1]))
+    writer.release()
+    return name
+
+
+def test_a_video_gives_a_line_a_frame_and_an_annotated_video(run):
+    done = run(film("film.avi"), "--csv", "answers.csv", "--out", "drawn.mp4")
+    assert done.status == 0
+    assert [int(row["frame"]) for row in done.rows] == list(range(1, 25))
+    assert {row["label"] for row in done.rows} == {"happy"}
+    lefts = [int(row["left"]) for row in done.rows]
+    assert lefts[0] - lefts[-1] == pytest.approx(2 * 23, abs=16)  # it follows, somewhat late
+    capture = cv2.VideoCapture("drawn.mp4")
+    assert (capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)) == (24, 12)
+    assert run("film.avi", "--csv", "answers.csv", "--frames", "5", "--smooth", "0").status == 0
+    assert len(Path("answers.csv").read_text().splitlines()) == 1 + 5
+
+
+def test_a_camera_without_a_display_says_so_and_answers(run, monkeypatch):
+    film("film.avi", frames=3)
+    opened = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda device: opened({1: "film.avi"}[device]))
+    monkeypatch.delenv("DISPLAY", raising=False)
+    done = run("camera:1", "--csv", "answers.csv", "--out", "seen.avi")
+    assert done.status == 0
+    assert done.err.startswith("there is no display") or done.err.startswith("no window can be opened")
+    assert [row["source"] for row in done.rows] == ["camera:1"] * 3
+    assert Path("seen.avi").stat().st_size > 1000
+
+
+def test_a_window_that_is_closed_ends_a_camera(run, monkeypatch):
+    film("film.avi", frames=9)
+    opened = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda device: opened("film.avi"))
+    shown = []
+
+    class Window:
+        def show(self, picture):
+            shown.append(picture.size)
+            if len(shown) == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "Window", Window)
+    assert run("camera").status == 0
+    assert shown == [(384, 360)] * 2 or len(shown) == 2
+
+
+def square(*numbers):
+    return np.array([numbers], float)
+
+
+def test_averages_follow_a_face_with_their_time_constant():
+    tracks = detect.Tracks(seconds=0.5)
+    before, after = np.eye(7)[:1], np.eye(7)[1:2]
+    tracks.follow(0.0, square(10, 10, 50), before)
+    for frame in range(1, 6):  # half a second, in steps of a tenth
+        boxes, answers = tracks.follow(frame / 10, square(20, 10, 50), after)
+    assert answers[0, 1] == pytest.approx(1 - np.exp(-1))
+    assert answers.sum() == pytest.approx(1)
+    assert boxes[0, 0] == pytest.approx(20 - 10 * np.exp(-1))
+
+
+def test_faces_are_not_mixed_with_each_other_nor_with_the_past():
+    tracks = detect.Tracks(seconds=0.5)
+    both = np.concatenate([square(0, 0, 50), square(200, 0, 50)])
+    tracks.follow(0.0, both, np.eye(7)[[0, 1]])
+    boxes, answers = tracks.follow(0.1, both[::-1], np.eye(7)[[1, 0]])  # found in another order
+    np.testing.assert_array_equal(boxes, both[::-1])
+    np.testing.assert_allclose(answers, np.eye(7)[[1, 0]], atol=1e-12)
+    _, answers = tracks.follow(0.2, square(500, 0, 50), np.eye(7)[3:4])  # somebody else
+    assert answers[0, 3] == 1
+    _, answers = tracks.follow(5.0, square(0, 0, 50), np.eye(7)[4:5])  # long after
+    assert answers[0, 4] == 1
+    assert detect.Tracks(0).follow(1.0, both, np.eye(7)[:2])[1].tolist() == np.eye(7)[:2].tolist()
+
+
+@pytest.mark.parametrize(("one", "other", "share"), [
+    ((0, 0, 10), (0, 0, 10), 1.0), ((0, 0, 10), (5, 0, 10), 1 / 3), ((0, 0, 10), (20, 20, 5), 0.0),
+    ((0, 0, 10), (2, 2, 5), 0.25),
+])  # fmt: skip
+def test_overlap_is_intersection_over_union(one, other, share):
+    assert detect.overlap(np.array(one, float), np.array(other, float)) == pytest.approx(share)
+
+
+def test_a_crop_beyond_the_picture_repeats_its_edge():
+    grey = np.tile(np.arange(96, dtype="uint8"), (96, 1))
+    inside = detect.crop(grey, np.array([24.0, 24, 48]))
+    np.testing.assert_array_equal(inside, grey[24:72, 24:72])
+    beyond = detect.crop(grey, np.array([-48.0, 10, 96]))
+    assert beyond.shape == (48, 48)
+    assert (beyond[:, :23] == 0).all()
+    assert beyond[0, -1] > 40
+    assert detect.widen(square(10, 10, 100), 0.02).tolist() == [[8, 8, 104]]
+
+
+@pytest.mark.parametrize("missing", ["absent", "too new"])
+def test_without_opencv_there_is_one_clear_sentence_and_tables_still_work(run, monkeypatch, missing):
+    original = importlib.import_module
+
+    def imported(name, *words):
+        if name != "cv2":
+            return original(name, *words)
+        if missing == "absent":
+            raise ImportError("No module named 'cv2'")
+        return argparse.Namespace(__version__="5.0.0")
+
+    monkeypatch.setattr(importlib, "import_module", imported)
+    save("astronaut.png")
+    with pytest.raises(Refusal, match=r"pip install 'opencv-python-headless<5'"):
+        run("astronaut.png")
+    assert run("astronaut.png", "--no-detect").status == 0
+    synthetic.write(Path(), PIXELS, LABELS, USAGE, names={"test.csv"})
+    assert run("test.csv").status == 0
+
+
+def test_opencv_is_named_in_one_module_that_no_stage_imports():
+    users = [
+        file.name for file in (ROOT / "pipeline").rglob("*.py")
+        if re_import(file) or '"cv2"' in file.read_text()
+    ]  # fmt: skip
+    assert users == ["detect.py"]
+    assert "detect" not in train.CODE
+    # Others (Keras, say) may import what is installed; nothing here may need it.
+    code = "import sys; sys.modules['cv2'] = None; from pipeline import backend, explain, report, train;"
+    code += "backend.start('tensorflow'); from pipeline import fit, gradcam, networks, predict"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def re_import(file):
+    """Whether `file` has an import of cv2."""
+    nodes = ast.walk(ast.parse(file.read_text()))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return "cv2" in names
+
+
+def test_the_verb_takes_a_path_as_it_stands_and_hands_on_the_status(tmp_path):
+    folder = tmp_path / "a folder; $HOME `x` *"
+    save(folder / "astronaut.png")
+    (folder / "empty.png").write_bytes(b"")
+    words = ["make", "predict", f"INPUT={folder}", f"OPTIONS=--csv {tmp_path}/answers.csv", "--old-file=setup",
+             "--assume-old=.venv/.installed", f"PY={sys.executable}"]  # fmt: skip
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert "Error 3" in done.stderr
+    assert "happy" in done.stdout
+    assert len((tmp_path / "answers.csv").read_text().splitlines()) == 2
+    assert "Traceback" not in done.stderr
