@@ -14,6 +14,7 @@ import pydantic
 
 from pipeline import architectures, backend, ensemble, folds, machine, metrics, params, release, train
 from pipeline.command import Refusal
+from pipeline.competition import SIDE
 from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Member:
         from pipeline import augment, fit
 
         self.network = network
-        self.feed = fit.Feed(np.zeros((CAPACITY, 48, 48), "uint8"), recipe)
+        self.feed = fit.Feed(np.zeros((CAPACITY, SIDE, SIDE), "uint8"), recipe)
         self.predictor = fit.Predictor(self.feed, network)
         self.views = augment.views(recipe)
         self.cam: GradCam | None = None

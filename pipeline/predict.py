@@ -73,10 +73,8 @@ class Window:
             import tkinter
 
             self.root = tkinter.Tk()
-        except (ImportError, RuntimeError) as trouble:
-            raise Refusal(f"no window can be opened ({trouble})") from None
-        except Exception as trouble:
-            raise Refusal(f"there is no display to show a window on ({trouble})") from None
+        except Exception as trouble:  # without tkinter an ImportError, without a display its own
+            raise Refusal(f"no window can be opened here ({trouble})") from None
         self.root.title("Expressions (close the window to stop)")
         self.open = True
         self.root.protocol("WM_DELETE_WINDOW", self.close)

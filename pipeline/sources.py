@@ -1,6 +1,7 @@
 """Bring pictures from wherever they are: files, folders, tables in the competition's forms, videos, a camera."""
 
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ class Picture:
 
     Parameters
     ----------
-    frame : number of the frame in a video, or of the row in a table, from 1 up. seconds : since the video's beginning.
-    aligned : whether it shows a face as FER2013 does, and nothing else.
+    frame : number of the frame in a video, or of the row in a table, from 1 up. seconds : when it was, by a
+        clock of the source's own. aligned : whether it shows a face as FER2013 does, and nothing else.
     """
 
     pixels: np.ndarray
@@ -96,7 +97,9 @@ class Source:
                 if not whole:
                     break
                 number += 1
-                yield Picture(frame[..., ::-1], number, number / self.rate)
+                # A camera's frames come as fast as they are judged, whatever it says.
+                now = time.monotonic() if self.kind == CAMERA else number / self.rate
+                yield Picture(frame[..., ::-1], number, now)
         finally:
             capture.release()
         if not number:
