@@ -132,15 +132,18 @@ def test_what_was_not_attached_is_named(notebook, kaggle, monkeypatch, lacks, me
         execute(notebook, kaggle / "working")
 
 
-def test_only_what_is_missing_is_installed(notebook, kaggle, monkeypatch):
+def test_only_what_is_missing_is_installed_and_a_keras_that_is_new_enough(notebook, kaggle, monkeypatch):
     code = repository(kaggle / "code")
     monkeypatch.setenv("FER2013_CODE", str(code))
     text = (code / "pyproject.toml").read_text()
-    (code / "pyproject.toml").write_text(text.replace('"joblib>=1.5"', '"joblib>=99", "no_such_package>=1"'))
+    for here, newer in (('"joblib>=1.5"', '"joblib>=99", "no_such_package>=1"'), ('"keras>=3.15,<4"', '"keras>=99"')):
+        assert here in text
+        text = text.replace(here, newer)
+    (code / "pyproject.toml").write_text(text)
     offline = copy.deepcopy(notebook)
     (cell,) = [cell for cell in offline.cells if '"pip"' in cell.source]
     noted = "import sys; open('asked', 'w').write(' '.join(sys.argv[1:]))"
     cell.source = cell.source.replace('"-m", "pip"', f'"-c", "{noted}"')
     shown, _ = execute(offline, kaggle / "working", until="NOT_HERE")
-    assert "to install: no_such_package>=1\n" in shown
-    assert (kaggle / "working/asked").read_text() == "install --quiet no_such_package>=1"
+    assert "to install: no_such_package>=1, keras>=99\n" in shown
+    assert (kaggle / "working/asked").read_text() == "install --quiet no_such_package>=1 keras>=99"

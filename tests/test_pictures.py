@@ -162,7 +162,7 @@ def names(*groups):
 
 @pytest.mark.parametrize(("paths", "rows", "says"), [
     (names("train", "val", "test"), [14, 14, 14], "val/ stands as PublicTest, test/ stands as PrivateTest"),
-    (names("Training", "PublicTest", "PrivateTest"), [14, 14, 14], "publictest/ stands as PublicTest"),
+    (names("Training", "PublicTest", "PrivateTest"), [14, 14, 14], "publictest/ stands as PublicTest.*; but other"),
     (names("train:Training_", "val:PublicTest_", "test:PrivateTest_"), [14, 14, 14],
      r"by the file names .*; but other numbers of pictures than the competition's$"),
     (names("train:Training_", "test:PrivateTest_"), [14, 0, 14], "PublicTest is empty; but other numbers"),
@@ -208,6 +208,7 @@ PNG = encoded(FACE)
     (GOOD | {"one.png": PNG}, "one.png lies in no folder of a class"),
     ({name: face for name, face in GOOD.items() if "train/sad" not in name}, "no picture to train on of sad"),
     ({name: face for name, face in GOOD.items() if "train" in name}, "no picture is held out"),
+    (dict.fromkeys(names("train:Training_", "test:PublicTest_"), PNG), "whose file names do not say PublicTest_"),
     ({name: face for name, face in GOOD.items() if "test" in name}, "no picture to train on of angry, disgust"),
     ({f"images/{name}": PNG for name in names("extra", "test")}, "images/extra/angry/10.png: its split is not known"),
     (dict.fromkeys(names(":Training_", ":im"), PNG), "angry/im10.png: its split is not known"),
