@@ -56,8 +56,12 @@ def repository(folder):
     shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
     document = YAML(typ="safe").load((ROOT / "pipeline/demo.yaml").read_text())
     document["data"]["source"] = "kaggle"
-    document["architectures"] = {"mini_xception": {"epochs": 2, "batch_size": 8}}
-    document["ensemble"]["members"] = ["mini_xception"]
+    (folder / "pipeline/architectures/pixels.py").write_text(
+        "import keras\nfrom keras import layers\n\n\ndef build():\n"
+        "    return keras.Sequential([layers.Input((48, 48, 1)), layers.Flatten(), layers.Dense(7, 'softmax')])\n"
+    )
+    document["architectures"] = {"pixels": {"epochs": 2, "batch_size": 8}}
+    document["ensemble"]["members"] = ["pixels"]
     YAML(typ="safe").dump(document, folder / "params.yaml")
     return folder
 
@@ -106,7 +110,7 @@ def test_from_the_mounted_files_to_a_submission(notebook, kaggle, monkeypatch):
     assert set(table["data"]) == {"unofficial"}
     assert table.loc["ensemble", "sha256"] == submission.sha256(output / "submission.csv")
     assert table.loc["ensemble", "private_accuracy"] == pytest.approx(np.mean(guesses[21:] == LABELS[105:]), abs=1e-5)
-    assert (output / "artifacts/models/mini_xception/fold1.weights.h5").exists()
+    assert (output / "artifacts/models/pixels/fold1.weights.h5").exists()
     assert (output / "results/report.html").read_text().startswith("<!doctype html>")
     assert digests(kaggle / "input") == mounted
 
