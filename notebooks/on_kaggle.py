@@ -28,6 +28,7 @@ import tomllib
 from pathlib import Path
 
 from IPython.display import Image, display
+from packaging.requirements import Requirement
 
 CODE = os.environ.get("FER2013_CODE", "")  # the repository's URL, or its folder; "": a dataset that is attached
 INPUT = Path(os.environ.get("FER2013_INPUT", "/kaggle/input"))
@@ -57,20 +58,19 @@ print(f"the code is from {CODE}")
 NOT_HERE = {"dvc", "kaggle", "six", "tensorflow"}  # the stages run without the first three, and on any library of Keras
 
 
-def is_missing(requirement: str) -> bool:
-    """Whether a package is needed that this machine has in no version: what is here stays as it is."""
-    name = re.split(r"[<>=!~\[ ]", requirement)[0]
-    if name in NOT_HERE:
+def is_missing(wanted: Requirement) -> bool:
+    """Whether this machine lacks a package. What is here stays as it is, but for a Keras that is too old to train."""
+    if wanted.name in NOT_HERE:
         return False
     try:
-        importlib.metadata.version(name)
+        found = importlib.metadata.version(wanted.name)
     except importlib.metadata.PackageNotFoundError:
         return True
-    return False
+    return wanted.name == "keras" and found not in wanted.specifier
 
 
-wanted = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
-missing = [requirement for requirement in wanted if is_missing(requirement)]
+dependencies = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+missing = [line for line in dependencies if is_missing(Requirement(line))]
 print(f"to install: {', '.join(missing) or 'nothing'}")
 if missing:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)

@@ -93,12 +93,14 @@ def layout(paths: list[str]) -> Layout:
     if missing := [name for name, count in zip(CLASSES, counts[TRAINING], strict=True) if not count]:
         raise Refusal(f"there is no picture to train on of {', '.join(missing)}: every class needs some in train/")
     if not counts[PRIVATE].any():
-        raise Refusal(f"no picture is held out: there must be a folder test/ or validation/, or files {SPLITS[2]}_...")
-    as_published = counts.tolist() == [list(each) for each in CLASS_COUNTS]
-    official = as_published and (by_name or set(folders) == set(OFFICIAL))
+        raise Refusal(
+            "no picture is held out as PrivateTest: there must be files PrivateTest_..., or a folder test/ (or "
+            "validation/) whose file names do not say PublicTest_"
+        )
     says += "; PublicTest is empty" if not counts[PUBLIC].any() else ""
-    if by_name and not as_published:
-        says += "; but other numbers of pictures than the competition's"
+    official = by_name or set(folders) == set(OFFICIAL)
+    if official and counts.tolist() != [list(each) for each in CLASS_COUNTS]:
+        official, says = False, f"{says}; but other numbers of pictures than the competition's"
     names = [
         "/".join(filter(None, (folder, CLASSES[label], path.split("/")[-1])))
         for folder, label, path in zip(folders, labels, paths, strict=True)

@@ -56,8 +56,12 @@ def repository(folder):
     shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
     document = YAML(typ="safe").load((ROOT / "pipeline/demo.yaml").read_text())
     document["data"]["source"] = "kaggle"
-    document["architectures"] = {"mini_xception": {"epochs": 2, "batch_size": 8}}
-    document["ensemble"]["members"] = ["mini_xception"]
+    (folder / "pipeline/architectures/pixels.py").write_text(
+        "import keras\nfrom keras import layers\n\n\ndef build():\n"
+        "    return keras.Sequential([layers.Input((48, 48, 1)), layers.Flatten(), layers.Dense(7, 'softmax')])\n"
+    )
+    document["architectures"] = {"pixels": {"epochs": 2, "batch_size": 8}}
+    document["ensemble"]["members"] = ["pixels"]
     YAML(typ="safe").dump(document, folder / "params.yaml")
     return folder
 
@@ -106,7 +110,7 @@ def test_from_the_mounted_files_to_a_submission(notebook, kaggle, monkeypatch):
     assert set(table["data"]) == {"unofficial"}
     assert table.loc["ensemble", "sha256"] == submission.sha256(output / "submission.csv")
     assert table.loc["ensemble", "private_accuracy"] == pytest.approx(np.mean(guesses[21:] == LABELS[105:]), abs=1e-5)
-    assert (output / "artifacts/models/mini_xception/fold1.weights.h5").exists()
+    assert (output / "artifacts/models/pixels/fold1.weights.h5").exists()
     assert (output / "results/report.html").read_text().startswith("<!doctype html>")
     assert digests(kaggle / "input") == mounted
 
@@ -132,15 +136,18 @@ def test_what_was_not_attached_is_named(notebook, kaggle, monkeypatch, lacks, me
         execute(notebook, kaggle / "working")
 
 
-def test_only_what_is_missing_is_installed(notebook, kaggle, monkeypatch):
+def test_only_what_is_missing_is_installed_and_a_keras_that_is_new_enough(notebook, kaggle, monkeypatch):
     code = repository(kaggle / "code")
     monkeypatch.setenv("FER2013_CODE", str(code))
     text = (code / "pyproject.toml").read_text()
-    (code / "pyproject.toml").write_text(text.replace('"joblib>=1.5"', '"joblib>=99", "no_such_package>=1"'))
+    for here, newer in (('"joblib>=1.5"', '"joblib>=99", "no_such_package>=1"'), ('"keras>=3.15,<4"', '"keras>=99"')):
+        assert here in text
+        text = text.replace(here, newer)
+    (code / "pyproject.toml").write_text(text)
     offline = copy.deepcopy(notebook)
     (cell,) = [cell for cell in offline.cells if '"pip"' in cell.source]
     noted = "import sys; open('asked', 'w').write(' '.join(sys.argv[1:]))"
     cell.source = cell.source.replace('"-m", "pip"', f'"-c", "{noted}"')
     shown, _ = execute(offline, kaggle / "working", until="NOT_HERE")
-    assert "to install: no_such_package>=1\n" in shown
-    assert (kaggle / "working/asked").read_text() == "install --quiet no_such_package>=1"
+    assert "to install: no_such_package>=1, keras>=99\n" in shown
+    assert (kaggle / "working/asked").read_text() == "install --quiet no_such_package>=1 keras>=99"

@@ -162,7 +162,7 @@ def names(*groups):
 
 @pytest.mark.parametrize(("paths", "rows", "says"), [
     (names("train", "val", "test"), [14, 14, 14], "val/ stands as PublicTest, test/ stands as PrivateTest"),
-    (names("Training", "PublicTest", "PrivateTest"), [14, 14, 14], "publictest/ stands as PublicTest"),
+    (names("Training", "PublicTest", "PrivateTest"), [14, 14, 14], "publictest/ stands as PublicTest.*; but other"),
     (names("train:Training_", "val:PublicTest_", "test:PrivateTest_"), [14, 14, 14],
      r"by the file names .*; but other numbers of pictures than the competition's$"),
     (names("train:Training_", "test:PrivateTest_"), [14, 0, 14], "PublicTest is empty; but other numbers"),
@@ -208,6 +208,7 @@ PNG = encoded(FACE)
     (GOOD | {"one.png": PNG}, "one.png lies in no folder of a class"),
     ({name: face for name, face in GOOD.items() if "train/sad" not in name}, "no picture to train on of sad"),
     ({name: face for name, face in GOOD.items() if "train" in name}, "no picture is held out"),
+    (dict.fromkeys(names("train:Training_", "test:PublicTest_"), PNG), "whose file names do not say PublicTest_"),
     ({name: face for name, face in GOOD.items() if "test" in name}, "no picture to train on of angry, disgust"),
     ({f"images/{name}": PNG for name in names("extra", "test")}, "images/extra/angry/10.png: its split is not known"),
     (dict.fromkeys(names(":Training_", ":im"), PNG), "angry/im10.png: its split is not known"),
@@ -299,8 +300,16 @@ def test_the_same_pictures_make_the_same_file_however_they_came(place):
 # The whole way
 
 
+def smallest():
+    """A network that is compiled at once."""
+    from keras import Sequential, layers
+
+    return Sequential([layers.Input((48, 48, 1)), layers.Flatten(), layers.Dense(7, "softmax")])
+
+
 @pytest.mark.parametrize("name_of", [official, two_way])
-def test_every_stage_runs_on_folders_and_says_what_they_are(place, capsys, name_of):
+def test_every_stage_runs_on_folders_and_says_what_they_are(place, capsys, monkeypatch, name_of):
+    monkeypatch.setattr("pipeline.architectures.mini_xception.build", smallest)
     put(drawn(name_of), download.INCOMING)
     (download.INCOMING / download.NOTE).write_text("From a friend.")
     data, labels = prepared()
