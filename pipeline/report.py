@@ -294,8 +294,10 @@ def errors(analysis: dict[str, Any]) -> Section:
     )
 
 
-def attention() -> Section:
-    """Where the networks look."""
+def attention() -> Section | None:
+    """Where the networks look: None where the results are of a run before the stage explain."""
+    if not (figures.FOLDER / "attention.png").exists():
+        return None
     return Section(
         "Attention",
         [
