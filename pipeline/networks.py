@@ -144,10 +144,18 @@ def metadata(path: Path, remedy: str) -> tuple[dict[str, Any], Recipe]:
     raise Refusal(f"{path} cannot be used ({words}); make it with: {remedy}")
 
 
-def _prepared(found: list[tuple[dict[str, Any], Recipe]], library: str) -> None:
-    """Start Keras in the precision that the networks were trained for, or in float32 where they differ."""
+def _prepared(recipes: list[tuple[str, Recipe]], library: str) -> None:
+    """Start Keras in float32, or in bfloat16 where all of these networks were trained so, and this machine suits it.
+
+    Parameters
+    ----------
+    recipes : with the name of the architecture.
+    """
     backend.start(library)
-    precisions = {machine.products(recipe.precision, library, about["architecture"]) for about, recipe in found}
+    precisions = {
+        machine.products("float32" if recipe.precision == "float32" else "auto", library, name)
+        for name, recipe in recipes
+    }
     backend.prepare(0, precisions.pop() if len(precisions) == 1 else "float32")
 
 
@@ -160,7 +168,7 @@ def _released(name: str, library: str) -> Network:
         )  # fmt: skip
     name = name or known[0]
     about, recipe = metadata(release.FOLDER / f"{name}.json", "make release")
-    _prepared([(about, recipe)], library)
+    _prepared([(name, recipe)], library)
     network, _ = release.load(name)
     return Network({name: [Member(network, recipe)]}, "mean", [1.0], about["temperature"], tuple(about["classes"]))
 
@@ -197,7 +205,7 @@ def _trained(which: str, library: str) -> Network:
     classes = {tuple(about["classes"]) for about, _ in known}
     if len(classes) > 1:
         raise Refusal(f"the networks of {which} do not know the same classes in the same order; run: make repro")
-    _prepared(known, library)
+    _prepared([(about["architecture"], recipe) for about, recipe in known], library)
     members: dict[str, list[Member]] = {name: [] for name in cells}
     for (name, path, remedy), (_, recipe) in zip(found, known, strict=True):
         network = architectures.build(name)
