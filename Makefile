@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro train release predict claims seeds bench notebook test lint submit leaderboard clean
+.PHONY: help setup demo repro train release predict export outside claims seeds bench notebook test lint submit leaderboard clean
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,11 @@ release: setup ## pack a trained network, under 5 MB, with a model card, into re
 
 predict: setup ## name the expressions in pictures, a folder, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
 	@set -f; $(PY) -m pipeline.predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
+export: setup ## write a released network (or NAME=... FOLD=0) for ONNX and LiteRT, into artifacts/exported/
+	@$(PY) -m pipeline.export "$$NAME" "$$FOLD"
+
+outside: setup ## score a Keras file from elsewhere: FILE=... SIDE=48 SCALING=unit|symmetric|raw CLASSES=... OUT=...
+	@$(PY) -m pipeline.outside "$$FILE" "$${SIDE:-48}" "$$SCALING" "$$CLASSES" "$$OUT"
 
 claims: setup ## run the sources' own protocols, to show what their figures owe to them: NAME=... EPOCHS=... (hours)
 	@$(PY) -m pipeline.claims $${NAME:+"$$NAME"} $${EPOCHS:+"$$EPOCHS"}
@@ -61,7 +66,8 @@ lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
 # These are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-$(foreach name,NAME FOLD EPOCHS MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS SEEDS INPUT OPTIONS,$(eval override export $(name) \
+$(foreach name,NAME FOLD FILE SIDE SCALING CLASSES OUT EPOCHS MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS SEEDS INPUT \
+  OPTIONS,$(eval override export $(name) \
   $(if $(filter command line,$(origin $(name))),:= $$(value $(name)),:=)))
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(PY) -m pipeline.submit "$${NAME:-ensemble}" "$$MESSAGE"

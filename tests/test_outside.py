@@ -1,0 +1,255 @@
+"""A network from elsewhere is scored as our own are, from a file that runs no code, and nothing is guessed."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import audit, backend, command, ensemble, faces, machine, metrics, outside, score, solution, synthetic
+from pipeline.competition import CLASSES, PRIVATE, PUBLIC
+
+ROOT = Path(__file__).parent.parent
+# The first digits of the SHA-256 of what cv2.resize (OpenCV 4.14, INTER_LINEAR) made of `noise`, by side.
+OPENCV = {
+    24: "be217f3109c58b67", 40: "34c3836425a8bb7a", 64: "a01a5697a64da861", 96: "c15e9c721230bc1b",
+    224: "01190f401476bd0a", 227: "54f15c51386c48a1",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _started() -> None:
+    backend.start(machine.choose("auto"))
+
+
+@pytest.mark.parametrize("side", OPENCV)
+def test_pictures_are_resized_as_opencv_does_it_to_the_bit(side):
+    noise = np.random.default_rng(5).integers(0, 256, (4, 48, 48), dtype="uint8")
+    assert hashlib.sha256(outside.resize(noise, side).tobytes()).hexdigest()[:16] == OPENCV[side]
+
+
+def test_pictures_of_the_right_size_stay_as_they_are():
+    noise = np.random.default_rng(6).integers(0, 256, (2, 48, 48), dtype="uint8")
+    np.testing.assert_array_equal(outside.resize(noise, 48), noise)
+
+
+def tiny(side: int | None = 48, channels: int = 1, outputs: int = 7, activation: str = "softmax") -> keras.Model:
+    backend.prepare(3, "float32")
+    return keras.Sequential([
+        keras.layers.Input((side, side, channels)),
+        keras.layers.Conv2D(4, 5, strides=3, activation="relu"),
+        keras.layers.GlobalMaxPooling2D(),
+        keras.layers.Dense(outputs, activation=activation, kernel_initializer=keras.initializers.RandomNormal(0, 2)),
+    ])  # fmt: skip
+
+
+def relabelled(network: keras.Model, names: list[str]) -> keras.Model:
+    """The same network with its outputs in the order of `names`."""
+    kernel, bias = network.layers[-1].get_weights()
+    order = [CLASSES.index(name) for name in names]
+    network.layers[-1].set_weights([kernel[:, order], bias[order]])
+    return network
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with drawn faces, whose test labels are known."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    pixels, labels, usage = synthetic.competition(training=14, test=70, seed=2)
+    usage = usage.astype("uint8")
+    data = faces.Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage)
+    data.save()
+    test = data.test_rows()
+    solution.table(test, usage[test], labels[test]).to_csv(solution.PATH, index=False)
+    twins = pd.DataFrame({"row": range(len(labels)), "identical": 0, "near": 0})
+    twins.loc[data.rows(PRIVATE)[:7], "identical"] = 1
+    twins.loc[data.rows(PRIVATE)[5:20], "near"] = 1
+    twins.to_csv(audit.TWINS, index=False)
+    Path("data/raw").mkdir()
+    Path("data/raw/PROVENANCE.json").write_text(json.dumps({"source": "synthetic", "official": False, "files": {}}))
+    return data, labels, twins
+
+
+def scored(*words: str) -> dict[str, object]:
+    outside.main(*words, out="found.json")
+    return json.loads(Path("found.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["network.keras", "network.h5", "network.hdf5"])
+@pytest.mark.parametrize(("side", "channels", "scaling", "factor", "offset"), [
+    (48, 1, "raw", 1, 0), (64, 3, "symmetric", 1 / 127.5, -1), (40, 1, "unit", 1 / 255, 0),
+])  # fmt: skip
+def test_the_scores_are_those_of_the_networks_answers(project, name, side, channels, scaling, factor, offset, capsys):
+    data, labels, twins = project
+    network = tiny(side, channels)
+    network.save(name)
+    found = scored(name, str(side), scaling)
+    pictures = outside.resize(data.pixels, side)[..., None].astype("float32") * factor + offset
+    answers = network.predict(np.repeat(pictures, channels, axis=3), verbose=0)
+    private, public = data.rows(PRIVATE), data.rows(PUBLIC)
+    assert len(set(answers[private].argmax(axis=1))) > 1
+    alone = private[(twins["identical"][private] == 0)]
+    apart = alone[(twins["near"][alone] == 0)]
+    assert (len(alone), len(apart)) == (63, 50)
+    for key, rows in (("public_accuracy", public), ("private_accuracy", private), ("private_no_twin", alone),
+                      ("private_no_near_twin", apart)):  # fmt: skip
+        assert found[key] == pytest.approx((answers.argmax(axis=1) == labels)[rows].mean(), abs=1e-5)
+    assert found["private_right"] == (answers.argmax(axis=1) == labels)[private].sum()
+    assert found["private_macro_f1"] == pytest.approx(metrics.macro_f1(answers[private], labels[private]), abs=1e-5)
+    assert found["private_log_loss"] == pytest.approx(
+        metrics.cross_entropy(answers[private], labels[private]), abs=1e-4
+    )
+    sad = private[labels[private] == CLASSES.index("sad")]
+    assert found["private_recall"]["sad"] == pytest.approx((answers[sad].argmax(axis=1) == 4).mean(), abs=1e-5)
+    assert (found["side"], found["scaling"], found["classes"]) == (side, scaling, list(CLASSES))
+    shown = capsys.readouterr().out
+    assert "Measured on drawn faces" in shown
+    assert f"{found['private_accuracy']:.2%}" in shown
+
+
+def test_the_figures_are_those_that_score_gives_its_own_submissions(project):
+    data, labels, twins = project
+    answers = np.random.default_rng(1).dirichlet(np.ones(7), len(data.test_rows()))
+    bag = ensemble.Bag(np.full((14, 7), 1 / 7), answers)
+    test = data.test_rows()
+    theirs = score.judge(bag, 1.0, labels[:14], labels[test], data.usage[test], twins)
+    ours = outside.judge(answers, data, labels, twins)
+    assert {key: ours[key] for key in theirs if key in ours} == {
+        key: value for key, value in theirs.items() if not key.startswith("oof") and "tempered" not in key
+    }
+    assert {"private_low", "private_no_near_twin_high", "private_log_loss", "rank_2013"} <= ours.keys()
+
+
+def test_a_file_of_keras_2_is_read(project):
+    network = tiny()
+    network.save("old.h5")
+    convolution, pool, dense = (layer.name for layer in network.layers)
+    glorot = {"class_name": "VarianceScaling",
+              "config": {"scale": 1.0, "mode": "fan_avg", "distribution": "uniform", "seed": None}}  # fmt: skip
+    shared = {"trainable": True, "kernel_initializer": glorot, "use_bias": True,
+              "bias_initializer": {"class_name": "Zeros", "config": {}}, "kernel_regularizer": None,
+              "bias_regularizer": None, "activity_regularizer": None, "kernel_constraint": None,
+              "bias_constraint": None}  # fmt: skip
+    old = {"class_name": "Sequential", "config": [
+        {"class_name": "Conv2D", "config": shared | {
+            "name": convolution, "batch_input_shape": [None, 48, 48, 1], "dtype": "float32", "filters": 4,
+            "kernel_size": [5, 5], "strides": [3, 3], "padding": "valid", "data_format": "channels_last",
+            "dilation_rate": [1, 1], "activation": "relu"}},
+        {"class_name": "GlobalMaxPooling2D", "config": {
+            "name": pool, "trainable": True, "data_format": "channels_last"}},
+        {"class_name": "Dense", "config": shared | {"name": dense, "units": 7, "activation": "softmax"}},
+    ]}  # fmt: skip
+    with h5py.File("old.h5", "r+") as file:
+        file.attrs["model_config"] = json.dumps({**old, "config": {"name": "old", "layers": old["config"]}}).encode()
+        file.attrs["keras_version"] = b"2.0.5"
+    network.save("new.keras")
+    keys = ("private_accuracy", "private_log_loss", "public_recall")
+    assert [scored("old.h5", "48", "unit")[key] for key in keys] == [
+        scored("new.keras", "48", "unit")[key] for key in keys
+    ]
+
+
+def test_outputs_in_another_order_are_put_right_by_their_names(project):
+    names = sorted(CLASSES)
+    tiny().save("ours.keras")
+    relabelled(tiny(), names).save("theirs.keras")
+    wanted, found = scored("ours.keras", "48", "raw"), scored("theirs.keras", "48", "raw", " ".join(names))
+    assert found["classes"] == names
+    assert {key for key in wanted if wanted[key] != found[key]} == {"file", "sha256", "classes"}
+    assert scored("theirs.keras", "48", "raw")["private_recall"] != wanted["private_recall"]
+
+
+@pytest.mark.parametrize("name", ["network.keras", "network.h5"])
+def test_code_in_a_file_is_refused_and_not_run(project, name):
+    network = tiny()
+    network.add(keras.layers.Lambda(lambda x: (open("ran", "w").close(), x)[1]))
+    network.save(name)
+    Path("ran").unlink()
+    with pytest.raises(command.Refusal, match="Lambda layer, which is code"):
+        outside.main(name, "48", "raw")
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(("network", "message"), [
+    (lambda: tiny(outputs=5), r"gives \(None, 5\), not \(None, 7\)"),
+    (lambda: tiny(64), r"takes \(None, 64, 64, 1\), not \(None, 48, 48, 1\)"),
+    (lambda: tiny(channels=4), r"takes \(None, 48, 48, 4\)"),
+    (lambda: tiny(activation="linear"), "let the network end in softmax or sigmoid"),
+    (lambda: keras.Sequential([keras.layers.Input((2304,)), keras.layers.Dense(7)]), r"takes \(None, 2304\)"),
+])  # fmt: skip
+def test_a_network_of_another_form_is_refused(project, network, message):
+    network().save("network.keras")
+    with pytest.raises(command.Refusal, match=message):
+        outside.main("network.keras", "48", "raw")
+
+
+def test_a_network_for_pictures_of_any_size_takes_the_side_that_is_named(project):
+    tiny(None).save("any.keras")
+    tiny(56).save("fixed.keras")
+    assert (
+        scored("any.keras", "56", "unit")["private_log_loss"] == scored("fixed.keras", "56", "unit")["private_log_loss"]
+    )
+
+
+def test_weights_alone_are_refused(project):
+    tiny().save_weights("network.weights.h5")
+    with zipfile.ZipFile("network.keras", "w") as archive:
+        archive.writestr("model.weights.h5", b"")
+    for name in ("network.weights.h5", "network.keras"):
+        with pytest.raises(command.Refusal, match="holds no network"):
+            outside.main(name, "48", "raw")
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("none.h5", None, "there is no file none.h5"),
+    ("", None, "there is no file"),
+    ("network.onnx", b"x", "no Keras file by its name"),
+    ("network.h5", b"no HDF5", "is not a Keras file"),
+    ("network.keras", b"no zip", "is not a Keras file"),
+])  # fmt: skip
+def test_what_is_no_keras_file_is_refused(project, name, content, message):
+    if content is not None:
+        Path(name).write_bytes(content)
+    with pytest.raises(command.Refusal, match=message):
+        outside.main(name, "48", "raw")
+
+
+def test_a_layer_that_keras_does_not_know_is_refused(project):
+    tiny().save("network.h5")
+    with h5py.File("network.h5", "r+") as file:
+        file.attrs["model_config"] = file.attrs["model_config"].replace('"Dense"', '"Wonder"')
+    with pytest.raises(command.Refusal, match=r"Keras cannot build the network in network\.h5") as refusal:
+        outside.main("network.h5", "48", "raw")
+    assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("x.h5", "0", "raw"), "SIDE=0"), (("x.h5", "48.5", "raw"), "SIDE=48.5"), (("x.h5", "", "raw"), "SIDE=:"),
+    (("x.h5", "48", "255"), "SCALING=255"), (("x.h5", "48", ""), "SCALING=:"),
+    (("x.h5", "48", "raw", "angry,happy"), "must name each of angry"),
+    (("x.h5", "48", "raw", "angry disgust fear happy sad surprise surprise"), "must name each of angry"),
+    (("x.h5", "48", "raw", "", "x.h5"), "OUT=x.h5: must end in .json"),
+])  # fmt: skip
+def test_words_that_say_nothing_are_refused(project, words, message):
+    with pytest.raises(command.Refusal, match=message):
+        outside.main(*words)
+
+
+def test_test_labels_must_be_known(project):
+    text = solution.PATH.read_text().splitlines()
+    solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
+    with pytest.raises(command.Refusal, match="does not know the labels of all test rows"):
+        outside.main("x.h5", "48", "raw")
+
+
+def test_nothing_is_written_where_no_file_is_named(project):
+    tiny().save("network.keras")
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    outside.main("network.keras", "48", "raw")
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
