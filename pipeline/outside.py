@@ -11,6 +11,8 @@ that is the competition's: angry,disgust,fear,happy,sad,surprise,neutral. Nothin
 
 import json
 import re
+import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +82,21 @@ def order(text: str) -> list[int]:
     return [names.index(name) for name in CLASSES]
 
 
+def modern(config: Any) -> Any:
+    """A configuration that old Keras 2 wrote, as Keras 3 can read it (which takes a batch's shape for a picture's)."""
+    if isinstance(config, list):
+        return [modern(each) for each in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: modern(value) for key, value in config.items()}
+    inner, kind = config.get("config"), config.get("class_name")
+    if kind == "Sequential" and isinstance(inner, list):
+        config["config"] = {"name": "sequential", "layers": inner}
+    elif isinstance(inner, dict) and kind != "InputLayer" and "batch_input_shape" in inner:
+        inner["input_shape"] = inner.pop("batch_input_shape")[1:]
+    return config
+
+
 def load(path: Path, side: int) -> "keras.Model":
     """The network in a file, from pictures of this `side` to seven outputs. Keras must run already.
 
@@ -105,7 +122,12 @@ def load(path: Path, side: int) -> "keras.Model":
     if '"class_name": "Lambda"' in json.dumps(config):
         raise Refusal(f"{path} has a Lambda layer, which is code, and no code in a file is run; build it without")
     try:
-        network: keras.Model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copyfile(path, Path(folder) / path.name)
+            if path.suffix != ".keras":
+                with h5py.File(copy, "r+") as file:
+                    file.attrs["model_config"] = json.dumps(modern(config))
+            network: keras.Model = keras.saving.load_model(copy, compile=False, safe_mode=True)
         takes, gives = network.input_shape, network.output_shape
     except Exception as trouble:  # Keras has no error of its own for a file that it cannot build
         reason = str(trouble).strip().split("\n")[0][:200]

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import architectures, backend, command, export, faces, fit, params, recipe, release, synthetic
+from pipeline import architectures, backend, command, export, faces, fit, params, recipe, release, synthetic, train
 from pipeline.competition import CLASSES
 
 ROOT = Path(__file__).parent.parent
@@ -100,7 +100,7 @@ def project(tmp_path, monkeypatch):
     Path("released/tiny.json").write_text(json.dumps(released))
     backend.prepare(2, "float32")
     tiny().save_weights("artifacts/models/tiny/fold1.weights.h5")
-    trained = about | {"fold": 1, "recipe": settings(scaling="symmetric").model_dump()}
+    trained = train.Cell("tiny", 1, 5, "tensorflow", settings(scaling="symmetric")).about()
     Path("artifacts/models/tiny/fold1.json").write_text(json.dumps(trained))
     return tmp_path
 
