@@ -375,7 +375,7 @@ def test_two_workers_write_the_bytes_of_a_single_cell(
     assert process.returncode == 0, output
     assert "finished, cell 2 of 2" in output
     names = written()
-    assert len(names) == 6
+    assert len(names) == 8
     assert same_as(trained, names)
 
 
