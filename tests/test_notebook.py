@@ -27,8 +27,15 @@ def notebook(tmp_path_factory):
     """What `make notebook` writes."""
     folder = tmp_path_factory.mktemp("notebooks")
     shutil.copyfile(ROOT / "notebooks/on_kaggle.py", folder / "on_kaggle.py")
-    verb = subprocess.run(["make", "--no-print-directory", "--dry-run", "notebook", "--old-file=setup", "--assume-old=.venv/.installed"],
-                          cwd=ROOT, capture_output=True, text=True, check=True).stdout  # fmt: skip
+    words = [
+        "make",
+        "--no-print-directory",
+        "--dry-run",
+        "notebook",
+        "--old-file=setup",
+        "--assume-old=.venv/.installed",
+    ]
+    verb = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout  # fmt: skip
     words = verb.replace("notebooks/", f"{folder}/").split()
     subprocess.run([sys.executable, *words[1:]], check=True)
     found = nbformat.read(folder / "on_kaggle.ipynb", as_version=4)
