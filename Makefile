@@ -33,6 +33,8 @@ train: setup ## train all cells that are out of date: JOBS=2 BACKEND=loky|dask|r
 	@[ -e .git ] || $(PY) -m dvc config --local core.no_scm true
 	$(PY) -m dvc repro check folds
 	@$(PY) -m pipeline.train
+	$(PY) -m dvc repro teach
+	@$(PY) -m pipeline.distill
 
 release: setup ## pack a trained network, under 5 MB, with a model card, into released/: NAME=... FOLD=0
 	@$(PY) -m pipeline.release $${NAME:+"$$NAME" "$${FOLD:-0}"}

@@ -228,6 +228,7 @@ def overhead(folder: Path, bar: tqdm) -> dict[str, Any]:
     document["folds"] = [0, 1]
     document["train"] |= {"epochs": 1}
     document["architectures"] = {name: {"batch_size": 28} for name in NETWORKS}
+    document["students"] = {}
     document["ensemble"]["members"] = list(NETWORKS)
     with open(tiny / "params.yaml", "w") as file:
         YAML().dump(document, file)
@@ -271,6 +272,7 @@ def memory(folder: Path, bar: tqdm) -> dict[str, float]:
     document["folds"] = [0, 1]
     document["train"] |= {"epochs": 1}
     document["architectures"] = {"mini_xception": {"batch_size": 128}}
+    document["students"] = {}
     document["ensemble"] = {"method": "weights", "members": ["mini_xception"]}
     with open(full / "params.yaml", "w") as file:
         YAML().dump(document, file)

@@ -131,7 +131,19 @@ def run(stage: str) -> None:
     print(f"--- {stage}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-for stage in ("check", "download", "prepare", "audit", "folds", "train", "ensemble", "score", "report"):
+for stage in (
+    "check",
+    "download",
+    "prepare",
+    "audit",
+    "folds",
+    "train",
+    "teach",
+    "distill",
+    "ensemble",
+    "score",
+    "report",
+):
     run(stage)
 
 # %% [markdown]

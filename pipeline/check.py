@@ -21,9 +21,11 @@ def mistakes() -> list[str]:
         folds.numbers,
         folds.twins,
         recipe.names,
+        recipe.teachers,
         ensemble.read_params,
     )
-    recipes = [lambda name=name: recipe.read(name) for name in params.document()["architectures"] or {}]
+    every = [name for part in ("architectures", "students") for name in params.document()[part] or {}]
+    recipes = [lambda name=name: recipe.read(name) for name in every]
     for reader in (*readers, *recipes):
         try:
             reader()

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import architectures, backend, command, faces, files, machine, params, recipe, solution, train
+from pipeline import architectures, backend, command, faces, files, machine, params, recipe, solution, train, trained
 from pipeline.command import Refusal
 from pipeline.competition import TRAINING
 
 RESULT = Path("results/claims.json")
-CHECKPOINTS = train.ARTIFACTS / "claims"
+CHECKPOINTS = trained.ARTIFACTS / "claims"
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline import command, faces, folds, metrics, params, recipe
+from pipeline import command, faces, folds, metrics, params, recipe, trained
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, TRAINING
 
-PREDICTIONS = Path("artifacts/predictions")
 BAGS = Path("artifacts/bags")
 RESULT = Path("results/ensemble.json")
 NAME = "ensemble"
@@ -234,9 +233,9 @@ def describe(bag: Bag, plain: Bag, labels: np.ndarray, fold: np.ndarray) -> dict
 
 def read_cell(architecture: str, fold: int, plain: bool = False) -> list[np.ndarray]:
     """Read what train@ARCHITECTURE-FOLD predicted: rows, validation, test; `plain`: without test-time augmentation."""
-    path = PREDICTIONS / architecture / f"fold{fold}.npz"
+    path = trained.path("predictions", architecture, fold)
     names = ("rows", "validation_plain", "test_plain") if plain else ("rows", "validation", "test")
-    return read_arrays(path, names, f"dvc repro -f train@{architecture}-{fold}")
+    return read_arrays(path, names, trained.remedy(architecture, fold))
 
 
 def joined(method: str, bags: list[Bag], labels: np.ndarray, fold: np.ndarray) -> tuple[Bag, np.ndarray | None]:
@@ -285,7 +284,7 @@ def main() -> None:
         cells = [read_cell(name, number) for number in numbers]
         for number, (cell_rows, _, test) in zip(numbers, cells, strict=True):
             if not np.array_equal(np.sort(cell_rows), rows[fold == number]) or len(test) != len(data.test_rows()):
-                raise Refusal(f"{name}, fold {number} was trained on other data: dvc repro -f train@{name}-{number}")
+                raise Refusal(f"{name}, fold {number} was trained on other data: {trained.remedy(name, number)}")
         bags[name] = join_folds(cells, rows, name)
         plain[name] = join_folds([read_cell(name, number, plain=True) for number in numbers], rows, name)
     bags[NAME], result = summary(settings, bags, labels, fold)

@@ -1,19 +1,16 @@
 """Draw where each class looks: the mean of Grad-CAM's maps over pictures that the networks have not seen.
 
-Reads data/faces.npz, data/folds.csv and artifacts/models/ (the first fold alone). Writes results/plots/attention.png:
+Reads data/faces.npz, data/folds.csv, and the weights of the first fold. Writes results/plots/attention.png:
 averages, and no person's picture.
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from pipeline import architectures, backend, command, faces, figures, folds, machine, params, recipe
+from pipeline import backend, command, faces, figures, folds, machine, params, recipe, trained
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES
 from pipeline.recipe import Recipe
 
-MODELS = Path("artifacts/models")
 MOST = 50  # pictures a class: enough for a mean, and a second's work
 
 
@@ -42,11 +39,7 @@ def attention(name: str, fold: int, settings: Recipe, pictures: np.ndarray, labe
     from pipeline import fit, gradcam
 
     backend.prepare(0, "float32")
-    network, path = architectures.build(name), MODELS / name / f"fold{fold}.weights.h5"
-    try:
-        network.load_weights(path)
-    except (OSError, ValueError, KeyError):
-        raise Refusal(f"{path} is missing or damaged; make it with: dvc repro -f train@{name}-{fold}") from None
+    network = trained.restore(name, trained.path("weights", name, fold), trained.remedy(name, fold))
     try:
         cam = gradcam.GradCam(fit.Feed(pictures, settings), network)
     except Refusal as reason:
@@ -64,7 +57,7 @@ def main() -> None:
     seen = chosen(held_out, data.labels[held_out])
     labels = data.labels[seen].astype(int)
     backend.start(machine.choose(params.backend()))
-    maps = {name: attention(name, fold, recipe.read(name), data.pixels[seen], labels) for name in recipe.names()}
+    maps = {name: attention(name, fold, recipe.read(name), data.pixels[seen], labels) for name in recipe.untaught()}
     means = class_means(data.pixels[rows], data.labels[rows].astype(int))
     counts = np.bincount(labels, minlength=len(CLASSES))
     figures.attention(maps, means, counts, figures.FOLDER / "attention.png")

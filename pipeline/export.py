@@ -1,7 +1,7 @@
 """Write a trained network for ONNX and LiteRT, and hold each file to what Keras answers to the same pictures.
 
 Outside the graph. Reads released/NETWORK.npz and .json (without NETWORK the only ones there), or with FOLD
-artifacts/models/NETWORK/foldFOLD.weights.h5 and .json; for the check the test rows of data/faces.npz, or drawn faces
+what was trained of NETWORK without that fold; for the check the test rows of data/faces.npz, or drawn faces
 where it is missing. Writes into artifacts/exported/: NAME.onnx, NAME.tflite, NAME-float16.tflite (half as large), and
 NAME.json, what one must know to use them, which ONNX carries inside as well.
 
@@ -25,7 +25,7 @@ import numpy as np
 from scipy import ndimage
 from tabulate import tabulate
 
-from pipeline import architectures, backend, command, ensemble, faces, params, recipe, release, synthetic
+from pipeline import backend, command, ensemble, faces, params, recipe, release, synthetic, trained
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, SIDE
 from pipeline.submission import percent
@@ -53,13 +53,8 @@ def find(name: str, fold: str) -> tuple["keras.Model", dict[str, Any]]:
         name = released[0]
     if not fold:
         return release.load(name)
-    path = Path(f"artifacts/models/{name}/fold{fold}.json")
-    try:
-        about: dict[str, Any] = {"temperature": None, **json.loads(path.read_text())}
-        network = architectures.build(about["architecture"])
-        network.load_weights(path.with_suffix(".weights.h5"))
-    except (OSError, ValueError, KeyError, TypeError) as trouble:
-        raise Refusal(f"{path} and its weights cannot be read ({trouble}); make them with: make repro") from None
+    about = {"temperature": None, **trained.metadata(trained.path("about", name, fold), "make repro")[0]}
+    network = trained.restore(about["architecture"], trained.path("weights", name, fold), "make repro")
     with contextlib.suppress(Refusal):  # no ensemble has been made yet
         about["temperature"] = ensemble.temperatures([about["architecture"]])[about["architecture"]]
     return network, about

@@ -330,7 +330,8 @@ def fit(
 
     Parameters
     ----------
-    train_rows, validation_rows : int [m], rows of the trainer's pictures; the labels are int [m], classes 0 to 6.
+    train_rows, validation_rows : int [m], rows of the trainer's pictures; there may be no validation rows.
+    train_labels : int [m], classes 0 to 6; or float [m, 7], probabilities. validation_labels : int [m].
     seed : fixes the order of the rows; the network and the augmentation carry their own.
     report : called after every epoch. step : called after every batch with the finished part of the epoch, 0 to 1.
 
@@ -345,7 +346,7 @@ def fit(
         )
     state = trainer.state()
     progress = checkpoint.restore(state)
-    targets = np.eye(len(CLASSES), dtype="float32")[train_labels]
+    targets = train_labels if train_labels.ndim == 2 else np.eye(len(CLASSES), dtype="float32")[train_labels]
     # Whole batches only, here too: the rows that are left over are others in every epoch.
     count = trainer.steps * recipe.batch_size
     before: list[np.ndarray] = []
@@ -381,10 +382,12 @@ def fit(
         ).history
         loss, accuracy = logs["loss"][0], logs["accuracy"][0]
         settle(epoch)
-        seen = agreement(trainer.predictor.probabilities(validation_rows), validation_labels)
+        seen = (math.nan, math.nan)
+        if len(validation_rows):
+            seen = agreement(trainer.predictor.probabilities(validation_rows), validation_labels)
         for variable, value in zip(network.variables, before, strict=True):
             variable.assign(value)  # training goes on from where it was
-        if not math.isfinite(loss + seen[0]):
+        if not math.isfinite(loss) or (len(validation_rows) and not math.isfinite(seen[0])):
             raise Refusal(f"the loss became {loss} in epoch {epoch + 1}; make learning_rate smaller")
         progress.history.append(dict(zip(HISTORY, (epoch + 1, rate, loss, accuracy, *seen), strict=True)))
         progress.seconds += time.perf_counter() - started

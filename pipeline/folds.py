@@ -27,6 +27,13 @@ def numbers() -> list[int]:
     return found
 
 
+def number(text: str) -> int:
+    """The fold that a command line names. Raises Refusal where there is none such."""
+    if text not in map(str, numbers()):
+        raise Refusal(f"there is no fold {text!r}; {params.PATH} has {', '.join(map(str, numbers()))}")
+    return int(text)
+
+
 def twins() -> str:
     """What params.yaml does with identical pictures: one of TWINS."""
     value = params.document()["twins"]

@@ -1,18 +1,16 @@
 """Bring trained networks back, with all that one must know to ask them: the one place that knows which network answers.
 
-Reads released/, or artifacts/models/ with results/ensemble.json. Nothing in these files is executed.
+Reads released/, or what was trained, with results/ensemble.json. Nothing in these files is executed.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydantic
 
-from pipeline import architectures, backend, ensemble, folds, machine, metrics, params, release, train
+from pipeline import architectures, backend, ensemble, folds, machine, metrics, params, release, trained
 from pipeline.command import Refusal
 from pipeline.competition import SIDE
 from pipeline.recipe import Recipe
@@ -130,20 +128,6 @@ def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
     return (array[start : start + CAPACITY] for start in range(0, len(array), CAPACITY))
 
 
-def metadata(path: Path, remedy: str) -> tuple[dict[str, Any], Recipe]:
-    """What lies beside weights as JSON, and the recipe in it. Raises Refusal that ends with `remedy`."""
-    try:
-        about = json.loads(path.read_text())
-        if not isinstance(about["classes"], list) or about["architecture"] not in architectures.names():
-            raise ValueError("its classes or its architecture are unknown")
-        return about, Recipe.model_validate(about["recipe"])
-    except pydantic.ValidationError as trouble:
-        words = f"its recipe is another version's: {trouble.errors()[0]['loc']}"
-    except (OSError, ValueError, KeyError, TypeError) as trouble:
-        words = repr(trouble) if isinstance(trouble, KeyError) else str(trouble)
-    raise Refusal(f"{path} cannot be used ({words}); make it with: {remedy}")
-
-
 def _prepared(recipes: list[tuple[str, Recipe]], library: str) -> None:
     """Start Keras in float32, or in bfloat16 where all of these networks were trained so, and this machine suits it.
 
@@ -167,7 +151,7 @@ def _released(name: str, library: str) -> Network:
             else f"{release.FOLDER}/ holds no network; make one with: make release"
         )  # fmt: skip
     name = name or known[0]
-    about, recipe = metadata(release.FOLDER / f"{name}.json", "make release")
+    about, recipe = trained.metadata(release.FOLDER / f"{name}.json", "make release")
     _prepared([(name, recipe)], library)
     network, _ = release.load(name)
     return Network({name: [Member(network, recipe)]}, "mean", [1.0], about["temperature"], tuple(about["classes"]))
@@ -197,24 +181,16 @@ def _trained(which: str, library: str) -> Network:
     cells, method, shares = _cells(which)
     submission = which.partition("-")[0]
     temperature = ensemble.temperatures([submission])[submission]
-    found = [
-        (name, train.ARTIFACTS / f"models/{name}/fold{fold}", f"dvc repro -f train@{name}-{fold}")
-        for name, numbers in cells.items() for fold in numbers
-    ]  # fmt: skip
-    known = [metadata(path.with_suffix(".json"), remedy) for _, path, remedy in found]
+    found = [(name, fold) for name, numbers in cells.items() for fold in numbers]
+    known = [trained.metadata(trained.path("about", *cell), trained.remedy(*cell)) for cell in found]
     classes = {tuple(about["classes"]) for about, _ in known}
     if len(classes) > 1:
         raise Refusal(f"the networks of {which} do not know the same classes in the same order; run: make repro")
     _prepared([(about["architecture"], recipe) for about, recipe in known], library)
     members: dict[str, list[Member]] = {name: [] for name in cells}
-    for (name, path, remedy), (_, recipe) in zip(found, known, strict=True):
-        network = architectures.build(name)
-        try:
-            network.load_weights(path.with_suffix(".weights.h5"))
-        except (OSError, ValueError, KeyError) as trouble:
-            words = next(iter(str(trouble).splitlines()), "")
-            raise Refusal(f"{path}.weights.h5 cannot be used ({words}); make it with: {remedy}") from None
-        members[name].append(Member(network, recipe))
+    for cell, (_, recipe) in zip(found, known, strict=True):
+        network = trained.restore(cell[0], trained.path("weights", *cell), trained.remedy(*cell))
+        members[cell[0]].append(Member(network, recipe))
     return Network(members, method, shares, temperature, classes.pop())
 
 

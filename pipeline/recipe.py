@@ -1,6 +1,6 @@
-"""How a network is trained: the sections `train` (defaults) and `architectures` (what differs) of params.yaml."""
+"""How a network is trained: the sections `train` (defaults), `architectures` and `students` (what differs)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -48,27 +48,86 @@ class Recipe(params.Section):
     # machine is made for, see pipeline/machine.py
 
 
-def names() -> list[str]:
-    """The architectures that params.yaml trains, in its order. Raises Refusal for one that has no file."""
-    entries = params.document()["architectures"]
-    if not isinstance(entries, dict) or not entries:
-        raise Refusal(f"{params.PATH}: architectures must map names to recipes, like 'vgg8: {{epochs: 30}}'")
-    for name in entries:
+class Lesson(params.Section):
+    """What a student, of the section `students`, has beside its recipe."""
+
+    teachers: list[str] = Field(min_length=1)  # architectures that are no students
+    taught: Annotated[float, Field(gt=0, le=1)]  # part of each label that is the teachers' mean answer
+
+
+def is_student(name: str) -> bool:
+    """Whether an architecture learns from others: its name tells, so that no stage need read what it does not use."""
+    return name.startswith("student")
+
+
+def _entries(section: str) -> dict[str, Any]:
+    """A section of params.yaml that maps names to recipes. Raises Refusal for a name that cannot stand there."""
+    entries = params.document()[section]
+    if not isinstance(entries, dict):
+        raise Refusal(f"{params.PATH}: {section} must map names to recipes, like 'vgg8: {{epochs: 30}}'")
+    for name, own in entries.items():
         if name not in architectures.names():
             raise Refusal(
                 f"{params.PATH}: unknown architecture {name!r}; pipeline/architectures/ has "
                 f"{', '.join(architectures.names())}"
             )
-    return list(entries)
+        if is_student(name) != (section == "students"):
+            raise Refusal(f"{params.PATH}: {section} names {name!r}; students, and no others, are named student...")
+        if not isinstance(own, dict | None):
+            raise Refusal(f"{params.PATH}: {section}.{name} = {own!r}: must be a mapping")
+    return entries
 
 
-def read(architecture: str) -> Recipe:
-    """The recipe of `architecture`: the section `train`, with its own entry laid over it."""
-    if architecture not in names():
-        raise Refusal(f"{params.PATH} has no architecture {architecture!r}; it trains {', '.join(names())}")
-    own = params.document()["architectures"][architecture]
-    where = f"architectures.{architecture}"
-    if not isinstance(own, dict | None):
-        raise Refusal(f"{params.PATH}: {where} = {own!r}: must be a mapping")
-    shared = params.section("train", Recipe)
-    return params.parse(where, Recipe, shared.model_dump() | (own or {}))
+def untaught() -> list[str]:
+    """The architectures that learn from the labels alone, in the order of params.yaml."""
+    found = list(_entries("architectures"))
+    if not found:
+        raise Refusal(f"{params.PATH}: architectures must map names to recipes, like 'vgg8: {{epochs: 30}}'")
+    return found
+
+
+def students() -> list[str]:
+    """The architectures that learn from others, in the order of params.yaml."""
+    return list(_entries("students"))
+
+
+def names() -> list[str]:
+    """The architectures that params.yaml trains: the untaught ones, then the students."""
+    return [*untaught(), *students()]
+
+
+def _own(name: str) -> tuple[str, dict[str, Any]]:
+    """Where the recipe of `name` stands, and what stands there."""
+    section = "students" if is_student(name) else "architectures"
+    entries = _entries(section)
+    if name not in entries:
+        raise Refusal(f"{params.PATH} has no architecture {name!r}; its {section} are {', '.join(entries) or 'none'}")
+    return f"{section}.{name}", entries[name] or {}
+
+
+def read(name: str) -> Recipe:
+    """The recipe of `name`: the section `train`, with its own entry laid over it."""
+    where, own = _own(name)
+    shared = params.section("train", Recipe).model_dump()
+    lesson = Lesson.model_fields if is_student(name) else {}
+    return params.parse(where, Recipe, shared | {key: value for key, value in own.items() if key not in lesson})
+
+
+def lesson(name: str) -> Lesson | None:
+    """Who teaches `name`, and how much; None for what learns from the labels alone."""
+    if not is_student(name):
+        return None
+    where, own = _own(name)
+    return params.parse(where, Lesson, {key: value for key, value in own.items() if key in Lesson.model_fields})
+
+
+def teachers() -> list[str]:
+    """All architectures that teach some student, sorted. Raises Refusal for one that is not trained before."""
+    lessons = {name: lesson(name) for name in students()}
+    found = {teacher: name for name, each in lessons.items() if each for teacher in each.teachers}
+    for teacher, name in found.items():
+        if teacher not in untaught():
+            raise Refusal(
+                f"{params.PATH}: students.{name}.teachers names {teacher!r}; it must be one of {', '.join(untaught())}"
+            )
+    return sorted(found)

@@ -130,12 +130,11 @@ def scores(
 def main(name: str | None = None, fold: str = "0") -> None:
     """Run the command."""
     name = name or choose()
-    if fold not in map(str, folds.numbers()):
-        raise Refusal(f"there is no fold {fold!r}; {params.PATH} has {', '.join(map(str, folds.numbers()))}")
+    number = folds.number(fold)
     settings, data = recipe.read(name), faces.load()
     rows, fold_of = folds.load(data)
     library = machine.choose(params.backend())
-    cell = train.plan(data, fold_of, name, int(fold), library)
+    cell = train.plan(data, fold_of, name, number, library)
     if not cell.done():
         raise Refusal(f"{cell} is not trained as {params.PATH} wants it; run: make repro")
     backend.start(library)
@@ -154,9 +153,9 @@ def main(name: str | None = None, fold: str = "0") -> None:
         mean: np.ndarray = trainer.predictor.views(wanted, views).mean(axis=0)
         return mean
 
-    held_out, truth = rows[fold_of == int(fold)], solution.join(data.labels, solution.load())
+    held_out, truth = rows[fold_of == number], solution.join(data.labels, solution.load())
     found = scores(ask, data, truth, held_out, (audit.load_twins(len(truth))["identical"] > 0).to_numpy())
-    _, before, _ = ensemble.read_cell(name, int(fold))
+    _, before, _ = ensemble.read_cell(name, number)
     after = ask(held_out)
     about = {
         "architecture": name,
@@ -165,7 +164,7 @@ def main(name: str | None = None, fold: str = "0") -> None:
         "temperature": ensemble.temperatures([name])[name],
         "views": len(views),
         "parameters": trainer.network.count_params(),
-        "fold": int(fold),
+        "fold": number,
         "seed": cell.seed,
         "recipe": settings.model_dump(),
         "scores": found,

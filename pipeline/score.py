@@ -17,13 +17,25 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from pipeline import audit, command, ensemble, faces, figures, folds, metrics, provenance, recipe, solution, submission
+from pipeline import (
+    audit,
+    command,
+    ensemble,
+    faces,
+    figures,
+    folds,
+    metrics,
+    provenance,
+    recipe,
+    solution,
+    submission,
+    trained,
+)
 from pipeline.command import Refusal
 from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
 from pipeline.faces import Faces
 from pipeline.submission import UNKNOWN
 
-ARTIFACTS = Path("artifacts")
 NESTED = Path("results/scores.json")
 METRICS = Path("results/metrics")  # the ratios alone, a file each: `dvc metrics show` makes a table of them
 
@@ -176,13 +188,13 @@ def timings(architecture: str, count: int) -> list[dict[str, Any]]:
     """What train wrote of each fold: parameters, seconds to train and predict, and what computed."""
     found = []
     for number in range(count):
-        path = ARTIFACTS / f"timings/{architecture}/fold{number}.json"
+        path = trained.path("timing", architecture, number)
         try:
             timing = json.loads(path.read_text())
             if not {"parameters", "seconds"} <= timing.keys():
                 raise ValueError
         except (OSError, ValueError, AttributeError):
-            raise Refusal(f"{path} is missing or damaged; run: dvc repro -f train@{architecture}-{number}") from None
+            raise Refusal(f"{path} is missing or damaged; run: {trained.remedy(architecture, number)}") from None
         found.append(timing)
     return found
 
@@ -282,7 +294,7 @@ def main() -> None:
     found["single_networks"] = {name: singles(name, count, truth, private) for name in names}
     found["trained_with"] = trained_with([cell for cells in took.values() for cell in cells])
     submission.ANALYSIS.write_text(json.dumps(found, indent=1) + "\n")
-    paths = {name: [ARTIFACTS / f"histories/{name}/fold{number}.csv" for number in range(count)] for name in names}
+    paths = {name: [trained.path("history", name, number) for number in range(count)] for name in names}
     draw(data, bags, table, {name: [pd.read_csv(path) for path in files] for name, files in paths.items()}, found)
 
 

@@ -21,7 +21,7 @@ from pipeline.command import Refusal
 FOLDER = Path("seeds")
 RESULT = Path("results/seeds.json")
 SHARED = ("data/faces.npz", "data/solution.csv", "data/twins.csv", "data/raw")
-STAGES = ("check", "folds", "train", "ensemble", "score")
+STAGES = ("check", "folds", "train", "teach", "distill", "ensemble", "score")
 SCORES = ("oof_accuracy", "public_accuracy", "private_accuracy", "private_no_twin")
 
 

@@ -32,7 +32,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pipeline import architectures, backend, command, engine, faces, files, folds, machine, params, recipe
+from pipeline import architectures, backend, command, engine, faces, files, folds, machine, params, recipe, trained
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES
 from pipeline.faces import Faces
@@ -41,14 +41,11 @@ from pipeline.recipe import Recipe
 if TYPE_CHECKING:
     from pipeline import fit
 
-ARTIFACTS = Path("artifacts")
-CHECKPOINTS = ARTIFACTS / "checkpoints"
-# Of a cell's files, the timing last: it says that all are there.
-KINDS = ("weights", "about", "predictions", "history", "timing")
+CHECKPOINTS = trained.ARTIFACTS / "checkpoints"
 # Every module that has a part in a cell's result; dvc.yaml lists the same ones.
 CODE = (
     "__init__", "architectures/__init__", "architectures/_blocks", "augment", "backend", "command", "competition",
-    "engine", "faces", "files", "fit", "folds", "machine", "params", "recipe", "train",
+    "engine", "faces", "files", "fit", "folds", "machine", "params", "recipe", "train", "trained",
 )  # fmt: skip
 _kept: dict[tuple[str, str, bytes, int], "fit.Trainer"] = {}  # the last one alone
 _one_at_a_time = threading.Lock()  # Keras's names and seeds belong to the process
@@ -61,6 +58,7 @@ class Cell:
     Parameters
     ----------
     library : what runs under Keras. settings : with a precision that is not "auto". key : see `fingerprint`.
+    lesson : of a student.
     """
 
     architecture: str
@@ -70,30 +68,33 @@ class Cell:
     settings: Recipe
     key: str = ""
     code: str = ""  # digest of the modules that have a part in it
+    lesson: recipe.Lesson | None = None
 
     def __str__(self) -> str:
         return f"{self.architecture} fold {self.fold}"
 
     def paths(self) -> dict[str, Path]:
         """Where its files lie, in the order in which they are written."""
-        places = (
-            "models/{}.weights.h5", "models/{}.json", "predictions/{}.npz", "histories/{}.csv", "timings/{}.json",
-        )  # fmt: skip
-        name = f"{self.architecture}/fold{self.fold}"
-        return {kind: ARTIFACTS / place.format(name) for kind, place in zip(KINDS, places, strict=True)}
+        return {kind: trained.path(kind, self.architecture, self.fold) for kind in trained.PLACES}
 
     def checkpoint(self) -> Path:
         """Where its state is kept. Unlike `key`, the name tells what computes, too: bits from elsewhere do not mix."""
         device = "gpu" if machine.gpus() else platform.machine()
         facts = [self.key, self.settings.precision, machine.versions(self.library), device]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        return CHECKPOINTS / f"{self.architecture}-fold{self.fold}-{digest[:16]}.npz"
+        return CHECKPOINTS / f"{self.checkpoints}{digest[:16]}.npz"
+
+    @property
+    def checkpoints(self) -> str:
+        """How the names of all its checkpoints begin, under whatever settings."""
+        return f"{'students/' if self.lesson else ''}{self.architecture}-fold{self.fold}-"
 
     def about(self) -> dict[str, Any]:
         """What goes with its weights."""
         return {
             "architecture": self.architecture, "classes": list(CLASSES), "recipe": self.settings.model_dump(),
             "fold": self.fold, "seed": self.seed,
+            **(self.lesson.model_dump() if self.lesson else {}),
         }  # fmt: skip
 
     def done(self) -> bool:
@@ -106,16 +107,20 @@ class Cell:
 
 
 def fingerprint(
-    data: Faces, fold_of: np.ndarray, settings: Recipe, architecture: str, fold: int, seed: int, wanted: str
-) -> str:
+    data: Faces, fold_of: np.ndarray, settings: Recipe, architecture: str, fold: int, seed: int, wanted: str,
+    lesson: recipe.Lesson | None = None,
+) -> str:  # fmt: skip
     """16 hexadecimal digits of all that a cell depends on in this project, as DVC sees it: data, folds, params, code.
 
     Parameters
     ----------
-    settings, wanted : recipe and backend, as params.yaml has them.
+    settings, wanted : recipe and backend, as params.yaml has them. lesson : see Cell.
     """
     digest = hashlib.sha256(data.digest + fold_of.tobytes())
     facts = [code_digest(architecture), architecture, fold, seed, wanted, settings.model_dump()]
+    if lesson:
+        path = trained.lessons(fold)
+        facts += [lesson.model_dump(), hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
@@ -130,9 +135,24 @@ def code_digest(architecture: str) -> str:
 def plan(data: Faces, fold_of: np.ndarray, architecture: str, fold: int, library: str) -> Cell:
     """The cell of `architecture` and `fold` as params.yaml describes it, to be trained by `library`."""
     settings, seed = recipe.read(architecture), params.seed()
-    key = fingerprint(data, fold_of, settings, architecture, fold, seed, params.backend())
+    lesson = recipe.lesson(architecture)
+    key = fingerprint(data, fold_of, settings, architecture, fold, seed, params.backend(), lesson)
     exact = settings.model_copy(update={"precision": machine.products(settings.precision, library, architecture)})
-    return Cell(architecture, fold, seed, library, exact, key, code_digest(architecture))
+    return Cell(architecture, fold, seed, library, exact, key, code_digest(architecture), lesson)
+
+
+def answers(labels: np.ndarray, said: np.ndarray, taught: float) -> np.ndarray:
+    """What a student learns: the labels, with its teachers' answers mixed in, float32 [m, 7].
+
+    This is Hinton, Vinyals & Dean 2015 (arXiv 1503.02531) at temperature 1: the cross-entropy with the mixture is the
+    mixture of both cross-entropies.
+
+    Parameters
+    ----------
+    labels : int [m]. said : float [m, 7], probabilities. taught : their part, 0 to 1.
+    """
+    mixed: np.ndarray = (1 - taught) * np.eye(len(CLASSES), dtype="float32")[labels] + taught * said
+    return mixed.astype("float32")
 
 
 def _trainer(cell: Cell, data: Faces, seed: int, steps: int) -> "fit.Trainer":
@@ -151,8 +171,9 @@ def _trainer(cell: Cell, data: Faces, seed: int, steps: int) -> "fit.Trainer":
 
 
 def train(
-    data: Faces, rows: np.ndarray, fold_of: np.ndarray, cell: Cell, checkpoint: Path, watched: bool = False
-) -> dict[str, bytes]:
+    data: Faces, rows: np.ndarray, fold_of: np.ndarray, cell: Cell, checkpoint: Path, watched: bool = False,
+    said: np.ndarray | None = None,
+) -> dict[str, bytes]:  # fmt: skip
     """Train `cell` on the `rows` of every fold but its own. Runs anywhere that has the package.
 
     Parameters
@@ -160,10 +181,11 @@ def train(
     rows, fold_of : int [n], the Training rows of `data` that take part, and the fold of each.
     checkpoint : where the state after each epoch goes; a state that lies there is gone on from.
     watched : whether the finished part of each epoch shall be shown too.
+    said : for a student, float [m, 7], what its teachers say of those rows.
 
     Returns
     -------
-    The content of the cell's files, by KINDS.
+    The content of the cell's files, in the order of trained.PLACES.
     """
     with _one_at_a_time, ExitStack() as stack:
         if cell.code != code_digest(cell.architecture):
@@ -179,11 +201,14 @@ def train(
         seen, unseen = rows[~held_out], rows[held_out]
         # One seed a fold, the same for every architecture, and practically never that of another run.
         seed = int(np.random.SeedSequence((cell.seed, cell.fold)).generate_state(1)[0])
+        learned = data.labels[seen]
+        if cell.lesson and said is not None:
+            learned = answers(learned, said, cell.lesson.taught)
         trainer = _trainer(cell, data, seed, len(seen) // cell.settings.batch_size)
         show = Display(str(cell), cell.settings.epochs, watched)
         try:
             progress = fit.fit(
-                trainer, seen, data.labels[seen], unseen, data.labels[unseen], seed, fit.Checkpoint(checkpoint),
+                trainer, seen, learned, unseen, data.labels[unseen], seed, fit.Checkpoint(checkpoint),
                 show.epoch, show.batch,
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -216,7 +241,7 @@ def train(
                 pd.DataFrame(progress.history).to_csv(index=False, float_format="%.6g").encode(),
                 (json.dumps(timing, indent=2) + "\n").encode(),
             )
-        return dict(zip(KINDS, contents, strict=True))
+        return dict(zip(trained.PLACES, contents, strict=True))
 
 
 class Display:
@@ -270,7 +295,7 @@ def write(cell: Cell, contents: dict[str, bytes]) -> None:
     cell.paths()["timing"].unlink(missing_ok=True)  # it would speak for files that are not its own
     for kind, path in cell.paths().items():
         files.replace(path, partial(_put, contents[kind]))
-    forget(f"{cell.architecture}-fold{cell.fold}-*")
+    forget(f"{cell.checkpoints}*")
 
 
 def forget(pattern: str, keep: frozenset[Path] = frozenset()) -> None:
@@ -282,12 +307,18 @@ def forget(pattern: str, keep: frozenset[Path] = frozenset()) -> None:
             path.unlink(missing_ok=True)
 
 
+def said(cell: Cell, rows: np.ndarray, fold_of: np.ndarray) -> np.ndarray | None:
+    """What the teachers of `cell` say of the rows that it sees; None where it has none."""
+    return trained.said(cell.fold, cell.lesson.teachers, rows[fold_of != cell.fold]) if cell.lesson else None
+
+
 def train_all(
     data: Faces, rows: np.ndarray, fold_of: np.ndarray, cells: list[Cell], where: str, jobs: int, address: str | None
 ) -> None:
     """Train `cells` (see `engine.results` for the rest), and write each one's files as soon as it is finished."""
     tasks = {
-        number: (rows, fold_of, cell, cell.checkpoint().absolute(), jobs == 1) for number, cell in enumerate(cells)
+        number: (rows, fold_of, cell, cell.checkpoint().absolute(), jobs == 1, said(cell, rows, fold_of))
+        for number, cell in enumerate(cells)
     }
     started, done = time.monotonic(), 0
     try:
@@ -312,9 +343,10 @@ def accept(cells: list[Cell]) -> None:
     Not of those that params.yaml, the data or the code have left behind while they were trained.
     """
     params.document.cache_clear()
-    now = {(cell.architecture, cell.fold): cell.key for cell in planned()[3]}
+    names = list(dict.fromkeys(cell.architecture for cell in cells))
+    now = {(cell.architecture, cell.fold): cell.key for cell in planned(names)[3]}
     done = [
-        f"train@{cell.architecture}-{cell.fold}"
+        f"{'distill' if cell.lesson else 'train'}@{cell.architecture}-{cell.fold}"
         for cell in cells
         if cell.done() and now.get((cell.architecture, cell.fold)) == cell.key
     ]
@@ -324,30 +356,29 @@ def accept(cells: list[Cell]) -> None:
             print(f"DVC did not take what is finished; later run: dvc commit -f {' '.join(done)}", file=sys.stderr)
 
 
-def planned() -> tuple[Faces, np.ndarray, np.ndarray, list[Cell]]:
-    """The faces, the Training rows, the fold of each, and all cells that params.yaml wants now."""
-    library = machine.choose(params.backend())
+def planned(names: list[str] | None = None) -> tuple[Faces, np.ndarray, np.ndarray, list[Cell]]:
+    """The faces, the Training rows, the fold of each, and the cells of `names` (None: of all but students)."""
+    library, names = machine.choose(params.backend()), recipe.untaught() if names is None else names
     data = faces.load()
     rows, fold_of = folds.load(data)
-    cells = [plan(data, fold_of, name, number, library) for name in recipe.names() for number in folds.numbers()]
+    cells = [plan(data, fold_of, name, number, library) for name in names for number in folds.numbers()]
     return data, rows, fold_of, cells
 
 
-def main(architecture: str | None = None, fold: str | None = None) -> None:
-    """Run one cell of the stage, or all that are out of date."""
-    numbers = folds.numbers()
-    if fold is not None and fold not in map(str, numbers):
-        raise Refusal(f"there is no fold {fold!r}; {params.PATH} has {', '.join(map(str, numbers))}")
-    if architecture is not None:
-        recipe.read(architecture)
+def run(known: list[str], name: str | None, fold: str | None) -> None:
+    """Train a cell of `name`, or without `fold` all of its cells that are out of date, or without `name` of `known`."""
+    if name is not None and name not in known:
+        raise Refusal(f"{params.PATH} has no architecture {name!r} here; there are {', '.join(known) or 'none'}")
+    number = None if fold is None else folds.number(fold)
     where, address, at_a_time = os.environ.get("BACKEND") or "loky", os.environ.get("ADDRESS") or None, jobs()
     engine.check(where)
-    data, rows, fold_of, cells = planned()
-    cells = [cell for cell in cells if architecture in (None, cell.architecture)]
-    if fold is not None:
-        cell = cells[int(fold)]
-        forget(f"{architecture}-fold{fold}-*", keep=frozenset({cell.checkpoint()}))
-        write(cell, train(data, rows, fold_of, cell, cell.checkpoint(), watched=True))
+    data, rows, fold_of, every = planned(known)
+    cells = [cell for cell in every if name in (None, cell.architecture) and number in (None, cell.fold)]
+    if number is not None:
+        (cell,) = cells
+        forget(f"{cell.checkpoints}*", keep=frozenset({cell.checkpoint()}))
+        heard = said(cell, rows, fold_of)
+        write(cell, train(data, rows, fold_of, cell, cell.checkpoint(), watched=True, said=heard))
         return
     stale = [cell for cell in cells if not cell.done()]
     wanted = {recipe.read(cell.architecture).precision for cell in stale}
@@ -355,10 +386,16 @@ def main(architecture: str | None = None, fold: str | None = None) -> None:
         raise Refusal(
             f"{params.PATH}: backend and precision must not be auto for a cluster: it suits this machine alone"
         )
-    forget("*" if architecture is None else f"{architecture}-fold*", frozenset(cell.checkpoint() for cell in stale))
+    beginning = "students/" if cells and cells[0].lesson else ""
+    forget(f"{beginning}{name + '-fold' if name else ''}*", frozenset(cell.checkpoint() for cell in stale))
     print(f"{len(stale)} of {len(cells)} cells are out of date", flush=True)
     accept(cells)  # what was finished when an earlier run was killed
     train_all(data, rows, fold_of, stale, where, at_a_time, address)
+
+
+def main(architecture: str | None = None, fold: str | None = None) -> None:
+    """Run one cell of the stage, or all that are out of date."""
+    run(recipe.untaught(), architecture, fold)
 
 
 def jobs() -> int:

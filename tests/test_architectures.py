@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from pipeline import architectures, backend, params, recipe
 
 ROOT = Path(__file__).parent.parent
+COMMITTED = ROOT / "params.yaml"
 GOLDEN = Path(__file__).parent / "golden"
 
 COUNTS = {  # total, trainable, non-trainable
@@ -25,8 +26,11 @@ COUNTS = {  # total, trainable, non-trainable
     "alizadeh_sigmoid": (4_478_727, 4_474_759, 3_968),
     "alizadeh_valid": (3_823_367, 3_819_399, 3_968),
     "mini_xception": (58_423, 56_951, 1_472),
+    "preact_resnet": (1_523_767, 1_521_175, 2_592),
+    "small_coatnet": (1_697_463, 1_695_959, 1_504),
     "small_resnet": (1_878_903, 1_876_375, 2_528),
     "small_vgg": (1_176_359, 1_174_439, 1_920),
+    "student": (1_878_903, 1_876_375, 2_528),
     "vgg8": (5_905_863, 5_902_151, 3_712),
 }
 NETWORKS = pytest.mark.parametrize("name", COUNTS)
@@ -43,13 +47,21 @@ SETTINGS = {  # config key: how the table shows it
     "rate": "rate {}".format,
     "momentum": "momentum {}".format,
     "epsilon": "epsilon {}".format,
+    "num_heads": "{} heads".format,
+    "key_dim": "of {} channels".format,
+    "dropout": "dropout {}".format,
+    "target_shape": "to {}".format,
 }
 REGULARIZERS = (
     "kernel_regularizer", "bias_regularizer", "depthwise_regularizer", "pointwise_regularizer", "activity_regularizer",
     "gamma_regularizer", "beta_regularizer",
 )  # fmt: skip
 # What a layer cannot be made without, to compare the rest of its settings with Keras's defaults.
-REQUIRED = {"Conv2D": (1, 1), "SeparableConv2D": (1, 1), "Dense": (1,), "Dropout": (0.5,), "Activation": ("relu",)}
+REQUIRED = {"Conv2D": (1, 1), "SeparableConv2D": (1, 1), "Dense": (1,), "Dropout": (0.5,), "Activation": ("relu",),
+            "MultiHeadAttention": (1, 1), "Reshape": ((1,),)}  # fmt: skip
+
+# What Keras fills in when it builds a layer.
+FILLED = {"LayerNormalization": {"axis"}, "MultiHeadAttention": {"value_dim", "attention_axes"}}
 
 
 @cache
@@ -128,11 +140,12 @@ def test_settings_that_the_tables_leave_out_are_keras_defaults(name: str) -> Non
             continue
         default = type(layer)(*REQUIRED.get(type(layer).__name__, ())).get_config()
         left_out = default.keys() - {"name", "filters", "units", *SETTINGS, *REGULARIZERS}
+        left_out -= FILLED.get(type(layer).__name__, set())
         config = layer.get_config()
         assert {key: config[key] for key in left_out} == {key: default[key] for key in left_out}, layer.name
 
 
-@pytest.mark.parametrize("name", ["small_resnet", "small_vgg"])
+@pytest.mark.parametrize("name", ["preact_resnet", "small_coatnet", "small_resnet", "small_vgg", "student"])
 @pytest.mark.parametrize("side", [24, 36, 42])
 def test_network_for_any_side_takes_smaller_pictures_with_the_same_weights(name: str, side: int) -> None:
     assert network(name).input_shape == (None, None, None, 1)
@@ -158,7 +171,14 @@ def head(name: str) -> str:
     return (GOLDEN / f"{name}.txt").read_text().split()[-1]
 
 
-@pytest.mark.parametrize("name", list(YAML(typ="safe").load((ROOT / "params.yaml").read_text())["architectures"]))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for section in ("architectures", "students")
+        for name in YAML(typ="safe").load(COMMITTED.read_text())[section]
+    ],
+)
 def test_recipe_has_the_loss_that_fits_the_head(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     params.document.cache_clear()

@@ -16,6 +16,7 @@ from pipeline import (
     audit,
     check,
     demo,
+    distill,
     download,
     ensemble,
     explain,
@@ -25,6 +26,7 @@ from pipeline import (
     recipe,
     report,
     score,
+    teach,
     train,
 )
 
@@ -65,15 +67,15 @@ def closure(file: Path) -> set[Path]:
 
 
 def code_deps(stage: str) -> set[Path]:
-    """The pipeline's files among the deps of `stage`, with vgg8 for the matrix's architecture."""
-    deps = [dep.replace("${item.architecture}", "vgg8") for dep in STAGES[stage]["deps"]]
+    """The pipeline's files among the deps of `stage`, with vgg8 for the matrix's architecture or student."""
+    deps = [re.sub(r"\$\{item\.(architecture|student)\}", "vgg8", dep) for dep in STAGES[stage]["deps"]]
     return {Path(dep) for dep in deps if dep.startswith("pipeline/")}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_code_that_it_imports_and_on_no_other(stage):
     needed = closure(Path(f"pipeline/{stage}.py")) | {Path("pipeline/__init__.py")}
-    if stage == "train":  # imports the network by its name
+    if stage in ("train", "distill"):  # imports the network by its name
         needed |= closure(Path("pipeline/architectures/vgg8.py"))
     if stage == "report":  # shows every network's layers
         needed -= {Path("pipeline/architectures/__init__.py")}
@@ -136,7 +138,8 @@ def small_project(tmp_path_factory):
     text = (ROOT / "pipeline/demo.yaml").read_text()
     document = YAML(typ="safe").load(text)
     document["architectures"] = {"mini_xception": {"epochs": 1, "batch_size": 8}}
-    document["ensemble"] = {"method": "weights", "members": ["mini_xception"]}
+    document["students"] = {"student": {"teachers": ["mini_xception"], "taught": 0.5, "epochs": 1, "batch_size": 8}}
+    document["ensemble"] = {"method": "weights", "members": ["mini_xception", "student"]}
     document["folds"] = [0, 1]
     document["data"] |= {"training_faces": 56, "test_faces": 14}
     with open(folder / "params.yaml", "w") as file:
@@ -148,6 +151,8 @@ def test_each_stage_reads_the_params_and_files_that_it_declares_and_no_others(sm
     monkeypatch.chdir(small_project)
     original = params.document
     cells = [("train", lambda fold=fold: train.main("mini_xception", fold)) for fold in ("0", "1")]
+    cells += [("teach", lambda fold=fold: teach.main(fold)) for fold in ("0", "1")]
+    cells += [("distill", lambda fold=fold: distill.main("student", fold)) for fold in ("0", "1")]
     order = [*((name, MAINS[name]) for name in ("check", "download", "prepare", "folds")), *cells,
              *((name, MAINS[name]) for name in ("audit", "explain", "ensemble", "score", "report"))]  # fmt: skip
     opened: set[str] = set()
@@ -177,8 +182,9 @@ def allowed(stage: str) -> tuple[str, ...]:
     ]
     more = {
         "download": ["data/.raw-"],
-        "score": ["submissions/mini_xception.csv", "results/metrics/"],
+        "score": ["submissions/mini_xception.csv", "submissions/student.csv", "results/metrics/"],
         "train": ["artifacts/checkpoints/"],
+        "distill": ["artifacts/checkpoints/"],
     }
     return tuple(re.sub(r"\$\{item\.\w+\}.*", "", path) for path in [*paths, *more.get(stage, [])])
 

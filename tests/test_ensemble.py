@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from pipeline import ensemble, folds, params
+from pipeline import ensemble, folds, params, trained
 from pipeline.command import Refusal
 from pipeline.ensemble import Bag, fit_weights, geometric_mean, join_folds, join_members, weighted_mean
 from pipeline.faces import Faces
@@ -225,7 +225,7 @@ def project(tmp_path, monkeypatch):
     for seed, name in enumerate(("mini_xception", "vgg8")):
         chance = np.random.default_rng(seed)
         for number in (0, 1):
-            path = ensemble.PREDICTIONS / name / f"fold{number}.npz"
+            path = trained.path("predictions", name, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = np.flatnonzero(fold == number).astype("int32")
             validation, test = (chance.dirichlet(np.ones(7), n).astype("float32") for n in (len(rows), 12))
@@ -237,7 +237,7 @@ def project(tmp_path, monkeypatch):
 def settings(method="weights", members="[mini_xception, vgg8]"):
     params.PATH.write_text(
         "seed: 1\nbackend: auto\ntwins: keep\n"
-        "data: {}\nfolds: [0, 1]\ntrain: {}\narchitectures: {mini_xception: {}, vgg8: {}}\n"
+        "data: {}\nfolds: [0, 1]\ntrain: {}\narchitectures: {mini_xception: {}, vgg8: {}}\nstudents: {}\n"
         f"ensemble: {{method: {method}, members: {members}}}\n"
     )
     params.document.cache_clear()
@@ -290,7 +290,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_cell_that_is_missing_or_damaged_is_refused_with_its_command(project, damage):
-    damage(ensemble.PREDICTIONS / "vgg8/fold1.npz")
+    damage(trained.path("predictions", "vgg8", 1))
     said = r"artifacts/predictions/vgg8/fold1\.npz is missing or damaged; make it with: dvc repro -f train@vgg8-1$"
     with pytest.raises(Refusal, match=said):
         ensemble.main()

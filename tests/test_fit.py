@@ -1,5 +1,6 @@
 """The training loop keeps its promises: rates, scalings, probabilities, refusals, and the same bytes every time."""
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,31 @@ def outcome(trained: tuple[fit.Predictor, fit.Progress]) -> dict[str, Any]:
         "history": progress.history,
         "probabilities": predictor.views(ROWS, augment.views(predictor.feed.recipe)).tobytes(),
     }
+
+
+def test_probabilities_are_learned_as_labels_are(tmp_path: Path) -> None:
+    """One-hot answers are the labels themselves; others make another network."""
+    hard = np.eye(7, dtype="float32")[LABELS[:48]]
+    progress = {}
+    for name, answers in {"labels": LABELS[:48], "hard": hard, "soft": 0.5 * hard + 0.5 / 7}.items():
+        trainer = made(RECIPE)
+        progress[name] = fit.fit(
+            trainer, ROWS[:48], answers, ROWS[48:], LABELS[48:], 1, fit.Checkpoint(tmp_path / f"{name}.npz")
+        ).history
+    assert progress["hard"] == progress["labels"]
+    assert [epoch["loss"] for epoch in progress["soft"]] != [epoch["loss"] for epoch in progress["hard"]]
+
+
+def test_nothing_need_be_watched(tmp_path: Path) -> None:
+    watched, unwatched = (
+        fit.fit(
+            made(RECIPE), ROWS[:48], LABELS[:48], ROWS[start:], LABELS[start:], 1,
+            fit.Checkpoint(tmp_path / f"{start}.npz"),
+        ).history
+        for start in (48, 64)
+    )  # fmt: skip
+    assert [epoch["loss"] for epoch in unwatched] == [epoch["loss"] for epoch in watched]
+    assert all(math.isnan(epoch["val_loss"]) for epoch in unwatched)
 
 
 # plateau, Rate

@@ -22,7 +22,6 @@ from pipeline import (
     networks,
     recipe,
     synthetic,
-    train,
 )
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES
@@ -49,7 +48,7 @@ def trained(tmp_path_factory):
         "small_vgg": {"crop": 42, "contrast": "local", "shift_at_test": 2},
         "mini_xception": {"scaling": "symmetric"},
     }
-    document |= {"folds": [0, 1], "architectures": own}
+    document |= {"folds": [0, 1], "architectures": own, "students": {}}
     document["train"] |= {"precision": "float32"}
     document["ensemble"] |= {"members": list(NAMES)}
     YAML(typ="safe").dump(document, folder / "params.yaml")
@@ -64,7 +63,7 @@ def trained(tmp_path_factory):
                 network = architectures.build(name)
                 predictor = fit.Predictor(fit.Feed(data.pixels, settings), network)
                 said[name, fold] = predictor.views(data.test_rows(), augment.views(settings)).mean(axis=0)
-                path = train.ARTIFACTS / f"models/{name}/fold{fold}.weights.h5"
+                path = Path(f"artifacts/models/{name}/fold{fold}.weights.h5")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 network.save_weights(path)
                 about = {
@@ -165,7 +164,7 @@ def test_a_network_that_is_not_there_is_refused(project, which, words):
     ("weights.h5", lambda content: b"", "dvc repro -f train@small_vgg-0"),
 ])  # fmt: skip
 def test_damaged_files_are_refused_with_the_way_to_make_them_again(project, file, change, words):
-    path = train.ARTIFACTS / f"models/small_vgg/fold0.{file}"
+    path = Path(f"artifacts/models/small_vgg/fold0.{file}")
     content = path.read_bytes()
     path.write_bytes(change(content))
     try:
@@ -176,7 +175,7 @@ def test_damaged_files_are_refused_with_the_way_to_make_them_again(project, file
 
 
 def test_folds_that_know_other_classes_are_refused(project):
-    path = train.ARTIFACTS / "models/small_vgg/fold1.json"
+    path = Path("artifacts/models/small_vgg/fold1.json")
     content = path.read_text()
     path.write_text(json.dumps(json.loads(content) | {"classes": sorted(CLASSES)}))
     try:

@@ -68,6 +68,7 @@ def repository(folder):
         "    return keras.Sequential([layers.Input((48, 48, 1)), layers.Flatten(), layers.Dense(7, 'softmax')])\n"
     )
     document["architectures"] = {"pixels": {"epochs": 2, "batch_size": 8}}
+    document["students"] = {}
     document["ensemble"]["members"] = ["pixels"]
     YAML(typ="safe").dump(document, folder / "params.yaml")
     return folder

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import architectures, params, recipe
+from pipeline import architectures, check, params, recipe
 from pipeline.command import Refusal
 
 COMMITTED = Path(params.__file__).parents[1] / params.PATH
@@ -50,7 +50,7 @@ def write(tmp_path, monkeypatch):
     def write(text=None, **sections):
         good = {
             "seed": 1, "backend": "auto", "twins": "keep", "data": {}, "folds": [0, 1], "train": TRAIN,
-            "architectures": {"vgg8": {}}, "ensemble": {},
+            "architectures": {"vgg8": {}}, "students": {}, "ensemble": {},
         }  # fmt: skip
         if text is None:
             yaml = YAML(typ="safe")
@@ -278,7 +278,7 @@ def test_a_default_that_is_missing_is_refused_even_where_a_network_sets_it(write
 def test_a_train_section_that_is_no_mapping_is_refused(write, value):
     write(
         f"seed: 1\nbackend: auto\ntwins: keep\ndata: {{}}\nfolds: [0, 1]\ntrain: {value}\n"
-        "architectures: {vgg8: {}}\nensemble: {}\n"
+        "architectures: {vgg8: {}}\nstudents: {}\nensemble: {}\n"
     )
     with pytest.raises(Refusal, match=r"params\.yaml: train = "):
         recipe.read("vgg8")
@@ -297,7 +297,7 @@ def test_an_entry_that_is_no_mapping_is_refused(write, own):
 def test_the_names_keep_their_order(write):
     write(
         "seed: 1\nbackend: auto\ntwins: keep\ndata: {}\nfolds: []\ntrain: {}\n"
-        "architectures: {vgg8: , mini_xception: {}}\nensemble: {}\n"
+        "architectures: {vgg8: , mini_xception: {}}\nstudents: {}\nensemble: {}\n"
     )
     assert recipe.names() == ["vgg8", "mini_xception"]
 
@@ -312,7 +312,7 @@ def test_an_architecture_without_a_file_is_refused_with_those_that_there_are(wri
 
 def test_an_architecture_that_is_not_trained_is_refused_with_those_that_are(write):
     write(architectures={"vgg8": {}, "alizadeh_same": {}})
-    with pytest.raises(Refusal, match=r"has no architecture 'mini_xception'; it trains .*vgg8"):
+    with pytest.raises(Refusal, match=r"has no architecture 'mini_xception'; its architectures are .*vgg8"):
         recipe.read("mini_xception")
 
 
@@ -320,6 +320,64 @@ def test_an_architecture_that_is_not_trained_is_refused_with_those_that_are(writ
 def test_architectures_that_are_no_mapping_are_refused(write, value):
     write(architectures=value)
     with pytest.raises(Refusal, match=r"params\.yaml: architectures must map names to recipes"):
+        recipe.names()
+
+
+# Students
+
+STUDENT = {"teachers": ["vgg8"], "taught": 0.5, "epochs": 9}
+
+
+def test_a_student_has_a_recipe_and_a_lesson(write):
+    write(architectures={"vgg8": {"flip": True}}, students={"student": STUDENT})
+    assert recipe.names() == ["vgg8", "student"]
+    assert (recipe.untaught(), recipe.students(), recipe.teachers()) == (["vgg8"], ["student"], ["vgg8"])
+    assert recipe.read("student").model_dump() == TRAIN | {"epochs": 9}
+    lesson = recipe.lesson("student")
+    assert lesson is not None
+    assert lesson.model_dump() == {"teachers": ["vgg8"], "taught": 0.5}
+    assert recipe.lesson("vgg8") is None
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"teachers": ["student"]}, "students.student.teachers names 'student'; it must be one of vgg8"),
+        ({"teachers": ["mini_xception"]}, "students.student.teachers names 'mini_xception'; it must be one of vgg8"),
+        ({"teachers": []}, "students.student.teachers = []"),
+        ({"teachers": "vgg8"}, "students.student.teachers = 'vgg8'"),
+        ({"taught": 0.0}, "students.student.taught = 0.0"),
+        ({"taught": 1.5}, "students.student.taught = 1.5"),
+        ({"taught": None}, "students.student.taught = None"),
+        ({"temperature": 2.0}, "unknown key students.student.temperature"),
+    ],
+)
+def test_a_lesson_that_cannot_be_learned_is_refused(write, own, words):
+    write(students={"student": STUDENT | own}, ensemble={"method": "mean", "members": ["vgg8"]})
+    assert any(words in mistake for mistake in check.mistakes())
+
+
+def test_a_lesson_without_teachers_is_refused(write):
+    write(students={"student": {"taught": 0.5}})
+    with pytest.raises(Refusal, match=r"params\.yaml: students\.student\.teachers is missing"):
+        recipe.teachers()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{"architectures": {"vgg8": {}, "student": {}}}, {"students": {"mini_xception": STUDENT}}],
+    ids=["a_student_among_the_others", "another_among_the_students"],
+)
+def test_students_and_no_others_are_named_so(write, sections):
+    write(**sections)
+    with pytest.raises(Refusal, match=r"students, and no others, are named student\.\.\."):
+        recipe.names()
+
+
+@pytest.mark.parametrize("value", [[], ["student"], "student", 3])
+def test_students_that_are_no_mapping_are_refused(write, value):
+    write(students=value)
+    with pytest.raises(Refusal, match=r"params\.yaml: students must map names to recipes"):
         recipe.names()
 
 

@@ -78,6 +78,7 @@ def place(tmp_path, monkeypatch):
     document = YAML(typ="safe").load((ROOT / "pipeline/demo.yaml").read_text())
     document["data"]["source"] = "folders"
     document["architectures"] = {"mini_xception": {"epochs": 1, "batch_size": 8}}
+    document["students"] = {}
     document["ensemble"]["members"] = ["mini_xception"]
     YAML(typ="safe").dump(document, params.PATH)
     download.INCOMING.mkdir(parents=True)

@@ -17,6 +17,8 @@ from pipeline import demo, synthetic
 ROOT = Path(__file__).parent.parent
 PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
 CELLS = {f"train@{name}-{fold}" for name in ("mini_xception", "alizadeh_shallow") for fold in (0, 1)}
+STUDENT = {f"distill@student-{fold}" for fold in (0, 1)}
+TEACH = {f"teach@{fold}" for fold in (0, 1)}
 # A scrambled label may reach nothing but these.
 MAY_CHANGE = re.compile(
     r"data/(incoming|raw)/.*|data/solution.csv|results/(data|scores|analysis).json|results/metrics/.*"
@@ -77,12 +79,14 @@ def project(tmp_path_factory) -> Project:
             "mini_xception": {"epochs": 2, "batch_size": 8},
             "alizadeh_shallow": {"epochs": 1, "batch_size": 8, "loss": "binary"},
         }
-        document["ensemble"] = {"method": "weights", "members": ["mini_xception", "alizadeh_shallow"]}
+        document["students"] = {"student": {"teachers": ["mini_xception"], "taught": 0.5, "epochs": 1, "batch_size": 8}}
+        document["ensemble"] = {"method": "weights", "members": ["mini_xception", "alizadeh_shallow", "student"]}
 
     project.set(tiny)
     synthetic.write(project.folder / "data/incoming", PIXELS, LABELS, USAGE, names={"fer2013.tar.gz"})
     ran = project.repro()
-    assert ran == {"check", "download", "prepare", "folds", "audit", "explain", "ensemble", "score", "report"} | CELLS
+    once = {"check", "download", "prepare", "folds", "audit", "explain", "ensemble", "score", "report"}
+    assert ran == once | CELLS | TEACH | STUDENT
     return project
 
 
@@ -178,13 +182,8 @@ def test_dvc_takes_the_cells_that_were_trained_in_one_process(project):
     words = ["python", "-m", "pipeline.train"]
     done = subprocess.run(words, cwd=project.folder, capture_output=True, text=True, check=True)
     assert "2 of 4 cells are out of date" in done.stdout
-    assert project.repro("--dry") == {
-        "check",
-        "explain",
-        "ensemble",
-        "score",
-        "report",
-    }  # check reads all of params.yaml
+    # check reads all of params.yaml; a teacher that another network is beside says the same, so no student runs again.
+    assert project.repro("--dry") == {"check", "explain", "ensemble", "score", "report"} | TEACH
     before = project.files()
     assert project.repro("--single-item", "--force", "train@alizadeh_shallow-1") == {"train@alizadeh_shallow-1"}
     after = project.files()
@@ -203,8 +202,8 @@ def test_a_new_architecture_is_one_file_and_one_entry(project):
     project.set(lambda document: document["architectures"].update(pixels={}))
     project.set(lambda document: document["ensemble"]["members"].append("pixels"))
     assert project.repro("train@pixels-0") == {"check", "train@pixels-0"}
-    assert project.repro() == {"train@pixels-1", "explain", "ensemble", "score", "report"}
-    assert list(project.scores()) == ["mini_xception", "alizadeh_shallow", "pixels", "ensemble"]
+    assert project.repro() == {"train@pixels-1", "explain", "ensemble", "score", "report"} | TEACH
+    assert list(project.scores()) == ["mini_xception", "alizadeh_shallow", "pixels", "student", "ensemble"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import ensemble, fit, folds, params, synthetic, train
+from pipeline import ensemble, fit, folds, params, synthetic, train, trained
 from pipeline.faces import Faces, picture_groups
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +27,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     document = YAML(typ="safe").load((ROOT / "pipeline/demo.yaml").read_text())
     document["architectures"] = {name: {"epochs": 1, "batch_size": 8} for name in MEMBERS}
+    document["students"] = {}
     document["ensemble"] = {"method": "weights", "members": list(MEMBERS)}
     with open(params.PATH, "w") as file:
         YAML().dump(document, file)
@@ -91,7 +92,7 @@ def predictions(data, seed, test_seed):
     rows, fold = folds.load(data)
     for member, name in enumerate(MEMBERS):
         for number in folds.numbers():
-            path = ensemble.PREDICTIONS / name / f"fold{number}.npz"
+            path = trained.path("predictions", name, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             held_out = rows[fold == number]
             chances = [

@@ -39,7 +39,7 @@ def test_scores_as_table_and_as_metrics_are_the_same(scores):
 
 def test_every_committed_submission_is_the_one_that_was_scored(scores):
     document = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    assert list(scores["name"]) == [*document["architectures"], "ensemble"]
+    assert list(scores["name"]) == [*document["architectures"], *document["students"], "ensemble"]
     for entry in scores.itertuples():
         path = ROOT / f"submissions/{entry.name}.csv"
         assert len(submission.read(path, 7178)) == 7178

@@ -18,6 +18,7 @@ from pipeline import (
     score,
     solution,
     submission,
+    trained,
 )
 from pipeline.command import Refusal
 from pipeline.competition import BOARD_2013, TEAMS_2013
@@ -251,7 +252,7 @@ def project(request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params.PATH.write_text(
         f"seed: 1\nbackend: auto\ntwins: keep\n{DATA}folds: [0, 1]\ntrain: {{}}\n"
-        "architectures: {mini_xception: {}, vgg8: {}}\n"
+        "architectures: {mini_xception: {}, vgg8: {}}\nstudents: {}\n"
         "ensemble: {method: mean, members: [vgg8]}\n"
     )
     provenance.PATH.parent.mkdir(parents=True)
@@ -270,19 +271,19 @@ def project(request, tmp_path, monkeypatch):
     twins().to_csv(audit.TWINS, index=False)
     for seed, name in enumerate(("mini_xception", "vgg8")):
         for number in (0, 1):
-            path = ensemble.PREDICTIONS / name / f"fold{number}.npz"
+            path = trained.path("predictions", name, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             validation, test = some_bag(seed).oof[:14], some_bag(10 * seed + number).test
             plain = {"validation_plain": validation[:, ::-1], "test_plain": test[:, ::-1]}
             np.savez(path, rows=np.arange(14), validation=validation, test=test, **plain)
     for name, parameters in (("mini_xception", 10), ("vgg8", 20)):
         for number in (0, 1):
-            for folder in ("timings", "histories"):
-                (score.ARTIFACTS / folder / name).mkdir(parents=True, exist_ok=True)
+            for kind in ("timing", "history"):
+                trained.path(kind, name, number).parent.mkdir(parents=True, exist_ok=True)
             timing = {"parameters": parameters, "seconds": parameters * 6.0 + number, "key": "a", "keras": "3"}
-            (score.ARTIFACTS / f"timings/{name}/fold{number}.json").write_text(json.dumps(timing))
+            trained.path("timing", name, number).write_text(json.dumps(timing))
             history = "epoch,loss,accuracy,val_loss,val_accuracy\n1,2.0,0.2,1.9,0.3\n2,1.5,0.4,1.6,0.35\n"
-            (score.ARTIFACTS / f"histories/{name}/fold{number}.csv").write_text(history)
+            trained.path("history", name, number).write_text(history)
     return request.param
 
 
@@ -353,7 +354,8 @@ def entry(name, private, rank, **others):
 
 def write_params():
     params.PATH.write_text(
-        f"seed: 1\nbackend: auto\ntwins: keep\n{DATA}folds: []\ntrain: {{}}\narchitectures: {{}}\nensemble: {{}}\n"
+        f"seed: 1\nbackend: auto\ntwins: keep\n{DATA}folds: []\ntrain: {{}}\narchitectures: {{}}\n"
+        "students: {}\nensemble: {}\n"
     )
 
 

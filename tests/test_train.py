@@ -23,6 +23,7 @@ from pipeline.command import Refusal
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, TRAINING
 from pipeline.faces import Faces
 from pipeline.recipe import Recipe
+from pipeline.trained import PLACES
 
 ROOT = Path(__file__).parent.parent
 RECIPE = Recipe(
@@ -384,7 +385,7 @@ def test_only_cells_that_are_out_of_date_are_trained(project: Path, monkeypatch:
 
     def pretend(data: Faces, rows: np.ndarray, fold_of: np.ndarray, cell: train.Cell, *rest: Any) -> dict[str, bytes]:
         asked.append(str(cell))
-        return dict.fromkeys(train.KINDS, b"") | {"timing": json.dumps({"key": cell.key}).encode()}
+        return dict.fromkeys(PLACES, b"") | {"timing": json.dumps({"key": cell.key}).encode()}
 
     monkeypatch.setattr(train, "train", pretend)
 
@@ -447,7 +448,7 @@ def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(
     monkeypatch.setattr(train.subprocess, "run", run)
     cells = train.planned()[3]
     for cell in cells:
-        train.write(cell, dict.fromkeys(train.KINDS, b"") | {"timing": json.dumps({"key": cell.key}).encode()})
+        train.write(cell, dict.fromkeys(PLACES, b"") | {"timing": json.dumps({"key": cell.key}).encode()})
     train.accept(cells[:1])
     assert told == [["train@mini_xception-0"]]
     set_params(zoom=0.2)

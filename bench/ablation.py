@@ -1,0 +1,217 @@
+"""What each ingredient of the recipe gives, and each network: one fixed budget, one change at a time, out of fold.
+
+Reads faces, folds and seed, as `train` does. The Training rows are dealt into two halves (identical pictures
+together); every variant is trained on each half and judges the other, so that all Training rows count. Writes
+results/ablation.json, and prints it as a table. What is finished stays in artifacts/ablation/: a second start goes on
+there. TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it is the fastest way on two cores.
+"""
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from bench.precision import halves
+from pipeline import (
+    architectures,
+    backend,
+    command,
+    engine,
+    faces,
+    files,
+    folds,
+    machine,
+    metrics,
+    params,
+    recipe,
+    train,
+)
+from pipeline.command import Refusal
+
+FOLDER = Path("artifacts/ablation")
+RESULT = Path("results/ablation.json")
+WATCHED = 512  # rows that are judged after each epoch, to see that it learns
+NAME = "the base"
+# The budget, and what every variant starts from. What is no key of a recipe: the network.
+BASE: dict[str, Any] = {
+    "network": "small_resnet", "epochs": 16, "batch_size": 128, "optimizer": "sgd", "weight_decay": 0.0005,
+    "learning_rate": 0.1,
+    "schedule": "linear", "warmup": 0.2, "plateau_factor": 0.1, "plateau_patience": 10, "average": 0.0,
+    "loss": "categorical", "label_smoothing": 0.1, "contrast": "none", "scaling": "unit", "crop": 40, "rotation": 9.0,
+    "shift": 0.07, "zoom": 0.11, "flip": True, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0, "plain_epochs": 0,
+    "early_epochs": 4, "early_side": 30, "flip_at_test": True, "shift_at_test": 0, "recalibrate": True,
+    "precision": "auto",
+}  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {
+    NAME: {},
+    "mixup 0.2": {"mixup": 0.2},
+    "erasing in half of the pictures": {"erase": 0.5},
+    "weight decay 0.001": {"weight_decay": 0.001},
+    "stronger maps: rotation 15, shift 0.1, zoom 0.2": {"rotation": 15.0, "shift": 0.1, "zoom": 0.2},
+    "the whole 48 pixels (1.4 times the work)": {"crop": 48, "early_side": 36},
+    "cutmix in half of the pictures": {"cutmix": 0.5},
+    "averaged weights (0.995)": {"average": 0.995},
+    "local contrast": {"contrast": "local"},
+    "histogram equalised": {"contrast": "histogram"},
+    "the last 3 epochs plain": {"plain_epochs": 3},
+    "cosine instead of linear decay": {"schedule": "cosine"},
+    "AdamW, rate 0.002": {"optimizer": "adam", "learning_rate": 0.002, "weight_decay": 0.05},
+    "one yes/no question a class": {"loss": "binary"},
+    "without label smoothing": {"label_smoothing": 0.0},
+    "without weight decay": {"weight_decay": 0.0},
+    "without decay of the rate": {"schedule": "constant", "warmup": 0.0},
+    "without warm-up": {"warmup": 0.0},
+    "without rotation, shift and zoom": {"rotation": 0.0, "shift": 0.0, "zoom": 0.0},
+    "without mirroring, in training and test": {"flip": False, "flip_at_test": False},
+    "without small pictures first (1.2 times the work)": {"early_epochs": 0},
+    "without recalibration": {"recalibrate": False},
+    "network small_vgg": {"network": "small_vgg"},
+    "network preact_resnet": {"network": "preact_resnet"},
+    "network small_coatnet": {"network": "small_coatnet"},
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of the table: a network and its recipe, trained on the rows outside `half` with `seed`."""
+
+    name: str
+    network: str
+    settings: recipe.Recipe
+    half: int
+    seed: int
+
+
+def path(variant: Variant, data: faces.Faces) -> Path:
+    """Where the predictions of a variant lie, by all that they depend on but the code."""
+    facts = [variant.network, variant.settings.model_dump(), variant.half, variant.seed, data.digest.hex()]
+    return FOLDER / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}.npz"
+
+
+def judge(data: faces.Faces, rows: np.ndarray, half_of: np.ndarray, variant: Variant) -> None:
+    """Train on the `rows` outside a half, and write what the network says of those inside: views [v, m, 7]."""
+    backend.start("tensorflow")
+    from pipeline import augment, fit
+
+    settings, seed = variant.settings, variant.seed
+    seen, judged = rows[half_of != variant.half], rows[half_of == variant.half]
+    trainer = fit.Trainer(
+        partial(architectures.build, variant.network), data.pixels, settings, seed, len(seen) // settings.batch_size
+    )
+    target = path(variant, data)
+    checkpoint = target.with_suffix(".state.npz")
+    show = train.Display(f"{variant.name}, half {variant.half + 1}", settings.epochs, watched=False)
+    watched = judged[:WATCHED]
+    progress = fit.fit(
+        trainer, seen, data.labels[seen], watched, data.labels[watched], seed, fit.Checkpoint(checkpoint), show.epoch
+    )
+    views = trainer.predictor.views(judged, augment.views(settings))
+    fitted = {key: progress.history[-1][key] for key in ("loss", "accuracy")}
+    files.replace(target, lambda file: np.savez(file, views=views, seconds=progress.seconds, **fitted))
+    checkpoint.unlink(missing_ok=True)
+
+
+def compared(hits: np.ndarray, base: np.ndarray) -> dict[str, Any]:
+    """How many points the accuracy of bool [n] lies above that of `base`, with a 95 % interval and McNemar's p.
+
+    The interval is that of paired proportions: its variance is that of the rows that only one has right (Fleiss, Levin
+    & Paik 2003, section 13.1).
+    """
+    gained, lost = float((hits & ~base).mean()), float((base & ~hits).mean())
+    reach = 1.96 * np.sqrt((gained + lost - (gained - lost) ** 2) / len(base))
+    return {
+        "points": round(100 * (gained - lost), 2), "reach": round(100 * reach, 2),
+        "p_value": float(f"{metrics.mcnemar(hits, base):.3g}"),
+    }  # fmt: skip
+
+
+def summary(
+    found: dict[str, dict[int, dict[str, np.ndarray]]], labels: np.ndarray, half_of: np.ndarray
+) -> dict[str, Any]:
+    """What results/ablation.json holds.
+
+    Parameters
+    ----------
+    found : by variant and half, the arrays that `judge` wrote. labels, half_of : int [n].
+    """
+    hits, table = {}, {}
+    for name, parts in found.items():
+        answers = np.full((len(labels), 7), np.nan)
+        for half, part in parts.items():
+            answers[half_of == half] = part["views"].mean(axis=0)
+        known = np.isin(half_of, list(parts))
+        right = np.zeros(len(labels), dtype=bool)
+        right[known] = metrics.right(answers[known], labels[known])
+        hits[name] = (right, known)
+        table[name] = {
+            "rows": int(known.sum()), "oof_accuracy": round(float(right[known].mean()), 5),
+            "oof_log_loss": round(metrics.cross_entropy(answers[known], labels[known]), 5),
+            "training_accuracy": round(float(np.mean([part["accuracy"] for part in parts.values()])), 4),
+            "minutes": round(sum(float(part["seconds"]) for part in parts.values()) / 60, 1),
+        }  # fmt: skip
+    base = hits[NAME]
+    for name, (right, known) in hits.items():
+        if name != NAME:
+            both = known & base[1]
+            table[name] |= compared(right[both], base[0][both])
+    return table
+
+
+def show(table: dict[str, Any]) -> str:
+    """The variants as a table, best first."""
+    rows = [
+        [
+            name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}",
+            f"{line['points']:+.2f} ± {line['reach']:.2f}" if "points" in line else "", line.get("p_value", ""),
+            f"{line['training_accuracy']:.1%}", line["minutes"], line["rows"],
+        ]
+        for name, line in sorted(table.items(), key=lambda item: -item[1]["oof_accuracy"])
+    ]  # fmt: skip
+    titles = ["variant", "out of fold", "log-loss", "points", "p", "training", "minutes", "rows"]
+    return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
+
+
+def main(halves_wanted: str = "2") -> None:
+    """Run the command; with 1 only the first half is judged."""
+    if halves_wanted not in ("1", "2"):
+        raise Refusal(f"{halves_wanted!r}: must be 1 or 2 halves")
+    data, seed = faces.load(), params.seed()
+    rows, fold_of = folds.load(data)
+    half_of = halves(fold_of)
+    wanted = []
+    for half in range(int(halves_wanted)):
+        for name, change in VARIANTS.items():
+            own = BASE | change
+            network = own.pop("network")
+            own["precision"] = machine.products("auto", "tensorflow", network)
+            wanted.append(Variant(name, network, params.parse(name, recipe.Recipe, own), half, seed))
+    tasks = {
+        number: (rows, half_of, variant) for number, variant in enumerate(wanted) if not path(variant, data).exists()
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    for done, _ in enumerate(engine.results(judge, data, tasks, "loky", train.jobs(), None), start=1):
+        left = (time.monotonic() - started) / done * (len(tasks) - done)
+        print(f"{done} of {len(tasks)} trainings, about {train.span(left)} left", flush=True)
+    found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
+    for variant in wanted:
+        with np.load(path(variant, data)) as arrays:
+            found.setdefault(variant.name, {})[variant.half] = dict(arrays)
+    table = summary(found, data.labels[rows], half_of)
+    about = {"seed": seed, "base": BASE, "processor": machine.processor(), "jobs": train.jobs(),
+             "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "")}  # fmt: skip
+    RESULT.write_text(json.dumps(about | {"variants": table}, indent=2) + "\n")
+    print(show(table))
+
+
+if __name__ == "__main__":
+    from bench import ablation as importable  # what workers are sent must have a name that they know
+
+    command.run(importable.main, "python -m bench.ablation [HALVES]")

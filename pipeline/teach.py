@@ -1,0 +1,43 @@
+"""Ask the teachers of a fold, which none of them has seen, what they say of the rows that they were trained on.
+
+Reads data/faces.npz, data/folds.csv and artifacts/models/. Writes artifacts/lessons/foldK.npz: rows int32 [m], and
+under each teacher's name its probabilities, float32 [m, 7], the mean of a picture and its mirror image. As neither
+teacher nor student sees the fold, what a student says of it is out of fold.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pipeline import backend, command, faces, files, folds, machine, params, recipe, trained
+
+
+def answer(teacher: str, fold: int, data: faces.Faces, rows: np.ndarray) -> np.ndarray:
+    """What `teacher` says of `rows`: float32 [m, 7]."""
+    from pipeline import augment, fit
+
+    remedy = trained.remedy(teacher, fold)
+    _, settings = trained.metadata(trained.path("about", teacher, fold), remedy)
+    backend.prepare(0, settings.precision)
+    network = trained.restore(teacher, trained.path("weights", teacher, fold), remedy)
+    views = fit.Predictor(fit.Feed(data.pixels, settings), network).views(rows, augment.views(settings)[:2])
+    mean: np.ndarray = views.mean(axis=0)
+    return mean
+
+
+def main(fold: str | None = None) -> None:
+    """Run the stage for one fold, or for all."""
+    wanted = folds.numbers() if fold is None else [folds.number(fold)]
+    data, teachers = faces.load(), recipe.teachers()
+    rows, fold_of = folds.load(data)
+    if teachers:
+        backend.start(machine.choose(params.backend()))
+    for number in wanted:
+        seen = rows[fold_of != number]
+        answers: dict[str, Any] = {name: answer(name, number, data, seen) for name in teachers}
+        files.replace(trained.lessons(number), partial(np.savez, rows=seen.astype("int32"), **answers))
+
+
+if __name__ == "__main__":
+    command.run(main, "python -m pipeline.teach [FOLD]")
