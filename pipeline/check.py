@@ -23,6 +23,7 @@ def mistakes() -> list[str]:
         recipe.names,
         recipe.teachers,
         ensemble.read_params,
+        recipe.speedrun,
     )
     every = [name for part in ("architectures", "students") for name in params.document()[part] or {}]
     recipes = [lambda name=name: recipe.read(name) for name in every]

@@ -89,6 +89,8 @@ class Predictor(keras.Model):
 
     def views(self, rows: np.ndarray, views: list[np.ndarray]) -> np.ndarray:
         """Probabilities of `rows` under each of `augment.views`: float32 [views, n, 7]."""
+        if not len(rows):
+            return np.zeros((len(views), 0, len(CLASSES)), "float32")
         # Whole batches only: one compiled program, and no odd last batch for oneDNN.
         padded = np.resize(rows, math.ceil(len(rows) / PREDICTION_BATCH) * PREDICTION_BATCH).astype("int32")
         parts = [

@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 from pipeline.command import Refusal
 
 PATH = Path("params.yaml")
-SECTIONS = ("seed", "backend", "data", "folds", "twins", "train", "architectures", "students", "ensemble")
+SECTIONS = ("seed", "backend", "data", "folds", "twins", "train", "architectures", "students", "ensemble", "speedrun")
 BACKENDS = ("tensorflow", "jax", "torch")
 
 

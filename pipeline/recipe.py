@@ -131,3 +131,24 @@ def teachers() -> list[str]:
                 f"{params.PATH}: students.{name}.teachers names {teacher!r}; it must be one of {', '.join(untaught())}"
             )
     return sorted(found)
+
+
+class Speedrun(params.Section):
+    """What `make speedrun` trains: section `speedrun` of params.yaml."""
+
+    network: str
+    networks: int = Field(ge=1)  # whose probabilities are averaged
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=2)]
+    recipe: dict[str, Any]  # laid over the network's own in `architectures`, or else over `train`
+
+
+def speedrun() -> tuple[Speedrun, Recipe]:
+    """The section `speedrun`, and the recipe that comes of it."""
+    settings = params.section("speedrun", Speedrun)
+    known = architectures.names()
+    if settings.network not in known:
+        raise Refusal(f"{params.PATH}: speedrun.network = {settings.network!r}: must be one of {', '.join(known)}")
+    if len(set(settings.seeds)) < len(settings.seeds):
+        raise Refusal(f"{params.PATH}: speedrun.seeds = {settings.seeds}: names a seed twice")
+    own = read(settings.network) if settings.network in untaught() else params.section("train", Recipe)
+    return settings, params.parse("speedrun.recipe", Recipe, own.model_dump() | settings.recipe)

@@ -185,7 +185,7 @@ def settings(place, source="local", training=14, test=7):
     (place / "params.yaml").write_text(
         "seed: 1\nbackend: auto\ntwins: keep\n"
         f"data: {{source: {source}, slug: {SLUG}, training_faces: {training}, test_faces: {test}}}\n"
-        "folds: [0, 1]\ntrain: {}\narchitectures: {}\nstudents: {}\nensemble: {}\n"
+        "folds: [0, 1]\ntrain: {}\narchitectures: {}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
     )
     params.document.cache_clear()
 

@@ -238,7 +238,7 @@ def settings(method="weights", members="[mini_xception, vgg8]"):
     params.PATH.write_text(
         "seed: 1\nbackend: auto\ntwins: keep\n"
         "data: {}\nfolds: [0, 1]\ntrain: {}\narchitectures: {mini_xception: {}, vgg8: {}}\nstudents: {}\n"
-        f"ensemble: {{method: {method}, members: {members}}}\n"
+        f"ensemble: {{method: {method}, members: {members}}}\nspeedrun: {{}}\n"
     )
     params.document.cache_clear()
 

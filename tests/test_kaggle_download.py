@@ -57,7 +57,7 @@ def write_params(slug: str) -> None:
     Path("params.yaml").write_text(
         "seed: 1\nbackend: auto\ntwins: keep\n"
         f"data: {{source: kaggle, slug: {slug}, training_faces: 14, test_faces: 7}}\n"
-        "folds: [0, 1]\ntrain: {}\narchitectures: {}\nstudents: {}\nensemble: {}\n"
+        "folds: [0, 1]\ntrain: {}\narchitectures: {}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
     )
     params.document.cache_clear()
 

@@ -50,7 +50,7 @@ def write(tmp_path, monkeypatch):
     def write(text=None, **sections):
         good = {
             "seed": 1, "backend": "auto", "twins": "keep", "data": {}, "folds": [0, 1], "train": TRAIN,
-            "architectures": {"vgg8": {}}, "students": {}, "ensemble": {},
+            "architectures": {"vgg8": {}}, "students": {}, "ensemble": {}, "speedrun": {},
         }  # fmt: skip
         if text is None:
             yaml = YAML(typ="safe")
@@ -278,7 +278,7 @@ def test_a_default_that_is_missing_is_refused_even_where_a_network_sets_it(write
 def test_a_train_section_that_is_no_mapping_is_refused(write, value):
     write(
         f"seed: 1\nbackend: auto\ntwins: keep\ndata: {{}}\nfolds: [0, 1]\ntrain: {value}\n"
-        "architectures: {vgg8: {}}\nstudents: {}\nensemble: {}\n"
+        "architectures: {vgg8: {}}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
     )
     with pytest.raises(Refusal, match=r"params\.yaml: train = "):
         recipe.read("vgg8")
@@ -297,7 +297,7 @@ def test_an_entry_that_is_no_mapping_is_refused(write, own):
 def test_the_names_keep_their_order(write):
     write(
         "seed: 1\nbackend: auto\ntwins: keep\ndata: {}\nfolds: []\ntrain: {}\n"
-        "architectures: {vgg8: , mini_xception: {}}\nstudents: {}\nensemble: {}\n"
+        "architectures: {vgg8: , mini_xception: {}}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
     )
     assert recipe.names() == ["vgg8", "mini_xception"]
 

@@ -253,7 +253,7 @@ def project(request, tmp_path, monkeypatch):
     params.PATH.write_text(
         f"seed: 1\nbackend: auto\ntwins: keep\n{DATA}folds: [0, 1]\ntrain: {{}}\n"
         "architectures: {mini_xception: {}, vgg8: {}}\nstudents: {}\n"
-        "ensemble: {method: mean, members: [vgg8]}\n"
+        "ensemble: {method: mean, members: [vgg8]}\nspeedrun: {}\n"
     )
     provenance.PATH.parent.mkdir(parents=True)
     provenance.PATH.write_text(json.dumps({"source": "local", "official": False, "files": {}}))
@@ -355,7 +355,7 @@ def entry(name, private, rank, **others):
 def write_params():
     params.PATH.write_text(
         f"seed: 1\nbackend: auto\ntwins: keep\n{DATA}folds: []\ntrain: {{}}\narchitectures: {{}}\n"
-        "students: {}\nensemble: {}\n"
+        "students: {}\nensemble: {}\nspeedrun: {}\n"
     )
 
 

@@ -44,7 +44,7 @@ def project(tmp_path, monkeypatch):
     Path("params.yaml").write_text(
         "seed: 1\nbackend: auto\ntwins: keep\n"
         f"data: {{source: kaggle, slug: {SLUG}, training_faces: 14, test_faces: 7}}\n"
-        "folds: [0, 1]\ntrain: {}\narchitectures: {}\nstudents: {}\nensemble: {}\n"
+        "folds: [0, 1]\ntrain: {}\narchitectures: {}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
     )
     lines = []
     for seed, name in enumerate(("vgg8", "ensemble")):

@@ -1,0 +1,125 @@
+"""The shortest way to the score that won in 2013: a few small networks, trained on all Training rows, that vote.
+
+Outside the graph. The section `speedrun` of params.yaml says which network, how many of it, and for how long; it was
+chosen by out-of-fold scores, and PrivateTest only tells what came of it. Reads data/faces.npz and data/solution.csv.
+Writes results/speedrun.json: PublicTest and PrivateTest for every seed, mean and deviation over the seeds (never the
+best), and the minutes. JOBS=2 trains two networks at a time. What is finished stays in artifacts/speedrun/.
+"""
+
+import io
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from pipeline import command, engine, faces, files, machine, metrics, params, recipe, solution, train, trained
+from pipeline.command import Refusal
+from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
+
+FOLDER = trained.ARTIFACTS / "speedrun"
+RESULT = Path("results/speedrun.json")
+
+
+def plan(settings: recipe.Speedrun, own: recipe.Recipe, data: faces.Faces) -> dict[tuple[int, int], train.Cell]:
+    """The cells to train, by seed and number of the network: each sees all Training rows."""
+    library = machine.choose(params.backend())
+    exact = own.model_copy(update={"precision": machine.products(own.precision, library, settings.network)})
+    every = np.full(len(data.rows(TRAINING)), -1)
+    found = {}
+    for seed in settings.seeds:
+        for number in range(settings.networks):
+            key = train.fingerprint(data, every, own, settings.network, number, seed, params.backend())
+            code = train.code_digest(settings.network)
+            found[seed, number] = train.Cell(settings.network, number, seed, library, exact, key, code)
+    return found
+
+
+def place(cell: train.Cell) -> Path:
+    """Where what a cell says of the test rows is kept."""
+    return FOLDER / f"{cell.architecture}-{cell.seed}-{cell.fold}-{cell.key}.npz"
+
+
+def write(cell: train.Cell, contents: dict[str, bytes]) -> None:
+    """Keep what a trained cell says of the test rows, and the seconds that it took."""
+    with np.load(io.BytesIO(contents["predictions"])) as said:
+        test = said["test"]
+    seconds = json.loads(contents["timing"])["seconds"]
+    files.replace(place(cell), partial(np.savez, test=test, seconds=seconds))
+
+
+def summary(hits: dict[int, dict[str, np.ndarray]], seconds: list[float], jobs: int) -> dict[str, Any]:
+    """Scores of every seed, their mean and deviation (of a sample), and the minutes.
+
+    Parameters
+    ----------
+    hits : bool [k] by seed and split. seconds : of every network. jobs : how many were trained at a time.
+    """
+    found: dict[str, Any] = {
+        "minutes": round(sum(seconds) / jobs / len(hits) / 60, 1),
+        "jobs": jobs,
+        "seeds": list(hits),
+    }
+    for split in ("public_accuracy", "private_accuracy"):
+        values = [float(each[split].mean()) for each in hits.values()]
+        found[split] = {
+            "mean": round(float(np.mean(values)), 5), "deviation": round(float(np.std(values, ddof=1)), 5),
+            "values": [round(value, 5) for value in values],
+        }  # fmt: skip
+    return found
+
+
+def show(found: dict[str, Any]) -> str:
+    """The scores as a table."""
+    scores = [found[split] for split in ("public_accuracy", "private_accuracy")]
+    rows = [[seed, *(f"{score['values'][n]:.2%}" for score in scores)] for n, seed in enumerate(found["seeds"])]
+    rows.append(["mean", *(f"{score['mean']:.2%} ± {score['deviation']:.2%}" for score in scores)])
+    table = tabulate(rows, ["seed", "PublicTest", "PrivateTest"], disable_numparse=True, stralign="right")
+    won = BOARD_2013[0][1] / SPLIT_ROWS[PRIVATE]
+    return f"{table}\n\n{found['minutes']} minutes a seed; the contest was won with {won:.3%}"
+
+
+def main() -> None:
+    """Run the command."""
+    settings, own = recipe.speedrun()
+    data, jobs = faces.load(), train.jobs()
+    truth = solution.join(data.labels, solution.load())
+    if (truth < 0).any():
+        raise Refusal(f"{solution.PATH} does not know the labels of all test rows")
+    rows, cells = data.rows(TRAINING), plan(settings, own, data)
+    every = np.full(len(rows), -1)  # no row is in a cell's fold
+    tasks = {
+        key: (rows, every, cell, (FOLDER / f"states/{place(cell).name}").absolute(), jobs == 1)
+        for key, cell in cells.items() if not place(cell).exists()
+    }  # fmt: skip
+    for key, contents in engine.results(train.train, data, tasks, "loky", jobs, None):
+        write(cells[key], contents)
+        tasks[key][3].unlink(missing_ok=True)
+        print(f"seed {key[0]}: network {key[1] + 1} of {settings.networks} is trained", flush=True)
+    test = data.test_rows()
+    hits, seconds = {}, []
+    for seed in settings.seeds:
+        said = []
+        for number in range(settings.networks):
+            with np.load(place(cells[seed, number])) as kept:
+                said.append(kept["test"])
+                seconds.append(float(kept["seconds"]))
+        right = metrics.right(np.mean(said, axis=0), truth[test])
+        splits = {"public_accuracy": PUBLIC, "private_accuracy": PRIVATE}
+        hits[seed] = {name: right[data.usage[test] == split] for name, split in splits.items()}
+    found = summary(hits, seconds, jobs)
+    about = {
+        "network": settings.network, "networks": settings.networks, "recipe": own.model_dump(),
+        "processor": machine.processor(), "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", ""),
+    }  # fmt: skip
+    RESULT.write_text(json.dumps(found | about, indent=2) + "\n")
+    print(show(found))
+
+
+if __name__ == "__main__":
+    from pipeline import speedrun as importable  # what workers are sent must have a name that they know
+
+    command.run(importable.main, "python -m pipeline.speedrun")
