@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from bench.precision import halves
+from bench.precision import halves, paired
 from pipeline import (
     architectures,
     backend,
@@ -118,20 +118,6 @@ def judge(data: faces.Faces, rows: np.ndarray, half_of: np.ndarray, variant: Var
     checkpoint.unlink(missing_ok=True)
 
 
-def compared(hits: np.ndarray, base: np.ndarray) -> dict[str, Any]:
-    """How many points the accuracy of bool [n] lies above that of `base`, with a 95 % interval and McNemar's p.
-
-    The interval is that of paired proportions: its variance is that of the rows that only one has right (Fleiss, Levin
-    & Paik 2003, section 13.1).
-    """
-    gained, lost = float((hits & ~base).mean()), float((base & ~hits).mean())
-    reach = 1.96 * np.sqrt((gained + lost - (gained - lost) ** 2) / len(base))
-    return {
-        "points": round(100 * (gained - lost), 2), "reach": round(100 * reach, 2),
-        "p_value": float(f"{metrics.mcnemar(hits, base):.3g}"),
-    }  # fmt: skip
-
-
 def summary(
     found: dict[str, dict[int, dict[str, np.ndarray]]], labels: np.ndarray, half_of: np.ndarray
 ) -> dict[str, Any]:
@@ -160,20 +146,19 @@ def summary(
     for name, (right, known) in hits.items():
         if name != NAME:
             both = known & base[1]
-            table[name] |= compared(right[both], base[0][both])
+            table[name] |= paired(right[both], base[0][both])
     return table
 
 
 def show(table: dict[str, Any]) -> str:
     """The variants as a table, best first."""
-    rows = [
-        [
-            name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}",
-            f"{line['points']:+.2f} ± {line['reach']:.2f}" if "points" in line else "", line.get("p_value", ""),
-            f"{line['training_accuracy']:.1%}", line["minutes"], line["rows"],
-        ]
-        for name, line in sorted(table.items(), key=lambda item: -item[1]["oof_accuracy"])
-    ]  # fmt: skip
+    rows = []
+    for name, line in sorted(table.items(), key=lambda item: -item[1]["oof_accuracy"]):
+        difference = "{:+.2f} ({:+.2f} to {:+.2f})".format(line["points"], *line["points_95"]) if name != NAME else ""
+        rows.append([
+            name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}", difference, line.get("p_value", ""),
+            f"{line['training_accuracy']:.1%}", line["minutes"], f"{line['rows']:,}",
+        ])  # fmt: skip
     titles = ["variant", "out of fold", "log-loss", "points", "p", "training", "minutes", "rows"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 

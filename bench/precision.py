@@ -20,6 +20,24 @@ def halves(fold_of: np.ndarray) -> np.ndarray:
     return (fold_of >= len(np.unique(fold_of)) // 2).astype(fold_of.dtype)
 
 
+def paired(hits: np.ndarray, base: np.ndarray) -> dict[str, Any]:
+    """How many points the accuracy of bool [n] lies above that of `base`.
+
+    Returns
+    -------
+    The points, their 95 % interval (of paired proportions: its variance is that of the rows that only one has right;
+    Fleiss, Levin & Paik 2003, section 13.1), and McNemar's exact p-value.
+    """
+    gained, lost = float((hits & ~base).mean()), float((base & ~hits).mean())
+    difference = gained - lost
+    reach = 1.96 * np.sqrt((gained + lost - difference**2) / len(base))
+    return {
+        "points": round(100 * difference, 3),
+        "points_95": [round(100 * (difference - reach), 3), round(100 * (difference + reach), 3)],
+        "p_value": float(f"{metrics.mcnemar(hits, base):.3g}"),
+    }
+
+
 def compare(probabilities: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
     """Both precisions' accuracies, and how much they differ.
 
@@ -29,13 +47,9 @@ def compare(probabilities: dict[str, np.ndarray], labels: np.ndarray) -> dict[st
 
     Returns
     -------
-    Accuracy and log-loss of each; the difference in points with its 95 % interval (of paired proportions: its variance
-    is that of the rows that only one has right; Fleiss, Levin & Paik 2003, section 13.1), and McNemar's exact p-value.
+    Accuracy and log-loss of each, and how they differ: see `paired`.
     """
     hits = [metrics.right(probabilities[name], labels) for name in PRECISIONS]
-    gained, lost = (float((one & ~other).mean()) for one, other in (hits[::-1], hits))
-    difference = gained - lost
-    reach = 1.96 * np.sqrt((gained + lost - difference**2) / len(labels))
     return {
         **{
             name: {
@@ -44,9 +58,7 @@ def compare(probabilities: dict[str, np.ndarray], labels: np.ndarray) -> dict[st
             }
             for name, hit in zip(PRECISIONS, hits, strict=True)
         },
-        "points": round(100 * difference, 3),
-        "points_95": [round(100 * (difference - reach), 3), round(100 * (difference + reach), 3)],
-        "p_value": float(f"{metrics.mcnemar(*hits):.3g}"),
+        **paired(hits[1], hits[0]),
         "rows": len(labels),
     }
 

@@ -239,7 +239,11 @@ def multiply_adds(network: Any) -> int:
     for layer in network.layers:
         kind = type(layer).__name__
         if kind == "Dense":
-            total += int(np.prod(layer.kernel.shape))
+            total += int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:-1]))
+        elif kind == "MultiHeadAttention":
+            places = layer.output.shape[1]
+            weights = sum(int(np.prod(v.shape)) for v in layer.weights if v.name == "kernel")
+            total += places * weights + 2 * places**2 * layer.num_heads * layer.key_dim
         elif kind == "Conv2D":
             total += int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:3]))
         elif kind == "SeparableConv2D":
@@ -250,8 +254,11 @@ def multiply_adds(network: Any) -> int:
 
 def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[str, Any]) -> Section:
     """What was trained, what it cost, and how much its folds differ."""
-    lines, layers = [], []
+    lines, layers, lessons = [], [], []
     for name in recipe.names():
+        if lesson := recipe.lesson(name):
+            who = " and ".join(lesson.teachers)
+            lessons.append(f"{name} learns labels of which {lesson.taught:.0%} are what {who} say of the picture.")
         network, settings = at_full_size(architectures.build(name)), recipe.read(name)
         by_fold, alone = ensemble["submissions"][name]["folds"], analysis["single_networks"][name]
         known = alone["mean"] != UNKNOWN
@@ -269,7 +276,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
     headers = ["", "parameters", "million multiply-adds", "epochs", "minutes, all folds", "folds: mean ± deviation",
                "single networks on PrivateTest"]  # fmt: skip
     return Section(
-        "Networks", [], [Table("", headers, lines)], {"effort.png": "Accuracy against size and time"}, layers
+        "Networks", lessons, [Table("", headers, lines)], {"effort.png": "Accuracy against size and time"}, layers
     )
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import precision, reading
-from pipeline import architectures, report
+from bench import ablation, precision, reading
+from pipeline import architectures, params, recipe, report
 
 ROOT = Path(__file__).parent.parent
 # Forward multiply-adds counted by hand: kernel height x width x inputs x filters x output pixels, summed; dense layers.
@@ -22,6 +22,8 @@ MULTIPLY_ADDS = {
     + 6**2 * 9 * (128 * 256 + 2 * 256 * 256) + 256 * 7,
     "small_vgg": 48**2 * 9 * (32 + 32 * 32) + 24**2 * 9 * (32 * 64 + 64 * 64) + 12**2 * 9 * (64 * 128 + 128 * 128)
     + 6**2 * 9 * (128 * 256 + 256 * 256) + 256 * 7,
+    "small_coatnet": 24**2 * (25 * 48 + 9 * 48 * 64) + 12**2 * 9 * (64 * 128 + 128 * 128)
+    + 6**2 * 9 * (128 * 192 + 192 * 192) + 2 * 36 * (4 + 8) * 192**2 + 2 * 2 * 36**2 * 192 + 192 * 7,
 }  # fmt: skip
 
 
@@ -90,3 +92,36 @@ def test_halves_keep_folds_whole() -> None:
     fold_of = np.array([0, 1, 2, 3, 4, 0, 4, 2])
     assert precision.halves(fold_of).tolist() == [0, 0, 1, 1, 1, 0, 1, 1]
     assert precision.halves(np.array([1, 0])).tolist() == [1, 0]
+
+
+# ablation
+
+
+def test_every_variant_is_a_recipe_of_a_network_that_there_is() -> None:
+    for name, change in ablation.VARIANTS.items():
+        own = ablation.BASE | change
+        assert own.pop("network") in architectures.names()
+        params.parse(name, recipe.Recipe, own)
+        assert change or name == ablation.NAME
+        assert all(ablation.BASE[key] != value for key, value in change.items()), name  # it changes something
+
+
+def test_variants_are_compared_on_the_rows_that_both_judged() -> None:
+    labels, half_of = np.arange(140) % 7, np.arange(140) // 70
+    right = np.eye(7)[labels] * 0.9 + 0.1 / 7
+    wrong = np.roll(right, 1, axis=1)
+
+    def part(half: int, correct: int) -> dict[str, np.ndarray]:
+        said = np.where((np.arange(140) % 70 < correct)[:, None], right, wrong)[half_of == half]
+        return {"views": np.stack([said, said]), "accuracy": np.array(0.5), "seconds": np.array(60.0)}
+
+    found = {ablation.NAME: {0: part(0, 35), 1: part(1, 35)}, "better": {0: part(0, 49), 1: part(1, 35)},
+             "half": {0: part(0, 28)}}  # fmt: skip
+    table = ablation.summary(found, labels, half_of)
+    assert [line["rows"] for line in table.values()] == [140, 140, 70]
+    assert [line["oof_accuracy"] for line in table.values()] == [0.5, 0.6, 0.4]
+    assert (table["better"]["points"], table["half"]["points"]) == (10, -10)
+    assert table["better"]["points_95"][0] > 0
+    assert table["better"]["minutes"] == 2
+    lines = ablation.show(table).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["better", ablation.NAME, "half"]
