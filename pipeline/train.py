@@ -343,7 +343,7 @@ def accept(cells: list[Cell]) -> None:
     Not of those that params.yaml, the data or the code have left behind while they were trained.
     """
     params.document.cache_clear()
-    names = list(dict.fromkeys(cell.architecture for cell in cells))
+    names = [name for name in recipe.names() if name in {cell.architecture for cell in cells}]
     now = {(cell.architecture, cell.fold): cell.key for cell in planned(names)[3]}
     done = [
         f"{'distill' if cell.lesson else 'train'}@{cell.architecture}-{cell.fold}"
