@@ -17,7 +17,8 @@ class Recipe(params.Section):
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    optimizer: Literal["adam", "sgd"]  # sgd: with Nesterov momentum 0.9; adam: with weight_decay it is AdamW
+    # sgd: with Nesterov momentum 0.9; adam: with weight_decay it is AdamW; muon: see fit.Muon
+    optimizer: Literal["adam", "sgd", "muon"]
     weight_decay: Annotated[float, Field(ge=0, lt=1)]  # part of every kernel that a step at rate 1 takes away
     learning_rate: Positive
     # cosine, linear: down to zero, step by step; plateau: watches the training loss, epoch by epoch

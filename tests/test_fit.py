@@ -151,6 +151,23 @@ def test_nothing_need_be_watched(tmp_path: Path) -> None:
     assert all(math.isnan(epoch["val_loss"]) for epoch in unwatched)
 
 
+def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest() -> None:
+    kernel, last, shift = (keras.Variable(np.zeros(shape, "float32")) for shape in ((3, 3, 4, 5), (5, 7), (5,)))
+    for variable, path in ((kernel, "a/kernel"), (last, "b/kernel"), (shift, "b/bias")):
+        variable._path = path
+    optimizer = fit.Muon(learning_rate=0.5, weight_decay=None)
+    optimizer.build([kernel, last, shift])
+    chance = np.random.default_rng(0)
+    gradients = [chance.normal(size=variable.shape).astype("float32") for variable in (kernel, last, shift)]
+    optimizer.apply(gradients, [kernel, last, shift])
+    step = keras.ops.convert_to_numpy(kernel).reshape(36, 5)
+    sizes = np.linalg.svd(step, compute_uv=False) / (0.5 * 0.2 * 6)  # rate, AdamW's usual size, root of the longer side
+    assert ((sizes > 0.6) & (sizes < 1.3)).all()
+    assert np.sum(step * gradients[0].reshape(36, 5)) < 0
+    for variable, gradient in ((last, gradients[1]), (shift, gradients[2])):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), -0.05 * np.sign(gradient), rtol=1e-3)
+
+
 # plateau, Rate
 
 
@@ -226,7 +243,7 @@ def test_rate_of_a_long_training_reaches_its_top_and_ends_at_zero(schedule: str,
     assert float(rate(6000)) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_every_step_is_made_at_its_own_rate(optimizer: str) -> None:
     """Without gradients a step takes the weight decay's part of its rate from a kernel."""
     settings = recipe(optimizer=optimizer, schedule="linear", warmup=0.2, learning_rate=0.8, weight_decay=0.1)
@@ -256,7 +273,7 @@ def separable() -> keras.Model:
     )
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
     settings = recipe(optimizer=optimizer, learning_rate=0.5, weight_decay=0.1)
     network = separable()
@@ -485,10 +502,10 @@ def test_agreement_is_finite_where_the_true_class_was_ruled_out() -> None:
 # fit
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 @pytest.mark.parametrize(("loss", "head"), [("categorical", "softmax"), ("binary", "sigmoid")])
 def test_training_learns_separable_pictures(loss: str, head: str, optimizer: str, tmp_path: Path) -> None:
-    rate = {"adam": 0.01, "sgd": 0.05}[optimizer]
+    rate = {"adam": 0.01, "sgd": 0.05, "muon": 0.05}[optimizer]
     settings = recipe(loss=loss, optimizer=optimizer, epochs=12, learning_rate=rate)
     trained, progress = train(tmp_path / "c.npz", settings, lambda: tiny(head), rows=ROWS)
     first, last = progress.history[0], progress.history[-1]
@@ -562,6 +579,7 @@ def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
         pytest.param(mini_xception, {"precision": "float32"}, stop_between_epochs, id="mini_xception-float32"),
         pytest.param(mini_xception, {"precision": "bfloat16"}, stop_between_epochs, id="mini_xception-bfloat16"),
         pytest.param(tiny, {"optimizer": "sgd"}, stop_between_epochs, id="dropout-sgd"),
+        pytest.param(tiny, {"optimizer": "muon", "average": 0.5}, stop_between_epochs, id="dropout-muon"),
         pytest.param(tiny, {"schedule": "cosine"}, stop_within_an_epoch, id="dropout-within-an-epoch"),
         pytest.param(tiny, {"average": 0.0, "recalibrate": False}, stop_between_epochs, id="judged-as-it-trains"),
         pytest.param(anywhere, ANYWHERE, stop_between_epochs, id="early-side-plateau"),
@@ -757,7 +775,7 @@ def states(settings: Recipe, folder: Path) -> list[list[bytes]]:
 @pytest.mark.parametrize(
     "how", [{"average": 0.8}, {"recalibrate": True}, {"average": 0.8, "recalibrate": True}], ids=str
 )
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_judging_the_settled_network_leaves_training_alone(how: dict[str, Any], optimizer: str, tmp_path: Path) -> None:
     settings = recipe(optimizer=optimizer, learning_rate=0.01, flip=True, shift=0.1)
     plain, judged = states(settings, tmp_path), states(settings.model_copy(update=how), tmp_path)
@@ -765,7 +783,7 @@ def test_judging_the_settled_network_leaves_training_alone(how: dict[str, Any], 
     assert [step for step in range(18) if plain[step] != judged[step]] == []
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_average_is_the_moving_average_of_the_weights_over_all_steps(optimizer: str, tmp_path: Path) -> None:
     settings = recipe(optimizer=optimizer, average=0.8)
     trainer, found = made(settings), []
