@@ -49,6 +49,7 @@ BASE: dict[str, Any] = {
     "early_epochs": 4, "early_side": 30, "flip_at_test": True, "shift_at_test": 0, "recalibrate": True,
     "precision": "auto",
 }  # fmt: skip
+MUON = {"optimizer": "muon", "learning_rate": 0.02, "weight_decay": 0.1}
 VARIANTS: dict[str, dict[str, Any]] = {
     NAME: {},
     "mixup 0.2": {"mixup": 0.2},
@@ -66,7 +67,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cosine instead of linear decay": {"schedule": "cosine"},
     "AdamW, rate 0.002": {"optimizer": "adam", "learning_rate": 0.002, "weight_decay": 0.05},
     "Muon, rate 0.01, weight decay 0.1": {"optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.1},
-    "Muon, rate 0.02, weight decay 0.1": {"optimizer": "muon", "learning_rate": 0.02, "weight_decay": 0.1},
+    "Muon, rate 0.02, weight decay 0.1": MUON,
+    "Muon, rate 0.02, weight decay 0.1, mixup 0.2": MUON | {"mixup": 0.2},
+    "Muon, rate 0.02, weight decay 0.1, erasing in a quarter": MUON | {"erase": 0.25},
+    "Muon, rate 0.02, weight decay 0.3": MUON | {"weight_decay": 0.3},
+    "Muon, rate 0.02, weight decay 0.1, stronger maps": MUON | {"rotation": 15.0, "shift": 0.1, "zoom": 0.2},
+    "20 epochs, 12 of them with small pictures (the same work)": {"epochs": 20, "early_epochs": 12},
+    "batches of 64": {"batch_size": 64},
+    "batches of 256, rate 0.2": {"batch_size": 256, "learning_rate": 0.2},
     "one yes/no question a class": {"loss": "binary"},
     "without label smoothing": {"label_smoothing": 0.0},
     "without weight decay": {"weight_decay": 0.0},
