@@ -3,7 +3,8 @@
 Reads faces, folds and seed, as `train` does. The Training rows are dealt into two halves (identical pictures
 together); every variant is trained on each half and judges the other, so that all Training rows count. Writes
 results/ablation.json, and prints it as a table. What is finished stays in artifacts/ablation/: a second start goes on
-there. TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it is the fastest way on two cores.
+there. With WORDS only variants with these in their name are trained. It is fastest on two cores with
+TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
 """
 
 import hashlib
@@ -175,22 +176,24 @@ def show(table: dict[str, Any]) -> str:
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
 
-def main(halves_wanted: str = "2") -> None:
-    """Run the command; with 1 only the first half is judged."""
-    if halves_wanted not in ("1", "2"):
-        raise Refusal(f"{halves_wanted!r}: must be 1 or 2 halves")
+def main(halves_wanted: str = "2", words: str = "") -> None:
+    """Run the command; with 1 only the first half is judged, with 0 none: the table is made of what is finished."""
+    if halves_wanted not in ("0", "1", "2"):
+        raise Refusal(f"{halves_wanted!r}: must be 0, 1 or 2 halves")
     data, seed = faces.load(), params.seed()
     rows, fold_of = folds.load(data)
     half_of = halves(fold_of)
-    wanted = []
-    for half in range(int(halves_wanted)):
+    every = []
+    for half in range(2):
         for name, change in VARIANTS.items():
             own = BASE | change
             network = own.pop("network")
             own["precision"] = machine.products("auto", "tensorflow", network)
-            wanted.append(Variant(name, network, params.parse(name, recipe.Recipe, own), half, seed))
+            every.append(Variant(name, network, params.parse(name, recipe.Recipe, own), half, seed))
     tasks = {
-        number: (rows, half_of, variant) for number, variant in enumerate(wanted) if not path(variant, data).exists()
+        number: (rows, half_of, variant)
+        for number, variant in enumerate(every)
+        if variant.half < int(halves_wanted) and words in variant.name and not path(variant, data).exists()
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -198,9 +201,12 @@ def main(halves_wanted: str = "2") -> None:
         left = (time.monotonic() - started) / done * (len(tasks) - done)
         print(f"{done} of {len(tasks)} trainings, about {train.span(left)} left", flush=True)
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
-    for variant in wanted:
-        with np.load(path(variant, data)) as arrays:
-            found.setdefault(variant.name, {})[variant.half] = dict(arrays)
+    for variant in every:
+        if path(variant, data).exists():
+            with np.load(path(variant, data)) as arrays:
+                found.setdefault(variant.name, {})[variant.half] = dict(arrays)
+    if NAME not in found:
+        raise Refusal(f"{NAME} is not trained yet, and all others are compared with it")
     table = summary(found, data.labels[rows], half_of)
     about = {"seed": seed, "base": BASE, "processor": machine.processor(), "jobs": train.jobs(),
              "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "")}  # fmt: skip
@@ -211,4 +217,4 @@ def main(halves_wanted: str = "2") -> None:
 if __name__ == "__main__":
     from bench import ablation as importable  # what workers are sent must have a name that they know
 
-    command.run(importable.main, "python -m bench.ablation [HALVES]")
+    command.run(importable.main, "python -m bench.ablation [HALVES] [WORDS]")
