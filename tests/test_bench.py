@@ -125,3 +125,11 @@ def test_variants_are_compared_on_the_rows_that_both_judged() -> None:
     assert table["better"]["minutes"] == 2
     lines = ablation.show(table).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["better", ablation.NAME, "half"]
+
+
+def test_the_committed_ablation_is_the_table_in_the_readme() -> None:
+    found = json.loads((ROOT / "results/ablation.json").read_text())
+    assert found["base"] == ablation.BASE
+    assert set(found["variants"]) <= set(ablation.VARIANTS)
+    for line in ablation.show(found["variants"]).splitlines():
+        assert line in (ROOT / "bench/README.md").read_text()

@@ -95,7 +95,7 @@ def test_every_file_has_the_documented_form(project):
     faces = np.load(folder / "data/faces.npz")
     assert (faces["labels"][84:] == -1).all()
     np.testing.assert_array_equal(faces["labels"][:84], LABELS[:84])
-    for name in ("mini_xception", "alizadeh_shallow", "ensemble"):
+    for name in ("mini_xception", "alizadeh_shallow", "student", "ensemble"):
         bag = np.load(folder / f"artifacts/bags/{name}.npz")
         assert (bag["oof"].shape, bag["oof"].dtype) == ((84, 7), np.float32)
         assert (bag["test"].shape, bag["test"].dtype) == ((42, 7), np.float32)
@@ -103,7 +103,7 @@ def test_every_file_has_the_documented_form(project):
         assert lines.pop() == b""
         np.testing.assert_array_equal([int(line) for line in lines], bag["test"].argmax(axis=1))
     table = pd.read_csv(folder / "submissions/scores.csv")
-    assert list(table["name"]) == ["mini_xception", "alizadeh_shallow", "ensemble"]
+    assert list(table["name"]) == ["mini_xception", "alizadeh_shallow", "student", "ensemble"]
     right = [int(line) for line in lines[21:]] == LABELS[84 + 21 :]
     assert table["private_accuracy"].iloc[-1] == pytest.approx(right.mean(), abs=1e-5)
 
@@ -140,8 +140,10 @@ def test_scrambled_test_labels_change_nothing_but_solution_audit_and_score(proje
     assert project.repro("--single-item", "--force", "folds") == {"folds"}
     for path in (project.folder / "artifacts/timings").rglob("*.json"):
         path.unlink()
-    trained = subprocess.run(["python", "-m", "pipeline.train"], cwd=project.folder, capture_output=True, text=True)
-    assert "4 of 4 cells are out of date" in trained.stdout
+    for stage, count in (("train", 4), ("teach", 0), ("distill", 2)):
+        words = ["python", "-m", f"pipeline.{stage}"]
+        done = subprocess.run(words, cwd=project.folder, capture_output=True, text=True, check=True)
+        assert not count or f"{count} of {count} cells are out of date" in done.stdout
     assert project.repro("--single-item", "--force", "ensemble") == {"ensemble"}
     after = project.files()
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
