@@ -90,6 +90,7 @@ def project(tmp_path, monkeypatch):
     """A folder with a released network, whose name is tiny, and the one of its fold 1."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(architectures, "build", tiny)
+    monkeypatch.setattr(architectures, "names", lambda: ["tiny"])
     monkeypatch.setattr(export, "ROUNDS", 1)
     about = {"architecture": "tiny", "classes": list(CLASSES), "fold": 0, "seed": 5}
     for folder in ("released", "artifacts/models/tiny"):
@@ -188,7 +189,7 @@ def test_which_released_network_is_asked_where_it_is_not_clear(project):
 def test_a_trained_network_that_cannot_be_read_is_refused(project, ending, content):
     path = Path(f"artifacts/models/tiny/fold1.{ending}")
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(command.Refusal, match=r"fold1\.json and its weights cannot be read"):
+    with pytest.raises(command.Refusal, match=r"fold1\.(json|weights\.h5) cannot be used"):
         export.main("tiny", "1")
 
 
@@ -196,5 +197,5 @@ def test_weights_of_another_network_are_refused(project):
     keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)]).save_weights(
         "artifacts/models/tiny/fold1.weights.h5"
     )
-    with pytest.raises(command.Refusal, match="cannot be read"):
+    with pytest.raises(command.Refusal, match="cannot be used"):
         export.main("tiny", "1")
