@@ -83,7 +83,7 @@ def project(tmp_path, monkeypatch):
     """A folder where fold 0 of small_vgg seems to be trained."""
     monkeypatch.chdir(tmp_path)
     document = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    document |= {"folds": [0, 1], "architectures": {NETWORK: {"crop": 40}}, "seed": 5}
+    document |= {"folds": [0, 1], "architectures": {NETWORK: {"crop": 40}}, "students": {}, "seed": 5}
     document["ensemble"] |= {"members": [NETWORK]}
     YAML(typ="safe").dump(document, tmp_path / "params.yaml")
     pixels, labels, usage = synthetic.competition(training=56, test=28, seed=1)
