@@ -1,7 +1,7 @@
 """What each ingredient of the recipe gives, and each network: one fixed budget, one change at a time, out of fold.
 
-Reads faces, folds and seed, as `train` does. The Training rows are dealt into two halves (identical pictures
-together); every variant is trained on each half and judges the other, so that all Training rows count. Writes
+Reads faces, folds and seed, as `train` does. The folds are dealt into two parts, here called halves (of five folds two
+and three); every variant is trained on each and judges the other, so that all Training rows count. Writes
 results/ablation.json, and prints it as a table. What is finished stays in artifacts/ablation/: a second start goes on
 there. With WORDS only variants with these in their name are trained. It is fastest on two cores with
 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.

@@ -131,19 +131,10 @@ def run(stage: str) -> None:
     print(f"--- {stage}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-for stage in (
-    "check",
-    "download",
-    "prepare",
-    "audit",
-    "folds",
-    "train",
-    "teach",
-    "distill",
-    "ensemble",
-    "score",
-    "report",
-):
+STAGES = (
+    "check", "download", "prepare", "audit", "folds", "train", "teach", "distill", "ensemble", "score", "report",
+)  # fmt: skip
+for stage in STAGES:
     run(stage)
 
 # %% [markdown]

@@ -25,7 +25,8 @@ def mistakes() -> list[str]:
         ensemble.read_params,
         recipe.speedrun,
     )
-    every = [name for part in ("architectures", "students") for name in params.document()[part] or {}]
+    sections = [params.document()[part] for part in ("architectures", "students")]
+    every = [name for section in sections if isinstance(section, dict) for name in section]
     recipes = [lambda name=name: recipe.read(name) for name in every]
     for reader in (*readers, *recipes):
         try:

@@ -1,7 +1,7 @@
-"""The shortest way to the score that won in 2013: a few small networks, trained on all Training rows, that vote.
+"""How soon the score that won in 2013 can be reached: a few small networks, trained on all Training rows, that vote.
 
-Outside the graph. The section `speedrun` of params.yaml says which network, how many of it, and for how long; it was
-chosen by out-of-fold scores, and PrivateTest only tells what came of it. Reads data/faces.npz and data/solution.csv.
+Outside the graph. The section `speedrun` of params.yaml says which network, how many of it, and for how long; it is to
+be chosen by out-of-fold scores, and PrivateTest only tells what came of it. Reads data/faces.npz and data/solution.csv.
 Writes results/speedrun.json: PublicTest and PrivateTest for every seed, mean and deviation over the seeds (never the
 best), and the minutes. JOBS=2 trains two networks at a time. What is finished stays in artifacts/speedrun/.
 """
@@ -115,6 +115,7 @@ def main() -> None:
         "network": settings.network, "networks": settings.networks, "recipe": own.model_dump(),
         "processor": machine.processor(), "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", ""),
     }  # fmt: skip
+    RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(found | about, indent=2) + "\n")
     print(show(found))
 

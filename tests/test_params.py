@@ -379,6 +379,7 @@ def test_students_that_are_no_mapping_are_refused(write, value):
     write(students=value)
     with pytest.raises(Refusal, match=r"params\.yaml: students must map names to recipes"):
         recipe.names()
+    assert any("students must map names to recipes" in mistake for mistake in check.mistakes())
 
 
 # What is committed

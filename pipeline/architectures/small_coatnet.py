@@ -1,9 +1,9 @@
 """Convolutions first, attention later (CoAtNet: Dai et al. 2021, arXiv 2106.04803), for two CPU cores.
 
-Three pooled convolutional stages leave 6x6 places of 192 channels, small enough for every place to attend to every
+A stride and two poolings leave 6x6 places of 192 channels, small enough for every place to attend to every
 other one: two transformer blocks as Xiong et al. 2020 (arXiv 2002.04745) order them, normalised before and not after.
-The places carry no numbers: a convolution with padding tells them where they are (Wu et al. 2021, arXiv 2103.15808,
-section 4.3), so that the pictures may be of any size. 101 million multiply-adds.
+The places carry no numbers: a convolution with padding tells them where they are (Wu et al. 2021, arXiv 2103.15808), so
+that the pictures may be of any size. 101 million multiply-adds.
 """
 
 import keras
