@@ -49,8 +49,8 @@ PLAIN: dict[str, Any] = {
     "schedule": "constant", "warmup": 0.0, "plateau_factor": 0.1, "plateau_patience": 10, "average": 0.0,
     "loss": "categorical", "label_smoothing": 0.0, "contrast": "none", "scaling": "unit", "crop": 48, "rotation": 0.0,
     "shift": 0.0, "zoom": 0.0, "flip": False, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0, "plain_epochs": 0,
-    "early_epochs": 0, "early_side": 36, "flip_at_test": True, "shift_at_test": 0, "recalibrate": False,
-    "precision": "auto",
+    "early_epochs": 0, "early_side": 36, "flip_at_test": True, "shift_at_test": 0, "zoom_at_test": 0.0,
+    "recalibrate": False, "precision": "auto",
 }  # fmt: skip
 PATH = Path("results/bench.json")
 ROOT = Path(__file__).parent.parent

@@ -47,8 +47,8 @@ BASE: dict[str, Any] = {
     "schedule": "linear", "warmup": 0.2, "plateau_factor": 0.1, "plateau_patience": 10, "average": 0.0,
     "loss": "categorical", "label_smoothing": 0.1, "contrast": "none", "scaling": "unit", "crop": 40, "rotation": 9.0,
     "shift": 0.07, "zoom": 0.11, "flip": True, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0, "plain_epochs": 0,
-    "early_epochs": 4, "early_side": 30, "flip_at_test": True, "shift_at_test": 0, "recalibrate": True,
-    "precision": "auto",
+    "early_epochs": 4, "early_side": 30, "flip_at_test": True, "shift_at_test": 0, "zoom_at_test": 0.0,
+    "recalibrate": True, "precision": "auto",
 }  # fmt: skip
 MUON = {"optimizer": "muon", "learning_rate": 0.02, "weight_decay": 0.1}
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -159,8 +159,12 @@ def vary(pictures: keras.KerasTensor, drawn: keras.KerasTensor, recipe: Recipe, 
 
 def views(recipe: Recipe) -> list[np.ndarray]:
     """What is judged of a picture at test time, each view a map, float32 [8]; the first is the picture as it is."""
-    steps = [(0, 0), *((x, y) for x in (-1, 1) for y in (-1, 1))] if recipe.shift_at_test else [(0, 0)]
+    step, zoom = recipe.shift_at_test, recipe.zoom_at_test
+    looks = [(0.0, 0.0, 1.0)]  # shift across and down, zoom
+    if step:
+        looks += [(x, y, 1.0) for x in (-step, step) for y in (-step, step)]
+    if zoom:
+        looks += [(0.0, 0.0, 1 - zoom), (0.0, 0.0, 1 + zoom)]
     signs = [1, -1] if recipe.flip_at_test else [1]
-    zooms, shifts = zip(*((sign, step) for step in steps for sign in signs), strict=True)
-    across, moved = np.array(zooms, "float64"), recipe.shift_at_test * np.array(shifts, "float64").T
-    return list(maps(recipe.crop, recipe.crop, 0 * across, (across, abs(across)), (moved[0], moved[1])))
+    x, y, factor, sign = np.array([(*look, sign) for look in looks for sign in signs], "float64").T
+    return list(maps(recipe.crop, recipe.crop, 0 * x, (sign * factor, factor), (x, y)))

@@ -179,7 +179,7 @@ class Muon(keras.optimizers.Muon):
     """Momentum whose steps are made orthogonal, kernel by kernel, so that no direction is learned slowly.
 
     Jordan et al. 2024 (kellerjordan.github.io/posts/muon); a step is as long as one of AdamW (Liu et al. 2025, arXiv
-    2502.16982, section 2.2). Keras leaves convolutions to AdamW; here a kernel is the matrix of its taps and input
+    2502.16982). Keras leaves convolutions to AdamW; here a kernel is the matrix of its taps and input
     channels by its output channels. What is no kernel, and the last layer, learns by AdamW at a tenth of the rate.
     """
 
@@ -330,6 +330,8 @@ class Trainer:
         """
         if self.recipe.average:
             self.model.optimizer.finalize_variable_values(self.network.trainable_variables)
+            for variable in self.network.trainable_variables:  # JAX gives memory away: theirs must not be the average's
+                variable.assign(ops.copy(variable))
         if self.recipe.recalibrate:
             rows = rows[: RECALIBRATION * self.recipe.batch_size].reshape(-1, self.recipe.batch_size)
             self.recalibrator.measure(rows, augment.draw(self.recipe, rows.size, chance, self.recipe.crop, plain))

@@ -44,6 +44,7 @@ class Recipe(params.Section):
     early_side: int = Field(ge=8, le=SIDE)  # so many pixels across
     flip_at_test: bool  # average the probabilities of a picture and its mirror image
     shift_at_test: int = Field(ge=0, lt=SIDE)  # and of both shifted diagonally, four ways, by so many pixels
+    zoom_at_test: Fraction  # and of both zoomed, both axes by factors of 1 - zoom_at_test and 1 + zoom_at_test
     recalibrate: bool  # judge with batch normalisation's statistics measured anew
     precision: Literal["auto", "float32", "bfloat16"]  # of products (sums and weights stay float32); auto: as the
     # machine is made for, see pipeline/machine.py

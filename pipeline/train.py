@@ -202,7 +202,9 @@ def train(
         # One seed a fold, the same for every architecture, and practically never that of another run.
         seed = int(np.random.SeedSequence((cell.seed, cell.fold)).generate_state(1)[0])
         learned = data.labels[seen]
-        if cell.lesson and said is not None:
+        if (cell.lesson is None) != (said is None):
+            raise ValueError(f"{cell}: a student, and nobody else, learns from what its teachers say")
+        if cell.lesson is not None and said is not None:
             learned = answers(learned, said, cell.lesson.taught)
         trainer = _trainer(cell, data, seed, len(seen) // cell.settings.batch_size)
         show = Display(str(cell), cell.settings.epochs, watched)

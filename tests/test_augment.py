@@ -15,7 +15,7 @@ MIDDLE = 23.5  # of 48 pixels
 RAMP = np.arange(48, dtype="float32")
 NOTHING = {
     "contrast": "none", "crop": 48, "rotation": 0.0, "shift": 0.0, "zoom": 0.0, "flip": False, "erase": 0.0,
-    "mixup": 0.0, "cutmix": 0.0, "flip_at_test": False, "shift_at_test": 0,
+    "mixup": 0.0, "cutmix": 0.0, "flip_at_test": False, "shift_at_test": 0, "zoom_at_test": 0.0,
 }  # fmt: skip
 MOVED = {"rotation": 30.0, "shift": 0.2, "zoom": 0.3, "flip": True}
 EVERYTHING = MOVED | {"crop": 40, "erase": 0.5, "mixup": 0.4, "cutmix": 0.5}
@@ -438,6 +438,22 @@ def test_views_are_the_picture_its_mirror_image_and_both_shifted_four_ways(
     assert (images[0] == pictures[:, edge : 48 - edge, edge : 48 - edge]).all()
     for image in wanted:  # each exactly, in whatever order
         assert sum(bool((image == one).all()) for one in images) == 1
+
+
+@pytest.mark.parametrize("crop", [48, 40])
+def test_zoomed_views_come_last_and_show_less_and_more_around_the_middle(crop: int) -> None:
+    how = {"crop": crop, "flip_at_test": True, "shift_at_test": 2}
+    found = augment.views(recipe(zoom_at_test=0.125, **how))
+    np.testing.assert_array_equal(found[:10], augment.views(recipe(**how)))
+    across, down = np.meshgrid(np.arange(crop) - (crop - 1) / 2, np.arange(crop) - (crop - 1) / 2)
+    ramp = np.tile(RAMP, (48, 1))  # of which each pixel says where it is
+    places = np.stack([ramp, ramp.T])[..., None]
+    wanted = [(sign * factor, factor) for factor in (0.875, 1.125) for sign in (1, -1)]
+    assert len(found[10:]) == len(wanted)
+    for view, (sideways, upright) in zip(found[10:], wanted, strict=True):
+        columns, rows = shown(places, view, crop)[..., 0]
+        np.testing.assert_allclose(columns, np.clip(MIDDLE + sideways * across, 0, 47), atol=1e-4)
+        np.testing.assert_allclose(rows, np.clip(MIDDLE + upright * down, 0, 47), atol=1e-4)
 
 
 def test_views_read_nothing_that_varies_training_pictures() -> None:

@@ -1,7 +1,10 @@
 """The training loop keeps its promises: rates, scalings, probabilities, refusals, and the same bytes every time."""
 
 import math
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,17 +19,18 @@ from pipeline import architectures, augment, backend, fit, machine
 from pipeline.command import Refusal
 from pipeline.recipe import Recipe
 
+ROOT = Path(__file__).parent.parent
 RECIPE = Recipe(
     epochs=3, batch_size=8, optimizer="adam", weight_decay=0.0, learning_rate=0.01, schedule="constant", warmup=0.0,
     plateau_factor=0.5, plateau_patience=1, average=0.0, loss="categorical", label_smoothing=0.0, contrast="none",
     scaling="unit", crop=48, rotation=0.0, shift=0.0, zoom=0.0, flip=False, erase=0.0, mixup=0.0, cutmix=0.0,
-    plain_epochs=0, early_epochs=0, early_side=32, flip_at_test=False, shift_at_test=0, recalibrate=False,
-    precision="float32",
+    plain_epochs=0, early_epochs=0, early_side=32, flip_at_test=False, shift_at_test=0, zoom_at_test=0.0,
+    recalibrate=False, precision="float32",
 )  # fmt: skip
 VARIED = {
     "scaling": "symmetric", "contrast": "local", "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True,
     "erase": 0.3, "mixup": 0.3, "cutmix": 0.3, "plain_epochs": 1, "label_smoothing": 0.1, "weight_decay": 0.001,
-    "average": 0.8, "recalibrate": True, "flip_at_test": True, "shift_at_test": 2,
+    "average": 0.8, "recalibrate": True, "flip_at_test": True, "shift_at_test": 2, "zoom_at_test": 0.1,
 }  # fmt: skip
 EVERYTHING = VARIED | {"schedule": "plateau"}
 ANYWHERE = {"crop": 40, "early_epochs": 1, "early_side": 32}  # for a network that takes pictures of any side
@@ -799,6 +803,23 @@ def test_average_is_the_moving_average_of_the_weights_over_all_steps(optimizer: 
     for mean, last, variable in zip(averages, found[-1], trainer.network.trainable_variables, strict=True):
         np.testing.assert_allclose(variable, mean, rtol=1e-4, atol=1e-6)
         assert abs(mean - last).max() > 1e-3, "the last weights are others"
+
+
+def test_averaged_weights_are_no_part_of_what_jax_frees(tmp_path: Path) -> None:
+    """JAX gives the memory of a step's weights to the next step; an average that lay there would be gone."""
+    code = """
+from pathlib import Path
+from pipeline import backend
+backend.start("jax")
+import test_fit
+_, progress = test_fit.train(Path("c.npz"), test_fit.recipe(average=0.8, recalibrate=True))
+print(len(progress.history))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["3"]), done.stderr
 
 
 def test_every_epoch_is_judged_by_the_network_that_would_be_settled_then(tmp_path: Path) -> None:

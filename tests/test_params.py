@@ -36,6 +36,7 @@ TRAIN = {
     "early_side": 36,
     "flip_at_test": True,
     "shift_at_test": 0,
+    "zoom_at_test": 0.0,
     "recalibrate": False,
     "precision": "bfloat16",
 }
@@ -208,6 +209,7 @@ BOUNDS = {  # of each number: the smallest and largest good ones, and bad ones
     "early_epochs": ((0, 1000), (-1,)),
     "early_side": ((8, 48), (7, 49)),
     "shift_at_test": ((0, 47), (-1, 48)),
+    "zoom_at_test": ((0.0, 0.99), (-0.1, 1.0, float("nan"))),
 }
 WRONG_TYPES = {
     "epochs": ("3", 3.0, True, [3], None),
@@ -222,6 +224,7 @@ WRONG_TYPES = {
     "plain_epochs": (1.0, True),
     "early_side": (36.5, "36"),
     "shift_at_test": (True, 2.0),
+    "zoom_at_test": (True, "0.1"),
     "mixup": ("0.2", True),
     "contrast": ("equalize", True, None),
     "optimizer": ("Adam", "rmsprop", 1, None, ["adam"]),

@@ -104,6 +104,8 @@ def test_a_student_learns_from_what_its_teachers_say(school):
     ]
     assert found[0] == found[2] == cells[0].paths()["weights"].read_bytes()
     assert found[0] != found[1]
+    with pytest.raises(ValueError, match="student fold 0: a student, and nobody else, learns from what its teachers"):
+        train.train(data, rows, fold_of, cells[0], Path("a/b/3.npz").absolute())
 
 
 def test_answers_are_labels_with_the_teachers_mixed_in():

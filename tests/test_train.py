@@ -30,8 +30,8 @@ RECIPE = Recipe(
     epochs=2, batch_size=8, optimizer="adam", weight_decay=0.0, learning_rate=0.001, schedule="plateau", warmup=0.0,
     plateau_factor=0.5, plateau_patience=2, average=0.0, loss="categorical", label_smoothing=0.0, contrast="none",
     scaling="symmetric", crop=48, rotation=10.0, shift=0.1, zoom=0.1, flip=True, erase=0.2, mixup=0.2, cutmix=0.2,
-    plain_epochs=0, early_epochs=0, early_side=36, flip_at_test=True, shift_at_test=2, recalibrate=False,
-    precision="float32",
+    plain_epochs=0, early_epochs=0, early_side=36, flip_at_test=True, shift_at_test=2, zoom_at_test=0.1,
+    recalibrate=False, precision="float32",
 )  # fmt: skip
 SEED, FOLD, NETWORK = 7, 1, "mini_xception"
 
@@ -95,7 +95,8 @@ OTHER_RECIPE = {
     "schedule": "cosine", "warmup": 0.1, "plateau_factor": 0.6, "plateau_patience": 3, "average": 0.9, "loss": "binary",
     "label_smoothing": 0.1, "contrast": "local", "scaling": "raw", "crop": 47, "rotation": 11.0, "shift": 0.2,
     "zoom": 0.2, "flip": False, "erase": 0.1, "mixup": 0.1, "cutmix": 0.1, "plain_epochs": 1, "early_epochs": 1,
-    "early_side": 24, "flip_at_test": False, "shift_at_test": 1, "recalibrate": True, "precision": "bfloat16",
+    "early_side": 24, "flip_at_test": False, "shift_at_test": 1, "zoom_at_test": 0.2, "recalibrate": True,
+    "precision": "bfloat16",
 }  # fmt: skip
 
 
