@@ -67,7 +67,7 @@ def test_the_committed_measurement_is_whole_and_readme_shows_its_rows() -> None:
         assert all(len(entry["train_rounds"]) == rounds for entry in network["contenders"].values())
     assert set(found["reading"]["ways"]) == set(reading.WAYS)
     assert found["precision"]["rows"] == 28_709
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "bench/README.md").read_text()
     table = [line for line in bench.show(found).splitlines() if line.startswith(("| alizadeh", "| vgg8", "| mini"))]
     assert len(table) >= 9
     for line in table:

@@ -1,6 +1,7 @@
 """README says what the committed results say."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,19 @@ def test_the_verbs_in_readme_exist():
     for verb in ("demo", "repro", "test", "submit", "leaderboard", "predict"):
         assert f"make {verb}" in README
         assert f"make {verb} " in verbs
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/howto.md", "docs/claims.md", "bench/README.md", "released/README.md"]
+)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        titles = re.findall(r"(?m)^#+ (.*)", target.read_text()) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in titles], link
 
 
 @pytest.mark.parametrize("plot", ["board.png", "confusion.png", "curves.png", "classes.png"])
