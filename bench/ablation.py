@@ -2,9 +2,9 @@
 
 Reads faces, folds and seed, as `train` does. The folds are dealt into two parts, here called halves (of five folds two
 and three); every variant is trained on each and judges the other, so that all Training rows count. Writes
-results/ablation.json, and prints it as a table. What is finished stays in artifacts/ablation/: a second start goes on
-there. With WORDS only variants with these in their name are trained. It is fastest on two cores with
-TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
+results/ablation.json, and prints it as a table, with a second one of what each network adds to another. What is
+finished stays in artifacts/ablation/: a second start goes on there. With WORDS only variants with these in their name
+are trained. It is fastest on two cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
 """
 
 import hashlib
@@ -40,9 +40,9 @@ FOLDER = Path("artifacts/ablation")
 RESULT = Path("results/ablation.json")
 WATCHED = 512  # rows that are judged after each epoch, to see that it learns
 NAME = "the base"
-# The budget, and what every variant starts from. What is no key of a recipe: the network.
+# The budget, and what every variant starts from. No keys of a recipe: the network, and what is added to the seed.
 BASE: dict[str, Any] = {
-    "network": "small_resnet", "epochs": 16, "batch_size": 128, "optimizer": "sgd", "weight_decay": 0.0005,
+    "network": "small_resnet", "seed": 0, "epochs": 16, "batch_size": 128, "optimizer": "sgd", "weight_decay": 0.0005,
     "learning_rate": 0.1,
     "schedule": "linear", "warmup": 0.2, "plateau_factor": 0.1, "plateau_patience": 10, "average": 0.0,
     "loss": "categorical", "label_smoothing": 0.1, "contrast": "none", "scaling": "unit", "crop": 40, "rotation": 9.0,
@@ -51,6 +51,7 @@ BASE: dict[str, Any] = {
     "recalibrate": True, "precision": "auto",
 }  # fmt: skip
 MUON = {"optimizer": "muon", "learning_rate": 0.02, "weight_decay": 0.1}
+FIRST = "Muon, rate 0.02, weight decay 0.1"  # what every other network is joined with
 VARIANTS: dict[str, dict[str, Any]] = {
     NAME: {},
     "mixup 0.2": {"mixup": 0.2},
@@ -68,11 +69,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cosine instead of linear decay": {"schedule": "cosine"},
     "AdamW, rate 0.002": {"optimizer": "adam", "learning_rate": 0.002, "weight_decay": 0.05},
     "Muon, rate 0.01, weight decay 0.1": {"optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.1},
-    "Muon, rate 0.02, weight decay 0.1": MUON,
-    "Muon, rate 0.02, weight decay 0.1, mixup 0.2": MUON | {"mixup": 0.2},
-    "Muon, rate 0.02, weight decay 0.1, erasing in a quarter": MUON | {"erase": 0.25},
+    FIRST: MUON,
+    f"{FIRST}, mixup 0.2": MUON | {"mixup": 0.2},
+    f"{FIRST}, erasing in a quarter": MUON | {"erase": 0.25},
     "Muon, rate 0.02, weight decay 0.3": MUON | {"weight_decay": 0.3},
-    "Muon, rate 0.02, weight decay 0.1, stronger maps": MUON | {"rotation": 15.0, "shift": 0.1, "zoom": 0.2},
+    f"{FIRST}, stronger maps": MUON | {"rotation": 15.0, "shift": 0.1, "zoom": 0.2},
+    f"{FIRST}, another seed": MUON | {"seed": 1},
+    f"{FIRST}, local contrast": MUON | {"contrast": "local"},
+    f"{FIRST}, histogram equalised": MUON | {"contrast": "histogram"},
+    f"{FIRST}, preact_resnet": MUON | {"network": "preact_resnet"},
+    f"{FIRST}, small_coatnet": MUON | {"network": "small_coatnet"},
+    f"{FIRST}, small_vgg": MUON | {"network": "small_vgg"},
     "20 epochs, 12 of them with small pictures (the same work)": {"epochs": 20, "early_epochs": 12},
     "batches of 64": {"batch_size": 64},
     "batches of 256, rate 0.2": {"batch_size": 256, "learning_rate": 0.2},
@@ -85,9 +92,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without mirroring, in training and test": {"flip": False, "flip_at_test": False},
     "without small pictures first (1.2 times the work)": {"early_epochs": 0},
     "without recalibration": {"recalibrate": False},
-    "network small_vgg": {"network": "small_vgg"},
-    "network preact_resnet": {"network": "preact_resnet"},
-    "network small_coatnet": {"network": "small_coatnet"},
 }
 
 
@@ -134,13 +138,13 @@ def judge(data: faces.Faces, rows: np.ndarray, half_of: np.ndarray, variant: Var
 def summary(
     found: dict[str, dict[int, dict[str, np.ndarray]]], labels: np.ndarray, half_of: np.ndarray
 ) -> dict[str, Any]:
-    """What results/ablation.json holds.
+    """What results/ablation.json holds of the variants.
 
     Parameters
     ----------
     found : by variant and half, the arrays that `judge` wrote. labels, half_of : int [n].
     """
-    hits, table = {}, {}
+    hits, table, joined = {}, {}, {}
     for name, parts in found.items():
         answers = np.full((len(labels), 7), np.nan)
         for half, part in parts.items():
@@ -148,7 +152,7 @@ def summary(
         known = np.isin(half_of, list(parts))
         right = np.zeros(len(labels), dtype=bool)
         right[known] = metrics.right(answers[known], labels[known])
-        hits[name] = (right, known)
+        hits[name], joined[name] = (right, known), answers
         table[name] = {
             "rows": int(known.sum()), "oof_accuracy": round(float(right[known].mean()), 5),
             "oof_log_loss": round(metrics.cross_entropy(answers[known], labels[known]), 5),
@@ -160,7 +164,24 @@ def summary(
         if name != NAME:
             both = known & base[1]
             table[name] |= paired(right[both], base[0][both])
+        if name.startswith(f"{FIRST},") and FIRST in hits:
+            both = known & hits[FIRST][1]
+            mean = metrics.right(joined[name][both] + joined[FIRST][both], labels[both])
+            better = paired(mean, hits[FIRST][0][both])
+            table[name]["joined"] = {"rows": int(both.sum()), "oof_accuracy": round(float(mean.mean()), 5), **better}
     return table
+
+
+def show_joined(table: dict[str, Any]) -> str:
+    """What the mean of each variant's answers and FIRST's has right, best first, and what that adds to FIRST alone."""
+    pairs = {name: line["joined"] for name, line in table.items() if "joined" in line}
+    rows = [
+        [name, f"{table[name]['oof_accuracy']:.2%}", f"{pair['oof_accuracy']:.2%}",
+         "{:+.2f} ({:+.2f} to {:+.2f})".format(pair["points"], *pair["points_95"]), pair["p_value"]]
+        for name, pair in sorted(pairs.items(), key=lambda item: -item[1]["oof_accuracy"])
+    ]  # fmt: skip
+    titles = ["joined", "alone", "both", "points", "p"]
+    return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
 
 def show(table: dict[str, Any]) -> str:
@@ -187,9 +208,9 @@ def main(halves_wanted: str = "2", words: str = "") -> None:
     for half in range(2):
         for name, change in VARIANTS.items():
             own = BASE | change
-            network = own.pop("network")
+            network, offset = own.pop("network"), own.pop("seed")
             own["precision"] = machine.products("auto", "tensorflow", network)
-            every.append(Variant(name, network, params.parse(name, recipe.Recipe, own), half, seed))
+            every.append(Variant(name, network, params.parse(name, recipe.Recipe, own), half, seed + offset))
     tasks = {
         number: (rows, half_of, variant)
         for number, variant in enumerate(every)
@@ -211,7 +232,7 @@ def main(halves_wanted: str = "2", words: str = "") -> None:
     about = {"seed": seed, "base": BASE, "processor": machine.processor(), "jobs": train.jobs(),
              "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "")}  # fmt: skip
     RESULT.write_text(json.dumps(about | {"variants": table}, indent=2) + "\n")
-    print(show(table))
+    print(show(table), "", show_joined(table), sep="\n")
 
 
 if __name__ == "__main__":

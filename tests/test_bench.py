@@ -101,6 +101,7 @@ def test_every_variant_is_a_recipe_of_a_network_that_there_is() -> None:
     for name, change in ablation.VARIANTS.items():
         own = ablation.BASE | change
         assert own.pop("network") in architectures.names()
+        assert own.pop("seed") >= 0
         params.parse(name, recipe.Recipe, own)
         assert change or name == ablation.NAME
         assert all(ablation.BASE[key] != value for key, value in change.items()), name  # it changes something
@@ -127,9 +128,22 @@ def test_variants_are_compared_on_the_rows_that_both_judged() -> None:
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["better", ablation.NAME, "half"]
 
 
+def test_two_networks_are_joined_by_the_mean_of_their_answers() -> None:
+    labels, half_of = np.zeros(100, dtype=int), np.arange(100) // 60
+    sure, unsure, wrong = np.eye(7)[0] * 0.9 + 0.1 / 7, np.eye(7)[0] * 0.2 + 0.8 / 7, np.eye(7)[1] * 0.5 + 0.5 / 7
+    part = {"views": np.stack([[sure] * 30 + [wrong] * 30]), "accuracy": np.array(0.5), "seconds": np.array(60.0)}
+    other = part | {"views": np.stack([[wrong] * 30 + [unsure] * 15 + [sure] * 15])}
+    name = f"{ablation.FIRST}, another"
+    table = ablation.summary({ablation.NAME: {0: part}, ablation.FIRST: {0: part}, name: {0: other}}, labels, half_of)
+    assert [found for found, line in table.items() if "joined" in line] == [name]
+    pair = table[name]["joined"]
+    assert (pair["rows"], pair["oof_accuracy"], pair["points"]) == (60, 0.75, 25)  # sure beats wrong beats unsure
+    assert ablation.show_joined(table).splitlines()[2].startswith(f"| {name}")
+
+
 def test_the_committed_ablation_is_the_table_in_the_readme() -> None:
     found = json.loads((ROOT / "results/ablation.json").read_text())
     assert found["base"] == ablation.BASE
     assert set(found["variants"]) <= set(ablation.VARIANTS)
-    for line in ablation.show(found["variants"]).splitlines():
+    for line in [*ablation.show(found["variants"]).splitlines(), *ablation.show_joined(found["variants"]).splitlines()]:
         assert line in (ROOT / "bench/README.md").read_text()
