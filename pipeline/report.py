@@ -184,7 +184,7 @@ def parts(ensemble: dict[str, Any]) -> Section:
             Table("Members", ["", "weight", "alone", "log-loss", "adds, points"], members),
             Table("Ways to join them", ["", "accuracy", "log-loss"], ways),
             Table(
-                "Test-time augmentation (mirror images, shifts, zoom)", ["", "without", "with", "points", "p-value"], flips
+                "Views at test time (mirrored, shifted, zoomed)", ["", "without", "with", "points", "p-value"], flips
             ),
             Table("Rows on which two members say the same class", ["", *names], same),
         ],
