@@ -200,7 +200,7 @@ def load(which: str = RELEASED) -> Network:
     Parameters
     ----------
     which : "released" (or "released:NAME", where there are several), "ensemble", an architecture (the mean of all its
-        folds), or one fold of it, like "small_vgg-0".
+        folds), or one fold of it, like "small_resnet-0".
 
     Raises
     ------

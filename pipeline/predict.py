@@ -254,7 +254,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--network", default=networks.RELEASED, metavar="NAME",
         help="released (the default); or of what was trained here: ensemble, an architecture (the mean of its folds), "
-        "or one fold, like small_vgg-0",
+        "or one fold, like small_resnet-0",
     )  # fmt: skip
     made.add_argument("--csv", type=Path, metavar="FILE", help="write the answers there: box in pixels, probabilities")
     made.add_argument(
