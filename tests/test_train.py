@@ -272,7 +272,7 @@ def test_saved_weights_give_the_predictions_again(trained: tuple[Path, dict[str,
     network.load_weights(artifacts / "models/mini_xception/fold1.weights.h5")
     again = fit.Predictor(fit.Feed(data.pixels, RECIPE), network)
     found = again.views(data.test_rows(), augment.views(RECIPE))
-    assert len(found) == 10
+    assert len(found) == 14
     with np.load(io.BytesIO(contents["predictions"])) as saved:
         np.testing.assert_allclose(found.mean(axis=0), saved["test"], atol=1e-6)
         np.testing.assert_allclose(found[0], saved["test_plain"], atol=1e-6)
