@@ -10,6 +10,7 @@ import json
 import shutil
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -88,13 +89,20 @@ def load(name: str) -> Bag:
     return Bag(*read_arrays(BAGS / f"{name}.npz", ("oof", "test"), "dvc repro -f ensemble"))
 
 
+def result(pick: Callable[[Any], Any]) -> Any:
+    """What `pick` takes of results/ensemble.json. Raises Refusal where that is not there."""
+    try:
+        return pick(json.loads(RESULT.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise Refusal(f"{RESULT} is missing or damaged; make it with: dvc repro -f ensemble") from None
+
+
 def temperatures(names: list[str]) -> dict[str, float]:
     """The temperature of each of `names`, from results/ensemble.json."""
-    try:
-        found = json.loads(RESULT.read_text())["submissions"]
-        return {name: float(found[name]["temperature"]) for name in names}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise Refusal(f"{RESULT} is missing or damaged; make it with: dvc repro -f ensemble") from None
+    found: dict[str, float] = result(
+        lambda whole: {name: float(whole["submissions"][name]["temperature"]) for name in names}
+    )
+    return found
 
 
 def join_folds(parts: list[list[np.ndarray]], wanted: np.ndarray, name: str) -> Bag:
@@ -251,7 +259,7 @@ def summary(
     members = [bags[name] for name in settings.members]
     ways = {way: joined(way, members, labels, fold) for way in ("mean", "geometric", "weights")}
     bag, weights = ways[settings.method]
-    shares = [None] * len(members) if weights is None else weights.round(4).tolist()
+    shares = [None] * len(members) if weights is None else weights.tolist()
     guesses = {name: bags[name].oof.argmax(axis=1) for name in settings.members}
     others = {
         name: [bags[other] for other in settings.members if other != name]
@@ -287,14 +295,14 @@ def main() -> None:
                 raise Refusal(f"{name}, fold {number} was trained on other data: {trained.remedy(name, number)}")
         bags[name] = join_folds(cells, rows, name)
         plain[name] = join_folds([read_cell(name, number, plain=True) for number in numbers], rows, name)
-    bags[NAME], result = summary(settings, bags, labels, fold)
+    bags[NAME], found = summary(settings, bags, labels, fold)
     plain[NAME] = joined(settings.method, [plain[name] for name in settings.members], labels, fold)[0]
-    result["submissions"] = {name: describe(bag, plain[name], labels, fold) for name, bag in bags.items()}
+    found["submissions"] = {name: describe(bag, plain[name], labels, fold) for name, bag in bags.items()}
     shutil.rmtree(BAGS, ignore_errors=True)  # with those of networks that are trained no more
     for name, bag in bags.items():
         bag.over(rows, data.rows(TRAINING)).save(BAGS / f"{name}.npz")
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    RESULT.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

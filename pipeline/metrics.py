@@ -3,8 +3,12 @@
 Everywhere: probabilities float [n, 7] that sum to 1, labels int [n] from 0 to 6.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score, log_loss, precision_recall_fscore_support, top_k_accuracy_score
 
@@ -26,6 +30,14 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     count = int(right(probabilities, labels).sum())
     interval = binomtest(count, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
     return {"accuracy": count / len(labels), "low": float(interval.low), "high": float(interval.high)}
+
+
+def spread(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    """Mean and standard deviation (of a sample) of several runs' scores, and `values`, these scores."""
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    return {
+        "mean": round(mean, 5), "deviation": round(deviation, 5), "values": [round(float(one), 5) for one in values],
+    }  # fmt: skip
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
@@ -60,9 +72,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities made softer (temperature above 1) or sharper, as if logits were divided by it: float64 [n, 7]."""
-    logits = np.log(probabilities.astype(np.float64).clip(TINY)) / temperature
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    tempered: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    tempered: np.ndarray = softmax(np.log(probabilities.astype(np.float64).clip(TINY)) / temperature, axis=1)
     return tempered
 
 
@@ -75,13 +85,9 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The temperature with the least log-loss on these rows (Guo et al. 2017, 4.2)."""
     logits = np.log(probabilities.astype(np.float64).clip(TINY))
-    truth = logits[np.arange(len(labels)), labels]
 
     def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        top = scaled.max(axis=1)
-        total = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
-        return float((total - truth / np.exp(log_temperature)).mean())
+        return -float(log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(labels)), labels].mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-5}).x))
 

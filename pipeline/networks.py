@@ -3,7 +3,6 @@
 Reads released/, or what was trained, with results/ensemble.json. Nothing in these files is executed.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -161,12 +160,8 @@ def _cells(which: str) -> tuple[dict[str, list[int]], str, list[float]]:
     """The folds of every architecture that `which` stands for, and how architectures are joined, with their shares."""
     numbers, known = folds.numbers(), architectures.names()
     if which == ensemble.NAME:
-        try:
-            result = json.loads(ensemble.RESULT.read_text())
-            shares = result["weights"]
-            return dict.fromkeys(shares, numbers), result["method"], list(shares.values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise Refusal(f"{ensemble.RESULT} is missing or damaged; make it with: dvc repro -f ensemble") from None
+        method, shares = ensemble.result(lambda whole: (whole["method"], dict(whole["weights"])))
+        return dict.fromkeys(shares, numbers), method, list(shares.values())
     name, _, fold = which.partition("-")
     if name not in known or (fold and fold not in map(str, numbers)):
         raise Refusal(

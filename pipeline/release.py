@@ -95,11 +95,10 @@ def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 def choose() -> str:
     """The architecture with the best out-of-fold accuracy."""
-    try:
-        members = json.loads(ensemble.RESULT.read_text())["submissions"]
-        return max(recipe.names(), key=lambda name: np.mean(members[name]["folds"]))
-    except (OSError, ValueError, KeyError):
-        raise Refusal(f"{ensemble.RESULT} is missing or damaged; make it with: make repro") from None
+    best: str = ensemble.result(
+        lambda whole: max(recipe.names(), key=lambda name: np.mean(whole["submissions"][name]["folds"]))
+    )
+    return best
 
 
 def scores(

@@ -176,12 +176,8 @@ def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray) -> di
         ]
         for plain in (False, True)
     )
-    return {
-        "folds": [round(one, 5) for one in augmented],
-        "mean": round(float(np.mean(augmented)), 5),
-        "deviation": round(float(np.std(augmented, ddof=1)), 5),
-        "plain_mean": round(float(np.mean(plain)), 5),
-    }
+    found = metrics.spread(augmented)
+    return {"folds": found.pop("values"), **found, "plain_mean": round(float(np.mean(plain)), 5)}
 
 
 def timings(architecture: str, count: int) -> list[dict[str, Any]]:

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline import command, params, submission
+from pipeline import command, metrics, params, submission
 from pipeline.command import Refusal
 
 FOLDER = Path("seeds")
@@ -64,14 +63,7 @@ def summary(tables: dict[int, pd.DataFrame]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, lines in every:
         known = [score for score in SCORES if pd.to_numeric(lines[score], errors="coerce").notna().all()]
-        values = {score: lines[score].astype(float).to_numpy() for score in known}
-        found[str(name)] = {
-            score: {
-                "mean": round(float(each.mean()), 5), "deviation": round(float(np.std(each, ddof=1)), 5),
-                "values": each.round(5).tolist(),
-            }
-            for score, each in values.items()
-        }  # fmt: skip
+        found[str(name)] = {score: metrics.spread(lines[score].astype(float).to_numpy()) for score in known}
     return {"seeds": list(tables), "params": common(), "submissions": found}
 
 
@@ -87,8 +79,9 @@ def main() -> None:
         if not Path(name).exists():
             raise Refusal(f"{name} is missing; make it with: dvc repro audit")
     for seed in numbers:
+        build(FOLDER / str(seed), seed)  # all now: params.yaml may change in the hours that follow
+    for seed in numbers:
         folder = FOLDER / str(seed)
-        build(folder, seed)
         for stage in STAGES:
             print(f"seed {seed}: {stage}", flush=True)
             if subprocess.run([sys.executable, "-m", f"pipeline.{stage}"], cwd=folder, check=False).returncode:
