@@ -6,7 +6,7 @@ Reads faces, folds and artifacts/models/. Prints the table of bench/README.md; i
 import numpy as np
 from tabulate import tabulate
 
-from pipeline import augment, backend, command, faces, fit, folds, metrics, trained
+from pipeline import augment, backend, command, faces, fit, folds, machine, metrics, trained
 
 SHIFTS, ZOOMS = (2, 1), (0.08, 0.15)
 SETS = ([], [2], [1], [0.08], [0.15], [0.08, 0.15], [2, 0.08], [1, 0.08], [1, 0.08, 0.15], [1, 2, 0.08, 0.15])
@@ -17,12 +17,14 @@ def main(name: str = "small_resnet", chosen: str = "") -> None:
     data = faces.load()
     rows, fold_of = folds.load(data)
     wanted = [folds.number(fold) for fold in chosen.split(",")] if chosen else folds.numbers()
-    backend.start("tensorflow")
+    library = "tensorflow"
+    backend.start(library)
     judged: dict[float, list[np.ndarray]] = {step: [] for step in (0, *SHIFTS, *ZOOMS)}
     for fold in wanted:
         remedy = trained.remedy(name, fold)
         _, settings = trained.metadata(trained.path("about", name, fold), remedy)
-        backend.prepare(0, settings.precision)
+        wanted_precision = "float32" if settings.precision == "float32" else "auto"
+        backend.prepare(0, machine.products(wanted_precision, library, name))
         network = trained.restore(name, trained.path("weights", name, fold), remedy)
         predictor = fit.Predictor(fit.Feed(data.pixels, settings), network)
         for step, parts in judged.items():

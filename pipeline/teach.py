@@ -13,16 +13,20 @@ import numpy as np
 from pipeline import backend, command, faces, files, folds, machine, params, recipe, trained
 
 
-def answer(teacher: str, fold: int, data: faces.Faces, rows: np.ndarray) -> np.ndarray:
-    """What `teacher` says of `rows`: float32 [m, 7]."""
+def answer(teacher: str, fold: int, data: faces.Faces, rows: np.ndarray, library: str) -> np.ndarray:
+    """What `teacher` says of `rows`, asked by `library`, which runs already: float32 [m, 7]."""
     from pipeline import augment, fit
 
     remedy = trained.remedy(teacher, fold)
     _, settings = trained.metadata(trained.path("about", teacher, fold), remedy)
-    backend.prepare(0, settings.precision)
+    # It may come from another machine, which multiplied as this one had better not.
+    wanted = "float32" if settings.precision == "float32" else "auto"
+    backend.prepare(0, machine.products(wanted, library, teacher))
     network = trained.restore(teacher, trained.path("weights", teacher, fold), remedy)
-    views = fit.Predictor(fit.Feed(data.pixels, settings), network).views(rows, augment.views(settings)[:2])
-    mean: np.ndarray = views.mean(axis=0)
+    two = settings.model_copy(update={"flip_at_test": True, "shift_at_test": 0, "zoom_at_test": 0.0})
+    mean: np.ndarray = (
+        fit.Predictor(fit.Feed(data.pixels, settings), network).views(rows, augment.views(two)).mean(axis=0)
+    )
     return mean
 
 
@@ -31,11 +35,12 @@ def main(fold: str | None = None) -> None:
     wanted = folds.numbers() if fold is None else [folds.number(fold)]
     data, teachers = faces.load(), recipe.teachers()
     rows, fold_of = folds.load(data)
+    library = machine.choose(params.backend())
     if teachers:
-        backend.start(machine.choose(params.backend()))
+        backend.start(library)
     for number in wanted:
         seen = rows[fold_of != number]
-        answers: dict[str, Any] = {name: answer(name, number, data, seen) for name in teachers}
+        answers: dict[str, Any] = {name: answer(name, number, data, seen, library) for name in teachers}
         files.replace(trained.lessons(number), partial(np.savez, rows=seen.astype("int32"), **answers))
 
 
