@@ -348,6 +348,8 @@ def test_a_student_has_a_recipe_and_a_lesson(write):
         ({"teachers": ["student"]}, "students.student.teachers names 'student'; it must be one of vgg8"),
         ({"teachers": ["mini_xception"]}, "students.student.teachers names 'mini_xception'; it must be one of vgg8"),
         ({"teachers": []}, "students.student.teachers = []"),
+        ({"teachers": ["vgg8", "vgg8"]}, "students.student.teachers names a network twice"),
+        ({"plain_epochs": 10}, "student.plain_epochs = 10: it has 9 epochs"),
         ({"teachers": "vgg8"}, "students.student.teachers = 'vgg8'"),
         ({"taught": 0.0}, "students.student.taught = 0.0"),
         ({"taught": 1.5}, "students.student.taught = 1.5"),
