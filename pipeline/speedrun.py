@@ -40,35 +40,28 @@ def plan(settings: recipe.Speedrun, own: recipe.Recipe, data: faces.Faces) -> di
 
 def place(cell: train.Cell) -> Path:
     """Where what a cell says of the test rows is kept."""
-    return FOLDER / f"{cell.architecture}-{cell.seed}-{cell.fold}-{cell.key}.npz"
+    return FOLDER / f"{cell.architecture}-{cell.seed}-{cell.checkpoint().name}"
 
 
-def write(cell: train.Cell, contents: dict[str, bytes]) -> None:
-    """Keep what a trained cell says of the test rows, and the seconds that it took."""
+def write(cell: train.Cell, contents: dict[str, bytes], jobs: int) -> None:
+    """Keep what a trained cell says of the test rows, and the seconds that it took, as one of `jobs` at a time."""
     with np.load(io.BytesIO(contents["predictions"])) as said:
         test = said["test"]
     seconds = json.loads(contents["timing"])["seconds"]
-    files.replace(place(cell), partial(np.savez, test=test, seconds=seconds))
+    about = {"processor": machine.processor(), "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", ""), "jobs": jobs}
+    files.replace(place(cell), partial(np.savez, test=test, seconds=seconds / jobs, about=json.dumps(about)))
 
 
-def summary(hits: dict[int, dict[str, np.ndarray]], seconds: list[float], jobs: int) -> dict[str, Any]:
+def summary(hits: dict[int, dict[str, np.ndarray]], seconds: list[float]) -> dict[str, Any]:
     """Scores of every seed, their mean and deviation (of a sample), and the minutes.
 
     Parameters
     ----------
-    hits : bool [k] by seed and split. seconds : of every network. jobs : how many were trained at a time.
+    hits : bool [k] by seed and split. seconds : of every network, divided by how many were trained at a time.
     """
-    found: dict[str, Any] = {
-        "minutes": round(sum(seconds) / jobs / len(hits) / 60, 1),
-        "jobs": jobs,
-        "seeds": list(hits),
-    }
+    found: dict[str, Any] = {"minutes": round(sum(seconds) / len(hits) / 60, 1), "seeds": list(hits)}
     for split in ("public_accuracy", "private_accuracy"):
-        values = [float(each[split].mean()) for each in hits.values()]
-        found[split] = {
-            "mean": round(float(np.mean(values)), 5), "deviation": round(float(np.std(values, ddof=1)), 5),
-            "values": [round(value, 5) for value in values],
-        }  # fmt: skip
+        found[split] = metrics.spread([float(each[split].mean()) for each in hits.values()])
     return found
 
 
@@ -91,29 +84,31 @@ def main() -> None:
         raise Refusal(f"{solution.PATH} does not know the labels of all test rows")
     rows, cells = data.rows(TRAINING), plan(settings, own, data)
     every = np.full(len(rows), -1)  # no row is in a cell's fold
+    FOLDER.mkdir(parents=True, exist_ok=True)  # states stay where the project's artifacts are
     tasks = {
         key: (rows, every, cell, (FOLDER / f"states/{place(cell).name}").absolute(), jobs == 1)
         for key, cell in cells.items() if not place(cell).exists()
     }  # fmt: skip
     for key, contents in engine.results(train.train, data, tasks, "loky", jobs, None):
-        write(cells[key], contents)
+        write(cells[key], contents, jobs)
         tasks[key][3].unlink(missing_ok=True)
         print(f"seed {key[0]}: network {key[1] + 1} of {settings.networks} is trained", flush=True)
     test = data.test_rows()
-    hits, seconds = {}, []
+    hits, seconds, trained_with = {}, [], set()
     for seed in settings.seeds:
         said = []
         for number in range(settings.networks):
             with np.load(place(cells[seed, number])) as kept:
                 said.append(kept["test"])
                 seconds.append(float(kept["seconds"]))
+                trained_with.add(str(kept["about"]))
         right = metrics.right(np.mean(said, axis=0), truth[test])
         splits = {"public_accuracy": PUBLIC, "private_accuracy": PRIVATE}
         hits[seed] = {name: right[data.usage[test] == split] for name, split in splits.items()}
-    found = summary(hits, seconds, jobs)
+    found = summary(hits, seconds)
     about = {
         "network": settings.network, "networks": settings.networks, "recipe": own.model_dump(),
-        "processor": machine.processor(), "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", ""),
+        "trained_with": [json.loads(each) for each in sorted(trained_with)],
     }  # fmt: skip
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(found | about, indent=2) + "\n")

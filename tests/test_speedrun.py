@@ -55,6 +55,7 @@ def test_every_seed_is_told_with_mean_and_deviation(project, capsys, monkeypatch
     assert f"{found['private_accuracy']['mean']:.2%}" in told
     assert "minutes a seed" in told
     trained_on.clear()
+    monkeypatch.setenv("JOBS", "2")  # which is not how they were trained
     speedrun.main()  # all is there
     assert trained_on == []
     assert json.loads(speedrun.RESULT.read_text()) == found
@@ -73,8 +74,8 @@ def test_networks_of_a_seed_differ(project):
 
 def test_minutes_are_those_of_a_seed():
     hits = {seed: {"public_accuracy": np.ones(2), "private_accuracy": np.arange(2)} for seed in (1, 2)}
-    found = speedrun.summary(hits, [60.0, 120.0, 180.0, 240.0], jobs=2)
-    assert found["minutes"] == 2.5
+    found = speedrun.summary(hits, [60.0, 120.0, 180.0, 240.0])
+    assert found["minutes"] == 5.0
     assert found["private_accuracy"] == {"mean": 0.5, "deviation": 0.0, "values": [0.5, 0.5]}
 
 
@@ -86,13 +87,14 @@ def test_minutes_are_those_of_a_seed():
         ({"seeds": [1]}, "speedrun.seeds = [1]"),
         ({"seeds": [1, 1]}, "names a seed twice"),
         ({"recipe": {"epoch": 3}}, "unknown key speedrun.recipe.epoch"),
+        ({"recipe": {"early_epochs": 4, "epochs": 3}}, "speedrun.recipe.early_epochs = 4: it has 3 epochs"),
     ],
 )
 def test_mistakes_are_refused_before_anything_runs(project, change, words):
     set_section(**change)
     assert any(words in mistake for mistake in check.mistakes())
     with pytest.raises(Refusal):
-        speedrun.main()
+        check.main()
 
 
 def test_unknown_test_labels_are_refused(project):
