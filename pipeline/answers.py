@@ -5,11 +5,10 @@ status is SENDING (ref null) from before it is sent until Kaggle has given it a 
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from pipeline import submission
+from pipeline import files, submission
 from pipeline.command import Refusal
 
 PATH = submission.FOLDER / "kaggle.json"
@@ -48,10 +47,8 @@ def write(records: list[Record]) -> None:
         if record["status"] == COMPLETE
     }
     for path, content in ((PATH, records), (METRICS, scores)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(new, path)
+        text = json.dumps(content, indent=2) + "\n"
+        files.replace(path, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
 
 
 def mark(sha256: str) -> str:

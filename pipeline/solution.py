@@ -1,4 +1,4 @@
-"""The labels of the test rows: written by prepare, and read by audit, score and claims alone.
+"""The labels of the test rows: written by prepare, and read by nothing that trains for a submission, chooses or weighs.
 
 Reads and writes data/solution.csv: row,usage,emotion; emotion is empty where it is unknown.
 """

@@ -393,8 +393,7 @@ def test_two_at_the_same_time_do_not_both_send(here, kaggle):
 
 
 def test_what_cannot_be_noted_is_not_sent(here, kaggle):
-    answers.METRICS.parent.mkdir()
-    answers.METRICS.with_suffix(".new").mkdir()
+    answers.METRICS.mkdir(parents=True)
     with pytest.raises(OSError, match="directory"):
         submit.main("vgg8")
     assert kaggle.submissions == []
