@@ -264,7 +264,7 @@ def overhead(folder: Path, bar: tqdm) -> dict[str, Any]:
 
 
 def memory(folder: Path, bar: tqdm) -> dict[str, float]:
-    """Peak MB of every stage on a competition of the real size, with mini_xception for one epoch."""
+    """Peak MB of the stages, but explain and the students', at the real size, with mini_xception for one epoch."""
     full = folder / "full"
     demo.build(full, ROOT / "pipeline/demo.yaml")
     document = YAML(typ="safe").load((full / "params.yaml").read_text())

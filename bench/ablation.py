@@ -9,7 +9,6 @@ are trained. It is fastest on two cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INT
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -106,9 +105,10 @@ class Variant:
     seed: int
 
 
-def path(variant: Variant, data: faces.Faces) -> Path:
-    """Where the predictions of a variant lie, by all that they depend on but the code."""
-    facts = [variant.network, variant.settings.model_dump(), variant.half, variant.seed, data.digest.hex()]
+def path(variant: Variant, data: faces.Faces, rows: np.ndarray, half_of: np.ndarray) -> Path:
+    """Where the predictions of a variant lie, by all that they depend on but code and versions."""
+    dealt = hashlib.sha256(rows.tobytes() + half_of.tobytes()).hexdigest()
+    facts = [variant.network, variant.settings.model_dump(), variant.half, variant.seed, data.digest.hex(), dealt]
     return FOLDER / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}.npz"
 
 
@@ -122,7 +122,7 @@ def judge(data: faces.Faces, rows: np.ndarray, half_of: np.ndarray, variant: Var
     trainer = fit.Trainer(
         partial(architectures.build, variant.network), data.pixels, settings, seed, len(seen) // settings.batch_size
     )
-    target = path(variant, data)
+    target = path(variant, data, rows, half_of)
     checkpoint = target.with_suffix(".state.npz")
     show = train.Display(f"{variant.name}, half {variant.half + 1}", settings.epochs, watched=False)
     watched = judged[:WATCHED]
@@ -214,7 +214,9 @@ def main(halves_wanted: str = "2", words: str = "") -> None:
     tasks = {
         number: (rows, half_of, variant)
         for number, variant in enumerate(every)
-        if variant.half < int(halves_wanted) and words in variant.name and not path(variant, data).exists()
+        if variant.half < int(halves_wanted)
+        and words in variant.name
+        and not path(variant, data, rows, half_of).exists()
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -223,14 +225,13 @@ def main(halves_wanted: str = "2", words: str = "") -> None:
         print(f"{done} of {len(tasks)} trainings, about {train.span(left)} left", flush=True)
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for variant in every:
-        if path(variant, data).exists():
-            with np.load(path(variant, data)) as arrays:
+        if path(variant, data, rows, half_of).exists():
+            with np.load(path(variant, data, rows, half_of)) as arrays:
                 found.setdefault(variant.name, {})[variant.half] = dict(arrays)
     if NAME not in found:
         raise Refusal(f"{NAME} is not trained yet, and all others are compared with it")
     table = summary(found, data.labels[rows], half_of)
-    about = {"seed": seed, "base": BASE, "processor": machine.processor(), "jobs": train.jobs(),
-             "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "")}  # fmt: skip
+    about = {"seed": seed, "base": BASE, "processor": machine.processor()}
     RESULT.write_text(json.dumps(about | {"variants": table}, indent=2) + "\n")
     print(show(table), "", show_joined(table), sep="\n")
 

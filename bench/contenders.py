@@ -99,7 +99,7 @@ class Reference:
 
     def __init__(self, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> None:
         os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)  # TensorFlow's own choice
-        backend.start("tensorflow")
+        os.environ["KERAS_BACKEND"] = "tensorflow"  # not by backend.start, which brings our own kernels
         from keras._tf_keras.keras.preprocessing.image import ImageDataGenerator
 
         self.network = architectures.build(name)
