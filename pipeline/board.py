@@ -60,14 +60,12 @@ def differences(found: dict[str, Any], order: list[str]) -> str:
     """
     rows = judged_rows(found)
     paired = found[rows]["paired"]
+    signs = [chr(ord("a") + number) for number in range(len(order))]  # a number would be taken for a rank
     lines = [
-        [f"{number} {name}", *(p_value(paired[name][other]) if other != name else "" for other in order)]
-        for number, name in enumerate(order, start=1)
+        [f"{sign} {name}", *(p_value(paired[name][other]) if other != name else "" for other in order)]
+        for sign, name in zip(signs, order, strict=True)
     ]
-    table = tabulate(
-        lines, ["", *map(str, range(1, len(order) + 1))], disable_numparse=True,
-        colalign=("left", *["right"] * len(order)),
-    )  # fmt: skip
+    table = tabulate(lines, ["", *signs], disable_numparse=True, colalign=("left", *["right"] * len(order)))
     return (
         f"p-values of the difference of any two on {rows}: McNemar's exact test of these trained networks, each pair "
         f"taken alone\n\n{table}"

@@ -1,4 +1,4 @@
-"""Draw where each class looks: the mean of Grad-CAM's maps over pictures that the networks have not seen.
+"""Draw where the networks look for each class: the mean of Grad-CAM's maps over pictures that they have not seen.
 
 Reads data/faces.npz, data/folds.csv, and the weights of the first fold. Writes results/plots/attention.png:
 averages, and no person's picture.

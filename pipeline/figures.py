@@ -23,6 +23,7 @@ from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, SPLIT_ROWS
 
 FOLDER = Path("results/plots")
 BLUE, ORANGE, GREEN, GREY, INK = "#3b82d6", "#dd6f2d", "#3f9b5f", "#8a8f98", "#7a7f88"
+SHADES = {"Training": GREY, "PublicTest": ORANGE, "PrivateTest": BLUE}  # the same in every picture
 COLORS = (BLUE, ORANGE, GREEN, "#a05fc0", "#c9a227", "#d0587e", "#2aa5a0", "#8c6d4f")  # of submissions, in their order
 
 mpl.rcParams.update({
@@ -54,10 +55,10 @@ def classes(counts: dict[str, dict[str, int]], path: Path) -> None:
     """Draw how the classes share each split; `counts` maps split to class to rows."""
     figure, axes = plt.subplots(figsize=(8.4, 4))
     place = np.arange(len(CLASSES))
-    for index, (split, shades) in enumerate(zip(counts, (BLUE, ORANGE, GREY), strict=True)):
+    for index, (split, shade) in enumerate(SHADES.items()):
         rows = np.array([counts[split][name] for name in CLASSES])
         bars = axes.bar(
-            place + (index - 1) * 0.28, rows / max(rows.sum(), 1), 0.26, color=shades, label=f"{split} ({rows.sum():,})"
+            place + (index - 1) * 0.28, rows / max(rows.sum(), 1), 0.26, color=shade, label=f"{split} ({rows.sum():,})"
         )
         axes.bar_label(bars, [f"{n:,}" for n in rows], fontsize=6.5, padding=1)
     axes.set_xticks(place, CLASSES)
@@ -88,26 +89,26 @@ def page(pictures: dict[str, list[tuple[np.ndarray, str]]], path: Path) -> None:
 def curves(histories: dict[str, list[pd.DataFrame]], path: Path) -> None:
     """Draw loss and accuracy by epoch, all folds of every architecture; `histories` maps it to a table a fold."""
     figure, grid = plt.subplots(
-        2, len(histories), figsize=(max(7, 2.4 * len(histories) + 1), 5), squeeze=False, sharex="col"
+        2, len(histories), figsize=(max(7, 2.4 * len(histories) + 1), 5), squeeze=False, sharex="col", sharey="row"
     )
     for column, (name, folds) in enumerate(histories.items()):
         for row, what in enumerate(("loss", "accuracy")):
             axes = grid[row][column]
             for history in folds:
-                axes.plot(history["epoch"], history[what], color=BLUE, lw=1.2, marker=".", ms=4)
-                axes.plot(history["epoch"], history[f"val_{what}"], color=ORANGE, lw=1.2, marker=".", ms=4)
+                marker = "." if len(history) < 3 else ""  # one epoch makes no line
+                axes.plot(history["epoch"], history[what], color=GREY, lw=1.2, marker=marker)
+                axes.plot(history["epoch"], history[f"val_{what}"], color=GREEN, lw=1.2, marker=marker)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.tick_params(labelsize=8)
-        grid[1][column].set_ylim(0, 1)
         grid[1][column].yaxis.set_major_formatter(PercentFormatter(1))
         grid[0][column].set_title(name, fontsize=10)
         grid[1][column].set_xlabel("epoch")
     grid[0][0].set_ylabel("loss")
     grid[1][0].set_ylabel("accuracy")
-    lines = [Line2D([], [], color=color) for color in (BLUE, ORANGE)]
+    lines = [Line2D([], [], color=color) for color in (GREY, GREEN)]
     figure.legend(
         lines,
-        ["training rows, varied and with dropout (loss: the recipe's)", "held-out fold (loss: log-loss)"],
+        ["training rows, varied and with dropout (loss: the recipe's)", "held-out fold, one view (loss: log-loss)"],
         ncols=2 if len(histories) > 3 else 1,
         loc="outside upper center",
     )
@@ -118,7 +119,7 @@ def confusions(matrices: dict[str, np.ndarray], path: Path) -> None:
     """Draw confusion matrices as ratios, side by side; `matrices` maps a name to int [7, 7], true class by row."""
     columns = 2 if len(matrices) == 4 else min(3, len(matrices))
     rows = -(-len(matrices) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(3.1 * columns + 0.6, 3.2 * rows), squeeze=False)
+    figure, grid = plt.subplots(rows, columns, figsize=(3.1 * columns + 0.9, 3.3 * rows + 0.2), squeeze=False)
     for axes in grid.flat[len(matrices) :]:
         axes.axis("off")
     for position, (axes, (name, counts)) in enumerate(zip(grid.flat, matrices.items(), strict=False)):
@@ -130,9 +131,12 @@ def confusions(matrices: dict[str, np.ndarray], path: Path) -> None:
                 axes.text(guess, true, f"{ratio:.0%}", ha="center", va="center", fontsize=6.5, color=ink)
         axes.set_title(f"{name}: {np.trace(counts) / counts.sum():.1%}", fontsize=10)
         axes.set_xticks(range(len(CLASSES)), CLASSES, rotation=60, ha="right", fontsize=8)
-        axes.set_yticks(range(len(CLASSES)), CLASSES if position % columns == 0 else [], fontsize=8)
+        names = [f"{name} ({size:,})" for name, size in zip(CLASSES, counts.sum(axis=1), strict=True)]
+        axes.set_yticks(range(len(CLASSES)), names if position % columns == 0 else [], fontsize=8)
         axes.grid(visible=False)
-    figure.suptitle("Confusion out of fold: rows are true classes, columns are predictions", fontsize=11)
+    figure.suptitle(
+        "Confusion out of fold: a line is a true class (its rows), a column an answer; blank: under 0.5 %", fontsize=10
+    )
     _save(figure, path)
 
 
@@ -162,7 +166,7 @@ def board(entries: pd.DataFrame, with_teams: bool, path: Path) -> None:
         label.set_color(entry[4] if entry[4] == BLUE else INK)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("PrivateTest accuracy; bars are 95 % intervals")
-    axes.set_title(title)
+    axes.set_title(title, pad=14)  # the best score stands above its dot
     _save(figure, path)
 
 
@@ -173,7 +177,10 @@ def _name(axes: Axes, text: str, x: float, y: float, color: str) -> None:
 def effort(table: pd.DataFrame, path: Path) -> None:
     """Draw out-of-fold accuracy against parameters and training time; `table` is that of submissions/scores.csv."""
     figure, grid = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
-    scales = (("parameters", 1e6, "million parameters"), ("train_seconds", 60, "minutes of training, all folds"))
+    scales = (
+        ("parameters", 1e6, "million parameters, one network of each kind"),
+        ("train_seconds", 60, "minutes of training, all folds"),
+    )
     for axes, (what, unit, label) in zip(grid, scales, strict=True):
         for color, entry in zip(itertools.cycle(COLORS), table.to_dict("records")):
             x, y = entry[what] / unit, entry["oof_accuracy"]
@@ -184,7 +191,7 @@ def effort(table: pd.DataFrame, path: Path) -> None:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
         axes.margins(x=0.3)
-        axes.set_xlabel(label)
+        axes.set_xlabel(f"{label} (logarithmic)")
     grid[0].yaxis.set_major_formatter(PercentFormatter(1))
     grid[0].set_ylabel("out-of-fold accuracy")
     figure.suptitle("What accuracy costs (bars: 95 % intervals)", fontsize=11)
@@ -194,14 +201,18 @@ def effort(table: pd.DataFrame, path: Path) -> None:
 def splits(table: pd.DataFrame, path: Path) -> None:
     """Draw each submission's accuracy out of fold, on PublicTest and on PrivateTest; `table` as for `effort`."""
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(table) + 1.6))
-    parts = {"oof": ("out of fold", GREY), "public": ("PublicTest", ORANGE), "private": ("PrivateTest", BLUE)}
+    parts = {"private": "PrivateTest", "public": "PublicTest", "oof": "Training"}
     entries = table.sort_values("oof_accuracy").to_dict("records")
-    for offset, (part, (label, color)) in zip((-0.2, 0, 0.2), parts.items(), strict=True):
+    for offset, (part, split) in zip((0.2, 0, -0.2), parts.items(), strict=True):
         rows = [(place + offset, e) for place, e in enumerate(entries) if isinstance(e[f"{part}_accuracy"], float)]
         values = np.array([[e[f"{part}_{end}"] for end in ("accuracy", "low", "high")] for _, e in rows])
         if len(values):
             reach = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
-            axes.errorbar(values[:, 0], [place for place, _ in rows], xerr=reach, fmt="o", color=color, label=label)
+            places = [place for place, _ in rows]
+            label = "Training, out of fold" if part == "oof" else split
+            axes.errorbar(values[:, 0], places, xerr=reach, fmt="o", color=SHADES[split], label=label)
+    axes.margins(y=0.2 / max(1, len(entries)))
+    axes.grid(axis="y", visible=False)  # its lines would run through the bars
     axes.set_yticks(range(len(entries)), [entry["name"] for entry in entries])
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("accuracy; bars are 95 % intervals")
@@ -242,7 +253,7 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, rows: np.ndarray, 
     for line, (name, each) in zip(grid, maps.items(), strict=True):
         for place, axes in enumerate(line):
             axes.imshow(faces[place], cmap="gray", vmin=0, vmax=255)
-            drawn = axes.imshow(each[place], cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.6 * each[place])
+            drawn = axes.imshow(each[place], cmap="inferno", vmin=0, vmax=1, alpha=0.55)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.grid(visible=False)
@@ -253,6 +264,7 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, rows: np.ndarray, 
         axes.set_title(f"{CLASSES[place]} ({rows[place]})", fontsize=9)
     figure.colorbar(drawn, ax=grid, label="mean Grad-CAM", shrink=0.9, aspect=30)
     figure.suptitle(
-        "Where each class looks: means over held-out pictures (their number), on the mean face", fontsize=11
+        "Where the networks look for each class: means over held-out pictures (their number), on the mean face",
+        fontsize=10,
     )
     _save(figure, path)

@@ -109,9 +109,9 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
         "No label of a test row has steered anything here: epochs, weights and temperatures come from Training "
         "alone (recipes that were taken from others carry whatever they chose by). Intervals are 95 % (Wilson). An "
         "out-of-fold figure is that of single networks; test rows get the mean of all folds' networks, which is "
-        "better. “no twin” leaves out test rows whose picture stands in Training, byte for byte, “nor near twin” "
-        "also those that stand there rescaled, recompressed or mirrored; near twins may stand on both sides of a "
-        "fold.",
+        "better. Parameters are of one network of each kind, minutes of all folds. “no twin” leaves out test rows "
+        "whose picture stands in Training, byte for byte, “nor near twin” also those that stand there rescaled, "
+        "recompressed or mirrored; near twins may stand on both sides of a fold.",
         *([f"twins: {twins} in params.yaml, so not all Training rows were trained on and judged."] * (twins != "keep")),
         *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
     ]
@@ -309,9 +309,9 @@ def attention() -> Section | None:
         "Attention",
         [
             "Grad-CAM (Selvaraju et al. 2017) tells which parts of a picture speak for a class. Shown are means over "
-            "pictures of each class that the network has not seen, of the first fold, with the class's mean face below."
+            "pictures of each class that the network has not seen, of the first fold, laid over the class's mean face."
         ],
-        pictures={"attention.png": "Where each class looks"},
+        pictures={"attention.png": "Where the networks look for each class"},
     )
 
 

@@ -402,7 +402,7 @@ def test_the_printed_columns_line_up(tmp_path, monkeypatch, capsys):
     entries = entry("a_very_long_name_of_a_network", 0.72, 1), entry("b", 0.5, ">10", parameters=3)
     pd.DataFrame(table_of(tmp_path, *entries)).to_csv(submission.TABLE, index=False)
     leaderboard.main()
-    header, rule, *lines, empty, note = capsys.readouterr().out.splitlines()
+    header, rule, *lines, empty, note, _ = capsys.readouterr().out.splitlines()
     assert (len(lines), empty) == (12, "")
     assert f"{TEAMS_2013} teams" in note
     assert header.split()[:2] == ["rank", "PrivateTest"]
