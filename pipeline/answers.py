@@ -5,6 +5,7 @@ status is SENDING (ref null) from before it is sent until Kaggle has given it a 
 """
 
 import json
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def write(records: list[Record]) -> None:
     }
     for path, content in ((PATH, records), (METRICS, scores)):
         text = json.dumps(content, indent=2) + "\n"
-        files.replace(path, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+        files.replace(path, methodcaller("write", text.encode()))
 
 
 def mark(sha256: str) -> str:

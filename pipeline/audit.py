@@ -73,7 +73,7 @@ def shared(groups: np.ndarray, labels: np.ndarray, rows: np.ndarray, others: np.
     agree = [pair in pairs for pair in zip(groups[judged].tolist(), labels[judged].tolist(), strict=True)]
     return {
         "rows": int(twin.sum()),
-        "part": round(float(twin.sum() / rows.sum()), 5),
+        "part": round(float(twin.sum() / rows.sum()), 6),
         "labels_agree": round(float(np.mean(agree)), 5) if agree else "unknown",
     }
 
@@ -142,7 +142,7 @@ def near_pictures(
         count = pairs["row"].nunique()
         found[f"{SPLITS[other]} in {SPLITS[one]}"] = {
             "rows": count,
-            "part": round(count / int((usage == other).sum()), 5),
+            "part": round(count / int((usage == other).sum()), 6),
             "labels_agree": round(float(agree.mean()), 5) if len(agree) else "unknown",
         }
     return found, pd.DataFrame({"row": np.arange(rows), "identical": identical - training, "near": nearly})

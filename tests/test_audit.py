@@ -58,7 +58,7 @@ def test_a_hand_made_competition_is_counted_as_by_hand():
         "identical_pictures": repeats(4, 8, 1)  # A five times, C three times, D and black twice
         | REPEATS_INSIDE
         | {
-            "PublicTest in Training": twins(2, 0.66667, 0.5),  # C agrees, A is 0 or 1 there
+            "PublicTest in Training": twins(2, 0.666667, 0.5),  # C agrees, A is 0 or 1 there
             "PrivateTest in Training": twins(3, 0.6, 1.0),  # C, A (one of its labels) and black
             "PrivateTest in PublicTest": twins(3, 0.6, 0.66667),  # D and C agree, A is 4 there
         },
@@ -69,7 +69,7 @@ def test_labels_that_are_unknown_are_not_counted_and_agree_with_nothing():
     found = audit.examine(PIXELS, np.where(USAGE == 0, LABELS, -1), USAGE)
     assert nonzero(found["classes"]) == {"Training": TRAINING_CLASSES, "PublicTest": {}, "PrivateTest": {}}
     assert found["identical_pictures"] == repeats(4, 8, 1) | REPEATS_INSIDE | {
-        "PublicTest in Training": twins(2, 0.66667, "unknown"),
+        "PublicTest in Training": twins(2, 0.666667, "unknown"),
         "PrivateTest in Training": twins(3, 0.6, "unknown"),
         "PrivateTest in PublicTest": twins(3, 0.6, "unknown"),
     }
