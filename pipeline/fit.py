@@ -262,7 +262,8 @@ class Recalibrator(keras.Model):
         self.feed = feed
         self.network = network
         self.built = True  # of parts that are
-        self.normalisers = [one for one in network.layers if isinstance(one, keras.layers.BatchNormalization)]
+        parts = network._flatten_layers()  # those inside of other layers, too
+        self.normalisers = [one for one in parts if isinstance(one, keras.layers.BatchNormalization)]
 
     def call(self, batch: tuple[keras.KerasTensor, keras.KerasTensor]) -> keras.KerasTensor:
         """As a Learner's in training: pictures varied, and with dropout."""

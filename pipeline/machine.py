@@ -16,6 +16,8 @@ from pipeline.command import Refusal
 from pipeline.params import BACKENDS
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo; the last is ARM's
+# What each library needs beside itself to use a GPU: as pip brings them, the first two run on the CPU.
+ON_GPU = {"tensorflow": ("nvidia.cudnn",), "jax": ("jax_cuda12_plugin", "jax_cuda13_plugin"), "torch": ("torch",)}
 _held: list[IO[bytes]] = []  # open for as long as this process lives
 
 
@@ -37,7 +39,15 @@ def gpus() -> list[str]:
 
 
 def _installed(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
+
+
+def reaches_gpu(library: str) -> bool:
+    """Whether there is a GPU, and beside `library` what it needs to use it."""
+    return bool(gpus()) and any(map(_installed, ON_GPU[library]))
 
 
 def choose(wanted: str) -> str:
@@ -51,8 +61,7 @@ def choose(wanted: str) -> str:
         raise Refusal(f"KERAS_BACKEND is {wanted!r}; it must be auto, {', '.join(BACKENDS)}, or not set")
     if wanted != "auto":
         return wanted
-    plugin = any(_installed(f"jax_cuda{version}_plugin") for version in (12, 13))
-    return "jax" if gpus() and plugin else next(filter(_installed, BACKENDS), BACKENDS[0])
+    return "jax" if reaches_gpu("jax") else next(filter(_installed, BACKENDS), BACKENDS[0])
 
 
 @cache
@@ -72,7 +81,7 @@ def products(wanted: str, library: str, network: str) -> str:
     if wanted != "auto":
         return wanted
     on_cpu = library == "tensorflow" and bfloat16_on_cpu()  # the others' CPU kernels gain nothing by it
-    fast = bool(gpus()) or (on_cpu and not architectures.separable(network))
+    fast = reaches_gpu(library) or (on_cpu and not architectures.separable(network))
     return "bfloat16" if fast else "float32"
 
 

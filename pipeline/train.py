@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -304,9 +304,10 @@ def forget(pattern: str, keep: frozenset[Path] = frozenset()) -> None:
     """Delete the checkpoints with such a name but `keep`: those of finished trainings, and of other settings."""
     for path in CHECKPOINTS.glob(pattern):
         # A file that is being written belongs to somebody, for a while.
-        left_over = path.suffix == ".part" and time.time() - path.stat().st_mtime > 3600
-        if path not in keep and (path.suffix == ".npz" or left_over):
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # it may have become a checkpoint since
+            left_over = path.suffix == ".part" and time.time() - path.stat().st_mtime > 3600
+            if path not in keep and (path.suffix == ".npz" or left_over):
+                path.unlink()
 
 
 def said(cell: Cell, rows: np.ndarray, fold_of: np.ndarray) -> np.ndarray | None:
@@ -345,8 +346,12 @@ def accept(cells: list[Cell]) -> None:
     Not of those that params.yaml, the data or the code have left behind while they were trained.
     """
     params.document.cache_clear()
-    names = [name for name in recipe.names() if name in {cell.architecture for cell in cells}]
-    now = {(cell.architecture, cell.fold): cell.key for cell in planned(names)[3]}
+    try:
+        names = [name for name in recipe.names() if name in {cell.architecture for cell in cells}]
+        now = {(cell.architecture, cell.fold): cell.key for cell in planned(names)[3]}
+    except Refusal as trouble:  # a file is being edited; the cells that still train lose nothing by it
+        print(f"{trouble}; what is finished is kept, and DVC hears of it at the next start", file=sys.stderr)
+        return
     done = [
         f"{'distill' if cell.lesson else 'train'}@{cell.architecture}-{cell.fold}"
         for cell in cells

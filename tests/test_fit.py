@@ -850,6 +850,13 @@ def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_we
         np.testing.assert_array_equal(old, new.numpy())
 
 
+def test_recalibration_finds_what_normalises_inside_of_other_layers() -> None:
+    inner = keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization()])
+    network = keras.Sequential([keras.layers.Rescaling(1.0), inner, keras.layers.GlobalAveragePooling2D()])
+    found = fit.Recalibrator(fit.Feed(faces(), recipe()), network).normalisers
+    assert found == [inner.layers[1]]
+
+
 def test_recalibration_leaves_the_momentum_of_training_alone(tmp_path: Path) -> None:
     """The programs of both are compiled once; whichever comes first must not fix the other's momentum."""
     plain, measured = made(recipe(epochs=1)), made(recipe(epochs=1))

@@ -51,26 +51,38 @@ def test_unknown_library_in_the_environment_is_refused(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("library", "devices", "processor", "precision"),
+    ("library", "devices", "beside", "processor", "precision"),
     [
-        ("tensorflow", "", True, "bfloat16"),
-        ("tensorflow", "", False, "float32"),
-        ("jax", "", True, "float32"),
-        ("torch", "", True, "float32"),
-        ("jax", "0", False, "bfloat16"),
-        ("tensorflow", "0", False, "bfloat16"),
+        ("tensorflow", "", "", True, "bfloat16"),
+        ("tensorflow", "", "", False, "float32"),
+        ("jax", "", "", True, "float32"),
+        ("torch", "", "", True, "float32"),
+        ("jax", "0", "jax_cuda13_plugin", False, "bfloat16"),
+        ("torch", "0", "torch", False, "bfloat16"),
+        ("tensorflow", "0", "nvidia.cudnn", False, "bfloat16"),
+        ("jax", "0", "", False, "float32"),
+        ("tensorflow", "0", "", False, "float32"),  # the GPU lies idle, and the processor would emulate bfloat16
+        ("tensorflow", "0", "", True, "bfloat16"),
+        ("tensorflow", "", "nvidia.cudnn", False, "float32"),
     ],
 )
 def test_auto_is_bfloat16_where_it_is_fast(
-    library: str, devices: str, processor: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+    library: str, devices: str, beside: str, processor: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "bfloat16_on_cpu", lambda: processor)
+    monkeypatch.setattr(machine, "_installed", {beside}.__contains__)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     assert machine.products("auto", library, "vgg8") == precision
-    depthwise = "bfloat16" if devices else "float32"  # slow in bfloat16, on a CPU
+    depthwise = "bfloat16" if devices and beside else "float32"  # slow in bfloat16, on a CPU
     assert machine.products("auto", library, "mini_xception") == depthwise
     for wanted in ("float32", "bfloat16"):
         assert machine.products(wanted, library, "mini_xception") == wanted
+
+
+def test_parts_of_packages_that_are_missing_are_not_installed() -> None:
+    assert machine._installed("keras.layers")
+    assert not machine._installed("keras.nonesuch")
+    assert not machine._installed("nonesuch.cudnn")
 
 
 def test_missing_library_has_no_version() -> None:

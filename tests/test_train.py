@@ -186,6 +186,18 @@ def test_forget_deletes_the_checkpoints_of_its_cell_alone(tmp_path: Path, monkey
     assert left() == being_written
 
 
+def test_forget_does_not_mind_a_file_that_another_process_has_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    listed = [train.CHECKPOINTS / name for name in ("a.npz.x.part", "a.npz", "b.npz")]
+    train.CHECKPOINTS.mkdir(parents=True)
+    listed[2].touch()
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter(listed))
+    train.forget("*")
+    assert not listed[2].exists()
+
+
 def test_forget_has_nothing_to_do_where_no_checkpoint_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     train.forget("*")
@@ -455,6 +467,17 @@ def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(
     set_params(zoom=0.2)
     train.accept(cells)
     assert len(told) == 1
+
+
+def test_params_yaml_that_is_being_edited_stops_no_training(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train.subprocess, "run", lambda *words, **options: pytest.fail("DVC was told"))
+    cells = train.planned()[3]
+    for text in ("architectures: {", "seed: 1"):
+        params.PATH.write_text(text)
+        train.accept(cells)
+        assert "what is finished is kept, and DVC hears of it at the next start" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["backend", "precision"])
