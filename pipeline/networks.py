@@ -5,7 +5,7 @@ Reads released/, or what was trained, with results/ensemble.json. Nothing in the
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -87,17 +87,6 @@ class Network:
     shares: list[float]
     temperature: float
     classes: tuple[str, ...]
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What it is, for people and for JSON."""
-        return {
-            "networks": {name: len(members) for name, members in self.members.items()},
-            "method": self.method,
-            "shares": dict(zip(self.members, self.shares, strict=True)),
-            "temperature": self.temperature,
-            "classes": list(self.classes),
-        }
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
         """Probabilities, at the temperature, of uint8 [n, 48, 48]: float32 [n, 7]."""

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from pipeline import (
-    architectures,
-    backend,
-    board,
-    command,
-    figures,
-    folds,
-    machine,
-    params,
-    recipe,
-    submission,
-)
+from pipeline import architectures, backend, board, command, figures, folds, machine, params, recipe, submission
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, SIDE, SPLITS
 from pipeline.submission import UNKNOWN, percent
@@ -106,11 +94,11 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
     worth = {entry["data"] for entry in scores.values()}
     twins = folds.twins()
     text = [
-        "No label of a test row has steered anything here: epochs, weights and temperatures come from Training "
-        "alone (recipes that were taken from others carry whatever they chose by). Intervals are 95 % (Wilson). An "
-        "out-of-fold figure is that of single networks; test rows get the mean of all folds' networks, which is "
-        "better. Parameters are of one network of each kind, minutes of all folds. “no twin” leaves out test rows "
-        "whose picture stands in Training, byte for byte, “nor near twin” also those that stand there rescaled, "
+        "Nothing that trains, chooses or weighs reads a label of a test row: epochs, weights and temperatures come "
+        "from Training alone (recipes that were taken from others carry whatever they chose by). Intervals are 95 % "
+        "(Wilson). An out-of-fold figure is that of single networks; test rows get the mean of all folds' networks, "
+        "which is better. Parameters are of one network of each kind, minutes of all folds. “no twin” leaves out test "
+        "rows whose picture stands in Training, byte for byte, “nor near twin” also those that stand there rescaled, "
         "recompressed or mirrored; near twins may stand on both sides of a fold.",
         *([f"twins: {twins} in params.yaml, so not all Training rows were trained on and judged."] * (twins != "keep")),
         *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
@@ -237,18 +225,10 @@ def multiply_adds(network: Any) -> int:
     """
     total = 0
     for layer in network.layers:
-        kind = type(layer).__name__
-        if kind == "Dense":
-            total += int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:-1]))
-        elif kind == "MultiHeadAttention":
-            places = layer.output.shape[1]
-            weights = sum(int(np.prod(v.shape)) for v in layer.weights if v.name == "kernel")
-            total += places * weights + 2 * places**2 * layer.num_heads * layer.key_dim
-        elif kind == "Conv2D":
-            total += int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:3]))
-        elif kind == "SeparableConv2D":
-            weights = sum(int(np.prod(v.shape)) for v in (layer.depthwise_kernel, layer.pointwise_kernel))
-            total += weights * int(np.prod(layer.output.shape[1:3]))
+        places = int(np.prod(layer.output.shape[1:-1]))  # each takes all kernels once
+        total += places * sum(int(np.prod(v.shape)) for v in layer.weights if v.name.endswith("kernel"))
+        if type(layer).__name__ == "MultiHeadAttention":
+            total += 2 * places**2 * layer.num_heads * layer.key_dim
     return total
 
 
@@ -385,6 +365,7 @@ def origin(scores: dict[str, Any], analysis: dict[str, Any], source: dict[str, A
         for name, entry in source["files"].items()
     ]
     seconds = sum(scores[name]["train_seconds"] for name in recipe.names())
+    installed = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
     facts = [
         ["source of the data", source["source"]],
         ["git revision of this page", revision()],
@@ -392,7 +373,7 @@ def origin(scores: dict[str, Any], analysis: dict[str, Any], source: dict[str, A
         ["cells trained with", "; ".join(analysis["trained_with"])],
         ["training, all cells", f"{seconds / 60:.0f} minutes"],
         ["this page written on", f"{machine.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"],
-        ["with", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _installed())],
+        ["with", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if name in installed)],
     ]
     hashes = [[f"{name}.csv", entry["sha256"]] for name, entry in scores.items()]
     return Section(
@@ -407,22 +388,16 @@ def origin(scores: dict[str, Any], analysis: dict[str, Any], source: dict[str, A
     )
 
 
-def _installed() -> list[str]:
-    names = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
-    return [name for name in PACKAGES if name in names]
-
-
 def sections() -> list[Section]:
     """All parts of the report, in its order."""
     scores, ensemble, analysis, data = (read(f"{name}.json") for name in ("scores", "ensemble", "analysis", "data"))
-    makers: list[Callable[[], Section | None]] = [
-        lambda: results(scores, analysis), claims, seeds, lambda: parts(ensemble),
-        lambda: data_section(data), lambda: networks(scores, ensemble, analysis),
-        lambda: Section("Learning curves", pictures={"curves.png": "All folds of every network"}),
-        lambda: errors(analysis), attention, lambda: calibration(scores, ensemble),
-        lambda: origin(scores, analysis, data["provenance"]),
+    every = [
+        results(scores, analysis), claims(), seeds(), parts(ensemble), data_section(data),
+        networks(scores, ensemble, analysis),
+        Section("Learning curves", pictures={"curves.png": "All folds of every network"}),
+        errors(analysis), attention(), calibration(scores, ensemble), origin(scores, analysis, data["provenance"]),
     ]  # fmt: skip
-    return [section for section in (make() for make in makers) if section]
+    return [section for section in every if section]
 
 
 def inlined(name: str) -> str:

@@ -125,8 +125,8 @@ def test_the_ensemble_joins_as_the_stage_does(project, method):
     network = networks.load("ensemble")
     found = network.probabilities(pixels[:20])
     np.testing.assert_allclose(found, metrics.temper(joined, TEMPERATURES["ensemble"])[:20], atol=1e-5)
-    assert network.about["networks"] == {"small_vgg": 2, "mini_xception": 2}
-    assert network.about["classes"] == list(CLASSES)
+    assert {name: len(members) for name, members in network.members.items()} == {"small_vgg": 2, "mini_xception": 2}
+    assert network.classes == CLASSES
     maps = network.attention(pixels[:3], found[:3].argmax(axis=1))
     assert maps.shape == (3, 48, 48)
     assert maps.min() >= 0
