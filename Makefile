@@ -18,7 +18,7 @@ $(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else 1)' || \
 	  { echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(PY) -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch $@
 
 demo: setup ## run the whole pipeline on drawn faces, in demo/ (no data or credentials needed)
@@ -64,8 +64,8 @@ bench: setup ## measure how fast it is, against what others use, into results/be
 notebook: setup ## write the notebook that runs all of this on Kaggle: notebooks/on_kaggle.ipynb
 	@$(PY) -m jupytext --quiet --to ipynb notebooks/on_kaggle.py
 
-test: setup ## run the tests
-	@$(PY) -m pytest -n 2 --dist loadfile
+test: setup ## run the tests: ALL=1 for the slow ones, too
+	@$(PY) -m pytest -n 2 --dist loadfile $(if $(ALL),,-m "not slow")
 
 lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy

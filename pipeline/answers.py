@@ -1,10 +1,14 @@
-"""What Kaggle answered: submissions/kaggle.json, a record a submission, and results/kaggle.json, its scores for DVC.
+"""What Kaggle answered: submissions/kaggle.json, a record a submission, and results/kaggle.json, its scores for DVC
+(of the submissions as they are now, in the competition that params.yaml names).
 
 A record has the submission's ref, slug, name, date, message, sha256, status, public_score, private_score and error. Its
 status is SENDING (ref null) from before it is sent until Kaggle has given it a number, then PENDING, COMPLETE or ERROR.
 """
 
+import contextlib
+import fcntl
 import json
+from collections.abc import Iterator
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -40,16 +44,31 @@ def read() -> list[Record]:
     return records
 
 
-def write(records: list[Record]) -> None:
-    """Write both files, each at once: what breaks this off must not lose what was sent."""
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let no one else send, or write records, at the same time: they would not know of each other."""
+    with open(submission.TABLE) as file:  # which no one else locks
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal("another make submit is at work here; run this again when it has ended") from None
+        yield
+
+
+def write(records: list[Record], slug: str) -> None:
+    """Write both files, each at once, the records first: what breaks this off must not lose what was sent."""
+    _replace(PATH, records)
+    current = {(line["name"], line["sha256"]) for line in submission.scores()}
     scores = {
         record["name"]: {"public_accuracy": record["public_score"], "private_accuracy": record["private_score"]}
         for record in records
-        if record["status"] == COMPLETE
+        if record["status"] == COMPLETE and record["slug"] == slug and (record["name"], record["sha256"]) in current
     }
-    for path, content in ((PATH, records), (METRICS, scores)):
-        text = json.dumps(content, indent=2) + "\n"
-        files.replace(path, methodcaller("write", text.encode()))
+    _replace(METRICS, scores)
+
+
+def _replace(path: Path, content: object) -> None:
+    files.replace(path, methodcaller("write", (json.dumps(content, indent=2) + "\n").encode()))
 
 
 def mark(sha256: str) -> str:

@@ -6,6 +6,7 @@ unzipped (pictures: packed into one pictures.zip), and PROVENANCE.json.
 """
 
 import errno
+import filecmp
 import json
 import lzma
 import os
@@ -14,10 +15,11 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pydantic import Field
 
@@ -81,21 +83,36 @@ def unzip(archive: Path, folder: Path) -> list[str]:
     return names
 
 
+def _shown(path: object) -> str:
+    """A path as any terminal can show it: names need not be UTF-8."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+def _bring(path: Path, folder: Path, where: Path) -> None:
+    """Copy a file, from `where`, into `folder`. Raises Refusal where something else lies there under its name."""
+    target = folder / path.name
+    if target.exists() and not filecmp.cmp(path, target, shallow=False):
+        raise Refusal(f"{where} holds another {path.name} than a file beside it: leave one of them")
+    shutil.copyfile(path, target)
+
+
 def take_local(incoming: Path, folder: Path) -> None:
     """Copy or unzip all of the competition's files that lie in `incoming` into `folder`."""
-    found = []
     for path in sorted(incoming.glob("*")):
         if path.name in CHECKSUMS:
-            shutil.copyfile(path, folder / path.name)
-            found.append(path.name)
-        elif path.suffix == ".zip":
-            inside = unzip(path, folder)
-            found += inside
+            _bring(path, folder, path)
+        elif path.name.startswith(".") or path.name in ("README.md", NOTE):
+            continue
+        elif path.suffix.lower() == ".zip":
+            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                inside = unzip(path, Path(temporary))
+                for name in inside:
+                    _bring(Path(temporary, name), folder, path)
             if not inside:
-                print(f"ignored: {path} holds none of the competition's files")
-        elif path.name not in ("README.md", NOTE) and not path.name.startswith("."):
-            print(f"ignored: {path} is none of the competition's files ({', '.join(CHECKSUMS)})")
-    if not found:
+                print(f"ignored: {_shown(path)} holds none of the competition's files")
+        else:
+            print(f"ignored: {_shown(path)} is none of the competition's files ({', '.join(CHECKSUMS)})")
+    if not any(folder.iterdir()):
         raise Refusal(
             f"{incoming}/ holds none of the competition's files: put fer2013.tar.gz, icml_face_data.csv, or train.csv "
             f"with test.csv there, as they are or zipped (from {kaggle_client.SITE}/competitions/{SLUG}/data); or set "
@@ -113,10 +130,16 @@ def _is_picture(place: str, size: int) -> bool:
         return True
     if pictures.class_of(place) is not None:
         why = f"has {size:,} bytes" if size > pictures.LARGEST else f"ends in none of {', '.join(pictures.SUFFIXES)}"
-        raise Refusal(f"{INCOMING}/{place} {why}, so it is no 48 x 48 picture: remove it")
+        raise Refusal(f"{_shown(INCOMING / place)} {why}, so it is no 48 x 48 picture: remove it")
+    if any(part.lower() in pictures.MAY_HOLD for part in path.parts[-3:-2]):
+        raise Refusal(f"{_shown(INCOMING / place)} is no picture in a folder of a class: rename or remove it")
     if place not in ("README.md", NOTE):
-        print(f"ignored: {INCOMING}/{place} is no picture in a folder of a class")
+        print(f"ignored: {_shown(INCOMING / place)} is no picture in a folder of a class")
     return False
+
+
+def _stop(trouble: OSError) -> NoReturn:
+    raise trouble
 
 
 def take_folders(incoming: Path, folder: Path) -> pictures.Layout:
@@ -125,17 +148,27 @@ def take_folders(incoming: Path, folder: Path) -> pictures.Layout:
     The name of a .zip counts as a folder's: train.zip may hold the folders of the classes.
     """
     found: dict[str, bytes] = {}
-    for root, _, names in os.walk(incoming, followlinks=True):
+
+    def add(place: str, size: int, content: Callable[[], bytes]) -> None:
+        if not _is_picture(place, size):
+            return
+        if place in found:
+            raise Refusal(f"{_shown(incoming / place)} stands there twice, in a folder and zipped: leave one of them")
+        if place.encode(errors="replace").decode() != place:
+            raise Refusal(f"{_shown(incoming / place)} has a name that is not UTF-8: rename it")
+        found[place] = content()
+
+    for root, _, names in os.walk(incoming, onerror=_stop, followlinks=True):
         for path in (Path(root, name) for name in names):
             place = path.relative_to(incoming)
-            if path.suffix.lower() == ".zip":
+            if path.suffix.lower() == ".zip" and not path.name.startswith("."):
                 with unzipping(path) as archive:
                     for member in archive.infolist():
                         inside = f"{place.with_suffix('').as_posix()}/{member.filename}".replace("\\", "/")
-                        if not inside.endswith("/") and _is_picture(inside, member.file_size):
-                            found[inside] = archive.read(member)
-            elif _is_picture(place.as_posix(), path.stat().st_size):
-                found[place.as_posix()] = path.read_bytes()
+                        if not inside.endswith("/"):
+                            add(inside, member.file_size, partial(archive.read, member))
+            else:
+                add(place.as_posix(), path.stat().st_size, path.read_bytes)
     if not found:
         raise Refusal(
             f"{incoming}/ holds no pictures: put the folders train/ and test/ there, each with a folder a class, as "
@@ -226,7 +259,7 @@ def collect(settings: Data, seed: int, folder: Path) -> dict[str, Any]:
     if layout:
         facts |= {"official_split": layout.official, "split": layout.says}
     if settings.source in ("local", "folders") and (INCOMING / NOTE).exists():
-        facts["note"] = " ".join((INCOMING / NOTE).read_text().split())
+        facts["note"] = " ".join((INCOMING / NOTE).read_text(encoding="utf-8", errors="replace").split())
     (folder / provenance.NAME).write_text(json.dumps(facts, indent=2) + "\n")
     return facts
 
@@ -258,6 +291,8 @@ def main() -> None:
         raise Refusal(f"{RAW} is no folder; remove it and run this again")
     RAW.parent.mkdir(parents=True, exist_ok=True)
     for stale in RAW.parent.glob(".raw-*"):  # of a run that was killed
+        if not RAW.exists() and (stale / "old").exists():
+            (stale / "old").rename(RAW)
         shutil.rmtree(stale, ignore_errors=True)
     try:
         with tempfile.TemporaryDirectory(dir=RAW.parent, prefix=".raw-", ignore_cleanup_errors=True) as temporary:
@@ -268,8 +303,9 @@ def main() -> None:
                 RAW.rename(old)
             try:
                 folder.rename(RAW)
-            except OSError:
-                old.rename(RAW)
+            except BaseException:
+                if old.exists() and not RAW.exists():
+                    old.rename(RAW)
                 raise
     except OSError as trouble:
         if trouble.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -38,18 +38,21 @@ def against_kaggle(answer: Record | None, entry: dict[str, Any]) -> tuple[str, .
     return tuple(cells)
 
 
-def refresh(scores: list[dict[str, Any]], records: list[Record], slug: str) -> None:
+def refresh(scores: list[dict[str, Any]], slug: str) -> None:
     """Ask Kaggle for the state of our submissions, and write it down."""
-    with kaggle_client.connect(slug, "see the board without Kaggle's part: make leaderboard") as kaggle:
-        answers.update(records, kaggle.submissions(), scores, slug)
-    answers.write(records)
+    with answers.alone():
+        records = answers.read()
+        with kaggle_client.connect(slug, "see the board without Kaggle's part: make leaderboard") as kaggle:
+            answers.update(records, kaggle.submissions(), scores, slug)
+        answers.write(records, slug)
 
 
 def main() -> None:
     """Run the command."""
-    scores, records, slug = submission.scores(), answers.read(), download.read_params().slug
+    scores, slug = submission.scores(), download.read_params().slug
     if os.environ.get("REFRESH") == "1":
-        refresh(scores, records, slug)
+        refresh(scores, slug)
+    records = answers.read()
     found = {entry["sha256"]: answers.latest(records, slug, entry["sha256"]) for entry in scores}
     kaggle = {digest: record for digest, record in found.items() if record}
     theirs = {e["sha256"]: against_kaggle(kaggle.get(e["sha256"]), e) for e in scores} if kaggle else {}

@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,7 @@ def load(path: Path, side: int) -> "keras.Model":
                 config = json.loads(file.attrs["model_config"])
     except KeyError:
         raise Refusal(f"{path} holds no network, but weights alone perhaps; save it whole: model.save(...)") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as trouble:
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as trouble:
         raise Refusal(f"{path} is not a Keras file ({trouble})") from None
     if '"class_name": "Lambda"' in json.dumps(config):
         raise Refusal(f"{path} has a Lambda layer, which is code, and no code in a file is run; build it without")
@@ -136,6 +137,11 @@ def load(path: Path, side: int) -> "keras.Model":
         raise Refusal(f"{path} takes {takes}, not (None, {side}, {side}, 1) or three channels; name the SIDE it takes")
     if gives != (None, len(CLASSES)):
         raise Refusal(f"{path} gives {gives}, not (None, {len(CLASSES)}), a probability for each class")
+    try:
+        network.predict_on_batch(np.zeros((1, side, side, takes[3]), "float32"))
+    except Exception as trouble:  # every library has its own
+        reason = str(trouble).strip().split("\n")[0][:200]
+        raise Refusal(f"{path} cannot take {side} x {side} pixels ({reason}); name the SIDE it takes") from None
     return network
 
 

@@ -135,7 +135,7 @@ class Drawings:
             code = cv2.VideoWriter_fourcc(*("MJPG" if target.suffix.lower() == ".avi" else "mp4v"))
             writer = cv2.VideoWriter(str(target), code, source.rate, picture.size)
             if not writer.isOpened():
-                raise Refusal(f"{target} cannot be written as a video")
+                raise Unusable(f"{target} cannot be written as a video")
             self.stack.callback(writer.release)
             self.writers[id(source)] = writer
         self.writers[id(source)].write(np.asarray(picture)[..., ::-1])
@@ -156,7 +156,7 @@ class Run:
         self.drawings = Drawings(options.out, sources, stack)
         self.waiting: list[Seen] = []
         self.tracks: dict[int, detect.Tracks] = {}
-        self.pictures = self.faces = self.lines = 0
+        self.pictures = self.faces = self.lines = self.skipped = 0
         self.width = min(40, max(len(str(source)) for source in sources))
         self.table: Any = None
         if options.csv:
@@ -173,6 +173,11 @@ class Run:
         live = seen.source.kind == CAMERA
         if live or size > TOGETHER[1] or sum(len(each.faces) + 1 for each in self.waiting) > TOGETHER[0]:
             self.judge()
+
+    def skip(self, what: object, why: Exception) -> None:
+        """Say that something cannot be read, or drawn."""
+        self.skipped += 1
+        self.say(f"skipped {what}: {why}", file=sys.stderr)
 
     def judge(self) -> None:
         """Answer all that wait."""
@@ -197,7 +202,10 @@ class Run:
             if each.pixels is not None:
                 glow = None if heat is None else heat[part]
                 drawn = annotate.annotate(each.pixels, boxes, found, self.network.classes, glow)
-                self.drawings.add(each.source, drawn)
+                try:
+                    self.drawings.add(each.source, drawn)
+                except (Unusable, ValueError) as reason:  # Pillow's, of a picture that is too large for its form
+                    self.skip(self.drawings.targets.pop(id(each.source)), reason)
 
     def write(self, seen: Seen, boxes: np.ndarray, answers: np.ndarray) -> None:
         """Put a picture's faces, or that it has none, into the table on the terminal and into the file."""
@@ -309,12 +317,11 @@ def main(options: argparse.Namespace) -> None:
                 print(f"{reason}: the answers stand here alone; Ctrl-C stops", file=sys.stderr, flush=True)
         bar = stack.enter_context(tqdm(total=len(sources), unit="picture", disable=None, leave=False))
         run.say = partial(bar.write, file=sys.stdout)
-        skipped, stopped, started = 0, False, time.monotonic()
+        stopped, started = False, time.monotonic()
         try:
             for source, found in every(sources, options.frames and int(options.frames), bar):
                 if isinstance(found, Unusable):
-                    skipped += 1
-                    bar.write(f"skipped {source}: {found}", file=sys.stderr)
+                    run.skip(source, found)
                 else:
                     run.add(look(source, found, detector, options))
             run.judge()
@@ -324,11 +331,11 @@ def main(options: argparse.Namespace) -> None:
     if run.lines > SHOWN and options.csv:
         print(f"… and {run.lines - SHOWN:,} lines more in {options.csv}")
     print(
-        f"{run.pictures:,} pictures, {run.faces:,} faces, {skipped:,} skipped, in {took:.1f} s: "
+        f"{run.pictures:,} pictures, {run.faces:,} faces, {run.skipped:,} skipped, in {took:.1f} s: "
         f"{run.pictures / max(took, 1e-9):.1f} pictures/s",
         file=sys.stderr,
     )
-    sys.exit(130 if stopped and not live else SKIPPED if skipped else 0)
+    sys.exit(130 if stopped and not live else SKIPPED if run.skipped else 0)
 
 
 if __name__ == "__main__":

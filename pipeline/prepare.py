@@ -202,6 +202,8 @@ def join(train: Table, test: Table) -> Table:
             f"{RAW}/test.csv has {len(test.labels):,} rows, which are no two equal parts: bring the file again"
         )
     halves = np.where(np.arange(len(test.labels)) < len(test.labels) // 2, PUBLIC, PRIVATE)
+    if test.usage is not None and (test.usage != halves).any():
+        raise Refusal(f"{RAW}/test.csv: its column Usage is not PublicTest, then PrivateTest; bring Kaggle's own file")
     return Table(
         np.concatenate([train.pixels, test.pixels]),
         np.concatenate([train.labels, test.labels]),

@@ -2,15 +2,19 @@
 
 Outside the graph. Reads params.yaml, data/faces.npz, data/folds.csv, data/solution.csv, data/twins.csv,
 results/ensemble.json and artifacts/. Writes released/NETWORK.npz (kernels in float16, all else in float32),
-released/NETWORK.json and released/README.md, the card. The scores on it are those of the packed network, measured anew.
-Without NETWORK: the one with the best out-of-fold accuracy. Without FOLD: the network that did not see fold 0.
+released/NETWORK.json and released/README.md, the cards of all networks there. The scores are those of the packed
+network, measured anew. Without NETWORK: the one with the best out-of-fold accuracy. Without FOLD: the network that did
+not see fold 0.
 """
 
+import hashlib
+import io
 import json
 import platform
 import zipfile
 from collections.abc import Callable
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +76,12 @@ def load(name: str, folder: Path = FOLDER) -> tuple["keras.Model", dict[str, Any
     """The released network `name`, and its metadata. Keras must run already; nothing in the files is executed."""
     try:
         about: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
+        content = (folder / f"{name}.npz").read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             packed = dict(arrays)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as trouble:
+        if hashlib.sha256(content).hexdigest() != about["sha256"]:
+            raise ValueError("its weights are not those that its JSON file tells of")
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as trouble:
         raise Refusal(f"{folder}/{name} cannot be read ({trouble}); make it with: make release") from None
     import keras
 
@@ -122,8 +129,23 @@ def scores(
             found[name]["by_class"] = metrics.by_class(probabilities, truth[rows])
             if name == "PrivateTest":
                 alone = ~twins[rows]
-                found["PrivateTest without twins"] = measure(probabilities[alone], truth[rows][alone])
+                if alone.any():
+                    found["PrivateTest without twins"] = measure(probabilities[alone], truth[rows][alone])
     return found
+
+
+def cards(found: dict[str, dict[str, Any]]) -> str:
+    """The model cards of networks, by what NETWORK.json says of each. Raises Refusal where that is too little."""
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["percent"] = percent
+    card = environment.from_string(TEMPLATE.read_text())
+    texts = []
+    for name, about in sorted(found.items()):
+        try:
+            texts.append(card.render(about))
+        except jinja2.UndefinedError as trouble:
+            raise Refusal(f"{FOLDER}/{name}.json is of an earlier version ({trouble}); remove it") from None
+    return "\n".join(texts)
 
 
 def main(name: str | None = None, fold: str = "0") -> None:
@@ -156,6 +178,8 @@ def main(name: str | None = None, fold: str = "0") -> None:
     found = scores(ask, data, truth, held_out, (audit.load_twins(len(truth))["identical"] > 0).to_numpy())
     _, before, _ = ensemble.read_cell(name, number)
     after = ask(held_out)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **packed)
     about = {
         "architecture": name,
         "classes": list(CLASSES),
@@ -163,6 +187,8 @@ def main(name: str | None = None, fold: str = "0") -> None:
         "temperature": ensemble.temperatures([name])[name],
         "views": len(views),
         "parameters": trainer.network.count_params(),
+        "bytes": len(content.getvalue()),
+        "sha256": hashlib.sha256(content.getvalue()).hexdigest(),
         "fold": number,
         "seed": cell.seed,
         "recipe": settings.model_dump(),
@@ -178,16 +204,15 @@ def main(name: str | None = None, fold: str = "0") -> None:
             **machine.versions(library),
         },
     }
-    files.replace(path, lambda file: np.savez(file, allow_pickle=False, **packed))
-    card = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    card.filters["percent"] = percent
-    text = card.from_string(TEMPLATE.read_text()).render(about, bytes=path.stat().st_size)
-    for target, content in (
-        (path.with_suffix(".json"), json.dumps(about, indent=2) + "\n"),
-        (FOLDER / "README.md", text),
+    known = {each.stem: json.loads(each.read_text()) for each in FOLDER.glob("*.json")}
+    text = cards(known | {name: about})
+    for target, what in (
+        (path, content.getvalue()),
+        (path.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode()),
+        (FOLDER / "README.md", text.encode()),
     ):
-        target.write_text(content)
-    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
+        files.replace(target, methodcaller("write", what))
+    print(f"{path}: {about['bytes'] / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
 
 
 if __name__ == "__main__":

@@ -104,6 +104,8 @@ class Source:
             capture.release()
         if not number:
             raise Unusable("OpenCV can read no frame of it")
+        if number < 0.9 * self.count:  # which some containers only estimate
+            raise Unusable(f"it breaks off after {number:,} of about {self.count:,} frames")
 
 
 def printable(path: Path) -> str:
@@ -136,6 +138,8 @@ def plain(picture: Image.Image) -> np.ndarray:
         levels = np.asarray(picture).astype("int64")
         if levels.min() < 0 or levels.max() > 65535:
             raise Unusable("its grey levels are beyond 16 bits")
+        if picture.mode == "I" and levels.max() <= 255:
+            return levels.astype("uint8")  # 8 bits in 32
         return (levels / 257).round().astype("uint8")
     if picture.mode == "F":
         raise Unusable("its grey levels are fractions, and nothing says of what")
@@ -158,10 +162,12 @@ def find(inputs: list[str]) -> list[Source]:
         if name == CAMERA and (number or "0").isdecimal() and not path.exists():
             found.append(Source(path, Path(number or "0"), CAMERA))
         elif path.is_dir():
+            closed: list[OSError] = []  # folders that cannot be read: named when their turn comes
             inside = [
-                Path(folder) / file for folder, _, files in os.walk(path) for file in files
+                Path(folder) / file for folder, _, files in os.walk(path, onerror=closed.append) for file in files
                 if not any(part.startswith(".") for part in (Path(folder) / file).relative_to(path).parts)
             ]  # fmt: skip
+            inside += [Path(os.fsdecode(trouble.filename)) for trouble in closed]
             found += [Source(file, file.relative_to(path), _kind(file)) for file in sorted(inside)]
         elif os.path.lexists(path):
             found.append(Source(path, Path(path.name), _kind(path)))

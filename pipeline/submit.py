@@ -4,8 +4,6 @@ Reads submissions/NAME.csv, submissions/scores.csv and params.yaml (data.slug). 
 results/kaggle.json. FORCE=1 in the environment sends a file again that was already sent.
 """
 
-import contextlib
-import fcntl
 import io
 import itertools
 import os
@@ -13,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,6 +42,8 @@ def validate(name: str, line: dict[str, Any]) -> Path:
     path = submission.FOLDER / f"{name}.csv"
     if line["data"] in ("folders", provenance.OTHER_SPLIT):
         raise Refusal(f"{path} is of pictures in folders, whose order is not that of Kaggle's test.csv; {OTHERWISE}")
+    if line["data"] == "drawn":
+        raise Refusal(f"{path} is of drawn faces, not of the competition's; {OTHERWISE}")
     submission.read(path, sum(SPLIT_ROWS[PUBLIC:]))
     if submission.sha256(path) != line["sha256"]:
         raise Refusal(f"{path} is not the file that {submission.TABLE} scored; make both again: dvc repro -f score")
@@ -87,7 +86,7 @@ def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, records
         "sha256": line["sha256"], "status": SENDING,
     }  # fmt: skip
     records.append(record)
-    answers.write(records)  # what cannot be noted must not be sent
+    answers.write(records, kaggle.slug)  # what cannot be noted must not be sent
     try:
         record |= {"ref": kaggle.submit(path, message), "status": PENDING}
     except kaggle_client.Unsure as trouble:
@@ -96,7 +95,7 @@ def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, records
         records.remove(record)
         raise
     finally:
-        answers.write(records)  # before the wait: what breaks it off must not make the next run send again
+        answers.write(records, kaggle.slug)  # before the wait: what breaks it off must not make the next run send again
     return record
 
 
@@ -129,7 +128,7 @@ def wait(kaggle: Kaggle, records: list[Record], record: Record) -> None:
             print(f"submission {record['ref']}: {record['status']} after {waited:.0f} s", end=end, flush=True)
         shown = record["status"]
         if done:
-            answers.write(records)
+            answers.write(records, kaggle.slug)
             return
         time.sleep(pause)
 
@@ -146,24 +145,13 @@ def conclude(record: Record, line: dict[str, Any]) -> None:
         print("Kaggle is still at it: the same command waits on, and sends nothing.")
 
 
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Let no second submission be made at the same time: it would not know of this one."""
-    with open(submission.TABLE) as file:  # which no one else locks
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refusal("another make submit is at work here; run this again when it has ended") from None
-        yield
-
-
 def main(name: str = "ensemble", message: str = "") -> None:
     """Run the command."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a message may hold what this terminal cannot show
     line, slug, force = local_score(name), download.read_params().slug, os.environ.get("FORCE") == "1"
     path, text = validate(name, line), message or f"{name}: out of fold {percent(line['oof_accuracy'])}, {revision()}"
-    with alone():
+    with answers.alone():
         records = answers.read()
         past = answers.latest(records, slug, line["sha256"])
         if past and past["status"] in (COMPLETE, ERROR) and not force:
@@ -181,7 +169,7 @@ def main(name: str = "ensemble", message: str = "") -> None:
             try:
                 if record:
                     print(f"Kaggle already has these bytes, as submission {record['ref']}: not sent again")
-                    answers.write(records)
+                    answers.write(records, slug)
                 else:
                     record = send(kaggle, path, line, f"{answers.mark(line['sha256'])} {text}", records)
             except kaggle_client.NotAccepted as answer:

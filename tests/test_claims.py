@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from ruamel.yaml import YAML
 
 from pipeline import claims, fit, params, recipe, solution, synthetic
@@ -44,6 +45,7 @@ def project(tmp_path, monkeypatch):
     params.document.cache_clear()
     small = {name: replace(claim, recipe=claim.recipe | {"batch_size": 16}) for name, claim in CLAIMS.items()}
     monkeypatch.setattr(claims, "CLAIMS", small)
+    tiny.instead(monkeypatch)
 
 
 def accuracies(printed, start):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from ruamel.yaml import YAML
 
 from pipeline import (
@@ -149,6 +150,7 @@ def small_project(tmp_path_factory):
 
 def test_each_stage_reads_the_params_and_files_that_it_declares_and_no_others(small_project, monkeypatch):
     monkeypatch.chdir(small_project)
+    tiny.instead(monkeypatch)
     original = params.document
     cells = [("train", lambda fold=fold: train.main("mini_xception", fold)) for fold in ("0", "1")]
     cells += [("teach", lambda fold=fold: teach.main(fold)) for fold in ("0", "1")]

@@ -27,10 +27,11 @@ def run_demo(folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # tests/test_pipeline.py takes the same road, with smaller networks
 def test_the_demo_beats_chance_by_far_and_a_second_time_does_nothing(checkout):
     first = run_demo(checkout)
     scores = json.loads((checkout / "demo/results/scores.json").read_text())
-    assert len(scores) >= 4  # three networks and the ensemble
+    assert len(scores) == 4  # three networks and the ensemble
     assert scores["ensemble"]["private_accuracy"] > 0.7  # chance is one in seven
     assert all(entry["oof_accuracy"] > 0.25 for entry in scores.values())
     assert "The submission: demo/submissions/ensemble.csv" in first

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -92,6 +93,29 @@ def test_unknown_files_are_named_and_ignored(place, capsys):
         f"data/incoming/{name}" for name in ("cat.jpg", "cats.zip", "folder", "train.csv.bak")
     ]
     assert all(line.startswith("ignored: ") for line in lines)
+
+
+def test_hidden_files_are_passed_over_and_zip_may_be_written_in_any_case(place, capsys):
+    (download.INCOMING / "._train.zip").write_bytes(b"\0\5\26\7")  # as macOS leaves it beside train.zip
+    pack(download.INCOMING / "TRAIN.ZIP", {"train.csv": b"1"})
+    assert taken(place) == {"train.csv": b"1"}
+    assert capsys.readouterr().out == ""
+
+
+def test_a_file_that_stands_there_twice_must_be_the_same(place):
+    (download.INCOMING / "train.csv").write_bytes(b"one")
+    pack(download.INCOMING / "a.zip", {"train.csv": b"one"})
+    assert taken(place) == {"train.csv": b"one"}
+    pack(download.INCOMING / "b.zip", {"train.csv": b"two"})
+    with pytest.raises(Refusal, match=r"data/incoming/b.zip holds another train.csv than a file beside it"):
+        taken(place)
+
+
+def test_names_that_are_not_utf_8_can_be_shown(place, capsys):
+    Path(os.fsdecode(os.fsencode(download.INCOMING) + b"/gl\xfcck.txt")).write_bytes(b"")
+    (download.INCOMING / "train.csv").write_bytes(b"1")
+    taken(place)
+    capsys.readouterr().out.encode()
 
 
 def packed_bytes(tmp_path):
@@ -247,6 +271,33 @@ def test_a_refusal_or_an_interruption_leaves_raw_as_it_was(place, monkeypatch, b
     assert {path.name for path in Path("data").iterdir()} == {"incoming", "raw"}
 
 
+def test_what_was_there_comes_back_after_a_stop_between_the_renames(place, monkeypatch):
+    settings(place)
+    download.RAW.mkdir(parents=True)
+    (download.RAW / "train.csv").write_bytes(b"old")
+    (download.INCOMING / "fer2013.tar.gz").write_bytes(b"new")
+    rename = Path.rename
+
+    def stopped(path, target):
+        if path.name == "raw" and target == download.RAW:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            download.main()
+    assert held(download.RAW) == {"train.csv": b"old"}
+    left = Path("data/.raw-x")  # as a kill leaves it
+    left.mkdir()
+    download.RAW.rename(left / "old")
+    (download.INCOMING / "fer2013.tar.gz").unlink()
+    with pytest.raises(Refusal, match="holds none of"):
+        download.main()
+    assert held(download.RAW) == {"train.csv": b"old"}
+    assert not left.exists()
+
+
 def test_a_drawn_competition_is_said_to_be_drawn_and_is_the_same_again(place, capsys):
     settings(place, "synthetic")
     download.main()
@@ -276,5 +327,8 @@ def test_a_note_beside_the_files_goes_with_them(place, capsys):
     target.mkdir()
     facts = download.collect(download.Data(source="local", slug=SLUG, training_faces=7, test_faces=7), 1, target)
     assert facts["note"] == "from a friend, rows 1 to 3 mended"
+    (download.INCOMING / download.NOTE).write_bytes(b"from Fran\xe7ois")
+    download.collect(download.Data(source="local", slug=SLUG, training_faces=7, test_faces=7), 1, place / "out")
+    assert "from Fran" in json.loads((place / "out/PROVENANCE.json").read_text())["note"]
     assert json.loads((target / "PROVENANCE.json").read_text()) == facts
     assert capsys.readouterr().out == ""

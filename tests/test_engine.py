@@ -13,6 +13,7 @@ import pytest
 from pipeline import engine
 from pipeline.command import Refusal
 
+RAY = pytest.param("ray", 2, marks=pytest.mark.slow)
 DATA = np.arange(300_000)  # 2.4 MB: large enough to be mapped or scattered
 
 
@@ -50,12 +51,12 @@ TASKS = {f"times {factor}": (factor,) for factor in range(1, 6)}
 WANTED = {f"times {factor}": int(DATA.sum()) * factor for factor in range(1, 6)}
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), ("ray", 2)])
+@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), RAY])
 def test_every_task_has_its_result(name: str, jobs: int) -> None:
     assert dict(engine.results(total, DATA, TASKS, name, jobs, None)) == WANTED
 
 
-@pytest.mark.parametrize("name", ["loky", "dask", "ray"])
+@pytest.mark.parametrize("name", ["loky", "dask", pytest.param("ray", marks=pytest.mark.slow)])
 def test_what_a_killed_worker_had_under_way_is_done_by_another(name: str, tmp_path: Path) -> None:
     tasks = {key: (*words, tmp_path / "mark", 1) for key, words in TASKS.items()}
     found = list(engine.results(total_if_alive, DATA, tasks, name, 2, None))
@@ -72,7 +73,7 @@ def test_workers_that_do_nothing_but_die_are_given_up(name: str, tmp_path: Path)
     assert len((tmp_path / "mark").read_text()) >= 4
 
 
-@pytest.mark.parametrize("name", ["dask", "ray"])
+@pytest.mark.parametrize("name", ["dask", pytest.param("ray", marks=pytest.mark.slow)])
 def test_wrong_address_is_refused(name: str) -> None:
     with pytest.raises(Refusal, match=f"BACKEND={name} ADDRESS=nowhere: "):
         list(engine.results(total, DATA, TASKS, name, 2, "nowhere"))
@@ -96,7 +97,7 @@ def test_workers_end_with_a_driver_that_was_killed(tmp_path: Path) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), ("ray", 2)])
+@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), RAY])
 def test_refusal_of_a_worker_is_one_here(name: str, jobs: int) -> None:
     with pytest.raises(Refusal, match="no 3"):
         list(engine.results(refuse, DATA, TASKS, name, jobs, None))
@@ -114,6 +115,7 @@ def visible(data: np.ndarray, seconds: float) -> str:
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
+@pytest.mark.slow
 def test_ray_gives_each_worker_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray counts what it is told to have, so that no GPU is needed here."""
     import ray

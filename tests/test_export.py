@@ -1,5 +1,6 @@
 """What is exported answers as the pipeline does, without TensorFlow; what does not is deleted."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -97,7 +98,12 @@ def project(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(parents=True)
     backend.prepare(1, "float32")
     np.savez("released/tiny.npz", **release.pack(tiny()))
-    released = about | {"temperature": 1.25, "recipe": settings(contrast="local", crop=42).model_dump()}
+    digest = hashlib.sha256(Path("released/tiny.npz").read_bytes()).hexdigest()
+    released = about | {
+        "sha256": digest,
+        "temperature": 1.25,
+        "recipe": settings(contrast="local", crop=42).model_dump(),
+    }
     Path("released/tiny.json").write_text(json.dumps(released))
     backend.prepare(2, "float32")
     tiny().save_weights("artifacts/models/tiny/fold1.weights.h5")

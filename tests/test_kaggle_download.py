@@ -62,11 +62,20 @@ def write_params(slug: str) -> None:
     params.document.cache_clear()
 
 
-def run(kaggle: Server, place: Path, **credentials: str) -> subprocess.CompletedProcess:
-    """Run the stage as DVC does; whatever happens, it shows no secret, no traceback, and leaves nothing half done."""
+HASTY = "import runpy, time; time.sleep = lambda s: None; runpy.run_module('pipeline.download', run_name='__main__')"
+
+
+def run(kaggle: Server, place: Path, hasty: bool = False, **credentials: str) -> subprocess.CompletedProcess:
+    """Run the stage as DVC does; whatever happens, it shows no secret, no traceback, and leaves nothing half done.
+
+    Parameters
+    ----------
+    hasty : without its pauses, which are 21 s where a file is asked for in vain.
+    """
     credentials = credentials or {"KAGGLE_API_TOKEN": TOKEN}
     environment = kaggle.environment(place / "home", PYTHONPATH=str(ROOT), **credentials)
-    done = subprocess.run([sys.executable, "-m", "pipeline.download"], env=environment, cwd=place, text=True,
+    words = ["-c", HASTY] if hasty else ["-m", "pipeline.download"]
+    done = subprocess.run([sys.executable, *words], env=environment, cwd=place, text=True,
                           capture_output=True, timeout=100, check=False)  # fmt: skip
     for secret in (TOKEN, KEY, SIGNATURE, "bad-token", "storage.local", "Traceback"):
         assert secret not in done.stdout + done.stderr
@@ -406,7 +415,7 @@ def test_a_page_is_not_taken_for_the_file(kaggle, place, trouble):
     (place / "data/raw/PROVENANCE.json").write_text("{}")  # so that it is fetched again
     before["PROVENANCE.json"] = b"{}"
     kaggle.script["DownloadDataFile"] = ALL(trouble)
-    refused(run(kaggle, place), TAR)
+    refused(run(kaggle, place, hasty=True), TAR)
     assert held(place) == before
 
 
@@ -420,7 +429,7 @@ def test_a_page_behind_the_link_is_not_taken_for_the_file(kaggle, place, content
 @pytest.mark.parametrize("link", ["http://[::1/x", "http://a..b%/x", "ftp://x/y", "file:///etc/passwd"])
 def test_a_link_that_leads_nowhere_is_told(kaggle, place, link):
     kaggle.script["DownloadDataFile"] = ALL(Trouble(302, headers={"Location": link}))
-    refused(run(kaggle, place), TAR)
+    refused(run(kaggle, place, hasty=True), TAR)
     assert left(place) == set()
 
 

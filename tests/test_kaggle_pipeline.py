@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from loopback import ALL, KEY, SIGNATURE, TOKEN, Server, Trouble
 from ruamel.yaml import YAML
 
@@ -57,15 +58,16 @@ def project(tmp_path_factory):
             shutil.copyfile(ROOT / name, folder / name)
     for path in (ROOT / "pipeline").rglob("*.py"):  # and what git does not know yet
         shutil.copyfile(path, folder / path.relative_to(ROOT))
+    tiny.write(folder / "pipeline")
     (folder / "results").mkdir()
     (folder / "results/kaggle.json").write_text("{}\n")
     (folder / ".venv").symlink_to(Path(shutil.which("dvc")).parent.parent)
     (folder / ".git-exclude").write_text(".venv\nhome\n.git-exclude\n")
     path = folder / "params.yaml"
     document = YAML(typ="safe").load(path.read_text())
-    document |= {"folds": [0, 1], "architectures": {"mini_xception": {"epochs": 1, "batch_size": 8}}}
+    document |= {"folds": [0, 1], "architectures": {tiny.NAME: {"epochs": 1, "batch_size": 8}}}
     document["data"] |= {"source": "kaggle", "slug": SLUG}
-    document["ensemble"] = {"method": "mean", "members": ["mini_xception"]}
+    document["ensemble"] = {"method": "mean", "members": [tiny.NAME]}
     with open(path, "w") as file:
         YAML().dump(document, file)
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", f"core.excludesFile={folder}/.git-exclude"]
@@ -103,7 +105,7 @@ def run(kaggle: Server, project: Path, *words: str, token: str = TOKEN) -> subpr
 @pytest.fixture(scope="module")
 def through(kaggle, project):
     """What `dvc repro` asked of Kaggle on its way from the download to the scores."""
-    done = run(kaggle, project, "dvc", "repro")
+    done = run(kaggle, project, "dvc", "repro", "score")
     assert done.returncode == 0, done.stdout + done.stderr
     return list(kaggle.requests)
 
@@ -130,7 +132,7 @@ def test_repro_downloads_from_kaggle_and_scores(kaggle, project, through):
 
 def test_a_second_repro_asks_nothing_of_kaggle(kaggle, project, through):
     asked = len(kaggle.requests)
-    done = run(kaggle, project, "dvc", "repro")
+    done = run(kaggle, project, "dvc", "repro", "score")
     assert "up to date" in done.stdout + done.stderr
     assert len(kaggle.requests) == asked
 
@@ -140,11 +142,11 @@ def test_a_changed_count_of_drawn_faces_does_not_fetch_again(kaggle, project, th
     asked, path = len(kaggle.requests), project / "params.yaml"
     original = path.read_text()
     path.write_text(original.replace("test_faces: 420", "test_faces: 421"))
-    done = run(kaggle, project, "dvc", "repro")
+    done = run(kaggle, project, "dvc", "repro", "prepare")
     assert "not fetched again" in done.stdout
     assert "Running stage 'prepare'" not in done.stdout
     path.write_text(original)
-    run(kaggle, project, "dvc", "repro")
+    run(kaggle, project, "dvc", "repro", "prepare")
     assert len(kaggle.requests) == asked
 
 
@@ -165,7 +167,7 @@ def test_dvc_metrics_diff_shows_changes_of_both(kaggle, project, submitted):
     shown = json.loads(run(kaggle, project, "dvc", "metrics", "diff", "--json").stdout)
     assert set(shown) == {
         "results/kaggle.json",
-        *(f"results/metrics/{name}.json" for name in ("ensemble", "mini_xception")),
+        *(f"results/metrics/{name}.json" for name in ("ensemble", tiny.NAME)),
     }
     assert set(shown["results/kaggle.json"]) == {"ensemble.public_accuracy", "ensemble.private_accuracy"}
     scores = json.loads((project / "results/scores.json").read_text())["ensemble"]

@@ -185,6 +185,7 @@ def test_folds_that_know_other_classes_are_refused(project):
         path.write_text(content)
 
 
+@pytest.mark.slow
 def test_jax_answers_and_looks_as_tensorflow_does(project):
     pixels, _ = project
     code = """

@@ -11,6 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from ruamel.yaml import YAML
@@ -63,13 +64,10 @@ def repository(folder):
     shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
     document = YAML(typ="safe").load((ROOT / "pipeline/demo.yaml").read_text())
     document["data"]["source"] = "kaggle"
-    (folder / "pipeline/architectures/pixels.py").write_text(
-        "import keras\nfrom keras import layers\n\n\ndef build():\n"
-        "    return keras.Sequential([layers.Input((48, 48, 1)), layers.Flatten(), layers.Dense(7, 'softmax')])\n"
-    )
-    document["architectures"] = {"pixels": {"epochs": 2, "batch_size": 8}}
+    tiny.write(folder / "pipeline")
+    document["architectures"] = {tiny.NAME: {"epochs": 2, "batch_size": 8}}
     document["students"] = {}
-    document["ensemble"]["members"] = ["pixels"]
+    document["ensemble"]["members"] = [tiny.NAME]
     YAML(typ="safe").dump(document, folder / "params.yaml")
     return folder
 
@@ -94,6 +92,7 @@ def digests(folder):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_from_the_mounted_files_to_a_submission(notebook, kaggle, monkeypatch):
     code = repository(kaggle / "code")
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
@@ -119,7 +118,7 @@ def test_from_the_mounted_files_to_a_submission(notebook, kaggle, monkeypatch):
     assert set(table["data"]) == {"unofficial"}
     assert table.loc["ensemble", "sha256"] == submission.sha256(output / "submission.csv")
     assert table.loc["ensemble", "private_accuracy"] == pytest.approx(np.mean(guesses[21:] == LABELS[105:]), abs=1e-5)
-    assert (output / "artifacts/models/pixels/fold1.weights.h5").exists()
+    assert (output / "artifacts/models/tiny/fold1.weights.h5").exists()
     assert (output / "results/report.html").read_text().startswith("<!doctype html>")
     assert digests(kaggle / "input") == mounted
 

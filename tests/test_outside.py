@@ -202,6 +202,27 @@ def test_a_network_for_pictures_of_any_size_takes_the_side_that_is_named(project
     )
 
 
+def test_a_side_that_the_network_cannot_take_is_refused(project):
+    layers = [keras.layers.Conv2D(4, 5) for _ in range(3)]
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(7, activation="softmax")]
+    keras.Sequential([keras.layers.Input((None, None, 1)), *layers, *head]).save("network.keras")
+    with pytest.raises(command.Refusal, match=r"cannot take 8 x 8 pixels .*; name the SIDE it takes"):
+        outside.main("network.keras", "8", "unit")
+
+
+def test_damage_inside_of_a_file_is_refused(project):
+    with zipfile.ZipFile("network.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", json.dumps({"class_name": "Functional"}) * 20)
+    content = Path("network.keras").read_bytes()
+    start = 30 + len("config.json")
+    Path("network.keras").write_bytes(content[:start] + b"\xff" * 20 + content[start + 20 :])
+    with h5py.File("network.h5", "w") as file:
+        file.attrs["model_config"] = 7
+    for name in ("network.keras", "network.h5"):
+        with pytest.raises(command.Refusal, match=f"{name} is not a Keras file"):
+            outside.main(name, "48", "raw")
+
+
 def test_weights_alone_are_refused(project):
     tiny().save_weights("network.weights.h5")
     with zipfile.ZipFile("network.keras", "w") as archive:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -216,6 +217,8 @@ PNG = encoded(FACE)
     (dict.fromkeys(names(":Training_", ":PublicTest_"), PNG), "no picture is held out"),
     (GOOD | {"images/train/sad/9.png": PNG}, "images/train/sad/9.png and train/sad/9.png are the same picture"),
     (GOOD | {"train/fear/x.png": PNG, "train/fearful/x.png": PNG}, "are the same picture by their names"),
+    (GOOD | {"train/contempt/1.webp": PNG}, "train/contempt/1.webp is no picture in a folder of a class"),
+    (GOOD | {os.fsdecode(b"train/sad/gl\xfcck.png"): PNG}, "has a name that is not UTF-8"),
     (GOOD | {"train/sad/labels.csv": b"1"}, "data/incoming/train/sad/labels.csv ends in none of .jpg"),
     (GOOD | {"train/sad/x.gif": encoded(FACE, "GIF")}, "data/incoming/train/sad/x.gif ends in none of"),
     (GOOD | {"train/sad/big.png": bytes(2**20 + 1)}, "data/incoming/train/sad/big.png has 1,048,577 bytes"),
@@ -254,6 +257,30 @@ def test_a_picture_that_is_none_of_a_grey_face_is_refused_by_its_name_and_the_fa
         prepare.main()
     assert "\n" not in str(refusal.value)
     assert faces.PATH.read_bytes() == b"stays"
+
+
+def test_a_folder_that_cannot_be_read_stops_it(place, monkeypatch):
+    put(GOOD, download.INCOMING)
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("test/sad"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(PermissionError):
+        download.main()
+
+
+def test_a_picture_that_stands_there_twice_is_refused(place):
+    put(GOOD, download.INCOMING)
+    put({"._train.zip": b"\0\5\26\7"}, download.INCOMING)  # as macOS leaves it beside train.zip
+    name = next(name for name in GOOD if name.startswith("train/angry/"))
+    with zipfile.ZipFile(download.INCOMING / "train.zip", "w") as archive:
+        archive.writestr(name.removeprefix("train/"), PNG)
+    with pytest.raises(Refusal, match=f"{name} stands there twice, in a folder and zipped"):
+        download.main()
 
 
 def test_grey_pictures_in_any_form_are_the_same(place):

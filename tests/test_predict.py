@@ -99,6 +99,7 @@ def test_every_kind_of_picture_is_seen_as_the_same(run):
     save("grey.png", grey)
     save("deep.png", np.asarray(grey).astype("uint16") * 257)
     save("deep.tif", np.asarray(grey).astype("uint16") * 257)
+    save("wide.tif", np.asarray(grey).astype("int32"))
     save("alpha.png", clear)
     save("faint.webp", clear, lossless=True)
     save("grey_alpha.png", clear.convert("LA"))
@@ -108,7 +109,7 @@ def test_every_kind_of_picture_is_seen_as_the_same(run):
     save("turned.png", np.rot90(ASTRONAUT), exif=turned)
     done = run(".", "--csv", "answers.csv")
     assert done.status == 0
-    assert len(done.rows) == 11
+    assert len(done.rows) == 12
     wanted = answers(next(row for row in done.rows if row["source"] == "colour.png"))
     for row in done.rows:
         assert [int(row[key]) for key in ("left", "top", "width")] == pytest.approx(FACE, abs=6), row["source"]
@@ -298,6 +299,41 @@ def test_a_video_gives_a_line_a_frame_and_an_annotated_video(run):
     assert (capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)) == (24, 12)
     assert run("film.avi", "--csv", "answers.csv", "--frames", "5", "--smooth", "0").status == 0
     assert len(Path("answers.csv").read_text().splitlines()) == 1 + 5
+
+
+def test_a_video_that_breaks_off_is_said_to(run):
+    whole = Path(film("film.avi", frames=50)).read_bytes()
+    Path("cut.avi").write_bytes(whole[: len(whole) // 2])
+    done = run("cut.avi", "--no-detect", "--csv", "answers.csv")
+    assert done.status == predict.SKIPPED
+    assert 10 < len(done.rows) < 40
+    assert f"skipped cut.avi: it breaks off after {len(done.rows)} of about 50 frames" in done.err
+
+
+def test_a_drawing_that_cannot_be_written_is_named_and_the_others_are(run):
+    save("in/long.png", np.zeros((100, 17000), "uint8"))
+    assert run("in/long.png", "--no-detect", "--out", "long.webp").status == predict.SKIPPED
+    save("in/good.png")
+    done = run("in", "--no-detect", "--out", "out")
+    assert done.status == 0
+    assert len(list(Path("out").iterdir())) == 2
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_skipped(run, monkeypatch):
+    save("in/good.png")
+    save("in/closed/good.png")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    done = run("in", "--no-detect", "--csv", "answers.csv")
+    assert done.status == predict.SKIPPED
+    assert [row["source"] for row in done.rows] == ["in/good.png"]
+    assert "skipped in/closed: it is no file that can be opened" in done.err
 
 
 def test_a_camera_without_a_display_says_so_and_answers(run, monkeypatch):

@@ -151,6 +151,22 @@ def test_labels_in_test_csv_go_to_the_solution_alone(tmp_path):
     assert list(hidden.emotion) == [int(row.emotion) for row in TESTS]
 
 
+def test_a_column_usage_of_test_csv_must_say_the_competitions_order(tmp_path, expected):
+    put(tmp_path, "train.csv")
+    header, *rows = content_of("test.csv", TESTS).decode().splitlines()
+    usage = ["PublicTest" if row < len(rows) // 2 else "PrivateTest" for row in range(len(rows))]
+
+    def write(said):
+        lines = [f"{header},Usage", *(f"{row},{split}" for row, split in zip(rows, said, strict=True))]
+        (tmp_path / "test.csv").write_text("\n".join(lines) + "\n")
+
+    write(usage)
+    assert len(prepare.read_folder(tmp_path).labels)
+    write(usage[::-1])
+    with pytest.raises(Refusal, match="its column Usage is not PublicTest, then PrivateTest"):
+        prepare.read_folder(tmp_path)
+
+
 def test_blank_lines_are_no_rows(tmp_path, expected):
     (tmp_path / "fer2013.csv").write_bytes(content_of("fer2013.csv", end=b"\n \r\n\n"))
     np.testing.assert_array_equal(prepare.read_file(tmp_path / "fer2013.csv").pixels, expected["pixels"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 from ruamel.yaml import YAML
 
 from pipeline import ensemble, fit, folds, params, synthetic, train, trained
@@ -28,6 +29,7 @@ def project(tmp_path, monkeypatch):
     document = YAML(typ="safe").load((ROOT / "pipeline/demo.yaml").read_text())
     document["architectures"] = {name: {"epochs": 1, "batch_size": 8} for name in MEMBERS}
     document["students"] = {}
+    tiny.instead(monkeypatch)
     document["ensemble"] = {"method": "weights", "members": list(MEMBERS)}
     with open(params.PATH, "w") as file:
         YAML().dump(document, file)

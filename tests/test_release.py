@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 from ruamel.yaml import YAML
 
 from pipeline import (
@@ -76,12 +77,15 @@ def test_scores_are_of_known_rows_and_leave_twins_out():
         "held-out fold of Training": (2, 0.5), "PrivateTest": (4, 0.75), "PrivateTest without twins": (3, 1.0),
     }  # fmt: skip
     assert found["PrivateTest"]["by_class"][CLASSES[3]]["recall"] == 0
+    everything = release.scores(lambda rows: answers[rows], data, truth, np.array([1, 2]), np.ones(10, bool))
+    assert "PrivateTest without twins" not in everything
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder where fold 0 of small_vgg seems to be trained."""
     monkeypatch.chdir(tmp_path)
+    tiny.instead(monkeypatch)
     document = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     document |= {"folds": [0, 1], "architectures": {NETWORK: {"crop": 40}}, "students": {}, "seed": 5}
     document["ensemble"] |= {"members": [NETWORK]}
@@ -133,6 +137,40 @@ def test_release_writes_a_network_that_answers_as_the_trained_one(project, tmp_p
     assert "An expression is not a feeling" in card
     assert all(f"| {name} |" in card for name in CLASSES)
     assert "released/" in capsys.readouterr().out
+
+
+def test_unknown_test_labels_leave_their_rows_out_of_the_card(project, tmp_path):
+    table = pd.read_csv(solution.PATH)
+    table.assign(emotion=np.nan).to_csv(solution.PATH, index=False)
+    release.main()
+    card = (tmp_path / "released/README.md").read_text()
+    assert "| held-out fold of Training |" in card
+    assert "PrivateTest" not in card
+    assert all(f"| {name} |" in card for name in CLASSES)
+
+
+def test_every_network_has_its_card(project, tmp_path):
+    release.main()
+    card = (tmp_path / "released/README.md").read_text()
+    about = json.loads((tmp_path / f"released/{NETWORK}.json").read_text())
+    (tmp_path / "released/another.json").write_text(json.dumps(about | {"architecture": "another"}))
+    release.main()
+    both = (tmp_path / "released/README.md").read_text()
+    assert both == f"{card.replace(NETWORK, 'another')}\n{card}"
+    before = {path: path.read_bytes() for path in (tmp_path / "released").iterdir()}
+    (tmp_path / "released/another.json").write_text("{}")
+    with pytest.raises(command.Refusal, match=r"released/another.json is of an earlier version"):
+        release.main()
+    assert {path for path, content in before.items() if path.read_bytes() != content} == {
+        tmp_path / "released/another.json"
+    }
+
+
+def test_weights_that_another_release_has_put_there_are_refused(project, tmp_path):
+    release.main()
+    np.savez(tmp_path / f"released/{NETWORK}.npz", **release.pack(network(seed=2)))
+    with pytest.raises(command.Refusal, match="not those that its JSON file tells of"):
+        release.load(NETWORK)
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from ruamel.yaml import YAML
 
 from pipeline import check, engine, faces, params, recipe, solution, speedrun, synthetic
@@ -30,6 +31,7 @@ def project(tmp_path, monkeypatch):
     test = np.flatnonzero(usage)
     solution.table(test, usage[test], labels[test]).to_csv(solution.PATH, index=False)
     set_section()
+    tiny.instead(monkeypatch)
     return tmp_path
 
 

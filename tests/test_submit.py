@@ -162,7 +162,15 @@ def spoil(change):
 
 
 RECORD = dict.fromkeys(answers.KEYS) | {"date": "2026-11-22T08:00:00Z", "message": ""}
+
+
+def of(data):
+    pd.read_csv(submission.TABLE).assign(data=data).to_csv(submission.TABLE, index=False)
+
+
 INVALID = {
+    "drawn faces": (lambda: of("drawn"), "vgg8.csv is of drawn faces, not of the competition's"),
+    "pictures in folders": (lambda: of("folders"), "vgg8.csv is of pictures in folders"),
     "a line too few": (lambda: spoil(lambda text: text[2:]), "has 7,177 lines instead of 7,178"),
     "class 7": (lambda: spoil(lambda text: text[:-2] + b"7\n"), "line 7178: '7' is no class"),
     "other classes": (
@@ -385,7 +393,7 @@ def test_a_submission_that_was_cut_off_is_made_at_once_by_force(here, kaggle, mo
 
 
 def test_two_at_the_same_time_do_not_both_send(here, kaggle):
-    with submit.alone():
+    with answers.alone():
         refused("another make submit is at work here")
     assert kaggle.requests == []
     submit.main("vgg8")
@@ -578,7 +586,7 @@ def test_the_board_shows_kaggles_scores_and_how_far_they_differ(here, kaggle, ca
     assert len({len(line.rstrip()) for line in out.splitlines() if set(line) == {"-", " "}}) == 1
 
 
-def test_a_score_of_other_bytes_is_not_shown_for_these(here, kaggle, capsys):
+def test_a_score_of_other_bytes_is_not_shown_for_these(here, kaggle, monkeypatch, capsys):
     submit.main("vgg8")
     table = pd.read_csv(submission.TABLE)
     table.loc[0, "sha256"] = "0" * 64
@@ -586,6 +594,25 @@ def test_a_score_of_other_bytes_is_not_shown_for_these(here, kaggle, capsys):
     capsys.readouterr()
     leaderboard.main()
     assert "71.25%" not in capsys.readouterr().out
+    monkeypatch.setenv("REFRESH", "1")
+    assert set(metrics()) == {"vgg8"}
+    leaderboard.main()
+    assert metrics() == {}
+    assert len(recorded()) == 1
+
+
+def test_a_score_of_another_competition_is_none_of_this_one(here, kaggle):
+    submit.main("vgg8")
+    record = recorded()[0]
+    answers.write([record, record | {"slug": "another", "private_score": 0.1}], SLUG)
+    assert metrics()["vgg8"]["private_accuracy"] == record["private_score"]
+
+
+def test_a_refresh_waits_for_no_submission_that_is_under_way(here, kaggle, monkeypatch):
+    monkeypatch.setenv("REFRESH", "1")
+    with answers.alone(), pytest.raises(Refusal, match="another make submit is at work here"):
+        leaderboard.main()
+    assert not answers.PATH.exists()
 
 
 def test_a_refresh_brings_what_kaggle_has_judged_since_and_what_others_sent(here, kaggle, monkeypatch, capsys):

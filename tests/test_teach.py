@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from ruamel.yaml import YAML
 
 from pipeline import distill, faces, folds, params, synthetic, teach, train, trained
@@ -20,6 +21,7 @@ def taught(tmp_path_factory):
     folder = tmp_path_factory.mktemp("school")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        tiny.instead(patch)
         pixels, labels, usage = synthetic.competition(training=56, test=14, seed=1)
         hidden = np.where(usage == 0, labels, -1).astype("int8")
         faces.Faces(pixels, hidden, usage.astype("uint8")).save()
@@ -42,6 +44,7 @@ def taught(tmp_path_factory):
 @pytest.fixture
 def school(taught, monkeypatch):
     monkeypatch.chdir(taught)
+    tiny.instead(monkeypatch)
     return taught
 
 

@@ -360,7 +360,7 @@ def test_killed_at_random_moments_it_loses_an_epoch_at_most_and_ends_with_the_sa
 ) -> None:
     chance = random.Random()
     kills, epochs = [], []
-    for _ in range(4):  # a finished run takes about ten seconds; most of these moments lie in it
+    for _ in range(2):  # a finished run takes about ten seconds; most of these moments lie in it
         process = command()
         time.sleep(delay := chance.uniform(4, 12))
         os.killpg(process.pid, signal.SIGKILL)
@@ -380,7 +380,7 @@ def test_killed_at_random_moments_it_loses_an_epoch_at_most_and_ends_with_the_sa
     assert "0 of 2 cells are out of date" in done.communicate(timeout=60)[0]
 
 
-@pytest.mark.parametrize("where", ["loky", "dask", "ray"])
+@pytest.mark.parametrize("where", ["loky", *(pytest.param(each, marks=pytest.mark.slow) for each in ("dask", "ray"))])
 def test_two_workers_write_the_bytes_of_a_single_cell(
     where: str, trained: tuple[Path, dict[str, bytes]], project: Path
 ) -> None:
