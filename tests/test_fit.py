@@ -580,14 +580,14 @@ def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
 @pytest.mark.parametrize(
     ("build", "changes", "stop"),
     [
+        pytest.param(mini_xception, {"precision": "float32"}, stop_between_epochs, id="mini_xception-float32"),
         pytest.param(
             mini_xception,
-            {"precision": "float32"},
+            {"precision": "bfloat16"},
             stop_between_epochs,
-            id="mini_xception-float32",
+            id="mini_xception-bfloat16",
             marks=pytest.mark.slow,
         ),
-        pytest.param(mini_xception, {"precision": "bfloat16"}, stop_between_epochs, id="mini_xception-bfloat16"),
         pytest.param(tiny, {"optimizer": "sgd"}, stop_between_epochs, id="dropout-sgd"),
         pytest.param(tiny, {"optimizer": "muon", "average": 0.5}, stop_between_epochs, id="dropout-muon"),
         pytest.param(tiny, {"schedule": "cosine"}, stop_within_an_epoch, id="dropout-within-an-epoch"),
@@ -872,7 +872,7 @@ def test_recalibration_leaves_the_momentum_of_training_alone(tmp_path: Path) -> 
     assert outcome(first) == outcome(second)
 
 
-@pytest.mark.parametrize("before", [1, 2], ids=["same_seed", "other_seed"])
+@pytest.mark.parametrize("before", [pytest.param(1, id="same_seed", marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("schedule", ["plateau", "linear"])
 def test_trainer_that_was_reset_trains_as_a_new_one(before: int, schedule: str, tmp_path: Path) -> None:
     settings = recipe(**EVERYTHING | ANYWHERE | {"schedule": schedule})

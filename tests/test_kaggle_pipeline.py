@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from pipeline import synthetic
 from pipeline.competition import SPLIT_ROWS
 
+pytestmark = pytest.mark.slow  # test_kaggle_download.py, test_pipeline.py and test_submit.py hold its parts
 ROOT = Path(__file__).parent.parent
 TRAINING, TEST = 84, SPLIT_ROWS[1]
 PIXELS, LABELS, USAGE = synthetic.competition(training=TRAINING, test=TEST, seed=5)
