@@ -1,5 +1,6 @@
 """The competition's own data, where a copy lies beside the project: counts that are known from outside."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import audit, competition, folds, prepare, solution
+from pipeline import audit, competition, folds, networks, prepare, solution
 
-COPY = Path(__file__).parent.parent.parent / "shared/fer2013/make_competition.py"
+ROOT = Path(__file__).parent.parent
+COPY = ROOT.parent / "shared/fer2013/make_competition.py"
 pytestmark = pytest.mark.skipif(not COPY.exists(), reason="no copy of the competition's data lies beside the project")
 
 
@@ -40,3 +42,16 @@ def test_folds_of_the_real_data_are_balanced_and_part_no_twins(data):
     assert len(np.unique(np.stack([groups, fold]), axis=1).T) == len(np.unique(groups))
     shares = np.array([np.bincount(faces.labels[rows][fold == number], minlength=7) for number in range(5)])
     assert (abs(shares - shares.mean(axis=0)) <= 0.02 * shares.mean(axis=0) + 3).all()
+
+
+@pytest.mark.slow
+def test_the_released_network_is_as_good_as_its_card_says(data, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    faces, hidden = data
+    truth = solution.join(faces.labels, hidden)
+    network = networks.load("released:small_resnet")
+    card = json.loads((ROOT / "released/small_resnet.json").read_text())["scores"]
+    for split, code in (("PublicTest", competition.PUBLIC), ("PrivateTest", competition.PRIVATE)):
+        rows = faces.rows(code)
+        right = (network.probabilities(faces.pixels[rows]).argmax(axis=1) == truth[rows]).mean()
+        assert right == pytest.approx(card[split]["accuracy"], abs=0.002)  # processors and precisions round otherwise
