@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -20,3 +21,19 @@ def _fresh_params() -> Iterator[None]:
     params.document.cache_clear()
     yield
     params.document.cache_clear()
+
+
+@pytest.fixture
+def close(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let nobody, not even root, list a folder whose path ends so."""
+    scandir = os.scandir
+
+    def closed(end: str) -> None:
+        def refusing(path: str) -> Iterator[os.DirEntry[str]]:
+            if str(path).endswith(end):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)
+
+    return closed

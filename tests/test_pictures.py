@@ -259,16 +259,9 @@ def test_a_picture_that_is_none_of_a_grey_face_is_refused_by_its_name_and_the_fa
     assert faces.PATH.read_bytes() == b"stays"
 
 
-def test_a_folder_that_cannot_be_read_stops_it(place, monkeypatch):
+def test_a_folder_that_cannot_be_read_stops_it(place, close):
     put(GOOD, download.INCOMING)
-    scandir = os.scandir
-
-    def closed(path):
-        if str(path).endswith("test/sad"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", closed)
+    close("test/sad")
     with pytest.raises(PermissionError):
         download.main()
 

@@ -319,17 +319,10 @@ def test_a_drawing_that_cannot_be_written_is_named_and_the_others_are(run):
     assert len(list(Path("out").iterdir())) == 2
 
 
-def test_a_folder_that_cannot_be_read_is_named_and_skipped(run, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_named_and_skipped(run, close):
     save("in/good.png")
     save("in/closed/good.png")
-    scandir = os.scandir
-
-    def closed(path):
-        if str(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", closed)
+    close("in/closed")
     done = run("in", "--no-detect", "--csv", "answers.csv")
     assert done.status == predict.SKIPPED
     assert [row["source"] for row in done.rows] == ["in/good.png"]
