@@ -18,8 +18,10 @@ def build() -> keras.Model:
     for _ in range(2):
         x = _normalised(x, layers.Conv2D(8, 3, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.01)))
     for filters in (16, 32, 64, 128):
-        shortcut = layers.Conv2D(filters, 1, strides=2, padding="same", use_bias=False)
-        residual = _normalised(x, shortcut, activation=False)
+        # The source's 1 x 1 convolution with stride 2, in two steps: in one, of 8 channels, oneDNN (TensorFlow's and
+        # PyTorch's) writes past its memory where threads do not divide the batch (its issue 6035).
+        every_second = layers.MaxPooling2D(1, strides=2)(x)
+        residual = _normalised(every_second, layers.Conv2D(filters, 1, use_bias=False), activation=False)
         x = _normalised(x, layers.SeparableConv2D(filters, 3, padding="same", use_bias=False))
         x = _normalised(x, layers.SeparableConv2D(filters, 3, padding="same", use_bias=False), activation=False)
         x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
