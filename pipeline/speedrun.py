@@ -3,14 +3,18 @@
 Outside the graph. The section `speedrun` of params.yaml says which network, how many of it, and for how long; it is to
 be chosen by out-of-fold scores, and PrivateTest only tells what came of it. Reads data/faces.npz and data/solution.csv.
 Writes results/speedrun.json: PublicTest and PrivateTest for every seed, mean and deviation over the seeds (never the
-best), and the minutes. JOBS=2 trains two networks at a time. What is finished stays in artifacts/speedrun/.
+best), and the minutes. JOBS=2 trains two networks at a time. What is finished stays in artifacts/speedrun/; a seed that
+results/speedrun.json has the scores of, from the same data, recipe and code, is not trained again.
 """
 
+import hashlib
 import io
 import json
+import math
 import os
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -22,19 +26,19 @@ from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINI
 
 FOLDER = trained.ARTIFACTS / "speedrun"
 RESULT = Path("results/speedrun.json")
+SCORES = ("public_accuracy", "private_accuracy")
 
 
-def plan(settings: recipe.Speedrun, own: recipe.Recipe, data: faces.Faces) -> dict[tuple[int, int], train.Cell]:
-    """The cells to train, by seed and number of the network: each sees all Training rows."""
+def plan(settings: recipe.Speedrun, own: recipe.Recipe, data: faces.Faces) -> dict[int, list[train.Cell]]:
+    """The cells to train, by seed: each sees all Training rows."""
     library = machine.choose(params.backend())
     exact = own.model_copy(update={"precision": machine.products(own.precision, library, settings.network)})
-    every = np.full(len(data.rows(TRAINING)), -1)
-    found = {}
-    for seed in settings.seeds:
+    every, code = np.full(len(data.rows(TRAINING)), -1), train.code_digest(settings.network)
+    found: dict[int, list[train.Cell]] = {seed: [] for seed in settings.seeds}
+    for seed, cells in found.items():
         for number in range(settings.networks):
             key = train.fingerprint(data, every, own, settings.network, number, seed, params.backend())
-            code = train.code_digest(settings.network)
-            found[seed, number] = train.Cell(settings.network, number, seed, library, exact, key, code)
+            cells.append(train.Cell(settings.network, number, seed, library, exact, key, code))
     return found
 
 
@@ -44,75 +48,108 @@ def place(cell: train.Cell) -> Path:
 
 
 def write(cell: train.Cell, contents: dict[str, bytes], jobs: int) -> None:
-    """Keep what a trained cell says of the test rows, and the seconds that it took, as one of `jobs` at a time."""
+    """Keep what a trained cell says of the test rows, and the seconds that it took beside `jobs` - 1 others."""
     with np.load(io.BytesIO(contents["predictions"])) as said:
         test = said["test"]
-    seconds = json.loads(contents["timing"])["seconds"]
     about = {"processor": machine.processor(), "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", ""), "jobs": jobs}
-    files.replace(place(cell), partial(np.savez, test=test, seconds=seconds / jobs, about=json.dumps(about)))
+    seconds = json.loads(contents["timing"])["seconds"]
+    files.replace(place(cell), partial(np.savez, test=test, seconds=seconds, about=json.dumps(about)))
 
 
-def summary(hits: dict[int, dict[str, np.ndarray]], seconds: list[float]) -> dict[str, Any]:
-    """Scores of every seed, their mean and deviation (of a sample), and the minutes.
+def digest(cells: list[train.Cell]) -> str:
+    """16 hexadecimal digits of all that a seed's score depends on."""
+    return hashlib.sha256("".join(place(cell).name for cell in cells).encode()).hexdigest()[:16]
+
+
+def run(cells: list[train.Cell], data: faces.Faces, truth: np.ndarray, jobs: int) -> dict[str, Any]:
+    """Train the networks of one seed, `jobs` at a time, and score the mean of their answers: the seed's entry.
 
     Parameters
     ----------
-    hits : bool [k] by seed and split. seconds : of every network, divided by how many were trained at a time.
+    truth : int [n], of all rows. The minutes are those that the slowest takes, as often as networks follow each other.
     """
-    found: dict[str, Any] = {"minutes": round(sum(seconds) / len(hits) / 60, 1), "seeds": list(hits)}
-    for split in ("public_accuracy", "private_accuracy"):
-        found[split] = metrics.spread([float(each[split].mean()) for each in hits.values()])
+    rows = data.rows(TRAINING)
+    every = np.full(len(rows), -1)  # no row is in a cell's fold
+    tasks = {
+        number: (rows, every, cell, (FOLDER / f"states/{place(cell).name}").absolute(), jobs == 1)
+        for number, cell in enumerate(cells) if not place(cell).exists()
+    }  # fmt: skip
+    for number, contents in engine.results(train.train, data, tasks, "loky", jobs, None):
+        write(cells[number], contents, jobs)
+        tasks[number][3].unlink(missing_ok=True)
+        print(f"seed {cells[number].seed}: network {number + 1} of {len(cells)} is trained", flush=True)
+    said, minutes, trained_with = [], [], []
+    for cell in cells:
+        with np.load(place(cell)) as kept:
+            said.append(kept["test"])
+            about = json.loads(str(kept["about"]))
+            minutes.append(float(kept["seconds"]) / 60 * math.ceil(len(cells) / about["jobs"]))
+            trained_with += [about] if about not in trained_with else []
+    test = data.test_rows()
+    right = metrics.right(np.mean(said, axis=0), truth[test])
+    usage = data.usage[test]
+    return {
+        "public_accuracy": round(float(right[usage == PUBLIC].mean()), 5),
+        "private_accuracy": round(float(right[usage == PRIVATE].mean()), 5),
+        "minutes": round(max(minutes), 1), "trained_with": trained_with, "key": digest(cells),
+    }  # fmt: skip
+
+
+def read() -> dict[str, Any]:
+    """The seeds' entries of results/speedrun.json, {} where it is missing. Raises Refusal where it is none of ours."""
+    try:
+        found: dict[str, Any] = json.loads(RESULT.read_text())["by_seed"] if RESULT.exists() else {}
+    except (ValueError, KeyError, TypeError) as trouble:
+        raise Refusal(f"{RESULT} cannot be read ({trouble}); delete it, or bring it back from git") from None
     return found
+
+
+def save(found: dict[str, Any]) -> None:
+    """Write results/speedrun.json in one step."""
+    RESULT.parent.mkdir(exist_ok=True)
+    text = json.dumps(found, indent=2) + "\n"
+    files.replace(RESULT, lambda file: file.write(text.encode()))
+
+
+def summary(by_seed: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Mean and deviation (of a sample) of the scores of two seeds or more, and the mean minutes; then the entries."""
+    found: dict[str, Any] = {}
+    if len(by_seed) > 1:
+        for split in SCORES:
+            found[split] = metrics.spread([entry[split] for entry in by_seed.values()])
+    return found | {"minutes": round(mean(entry["minutes"] for entry in by_seed.values()), 1), "by_seed": by_seed}
 
 
 def show(found: dict[str, Any]) -> str:
     """The scores as a table."""
-    scores = [found[split] for split in ("public_accuracy", "private_accuracy")]
-    rows = [[seed, *(f"{score['values'][n]:.2%}" for score in scores)] for n, seed in enumerate(found["seeds"])]
-    rows.append(["mean", *(f"{score['mean']:.2%} ± {score['deviation']:.2%}" for score in scores)])
-    table = tabulate(rows, ["seed", "PublicTest", "PrivateTest"], disable_numparse=True, stralign="right")
-    won = BOARD_2013[0][1] / SPLIT_ROWS[PRIVATE]
-    return f"{table}\n\n{found['minutes']} minutes a seed; the contest was won with {won:.3%}"
+    rows = [
+        [seed, *(f"{entry[split]:.2%}" for split in SCORES), f"{entry['minutes']:.1f}"]
+        for seed, entry in found["by_seed"].items()
+    ]
+    if len(rows) > 1:
+        spreads = (f"{found[split]['mean']:.2%} ± {found[split]['deviation']:.2%}" for split in SCORES)
+        rows.append(["mean", *spreads, f"{found['minutes']:.1f}"])
+    titles = ["seed", "PublicTest", "PrivateTest", "minutes"]
+    table = tabulate(rows, titles, disable_numparse=True, stralign="right")
+    return f"{table}\n\nthe contest was won with {BOARD_2013[0][1] / SPLIT_ROWS[PRIVATE]:.3%} of PrivateTest"
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command. Every seed's scores are written as soon as its networks are trained."""
     settings, own = recipe.speedrun()
     data, jobs = faces.load(), train.jobs()
     truth = solution.join(data.labels, solution.load())
     if (truth < 0).any():
         raise Refusal(f"{solution.PATH} does not know the labels of all test rows")
-    rows, cells = data.rows(TRAINING), plan(settings, own, data)
-    every = np.full(len(rows), -1)  # no row is in a cell's fold
+    cells, before = plan(settings, own, data), read()
+    by_seed = {seed: before[str(seed)] for seed in cells if before.get(str(seed), {}).get("key") == digest(cells[seed])}
+    about = {"network": settings.network, "networks": settings.networks, "recipe": own.model_dump()}
     FOLDER.mkdir(parents=True, exist_ok=True)  # states stay where the project's artifacts are
-    tasks = {
-        key: (rows, every, cell, (FOLDER / f"states/{place(cell).name}").absolute(), jobs == 1)
-        for key, cell in cells.items() if not place(cell).exists()
-    }  # fmt: skip
-    for key, contents in engine.results(train.train, data, tasks, "loky", jobs, None):
-        write(cells[key], contents, jobs)
-        tasks[key][3].unlink(missing_ok=True)
-        print(f"seed {key[0]}: network {key[1] + 1} of {settings.networks} is trained", flush=True)
-    test = data.test_rows()
-    hits, seconds, trained_with = {}, [], set()
-    for seed in settings.seeds:
-        said = []
-        for number in range(settings.networks):
-            with np.load(place(cells[seed, number])) as kept:
-                said.append(kept["test"])
-                seconds.append(float(kept["seconds"]))
-                trained_with.add(str(kept["about"]))
-        right = metrics.right(np.mean(said, axis=0), truth[test])
-        splits = {"public_accuracy": PUBLIC, "private_accuracy": PRIVATE}
-        hits[seed] = {name: right[data.usage[test] == split] for name, split in splits.items()}
-    found = summary(hits, seconds)
-    about = {
-        "network": settings.network, "networks": settings.networks, "recipe": own.model_dump(),
-        "trained_with": [json.loads(each) for each in sorted(trained_with)],
-    }  # fmt: skip
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(found | about, indent=2) + "\n")
-    print(show(found))
+    for seed in cells:
+        if seed not in by_seed:
+            by_seed[seed] = run(cells[seed], data, truth, jobs)
+        save(about | summary({each: by_seed[each] for each in cells if each in by_seed}))
+    print(show(summary({seed: by_seed[seed] for seed in cells})))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The speedrun: what it trains on, what it tells, and that it goes on where it was stopped."""
 
+import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,50 +37,119 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_seed_is_told_with_mean_and_deviation(project, capsys, monkeypatch):
-    trained_on = []
+@pytest.fixture
+def trained_on(monkeypatch):
+    """How many rows each training was given, and how many of them it was to leave out."""
+    found = []
     results = engine.results
 
     def watched(work, data, tasks, *rest):
-        trained_on.extend((len(rows), (fold_of == cell.fold).sum()) for rows, fold_of, cell, *_ in tasks.values())
+        found.extend((len(rows), int((fold_of == cell.fold).sum())) for rows, fold_of, cell, *_ in tasks.values())
         return results(work, data, tasks, *rest)
 
     monkeypatch.setattr(engine, "results", watched)
+    return found
+
+
+def test_every_seed_is_told_with_mean_and_deviation(project, capsys, monkeypatch, trained_on):
     speedrun.main()
     assert trained_on == [(56, 0)] * 4  # all Training rows, and nothing else
     found = json.loads(speedrun.RESULT.read_text())
-    assert (found["seeds"], found["networks"], found["recipe"]["epochs"]) == ([5, 6], 2, 1)
+    assert (list(found["by_seed"]), found["networks"], found["recipe"]["epochs"]) == (["5", "6"], 2, 1)
     for split in ("public_accuracy", "private_accuracy"):
         values = found[split]["values"]
-        assert len(values) == 2
+        assert values == [found["by_seed"][seed][split] for seed in ("5", "6")]
         assert found[split]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
         assert found[split]["deviation"] == pytest.approx(np.std(values, ddof=1), abs=1e-5)
     told = capsys.readouterr().out
     assert f"{found['private_accuracy']['mean']:.2%}" in told
-    assert "minutes a seed" in told
     trained_on.clear()
+    shutil.rmtree(project / "artifacts")
     monkeypatch.setenv("JOBS", "2")  # which is not how they were trained
-    speedrun.main()  # all is there
+    speedrun.main()  # the scores are there, though the networks are gone
     assert trained_on == []
     assert json.loads(speedrun.RESULT.read_text()) == found
     set_section(seeds=[6, 7])
     speedrun.main()
     assert len(trained_on) == 2  # the new seed's
+    after = json.loads(speedrun.RESULT.read_text())["by_seed"]
+    assert list(after) == ["6", "7"]
+    assert after["6"] == found["by_seed"]["6"]
     assert not list((project / "artifacts/speedrun/states").glob("*.npz"))
+    set_section(seeds=[6, 7], recipe=SECTION["recipe"] | {"batch_size": 7})
+    trained_on.clear()
+    speedrun.main()
+    assert len(trained_on) == 4  # another recipe
+
+
+def test_a_seed_is_kept_when_the_next_one_fails(project, capsys, monkeypatch, trained_on):
+    run = speedrun.run
+
+    def failing(cells, *rest):
+        if cells[0].seed == 6:
+            raise Refusal("the disk is full")
+        return run(cells, *rest)
+
+    monkeypatch.setattr(speedrun, "run", failing)
+    with pytest.raises(Refusal, match="the disk is full"):
+        speedrun.main()
+    found = json.loads(speedrun.RESULT.read_text())
+    assert list(found["by_seed"]) == ["5"]
+    assert "private_accuracy" not in found  # one seed has no deviation
+
+
+def test_a_finished_network_of_a_seed_is_not_trained_again(project, trained_on):
+    settings, own = recipe.speedrun()
+    data = faces.load()
+    cells = speedrun.plan(settings, own, data)[5]
+    truth = solution.join(data.labels, solution.load())
+    speedrun.FOLDER.mkdir(parents=True)
+    first = speedrun.run(cells, data, truth, 1)
+    trained_on.clear()
+    speedrun.place(cells[1]).unlink()
+    again = speedrun.run(cells, data, truth, 1)
+    assert len(trained_on) == 1
+    assert again | {"minutes": 0} == first | {"minutes": 0}
 
 
 def test_networks_of_a_seed_differ(project):
     settings, own = recipe.speedrun()
     cells = speedrun.plan(settings, own, faces.load())
-    assert list(cells) == [(5, 0), (5, 1), (6, 0), (6, 1)]
-    assert len({cell.key for cell in cells.values()}) == 4
+    assert [(cell.seed, cell.fold) for seed in cells for cell in cells[seed]] == [(5, 0), (5, 1), (6, 0), (6, 1)]
+    assert len({cell.key for seed in cells for cell in cells[seed]}) == 4
 
 
-def test_minutes_are_those_of_a_seed():
-    hits = {seed: {"public_accuracy": np.ones(2), "private_accuracy": np.arange(2)} for seed in (1, 2)}
-    found = speedrun.summary(hits, [60.0, 120.0, 180.0, 240.0])
-    assert found["minutes"] == 5.0
-    assert found["private_accuracy"] == {"mean": 0.5, "deviation": 0.0, "values": [0.5, 0.5]}
+@pytest.mark.parametrize(("jobs", "minutes"), [(1, 9.0), (2, 6.0), (3, 3.0)])
+def test_minutes_are_the_slowest_networks_as_often_as_they_follow_each_other(project, monkeypatch, jobs, minutes):
+    settings, own = recipe.speedrun()
+    data = faces.load()
+    cells = speedrun.plan(settings.model_copy(update={"networks": 3}), own, data)[5]
+    said = np.eye(7, dtype="float32")[np.zeros(len(data.test_rows()), dtype=int)]
+    arrays = io.BytesIO()
+    np.savez(arrays, test=said)
+    speedrun.FOLDER.mkdir(parents=True)
+    for number, cell in enumerate(cells):
+        timing = json.dumps({"seconds": 60 * (number + 1)}).encode()
+        speedrun.write(cell, {"predictions": arrays.getvalue(), "timing": timing}, jobs)
+    entry = speedrun.run(cells, data, solution.join(data.labels, solution.load()), jobs)
+    assert entry["minutes"] == minutes
+    assert entry["private_accuracy"] == pytest.approx(1 / 7, abs=1e-5)  # one class, of seven alike in number
+    assert [about["jobs"] for about in entry["trained_with"]] == [jobs]
+
+
+def test_means_are_over_the_seeds():
+    entry = {"public_accuracy": 0.5, "private_accuracy": 0.25, "minutes": 10.0}
+    found = speedrun.summary({1: entry, 2: entry | {"private_accuracy": 0.75, "minutes": 11.0}})
+    assert found["minutes"] == 10.5
+    assert found["private_accuracy"] == {"mean": 0.5, "deviation": 0.35355, "values": [0.25, 0.75]}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"seeds": [1]}'])
+def test_results_that_are_none_of_ours_are_refused(project, text):
+    speedrun.RESULT.parent.mkdir()
+    speedrun.RESULT.write_text(text)
+    with pytest.raises(Refusal, match="delete it, or bring it back from git"):
+        speedrun.main()
 
 
 @pytest.mark.parametrize(
