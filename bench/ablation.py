@@ -124,7 +124,7 @@ def judge(data: faces.Faces, rows: np.ndarray, half_of: np.ndarray, variant: Var
     )
     target = path(variant, data, rows, half_of)
     checkpoint = target.with_suffix(".state.npz")
-    show = train.Display(f"{variant.name}, half {variant.half + 1}", settings.epochs, watched=False)
+    show = train.Display(f"{variant.name}, part {variant.half + 1}", settings.epochs, watched=False)
     watched = judged[:WATCHED]
     progress = fit.fit(
         trainer, seen, data.labels[seen], watched, data.labels[watched], seed, fit.Checkpoint(checkpoint), show.epoch

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import ablation, precision, reading
+from bench import ablation, budget, precision, reading
 from pipeline import architectures, params, recipe, report
 
 ROOT = Path(__file__).parent.parent
@@ -139,6 +139,31 @@ def test_two_networks_are_joined_by_the_mean_of_their_answers() -> None:
     pair = table[name]["joined"]
     assert (pair["rows"], pair["oof_accuracy"], pair["points"]) == (60, 0.75, 25)  # sure beats wrong beats unsure
     assert ablation.show_joined(table).splitlines()[2].startswith(f"| {name}")
+
+
+# budget
+
+
+def test_every_line_of_the_budget_is_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    params.document.cache_clear()
+    lines = [budget.variants(networks, 0) for networks in budget.EPOCHS]
+    works = {sum(variant.settings.epochs for variant in line) for line in lines}
+    assert works == {60}
+    settings, own = recipe.speedrun()
+    assert budget.variants(settings.networks, 0)[0].settings.model_copy(update={"precision": own.precision}) == own
+    assert all(len({variant.seed for variant in line}) == len(line) for line in lines)
+
+
+def test_a_line_of_the_budget_tells_of_each_network_and_of_their_mean() -> None:
+    labels = np.zeros(100, dtype=int)
+    sure, unsure, wrong = np.eye(7)[0] * 0.9 + 0.1 / 7, np.eye(7)[0] * 0.2 + 0.8 / 7, np.eye(7)[1] * 0.5 + 0.5 / 7
+    one = {"views": np.stack([[sure] * 50 + [wrong] * 50]), "seconds": np.array(60.0)}
+    other = {"views": np.stack([[wrong] * 50 + [unsure] * 25 + [sure] * 25]), "seconds": np.array(120.0)}
+    found = budget.line([one, other], labels)
+    assert (found["alone"], found["oof_accuracy"], found["core_minutes"]) == ([0.5, 0.5], 0.75, 3.0)
+    shown = [cell.strip() for cell in budget.show({"2": found}).splitlines()[2].split("|")]
+    assert shown[1:6] == ["2", "30", "50.00%, 50.00%", "75.00%", f"{found['oof_log_loss']:.4f}"]
 
 
 def test_the_committed_ablation_is_the_table_in_the_readme() -> None:
