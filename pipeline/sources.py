@@ -91,21 +91,22 @@ class Source:
         try:
             self.rate = capture.get(cv2.CAP_PROP_FPS) or RATE
             self.count = max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-            number = 0
+            number, now = 0, 0.0
             while True:
                 whole, frame = capture.read()
                 if not whole:
                     break
                 number += 1
                 # A camera's frames come as fast as they are judged, whatever it says.
-                now = time.monotonic() if self.kind == CAMERA else number / self.rate
+                now = time.monotonic() if self.kind == CAMERA else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 yield Picture(frame[..., ::-1], number, now)
         finally:
             capture.release()
         if not number:
             raise Unusable("OpenCV can read no frame of it")
-        if number < 0.9 * self.count:  # which some containers only estimate
-            raise Unusable(f"it breaks off after {number:,} of about {self.count:,} frames")
+        lasts = self.count / self.rate  # some containers only estimate the count; then it is wrong, and this is right
+        if self.kind != CAMERA and now + 1 / self.rate < 0.9 * lasts:
+            raise Unusable(f"it breaks off after {number:,} frames, {now:.1f} of about {lasts:.1f} seconds")
 
 
 def printable(path: Path) -> str:

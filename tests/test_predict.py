@@ -307,7 +307,27 @@ def test_a_video_that_breaks_off_is_said_to(run):
     done = run("cut.avi", "--no-detect", "--csv", "answers.csv")
     assert done.status == predict.SKIPPED
     assert 10 < len(done.rows) < 40
-    assert f"skipped cut.avi: it breaks off after {len(done.rows)} of about 50 frames" in done.err
+    reached = f"{len(done.rows)} frames, {(len(done.rows) - 1) / 12:.1f} of about {50 / 12:.1f} seconds"
+    assert f"skipped cut.avi: it breaks off after {reached}" in done.err
+
+
+def test_a_video_of_uneven_frames_has_its_own_times_and_does_not_break_off(run, monkeypatch):
+    """Browsers record such: the container counts the frames that there would be at its highest rate."""
+    film("film.avi")
+    opened = cv2.VideoCapture
+
+    class Uneven:
+        def __init__(self, device):
+            self.film = opened(device)
+            self.read, self.release = self.film.read, self.film.release
+
+        def get(self, what):
+            return self.film.get(what) * (2 if what in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_POS_MSEC) else 1)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Uneven)
+    times = [picture.seconds for picture in sources.Source(Path("film.avi"), Path("film.avi"), "video").pictures()]
+    assert times == pytest.approx([number / 6 for number in range(24)], abs=1e-3)
+    assert run("film.avi", "--no-detect", "--csv", "answers.csv").status == 0
 
 
 def test_a_drawing_that_cannot_be_written_is_named_and_the_others_are(run):
