@@ -3,8 +3,9 @@
 Reads faces, folds and seed, as `train` does. The folds are dealt into two parts, here called halves (of five folds two
 and three); every variant is trained on each and judges the other, so that all Training rows count. Writes
 results/ablation.json, and prints it as a table, with a second one of what each network adds to another. What is
-finished stays in artifacts/ablation/: a second start goes on there. With WORDS only variants with these in their name
-are trained. It is fastest on two cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
+finished stays in artifacts/ablation/: a second start goes on there, and keeps the lines of the table whose networks are
+gone, if seed, base and processor are the same. With WORDS only variants with these in their name are trained. It is
+fastest on two cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
 """
 
 import hashlib
@@ -172,6 +173,12 @@ def summary(
     return table
 
 
+def earlier(about: dict[str, Any]) -> dict[str, Any]:
+    """The lines that results/ablation.json has already, if they were measured with all that `about` says."""
+    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    return before["variants"] if before and before == before | about else {}
+
+
 def show_joined(table: dict[str, Any]) -> str:
     """What the mean of each variant's answers and FIRST's has right, best first, and what that adds to FIRST alone."""
     pairs = {name: line["joined"] for name, line in table.items() if "joined" in line}
@@ -230,8 +237,8 @@ def main(halves_wanted: str = "2", words: str = "") -> None:
                 found.setdefault(variant.name, {})[variant.half] = dict(arrays)
     if NAME not in found:
         raise Refusal(f"{NAME} is not trained yet, and all others are compared with it")
-    table = summary(found, data.labels[rows], half_of)
     about = {"seed": seed, "base": BASE, "processor": machine.processor()}
+    table = earlier(about) | summary(found, data.labels[rows], half_of)
     RESULT.write_text(json.dumps(about | {"variants": table}, indent=2) + "\n")
     print(show(table), "", show_joined(table), sep="\n")
 

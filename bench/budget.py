@@ -87,7 +87,13 @@ def main(networks: str = "", fold: str = "0") -> None:
     for count, line_of in every.items():
         paths = [path(variant, data, rows, fold_of) for variant in line_of]
         if all(each.exists() for each in paths):
-            found[str(count)] = line([dict(np.load(each)) for each in paths], data.labels[rows[fold_of == left_out]])
+            parts = []
+            for each in paths:
+                with np.load(each) as arrays:
+                    parts.append(dict(arrays))
+            found[str(count)] = line(parts, data.labels[rows[fold_of == left_out]])
+    if not found:
+        raise Refusal("nothing is trained yet: python -m bench.budget [NETWORKS]")
     network, own = recipe.speedrun()
     about = {"network": network.network, "fold": left_out, "recipe": own.model_dump(), "processor": machine.processor()}
     RESULT.write_text(json.dumps(about | {"lines": found}, indent=2) + "\n")

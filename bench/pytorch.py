@@ -50,7 +50,8 @@ class _Module(nn.Module):
 
     def __init__(self, inputs: int, filters: int) -> None:
         super().__init__()
-        self.shortcut = nn.Sequential(nn.Conv2d(inputs, filters, 1, stride=2, bias=False), nn.BatchNorm2d(filters))
+        halved = nn.MaxPool2d(1, stride=2)  # why: pipeline/architectures/mini_xception.py
+        self.shortcut = nn.Sequential(halved, nn.Conv2d(inputs, filters, 1, bias=False), nn.BatchNorm2d(filters))
         layers: list[nn.Module] = []
         for channels in (inputs, filters):
             layers += [

@@ -48,6 +48,7 @@ if (PROJECT / "pipeline").exists():
     print(f"{PROJECT} is there already")
 elif re.match(r"\w+://|git@", CODE):
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", CODE, str(PROJECT)], check=True)
+    shutil.rmtree(PROJECT / "results", ignore_errors=True)  # of the committed run; this one has its own
 else:
     shutil.copytree(Path(CODE, "pipeline"), PROJECT / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("params.yaml", "pyproject.toml"):
@@ -132,7 +133,8 @@ def run(stage: str) -> None:
 
 
 STAGES = (
-    "check", "download", "prepare", "audit", "folds", "train", "teach", "distill", "ensemble", "score", "report",
+    "check", "download", "prepare", "audit", "folds", "train", "teach", "distill", "explain", "ensemble", "score",
+    "report",
 )  # fmt: skip
 for stage in STAGES:
     run(stage)

@@ -7,15 +7,27 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pipeline import command, download, ensemble, folds, params, recipe
+from pipeline import architectures, command, download, ensemble, folds, params, recipe
 from pipeline.command import Refusal
+from pipeline.competition import SIDE
 
 PATH = Path("data/params-checked")
 
 
-def lengths(name: str, read: Callable[[], recipe.Recipe]) -> None:
-    """Refuse a recipe that has more early or plain epochs than epochs."""
+def whole_only(network: str) -> bool:
+    """Whether a network takes pictures of 48x48 pixels alone, by its file's text: no library is imported for it."""
+    source = (Path(architectures.__file__).parent / f"{network}.py").read_text()
+    return "stack(" in source or "(SIDE, SIDE, 1)" in source
+
+
+def together(name: str, network: str, read: Callable[[], recipe.Recipe]) -> None:
+    """Refuse a recipe that has more early or plain epochs than epochs, or other pictures than `network` takes."""
     settings = read()
+    if whole_only(network):
+        for key, default in (("crop", SIDE), ("early_epochs", 0)):
+            if getattr(settings, key) != default:
+                why = f"{network} takes whole pictures only, so it must be {default}"
+                raise Refusal(f"{params.PATH}: {name}.{key} = {getattr(settings, key)}: {why}")
     for key in ("early_epochs", "plain_epochs"):
         if getattr(settings, key) > settings.epochs:
             raise Refusal(f"{params.PATH}: {name}.{key} = {getattr(settings, key)}: it has {settings.epochs} epochs")
@@ -42,11 +54,12 @@ def mistakes() -> list[str]:
         recipe.teachers,
         ensemble.read_params,
         classmates,
-        partial(lengths, "speedrun.recipe", lambda: recipe.speedrun()[1]),
+        lambda: together("speedrun.recipe", recipe.speedrun()[0].network, lambda: recipe.speedrun()[1]),
     ]
     sections = [params.document()[part] for part in ("architectures", "students")]
+    known = architectures.names()  # another is recipe.names's to refuse
     every = [name for section in sections if isinstance(section, dict) for name in section]
-    readers += [partial(lengths, name, partial(recipe.read, name)) for name in every]
+    readers += [partial(together, name, name, partial(recipe.read, name)) for name in every if name in known]
     for reader in readers:
         try:
             reader()

@@ -186,16 +186,18 @@ class Run:
             return
         faces = np.concatenate([each.faces for each in seen])
         answers = self.network.probabilities(faces)
+        ends = np.cumsum([len(each.faces) for each in seen])
+        parts = [slice(end - len(each.faces), end) for each, end in zip(seen, ends, strict=True)]
+        placed = [each.boxes for each in seen]
+        for number, (each, part) in enumerate(zip(seen, parts, strict=True)):
+            if each.source.kind in ("video", CAMERA):
+                tracks = self.tracks.setdefault(id(each.source), detect.Tracks(self.options.smooth))
+                placed[number], answers[part] = tracks.follow(each.picture.seconds, each.boxes, answers[part])
         heat = None
         if self.options.explain and len(faces):
             heat = self.network.attention(faces, answers.argmax(axis=1))
-        ends = np.cumsum([len(each.faces) for each in seen])
-        for each, end in zip(seen, ends, strict=True):
-            part = slice(end - len(each.faces), end)
-            boxes, found = each.boxes, answers[part]
-            if each.source.kind in ("video", CAMERA):
-                tracks = self.tracks.setdefault(id(each.source), detect.Tracks(self.options.smooth))
-                boxes, found = tracks.follow(each.picture.seconds, boxes, found)
+        for each, part, boxes in zip(seen, parts, placed, strict=True):
+            found = answers[part]
             self.pictures += 1
             self.faces += len(boxes)
             self.write(each, boxes, found)

@@ -10,7 +10,6 @@ not see fold 0.
 import hashlib
 import io
 import json
-import platform
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -158,6 +157,7 @@ def main(name: str | None = None, fold: str = "0") -> None:
     cell = train.plan(data, fold_of, name, number, library)
     if not cell.done():
         raise Refusal(f"{cell} is not trained as {params.PATH} wants it; run: make repro")
+    timing = json.loads(cell.paths()["timing"].read_text())
     backend.start(library)
     from pipeline import augment, fit
 
@@ -198,11 +198,7 @@ def main(name: str | None = None, fold: str = "0") -> None:
             "equal_labels": round(float((after.argmax(1) == before.argmax(1)).mean()), 5),
         },
         "data": {"sha256": data.digest.hex(), "standing": provenance.standing(provenance.read())},
-        "trained_with": {
-            "processor": platform.machine(),
-            "precision": cell.settings.precision,
-            **machine.versions(library),
-        },
+        "trained_with": {name: value for name, value in timing.items() if name not in ("seconds", "parameters", "key")},
     }
     known = {each.stem: json.loads(each.read_text()) for each in FOLDER.glob("*.json")}
     text = cards(known | {name: about})

@@ -98,7 +98,9 @@ class Source:
                     break
                 number += 1
                 # A camera's frames come as fast as they are judged, whatever it says.
-                now = time.monotonic() if self.kind == CAMERA else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                told = time.monotonic() if self.kind == CAMERA else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                # Where the container's clock stands still, or steps back at a cut, the next frame is due.
+                now = told if number == 1 or told > now else now + 1 / self.rate
                 yield Picture(frame[..., ::-1], number, now)
         finally:
             capture.release()

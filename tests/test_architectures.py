@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import architectures, backend, params, recipe
+from pipeline import architectures, backend, check, params, recipe
 
 ROOT = Path(__file__).parent.parent
 COMMITTED = ROOT / "params.yaml"
@@ -121,6 +121,11 @@ def test_no_narrow_convolution_of_one_pixel_has_strides(name: str) -> None:
     for layer in network(name)._flatten_layers():
         if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1):
             assert layer.strides == (1, 1) or layer.input.shape[-1] % 16 == 0, layer.name  # 16: a vector of AVX-512
+
+
+@NETWORKS
+def test_which_networks_take_whole_pictures_only_is_known_without_building_them(name: str) -> None:
+    assert check.whole_only(name) == (network(name).input_shape[1:3] == (48, 48))
 
 
 def test_mini_xceptions_shortcuts_are_convolutions_with_strides() -> None:

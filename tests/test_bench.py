@@ -141,6 +141,17 @@ def test_two_networks_are_joined_by_the_mean_of_their_answers() -> None:
     assert ablation.show_joined(table).splitlines()[2].startswith(f"| {name}")
 
 
+def test_lines_measured_before_are_kept_if_all_else_is_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    about = {"seed": 1, "base": {"epochs": 2}, "processor": "one"}
+    assert ablation.earlier(about) == {}
+    ablation.RESULT.parent.mkdir()
+    ablation.RESULT.write_text(json.dumps(about | {"variants": {"cutmix": 1}}))
+    assert ablation.earlier(about) == {"cutmix": 1}
+    for key in about:
+        assert ablation.earlier(about | {key: "another"}) == {}
+
+
 # budget
 
 

@@ -20,6 +20,8 @@ TYPOS = [  # where it is typed, what is typed, what the refusal says
     ("train.epoch", 3, "unknown key train.epoch; the known ones are epochs, "),
     ("architectures.vgg9", {}, "unknown architecture 'vgg9'; pipeline/architectures/ has "),
     ("architectures.small_resnet.flips", True, "unknown key architectures.small_resnet.flips; "),
+    ("architectures.vgg8", {"crop": 44}, "vgg8.crop = 44: vgg8 takes whole pictures only, so it must be 48"),
+    ("architectures.mini_xception", {"early_epochs": 1}, "mini_xception.early_epochs = 1: mini_xception takes whole"),
     ("architectures.small_resnet.shift", 1.5, "architectures.small_resnet.shift = 1.5: "),
     ("ensemble.method", "average", "ensemble.method = 'average': "),
     ("ensemble.members", ["small_resnet", "vg8"], "ensemble.members names 'vg8', which is never trained"),

@@ -105,8 +105,8 @@ def test_from_the_mounted_files_to_a_submission(notebook, kaggle, monkeypatch):
     assert "fer2013.tar.gz" in text
     stages = [line.split()[1] for line in text.splitlines() if line.startswith("--- ") and ":" not in line]
     assert stages == [
-        "check", "download", "prepare", "audit", "folds", "train", "teach", "distill", "ensemble", "score", "report",
-        "leaderboard",
+        "check", "download", "prepare", "audit", "folds", "train", "teach", "distill", "explain", "ensemble", "score",
+        "report", "leaderboard",
     ]  # fmt: skip
     assert text.count("epoch 2/2") == 2
     assert "ensemble *" in text

@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from ruamel.yaml import YAML
 
-from pipeline import check, engine, faces, params, recipe, solution, speedrun, synthetic
+from pipeline import audit, check, engine, faces, params, recipe, solution, speedrun, synthetic
 from pipeline.command import Refusal
 
 ROOT = Path(__file__).parent.parent
@@ -32,9 +33,20 @@ def project(tmp_path, monkeypatch):
     faces.Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage.astype("uint8")).save()
     test = np.flatnonzero(usage)
     solution.table(test, usage[test], labels[test]).to_csv(solution.PATH, index=False)
+    twins = {"row": range(len(usage)), "identical": [0] * 83 + [1], "near": 0}
+    pd.DataFrame(twins).to_csv(audit.TWINS, index=False)
     set_section()
     tiny.instead(monkeypatch)
     return tmp_path
+
+
+def ready():
+    """The networks of seed 5, and what `speedrun.run` wants beside."""
+    settings, own = recipe.speedrun()
+    data = faces.load()
+    rows = data.rows(0)
+    speedrun.FOLDER.mkdir(parents=True, exist_ok=True)
+    return speedrun.plan(settings, own, data, rows)[5], data, rows, solution.join(data.labels, solution.load())
 
 
 @pytest.fixture
@@ -99,48 +111,49 @@ def test_a_seed_is_kept_when_the_next_one_fails(project, capsys, monkeypatch, tr
 
 
 def test_a_finished_network_of_a_seed_is_not_trained_again(project, trained_on):
-    settings, own = recipe.speedrun()
-    data = faces.load()
-    cells = speedrun.plan(settings, own, data)[5]
-    truth = solution.join(data.labels, solution.load())
-    speedrun.FOLDER.mkdir(parents=True)
-    first = speedrun.run(cells, data, truth, 1)
+    cells, *rest = ready()
+    first = speedrun.run(cells, *rest, 1)
     trained_on.clear()
     speedrun.place(cells[1]).unlink()
-    again = speedrun.run(cells, data, truth, 1)
+    again = speedrun.run(cells, *rest, 1)
     assert len(trained_on) == 1
     assert again | {"minutes": 0} == first | {"minutes": 0}
 
 
 def test_networks_of_a_seed_differ(project):
     settings, own = recipe.speedrun()
-    cells = speedrun.plan(settings, own, faces.load())
+    data = faces.load()
+    cells = speedrun.plan(settings, own, data, data.rows(0))
     assert [(cell.seed, cell.fold) for seed in cells for cell in cells[seed]] == [(5, 0), (5, 1), (6, 0), (6, 1)]
     assert len({cell.key for seed in cells for cell in cells[seed]}) == 4
 
 
 @pytest.mark.parametrize(("jobs", "minutes"), [(1, 9.0), (2, 6.0), (3, 3.0)])
 def test_minutes_are_the_slowest_networks_as_often_as_they_follow_each_other(project, monkeypatch, jobs, minutes):
-    settings, own = recipe.speedrun()
-    data = faces.load()
-    cells = speedrun.plan(settings.model_copy(update={"networks": 3}), own, data)[5]
+    set_section(networks=3)
+    cells, data, *rest = ready()
     said = np.eye(7, dtype="float32")[np.zeros(len(data.test_rows()), dtype=int)]
     arrays = io.BytesIO()
     np.savez(arrays, test=said)
-    speedrun.FOLDER.mkdir(parents=True)
     for number, cell in enumerate(cells):
         timing = json.dumps({"seconds": 60 * (number + 1)}).encode()
         speedrun.write(cell, {"predictions": arrays.getvalue(), "timing": timing}, jobs)
-    entry = speedrun.run(cells, data, solution.join(data.labels, solution.load()), jobs)
+    entry = speedrun.run(cells, data, *rest, jobs)
     assert entry["minutes"] == minutes
-    assert entry["private_accuracy"] == pytest.approx(1 / 7, abs=1e-5)  # one class, of seven alike in number
+    assert entry["private_accuracy"] == pytest.approx(2 / 14, abs=1e-5)  # one class, of seven alike in number
+    assert entry["private_low"] < 2 / 14 < entry["private_high"]
+    alone = np.setdiff1d(np.arange(70, 84), [83])  # the last row has a twin
+    right = (solution.join(data.labels, solution.load())[alone] == 0).mean()
+    assert entry["private_no_twin_accuracy"] == pytest.approx(right, abs=1e-5)
     assert [about["jobs"] for about in entry["trained_with"]] == [jobs]
 
 
 def test_means_are_over_the_seeds():
-    entry = {"public_accuracy": 0.5, "private_accuracy": 0.25, "minutes": 10.0}
+    entry = {"public_accuracy": 0.5, "private_accuracy": 0.25, "private_low": 0.1, "private_high": 0.4,
+             "private_no_twin_accuracy": "unknown", "minutes": 10.0}  # fmt: skip
     found = speedrun.summary({1: entry, 2: entry | {"private_accuracy": 0.75, "minutes": 11.0}})
     assert found["minutes"] == 10.5
+    assert "50.00% ± 35.36%" in speedrun.show(found)
     assert found["private_accuracy"] == {"mean": 0.5, "deviation": 0.35355, "values": [0.25, 0.75]}
 
 
