@@ -330,6 +330,47 @@ def test_a_video_of_uneven_frames_has_its_own_times_and_does_not_break_off(run, 
     assert run("film.avi", "--no-detect", "--csv", "answers.csv").status == 0
 
 
+def test_a_clock_that_stands_still_or_steps_back_goes_on(run, monkeypatch):
+    """As of films that were cut together, or whose container tells no times."""
+    film("film.avi", frames=6)
+    opened, told = cv2.VideoCapture, iter([0, 100, 0, 0, 900, 100])
+
+    class Cut:
+        def __init__(self, device):
+            self.film = opened(device)
+            self.read, self.release = self.film.read, self.film.release
+
+        def get(self, what):
+            return next(told) if what == cv2.CAP_PROP_POS_MSEC else self.film.get(what)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Cut)
+    times = [picture.seconds for picture in sources.Source(Path("film.avi"), Path("film.avi"), "video").pictures()]
+    assert times == pytest.approx([0, 0.1, 0.1 + 1 / 12, 0.1 + 2 / 12, 0.9, 0.9 + 1 / 12])
+
+
+def test_what_is_explained_is_the_label_that_is_shown(run, monkeypatch):
+    film("film.avi", frames=6)
+
+    def changing(_, faces):
+        """Sure of another class than before from the third face on, which smoothing follows later."""
+        said = np.full((len(faces), 7), 0.02, "float32")
+        said[np.arange(len(faces)), np.where(np.arange(len(faces)) < 3, 3, 5)] = 0.88
+        return said
+
+    def attention(_, faces, labels):
+        asked.extend(labels)
+        return np.zeros(faces.shape)
+
+    asked = []
+    monkeypatch.setattr(networks.Network, "probabilities", changing)
+    monkeypatch.setattr(networks.Network, "attention", attention)
+    done = run("film.avi", "--csv", "answers.csv", "--out", "drawn.avi", "--explain", "--smooth", "1")
+    assert done.status == 0
+    shown = [CLASSES.index(row["label"]) for row in done.rows]
+    assert shown == asked
+    assert shown == [3] * 6  # a quarter of a second is not enough to change
+
+
 def test_a_drawing_that_cannot_be_written_is_named_and_the_others_are(run):
     save("in/long.png", np.zeros((100, 17000), "uint8"))
     assert run("in/long.png", "--no-detect", "--out", "long.webp").status == predict.SKIPPED

@@ -116,7 +116,7 @@ def project(tmp_path, monkeypatch):
     cell.paths()["about"].write_text(json.dumps(cell.about()))
     cell.paths()["predictions"].write_bytes(predictions.getvalue())
     cell.paths()["history"].write_text("")
-    cell.paths()["timing"].write_text(json.dumps({"key": cell.key}))
+    cell.paths()["timing"].write_text(json.dumps({"key": cell.key, "seconds": 1.5, "keras": "3.1", "processor": "one"}))
     return data, held_out, before
 
 
@@ -132,6 +132,7 @@ def test_release_writes_a_network_that_answers_as_the_trained_one(project, tmp_p
     assert about["classes"] == list(CLASSES)
     assert about["input"] == {"side": 40, "scaling": "unit", "contrast": "none"}
     assert about["temperature"] == 1.5
+    assert about["trained_with"] == {"keras": "3.1", "processor": "one"}  # not what packs it
     card = (tmp_path / "released/README.md").read_text()
     assert f"make release NAME={NETWORK} FOLD=0" in card
     assert "An expression is not a feeling" in card

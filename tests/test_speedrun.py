@@ -153,7 +153,7 @@ def test_means_are_over_the_seeds():
              "private_no_twin_accuracy": "unknown", "minutes": 10.0}  # fmt: skip
     found = speedrun.summary({1: entry, 2: entry | {"private_accuracy": 0.75, "minutes": 11.0}})
     assert found["minutes"] == 10.5
-    assert "50.00% ± 35.36%" in speedrun.show(found)
+    assert "50.00% ± 35.35%" in speedrun.show(found)
     assert found["private_accuracy"] == {"mean": 0.5, "deviation": 0.35355, "values": [0.25, 0.75]}
 
 
@@ -173,7 +173,11 @@ def test_results_that_are_none_of_ours_are_refused(project, text):
         ({"seeds": [1]}, "speedrun.seeds = [1]"),
         ({"seeds": [1, 1]}, "names a seed twice"),
         ({"recipe": {"epoch": 3}}, "unknown key speedrun.recipe.epoch"),
-        ({"recipe": {"early_epochs": 4, "epochs": 3}}, "speedrun.recipe.early_epochs = 4: it has 3 epochs"),
+        ({"recipe": {"plain_epochs": 4, "epochs": 3}}, "speedrun.recipe.plain_epochs = 4: it has 3 epochs"),
+        (
+            {"recipe": {"crop": 40}},
+            "speedrun.recipe.crop = 40: mini_xception takes whole pictures only",
+        ),
     ],
 )
 def test_mistakes_are_refused_before_anything_runs(project, change, words):
