@@ -94,8 +94,8 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
     worth = {entry["data"] for entry in scores.values()}
     twins = folds.twins()
     text = [
-        "Nothing that trains, chooses or weighs reads a label of a test row: epochs, weights and temperatures come "
-        "from Training alone (recipes that were taken from others carry whatever they chose by). Intervals are 95 % "
+        "No code that trains, chooses or weighs reads a label of a test row: epochs, weights and temperatures come "
+        "from Training alone (recipes that people chose carry whatever they chose by). Intervals are 95 % "
         "(Wilson). An out-of-fold figure is that of single networks; test rows get the mean of all folds' networks, "
         "which is better. Parameters are of one network of each kind, minutes of all folds. “no twin” leaves out test "
         "rows whose picture stands in Training, byte for byte, “nor near twin” also those that stand there rescaled, "
