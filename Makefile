@@ -55,7 +55,7 @@ seeds: setup ## run all with other seeds, and show mean and deviation in the rep
 	@$(PY) -m pipeline.seeds
 	$(PY) -m dvc repro --force --single-item report
 
-speedrun: setup ## train a few small networks on all Training rows, with three seeds, and score them (hours): JOBS=2
+speedrun: setup ## train one or two small networks on all Training rows, with three seeds, and score them (hours): JOBS=2
 	@$(PY) -m pipeline.speedrun
 
 bench: setup ## measure how fast it is, against what others use, into results/bench.json
