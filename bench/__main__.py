@@ -29,7 +29,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bench import ceiling, contenders, precision, reading
-from pipeline import command, demo, faces, machine, params, recipe, synthetic, train
+from pipeline import command, demo, faces, files, machine, params, recipe, synthetic, train
 from pipeline.command import Refusal
 from pipeline.params import BACKENDS
 
@@ -379,7 +379,7 @@ def main(section: str | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder, tqdm(total=STEPS[name], unit="step") as bar:
             found[name] = sections[name](Path(folder), bar)
         PATH.parent.mkdir(exist_ok=True)
-        PATH.write_text(json.dumps(found, indent=2) + "\n")
+        files.write_json(PATH, found)
     print(show(found))
 
 

@@ -239,7 +239,7 @@ def main(halves_wanted: str = "2", words: str = "") -> None:
         raise Refusal(f"{NAME} is not trained yet, and all others are compared with it")
     about = {"seed": seed, "base": BASE, "processor": machine.processor()}
     table = earlier(about) | summary(found, data.labels[rows], half_of)
-    RESULT.write_text(json.dumps(about | {"variants": table}, indent=2) + "\n")
+    files.write_json(RESULT, about | {"variants": table})
     print(show(table), "", show_joined(table), sep="\n")
 
 

@@ -7,7 +7,6 @@ line with so many is trained. What is finished stays in artifacts/ablation/. It 
 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from tabulate import tabulate
 
 from bench.ablation import FOLDER, Variant, judge, path
-from pipeline import command, engine, faces, folds, machine, metrics, params, recipe, train
+from pipeline import command, engine, faces, files, folds, machine, metrics, params, recipe, train
 from pipeline.command import Refusal
 
 RESULT = Path("results/budget.json")
@@ -96,7 +95,7 @@ def main(networks: str = "", fold: str = "0") -> None:
         raise Refusal("nothing is trained yet: python -m bench.budget [NETWORKS]")
     network, own = recipe.speedrun()
     about = {"network": network.network, "fold": left_out, "recipe": own.model_dump(), "processor": machine.processor()}
-    RESULT.write_text(json.dumps(about | {"lines": found}, indent=2) + "\n")
+    files.write_json(RESULT, about | {"lines": found})
     print(show(found))
 
 

@@ -23,8 +23,7 @@ def main(name: str = "small_resnet", chosen: str = "") -> None:
     for fold in wanted:
         remedy = trained.remedy(name, fold)
         _, settings = trained.metadata(trained.path("about", name, fold), remedy)
-        wanted_precision = "float32" if settings.precision == "float32" else "auto"
-        backend.prepare(0, machine.products(wanted_precision, library, name))
+        backend.prepare(0, machine.suitable(settings.precision, library, name))
         network = trained.restore(name, trained.path("weights", name, fold), remedy)
         predictor = fit.Predictor(fit.Feed(data.pixels, settings), network)
         for step, parts in judged.items():

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import json
 from collections.abc import Iterator
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +56,14 @@ def alone() -> Iterator[None]:
 
 def write(records: list[Record], slug: str) -> None:
     """Write both files, each at once, the records first: what breaks this off must not lose what was sent."""
-    _replace(PATH, records)
+    files.write_json(PATH, records)
     current = {(line["name"], line["sha256"]) for line in submission.scores()}
     scores = {
         record["name"]: {"public_accuracy": record["public_score"], "private_accuracy": record["private_score"]}
         for record in records
         if record["status"] == COMPLETE and record["slug"] == slug and (record["name"], record["sha256"]) in current
     }
-    _replace(METRICS, scores)
-
-
-def _replace(path: Path, content: object) -> None:
-    files.replace(path, methodcaller("write", (json.dumps(content, indent=2) + "\n").encode()))
+    files.write_json(METRICS, scores)
 
 
 def mark(sha256: str) -> str:

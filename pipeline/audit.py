@@ -7,7 +7,6 @@ stays out of git). Trains nothing: it is the only stage beside score that may se
 """
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pandas as pd
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
-from pipeline import command, faces, figures, provenance, solution
+from pipeline import command, faces, figures, files, provenance, solution
 from pipeline.command import Refusal
 from pipeline.competition import CLASS_COUNTS, CLASSES, SIDE, SPLITS, TRAINING
 from pipeline.faces import picture_groups
@@ -226,8 +225,7 @@ def main() -> None:
     result["nearly_identical_pictures"], twins = near_pictures(groups, labels, data.usage, near, mirrored)
     twins.to_csv(TWINS, index=False)
     figures.page(odd_ones(data.pixels, labels, groups, near, mirrored), PAGE)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    files.write_json(RESULT, result)
     figures.classes(result["classes"], figures.FOLDER / "classes.png")
 
 

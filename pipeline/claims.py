@@ -148,8 +148,7 @@ def read() -> dict[str, Any]:
 def save(found: dict[str, Any]) -> None:
     """Write results/claims.json in one step, the networks in the order of CLAIMS."""
     ordered = {name: found[name] for name in CLAIMS if name in found}
-    text = json.dumps(ordered, indent=2) + "\n"
-    files.replace(RESULT, lambda file: file.write(text.encode()))
+    files.write_json(RESULT, ordered)
 
 
 def main(name: str | None = None, epochs: str | None = None) -> None:

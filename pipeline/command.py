@@ -1,5 +1,6 @@
 """How every command starts and stops: bad input ends in one sentence and exit status 1, never in a traceback."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -35,6 +36,10 @@ def run(main: Callable[..., None], usage: str) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end that can be told, as Ctrl-C is
     try:
         main(*words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has read enough, like "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
+        sys.exit(1)
     except Refusal as refusal:
         sys.exit(refuse(refusal))
     except OSError as trouble:

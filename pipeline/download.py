@@ -7,7 +7,6 @@ unzipped (pictures: packed into one pictures.zip), and PROVENANCE.json.
 
 import errno
 import filecmp
-import json
 import lzma
 import os
 import shutil
@@ -23,7 +22,7 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import Field
 
-from pipeline import command, kaggle_client, params, pictures, provenance, synthetic
+from pipeline import command, files, kaggle_client, params, pictures, provenance, synthetic
 from pipeline.command import Refusal
 from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.kaggle_client import LARGEST, Kaggle
@@ -247,20 +246,20 @@ def collect(settings: Data, seed: int, folder: Path) -> dict[str, Any]:
     else:
         faces = synthetic.competition(settings.training_faces, settings.test_faces, seed)
         synthetic.write(folder, *faces, names={"fer2013.tar.gz"})
-    files = {path.name: provenance.describe(path) for path in sorted(folder.iterdir())}
-    if files.keys() in ({"train.csv"}, {"test.csv"}):
+    described = {path.name: provenance.describe(path) for path in sorted(folder.iterdir())}
+    if described.keys() in ({"train.csv"}, {"test.csv"}):
         raise Refusal(
-            f"{INCOMING}/ holds {next(iter(files))} alone; put test.csv and train.csv there, or one whole file"
+            f"{INCOMING}/ holds {next(iter(described))} alone; put test.csv and train.csv there, or one whole file"
         )
-    official = all(facts["official"] for facts in files.values())
-    facts: dict[str, Any] = {"source": settings.source, "official": official, "files": files}
+    official = all(facts["official"] for facts in described.values())
+    facts: dict[str, Any] = {"source": settings.source, "official": official, "files": described}
     if settings.source == "kaggle":
         facts["slug"] = settings.slug
     if layout:
         facts |= {"official_split": layout.official, "split": layout.says}
     if settings.source in ("local", "folders") and (INCOMING / NOTE).exists():
         facts["note"] = " ".join((INCOMING / NOTE).read_text(encoding="utf-8", errors="replace").split())
-    (folder / provenance.NAME).write_text(json.dumps(facts, indent=2) + "\n")
+    files.write_json(folder / provenance.NAME, facts)
     return facts
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline import command, faces, folds, metrics, params, recipe, trained
+from pipeline import command, faces, files, folds, metrics, params, recipe, trained
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, TRAINING
 
@@ -301,8 +301,7 @@ def main() -> None:
     shutil.rmtree(BAGS, ignore_errors=True)  # with those of networks that are trained no more
     for name, bag in bags.items():
         bag.over(rows, data.rows(TRAINING)).save(BAGS / f"{name}.npz")
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(found, indent=2) + "\n")
+    files.write_json(RESULT, found)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import ndimage
 from tabulate import tabulate
 
-from pipeline import backend, command, ensemble, faces, params, recipe, release, synthetic, trained
+from pipeline import backend, command, ensemble, faces, files, params, recipe, release, synthetic, trained
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, SIDE
 from pipeline.submission import percent
@@ -218,7 +218,7 @@ def main(name: str = "", fold: str = "") -> None:
                 checked[path.name] = {"largest_difference": off, "equal_labels": equal}
     pace = speeds(asks, pictures)
     text["checked"] = {"against": f"Keras in float32, on {len(pixels):,} pictures: {rows}", **checked}
-    (FOLDER / f"{stem}.json").write_text(json.dumps(text, indent=2) + "\n")
+    files.write_json(FOLDER / f"{stem}.json", text)
     table = [
         (name, size, f"{pace[name]:,.0f}", off, equal, "" if name in {"Keras", *checked} else "refused")
         for name, size, off, equal in lines

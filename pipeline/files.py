@@ -1,5 +1,6 @@
 """How a file gets new content so that no moment, crash or full disk leaves half of it."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -28,6 +29,21 @@ def replace(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
         if isinstance(trouble, OSError):
             trouble.filename = str(path)
         raise
+
+
+def write(path: Path, content: bytes) -> None:
+    """Give `path` this `content` in a single step."""
+    replace(path, lambda file: file.write(content))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Give `path` this `content` as JSON that people can read, in a single step."""
+    write(path, as_json(content))
+
+
+def as_json(content: object) -> bytes:
+    """`content` as JSON that people can read."""
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def _umask() -> int:

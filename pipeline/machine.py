@@ -85,6 +85,14 @@ def products(wanted: str, library: str, network: str) -> str:
     return "bfloat16" if fast else "float32"
 
 
+def suitable(learned: str, library: str, network: str) -> str:
+    """The precision to use a network in that was trained in `learned`, maybe by a machine that multiplies otherwise.
+
+    bfloat16 where it was trained so and this machine is made for it, else float32.
+    """
+    return products("float32" if learned == "float32" else "auto", library, network)
+
+
 def versions(name: str) -> dict[str, str]:
     """What computes: library `name`, and the versions that its results depend on ("none" for what is not installed)."""
     return {"backend": name} | {part: _version(part) for part in (name, "keras")}
@@ -103,15 +111,15 @@ def _version(package: str) -> str:
 def claim_gpu() -> None:
     """Where there are several GPUs, take one that no other process of this machine has taken, until this one ends.
 
-    A lock on a file of this machine stands for a GPU: the system opens it when the process dies, however that happens.
-    Processes beyond the number of GPUs share them by turns.
+    A lock on a file of this machine and user stands for a GPU: the system opens it when the process dies, however that
+    happens. Processes beyond the number of GPUs share them by turns.
     """
     numbers = gpus()
     if len(numbers) < 2:
         return
     chosen = numbers[os.getpid() % len(numbers)]
     for number in numbers:
-        file = open(Path(tempfile.gettempdir()) / f"fer2013-gpu{number}.lock", "ab")  # noqa: SIM115 (stays open)
+        file = open(Path(tempfile.gettempdir()) / f"fer2013-{os.getuid()}-gpu{number}.lock", "ab")  # noqa: SIM115 (stays open)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

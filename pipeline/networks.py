@@ -124,10 +124,7 @@ def _prepared(recipes: list[tuple[str, Recipe]], library: str) -> None:
     recipes : with the name of the architecture.
     """
     backend.start(library)
-    precisions = {
-        machine.products("float32" if recipe.precision == "float32" else "auto", library, name)
-        for name, recipe in recipes
-    }
+    precisions = {machine.suitable(recipe.precision, library, name) for name, recipe in recipes}
     backend.prepare(0, precisions.pop() if len(precisions) == 1 else "float32")
 
 

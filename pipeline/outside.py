@@ -246,7 +246,7 @@ def main(name: str, side: str, scaling: str, classes: str = "", out: str = "") -
             "side": int(side), "scaling": scaling, "classes": [CLASSES[places.index(i)] for i in range(len(places))],
             "data": worth, **found,
         }  # fmt: skip
-        files.replace(Path(out), lambda file: file.write(json.dumps(about, indent=2).encode() + b"\n"))
+        files.write_json(Path(out), about)
         print(f"They stand in {out} too.")
 
 

@@ -70,6 +70,11 @@ def section(name: str, model: type[AnySection]) -> AnySection:
     return parse(name, model, document()[name])
 
 
+def but_seed() -> dict[str, Any]:
+    """All of params.yaml but the seed: what runs with several seeds have in common."""
+    return {name: found for name, found in document().items() if name != "seed"}
+
+
 def seed() -> int:
     """The number that every random choice starts from."""
     value = document()["seed"]

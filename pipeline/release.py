@@ -13,7 +13,6 @@ import json
 import zipfile
 from collections.abc import Callable
 from functools import partial
-from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,10 +203,10 @@ def main(name: str | None = None, fold: str = "0") -> None:
     text = cards(known | {name: about})
     for target, what in (
         (path, content.getvalue()),
-        (path.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode()),
+        (path.with_suffix(".json"), files.as_json(about)),
         (FOLDER / "README.md", text.encode()),
     ):
-        files.replace(target, methodcaller("write", what))
+        files.write(target, what)
     print(f"{path}: {about['bytes'] / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
 
 

@@ -338,7 +338,7 @@ def seeds() -> Section | None:
         [name, *(f"{entry[key]['mean']:.2%} ± {100 * entry[key]['deviation']:.2f}" for key in keys)]
         for name, entry in found["submissions"].items()
     ]
-    now = {name: section for name, section in params.document().items() if name != "seed"}
+    now = params.but_seed()
     text = [f"The whole run with each of the seeds {', '.join(map(str, found['seeds']))}: mean ± standard deviation."]
     if found["params"] != json.loads(json.dumps(now)):
         text.append("These runs were made by another params.yaml than the rest of this page: make seeds.")

@@ -23,6 +23,7 @@ from pipeline import (
     ensemble,
     faces,
     figures,
+    files,
     folds,
     metrics,
     provenance,
@@ -231,14 +232,13 @@ def write_metrics(table: pd.DataFrame) -> None:
     """Write the table for DVC and other programs: results/scores.json and results/metrics/."""
     nested: dict[Any, dict[Any, Any]] = table.set_index("name").to_dict(orient="index")
     shutil.rmtree(METRICS, ignore_errors=True)  # with what is no submission any more
-    METRICS.mkdir(parents=True)
-    NESTED.write_text(json.dumps(nested, indent=2) + "\n")
+    files.write_json(NESTED, nested)
     ratios = (
         "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high", "private_no_twin",
         "private_macro_f1",
     )  # fmt: skip
     for name, entry in nested.items():
-        (METRICS / f"{name}.json").write_text(json.dumps({key: entry[key] for key in ratios}, indent=2) + "\n")
+        files.write_json(METRICS / f"{name}.json", {key: entry[key] for key in ratios})
 
 
 def draw(
@@ -291,7 +291,7 @@ def main() -> None:
     found["trained_with"] = trained_with([cell for cells in took.values() for cell in cells])
     submission.ANALYSIS.write_text(json.dumps(found, indent=1) + "\n")
     paths = {name: [trained.path("history", name, number) for number in range(count)] for name in names}
-    draw(data, bags, table, {name: [pd.read_csv(path) for path in files] for name, files in paths.items()}, found)
+    draw(data, bags, table, {name: [pd.read_csv(path) for path in each] for name, each in paths.items()}, found)
 
 
 if __name__ == "__main__":

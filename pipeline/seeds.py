@@ -4,7 +4,6 @@ SEEDS="1 2 3" in the environment names them. Reads what download, prepare and au
 project of its own in seeds/SEED/ (ignored by git; a second start goes on there), and results/seeds.json.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline import command, metrics, params, submission
+from pipeline import command, files, metrics, params, submission
 from pipeline.command import Refusal
 
 FOLDER = Path("seeds")
@@ -64,12 +63,7 @@ def summary(tables: dict[int, pd.DataFrame]) -> dict[str, Any]:
     for name, lines in every:
         known = [score for score in SCORES if pd.to_numeric(lines[score], errors="coerce").notna().all()]
         found[str(name)] = {score: metrics.spread(lines[score].astype(float).to_numpy()) for score in known}
-    return {"seeds": list(tables), "params": common(), "submissions": found}
-
-
-def common() -> dict[str, Any]:
-    """All of params.yaml but the seed."""
-    return {name: section for name, section in params.document().items() if name != "seed"}
+    return {"seeds": list(tables), "params": params.but_seed(), "submissions": found}
 
 
 def main() -> None:
@@ -87,8 +81,7 @@ def main() -> None:
             if subprocess.run([sys.executable, "-m", f"pipeline.{stage}"], cwd=folder, check=False).returncode:
                 raise Refusal(f"{stage} failed in {folder}/: see above; the same command goes on from there")
     tables = {seed: pd.read_csv(FOLDER / str(seed) / submission.TABLE) for seed in numbers}
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(summary(tables), indent=2) + "\n")
+    files.write_json(RESULT, summary(tables))
 
 
 if __name__ == "__main__":

@@ -124,13 +124,6 @@ def read() -> dict[str, Any]:
     return found
 
 
-def save(found: dict[str, Any]) -> None:
-    """Write results/speedrun.json in one step."""
-    RESULT.parent.mkdir(exist_ok=True)
-    text = json.dumps(found, indent=2) + "\n"
-    files.replace(RESULT, lambda file: file.write(text.encode()))
-
-
 def summary(by_seed: dict[int, dict[str, Any]]) -> dict[str, Any]:
     """Mean and deviation (of a sample) of the scores of two seeds or more, and the mean minutes; then the entries."""
     found: dict[str, Any] = {}
@@ -173,7 +166,7 @@ def main() -> None:
     for seed in cells:
         if seed not in by_seed:
             by_seed[seed] = run(cells[seed], data, rows, truth, jobs)
-        save(about | summary({each: by_seed[each] for each in cells if each in by_seed}))
+        files.write_json(RESULT, about | summary({each: by_seed[each] for each in cells if each in by_seed}))
     print(show(summary({seed: by_seed[seed] for seed in cells})))
 
 

@@ -19,9 +19,7 @@ def answer(teacher: str, fold: int, data: faces.Faces, rows: np.ndarray, library
 
     remedy = trained.remedy(teacher, fold)
     _, settings = trained.metadata(trained.path("about", teacher, fold), remedy)
-    # It may come from another machine, which multiplied as this one had better not.
-    wanted = "float32" if settings.precision == "float32" else "auto"
-    backend.prepare(0, machine.products(wanted, library, teacher))
+    backend.prepare(0, machine.suitable(settings.precision, library, teacher))
     network = trained.restore(teacher, trained.path("weights", teacher, fold), remedy)
     two = settings.model_copy(update={"flip_at_test": True, "shift_at_test": 0, "zoom_at_test": 0.0})
     mean: np.ndarray = (

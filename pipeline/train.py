@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import math
 import os
 import platform
 import subprocess
@@ -25,9 +26,8 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -238,10 +238,10 @@ def train(
             trainer.network.save_weights(weights)
             contents = (
                 weights.read_bytes(),
-                (json.dumps(cell.about(), indent=2) + "\n").encode(),
+                files.as_json(cell.about()),
                 predictions.getvalue(),
                 pd.DataFrame(progress.history).to_csv(index=False, float_format="%.6g").encode(),
-                (json.dumps(timing, indent=2) + "\n").encode(),
+                files.as_json(timing),
             )
         return dict(zip(trained.PLACES, contents, strict=True))
 
@@ -271,10 +271,11 @@ class Display:
         last = progress.history[-1]
         mean = progress.seconds / self.done
         start = "\r" if self.watched else ""
+        held_out = f"validation loss {last['val_loss']:.4f}  accuracy {last['val_accuracy']:6.2%}  "
         print(
             f"{start}{self.name}  epoch {self.done:>{len(str(self.epochs))}}/{self.epochs}  "
             f"loss {last['loss']:.4f}  accuracy {last['accuracy']:6.2%}  "
-            f"validation loss {last['val_loss']:.4f}  accuracy {last['val_accuracy']:6.2%}  "
+            f"{'' if math.isnan(last['val_loss']) else held_out}"  # speedrun holds no row out
             f"{mean:.0f} s an epoch, {span(mean * (self.epochs - self.done))} left",
             flush=True,
         )
@@ -288,15 +289,11 @@ def span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _put(content: bytes, file: IO[bytes]) -> None:
-    file.write(content)
-
-
 def write(cell: Cell, contents: dict[str, bytes]) -> None:
     """Write a cell's files, the timing last, and delete its checkpoint."""
     cell.paths()["timing"].unlink(missing_ok=True)  # it would speak for files that are not its own
     for kind, path in cell.paths().items():
-        files.replace(path, partial(_put, contents[kind]))
+        files.write(path, contents[kind])
     forget(f"{cell.checkpoints}*")
 
 

@@ -63,6 +63,23 @@ def test_bad_input_ends_in_one_line_and_status_1(start, body, line):
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{line}\n")
 
 
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_goes_away_ends_it_without_a_word(tmp_path, lines):
+    script = tmp_path / "fence.py"
+    script.write_text(f"{HEAD}\ndef main():\n    print('post\\n' * {lines})\n\ncommand.run(main, 'python -m fence')\n")
+    reader, writer = os.pipe()
+    os.close(reader)  # nobody will read
+    try:
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            env=os.environ | {"PYTHONPATH": str(Path(command.__file__).parents[1])},
+            stdout=writer, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 @pytest.mark.parametrize("body", ["raise KeyboardInterrupt", "signal.raise_signal(signal.SIGINT)"])
 def test_ctrl_c_ends_in_one_sentence_and_status_130(start, body):
     done = start(body)

@@ -17,6 +17,12 @@ def test_content_is_new_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o666 & ~files._umask()
 
 
+def test_json_is_written_so_that_people_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "new/a.json"
+    files.write_json(path, {"score": 0.5, "names": ["a"]})
+    assert path.read_text() == '{\n  "score": 0.5,\n  "names": [\n    "a"\n  ]\n}\n'
+
+
 @pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
 def test_old_content_stays_where_writing_fails(trouble: BaseException, tmp_path: Path) -> None:
     path = tmp_path / "a.bin"

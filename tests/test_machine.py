@@ -77,6 +77,8 @@ def test_auto_is_bfloat16_where_it_is_fast(
     assert machine.products("auto", library, "mini_xception") == depthwise
     for wanted in ("float32", "bfloat16"):
         assert machine.products(wanted, library, "mini_xception") == wanted
+    assert machine.suitable("bfloat16", library, "vgg8") == precision  # whatever the machine that trained it was
+    assert machine.suitable("float32", library, "vgg8") == "float32"
 
 
 def test_parts_of_packages_that_are_missing_are_not_installed() -> None:

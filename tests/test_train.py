@@ -325,6 +325,18 @@ def same_as(trained: tuple[Path, dict[str, bytes]], names: dict[str, bytes]) -> 
     return set(own) == wanted and all((trained[0] / name).read_bytes() == content for name, content in own.items())
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_an_epochs_line_tells_of_held_out_rows_where_there_are_any(
+    held_out: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = (1.25, 0.5) if held_out else (float("nan"), float("nan"))
+    last = {"loss": 1.5, "accuracy": 0.4, "val_loss": judged[0], "val_accuracy": judged[1]}
+    train.Display("vgg8 fold 0", 10, watched=False).epoch(fit.Progress([last], seconds=30.0))
+    middle = "validation loss 1.2500  accuracy 50.00%  " if held_out else ""
+    line = f"vgg8 fold 0  epoch  1/10  loss 1.5000  accuracy 40.00%  {middle}30 s an epoch, 4 min left\n"
+    assert capsys.readouterr().out == line
+
+
 def stop(display: train.Display, progress: fit.Progress) -> None:
     display.done = len(progress.history)
     raise KeyboardInterrupt
