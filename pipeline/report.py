@@ -1,8 +1,8 @@
 """Tell all that a run found on one page: results first, then data, networks, curves, errors, calibration, provenance.
 
 Reads params.yaml, results/ (data.json, ensemble.json, scores.json, analysis.json, plots/, and where they are there
-claims.json and seeds.json) and submissions/scores.csv, so that git alone is enough to write it anew. Writes
-results/report.html, which needs nothing beside it, and results/report.md, the same for the README's readers.
+claims.json, speedrun.json and seeds.json) and submissions/scores.csv, so that git alone is enough to write it anew.
+Writes results/report.html, which needs nothing beside it, and results/report.md, the same for the README's readers.
 """
 
 import base64
@@ -328,16 +328,40 @@ def calibration(scores: dict[str, Any], ensemble: dict[str, Any]) -> Section:
     )
 
 
+def speed() -> Section | None:
+    """How soon a few networks without folds get there: None where `make speedrun` was not run."""
+    found = optional("speedrun.json", "speedrun", {"network", "networks", "recipe", "minutes", "by_seed"})
+    if not found:
+        return None
+    splits = ("public_accuracy", "private_accuracy", "private_no_twin_accuracy")
+    lines = [
+        [seed, *(percent(entry[split]) for split in splits),
+         f"{percent(entry['private_low'])} to {percent(entry['private_high'])}", f"{entry['minutes']:.1f}"]
+        for seed, entry in found["by_seed"].items()
+    ]  # fmt: skip
+    if set(splits) <= found.keys():
+        lines.append(["mean", *(spread(found[split]) for split in splits), "", f"{found['minutes']:.1f}"])
+    machines = sorted({each["processor"] for entry in found["by_seed"].values() for each in entry["trained_with"]})
+    text = [
+        f"{found['networks']} {found['network']}, {found['recipe']['epochs']} epochs each, trained on all Training "
+        f"rows without folds; the mean of what they say is judged. On {', '.join(machines)}."
+    ]
+    headers = ["seed", "PublicTest", "PrivateTest", "no twin", "95 % interval", "minutes"]
+    return Section("Speedrun", text, [Table("", headers, lines)])
+
+
+def spread(found: dict[str, float]) -> str:
+    """Mean and standard deviation of a ratio over several seeds."""
+    return f"{found['mean']:.2%} ± {100 * found['deviation']:.2f}"
+
+
 def seeds() -> Section | None:
     """Mean and deviation over whole runs with different seeds: None where `make seeds` was not run."""
     found = optional("seeds.json", "seeds", {"seeds", "params", "submissions"})
     if not found:
         return None
     keys = list(next(iter(found["submissions"].values()), {}))
-    lines = [
-        [name, *(f"{entry[key]['mean']:.2%} ± {100 * entry[key]['deviation']:.2f}" for key in keys)]
-        for name, entry in found["submissions"].items()
-    ]
+    lines = [[name, *(spread(entry[key]) for key in keys)] for name, entry in found["submissions"].items()]
     now = params.but_seed()
     text = [f"The whole run with each of the seeds {', '.join(map(str, found['seeds']))}: mean ± standard deviation."]
     if found["params"] != json.loads(json.dumps(now)):
@@ -392,7 +416,7 @@ def sections() -> list[Section]:
     """All parts of the report, in its order."""
     scores, ensemble, analysis, data = (read(f"{name}.json") for name in ("scores", "ensemble", "analysis", "data"))
     every = [
-        results(scores, analysis), claims(), seeds(), parts(ensemble), data_section(data),
+        results(scores, analysis), claims(), speed(), seeds(), parts(ensemble), data_section(data),
         networks(scores, ensemble, analysis),
         Section("Learning curves", pictures={"curves.png": "All folds of every network"}),
         errors(analysis), attention(), calibration(scores, ensemble), origin(scores, analysis, data["provenance"]),

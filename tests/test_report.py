@@ -53,12 +53,31 @@ def test_numbers_are_shown_as_people_write_them():
         ("claims.json", "claims", "[1]"),
         ("claims.json", "claims", '{"vgg8": {"claimed": "65 %"}}'),
         ("seeds.json", "seeds", '{"seeds": [1, 2]}'),
+        ("speedrun.json", "speedrun", '{"minutes": 1}'),
     ],
 )
 def test_what_another_version_wrote_is_refused_with_what_to_do(parts, name, verb, content):
     (report.RESULTS / name).write_text(content)
     with pytest.raises(Refusal, match=rf"^results/{name} cannot be read .*; delete it, or run: make {verb}$"):
-        report.claims() if verb == "claims" else report.seeds()
+        {"claims": report.claims, "seeds": report.seeds, "speedrun": report.speed}[verb]()
+
+
+@pytest.mark.parametrize("private", [0.72, "unknown"])
+def test_the_seeds_of_the_speedrun_stand_above_their_mean(parts, private):
+    scores = {"public_accuracy": 0.7, "private_accuracy": private, "private_no_twin_accuracy": private,
+              "private_low": private, "private_high": private}  # fmt: skip
+    entry = scores | {"minutes": 40.0, "trained_with": [{"processor": "abacus"}]}
+    spreads = {split: {"mean": 0.7, "deviation": 0.002} for split in list(scores)[:3]} if private == 0.72 else {}
+    about = {"network": "vgg8", "networks": 2, "recipe": {"epochs": 50}, "minutes": 40.0}
+    assert report.speed() is None
+    (report.RESULTS / "speedrun.json").write_text(json.dumps(about | spreads | {"by_seed": {"1": entry, "2": entry}}))
+    found = report.speed()
+    assert found.text[0].startswith("2 vgg8, 50 epochs each")
+    assert found.text[0].endswith("On abacus.")
+    percents = ["72.00%"] * 2 + ["72.00% to 72.00%"] if private == 0.72 else ["unknown"] * 2 + ["unknown to unknown"]
+    seed = ["70.00%", *percents, "40.0"]
+    mean = [["mean", *["70.00% ± 0.20"] * 3, "", "40.0"]] if spreads else []
+    assert found.tables[0].rows == [["1", *seed], ["2", *seed], *mean]
 
 
 def test_claims_stand_beside_what_their_protocol_and_ours_give(parts):
