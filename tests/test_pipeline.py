@@ -206,6 +206,21 @@ def test_a_new_architecture_is_one_file_and_one_entry(project):
     assert list(project.scores()) == ["mini_xception", "tiny", "another", "ensemble"]
 
 
+def test_a_clone_joins_and_scores_anew_without_weights_or_training(project, tmp_path):
+    project.repro()
+    ignored = shutil.ignore_patterns("cache", "tmp", "models", "lessons", "bags", "checkpoints", "raw", "*.npz", "*.csv")
+    clone = Project(tmp_path / "work")
+    for name in ("pipeline", "dvc.yaml"):
+        (tmp_path / name).symlink_to(project.folder.parent / name)
+    shutil.copytree(project.folder, clone.folder, symlinks=True, ignore=ignored)
+    for name in ("data/incoming", "submissions", "artifacts/predictions", "artifacts/histories"):
+        shutil.copytree(project.folder / name, clone.folder / name, dirs_exist_ok=True)
+    assert clone.repro("audit", "folds") >= {"download", "prepare", "folds", "audit"}
+    clone.set(lambda document: document["ensemble"].update(method="mean"))
+    assert clone.repro("--allow-missing") == {"check", "ensemble", "score", "report"}
+    assert json.loads((clone.folder / "results/ensemble.json").read_text())["method"] == "mean"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
