@@ -1,9 +1,11 @@
 """How every command starts and stops: bad input ends in one sentence and exit status 1, never in a traceback."""
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 
 class Refusal(Exception):
@@ -27,25 +29,40 @@ def run(main: Callable[..., None], usage: str) -> None:
         passed to `main`, those in [BRACKETS] if they are given.
     """
     words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(f"{(sys.modules['__main__'].__doc__ or '').strip()}\n\nusage: {usage}")
-        sys.exit(0)
     takes = [word for word in usage.split() if word.isupper()]
-    if not sum(not word.startswith("[") for word in takes) <= len(words) <= len(takes):
-        sys.exit(refuse(f"cannot use the arguments {words}; usage: {usage}"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end that can be told, as Ctrl-C is
+    status: Any = 0
     try:
-        main(*words)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has read enough, like "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
-        sys.exit(1)
+        if {"-h", "--help"} & set(words):
+            print(f"{(sys.modules['__main__'].__doc__ or '').strip()}\n\nusage: {usage}")
+        elif sum(not word.startswith("[") for word in takes) <= len(words) <= len(takes):
+            main(*words)
+        else:
+            raise Refusal(f"cannot use the arguments {words}; usage: {usage}")
+    except SystemExit as end:
+        status = end.code
     except Refusal as refusal:
-        sys.exit(refuse(refusal))
+        status = refuse(refusal)
     except OSError as trouble:
         place = f" ({trouble.filename})" if trouble.filename else ""
-        sys.exit(refuse(f"{trouble.strerror or trouble}{place}"))
+        status = 1 if _left(trouble) else refuse(f"{trouble.strerror or trouble}{place}")
     except KeyboardInterrupt as stop:
         where = f" ({stop})" if str(stop) else ""
         print(f"\nstopped{where}; the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+        status = 130
+    try:
+        if sys.stdout:  # None where it is closed
+            sys.stdout.flush()
+    except OSError as trouble:
+        status = status or (1 if _left(trouble) else refuse(trouble.strerror))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+    sys.exit(status)
+
+
+def _left(trouble: OSError) -> bool:
+    """Whether it is that nobody reads standard output any more, as after "| head": nothing to speak of."""
+    if not isinstance(trouble, BrokenPipeError) or not sys.stdout:
+        return False
+    pipe = select.poll()
+    pipe.register(sys.stdout, 0)
+    return any(events & select.POLLERR for _, events in pipe.poll(0))

@@ -35,6 +35,7 @@ from pipeline import (
     recipe,
     solution,
     train,
+    trained,
 )
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC
@@ -197,7 +198,7 @@ def main(name: str | None = None, fold: str = "0") -> None:
             "equal_labels": round(float((after.argmax(1) == before.argmax(1)).mean()), 5),
         },
         "data": {"sha256": data.digest.hex(), "standing": provenance.standing(provenance.read())},
-        "trained_with": {name: value for name, value in timing.items() if name not in ("seconds", "parameters", "key")},
+        "trained_with": trained.computed_with(timing),
     }
     known = {each.stem: json.loads(each.read_text()) for each in FOLDER.glob("*.json")}
     text = cards(known | {name: about})

@@ -198,8 +198,7 @@ def timings(architecture: str, count: int) -> list[dict[str, Any]]:
 
 def trained_with(cells: list[dict[str, Any]]) -> list[str]:
     """The different machines, versions and precisions that trained, as words, from `timings`."""
-    skipped = ("seconds", "parameters", "key")
-    return sorted({", ".join(f"{key} {value}" for key, value in cell.items() if key not in skipped) for cell in cells})
+    return sorted({", ".join(f"{key} {value}" for key, value in trained.computed_with(cell).items()) for cell in cells})
 
 
 def scoreboard(

@@ -16,7 +16,6 @@ import hashlib
 import importlib.util
 import io
 import json
-import math
 import os
 import platform
 import subprocess
@@ -98,10 +97,13 @@ class Cell:
         }  # fmt: skip
 
     def done(self) -> bool:
-        """Whether its files are there, and were made from what it depends on now."""
-        files = self.paths()
+        """Whether its files are there, belong together, and were made from what it depends on now."""
+        paths = self.paths()
         try:
-            return json.loads(files["timing"].read_text())["key"] == self.key and all(map(Path.exists, files.values()))
+            timing = json.loads(paths["timing"].read_text())
+            # Git brings all but the weights; those that lie here may be of another training.
+            same = hashlib.sha256(paths["weights"].read_bytes()).hexdigest() == timing["weights"]
+            return timing["key"] == self.key and same and all(map(Path.exists, paths.values()))
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -207,7 +209,7 @@ def train(
         if cell.lesson is not None and said is not None:
             learned = answers(learned, said, cell.lesson.taught)
         trainer = _trainer(cell, data, seed, len(seen) // cell.settings.batch_size)
-        show = Display(str(cell), cell.settings.epochs, watched)
+        show = Display(str(cell), cell.settings.epochs, watched, judged=len(unseen) > 0)
         try:
             progress = fit.fit(
                 trainer, seen, learned, unseen, data.labels[unseen], seed, fit.Checkpoint(checkpoint),
@@ -221,14 +223,6 @@ def train(
             for part, numbers in (("validation", unseen), ("test", data.test_rows()))
         }
         progress.seconds += time.perf_counter() - started
-        timing = {
-            "seconds": round(progress.seconds, 1),
-            "parameters": trainer.network.count_params(),
-            "key": cell.key,
-            "precision": cell.settings.precision,
-            **machine.versions(cell.library),
-            "processor": machine.processor(),
-        }
         predictions = io.BytesIO()
         arrays = {part: view.mean(axis=0) for part, view in views.items()}
         plain = {f"{part}_plain": view[0] for part, view in views.items()}
@@ -236,6 +230,15 @@ def train(
         with tempfile.TemporaryDirectory() as folder:
             weights = Path(folder) / "cell.weights.h5"
             trainer.network.save_weights(weights)
+            timing = {
+                "seconds": round(progress.seconds, 1),
+                "parameters": trainer.network.count_params(),
+                "key": cell.key,
+                "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
+                "precision": cell.settings.precision,
+                **machine.versions(cell.library),
+                "processor": machine.processor(),
+            }
             contents = (
                 weights.read_bytes(),
                 files.as_json(cell.about()),
@@ -247,12 +250,18 @@ def train(
 
 
 class Display:
-    """Says how far a training is: one line an epoch, and within it a percentage where a person watches."""
+    """Says how far a training is: one line an epoch, and within it a percentage where a person watches.
 
-    def __init__(self, name: str, epochs: int, watched: bool) -> None:
+    Parameters
+    ----------
+    judged : whether there are held-out rows, to tell of.
+    """
+
+    def __init__(self, name: str, epochs: int, watched: bool, judged: bool = True) -> None:
         self.name = name
         self.epochs = epochs
         self.watched = watched and sys.stdout.isatty()
+        self.judged = judged
         self.done = 0
         self.shown = 0.0
 
@@ -275,7 +284,7 @@ class Display:
         print(
             f"{start}{self.name}  epoch {self.done:>{len(str(self.epochs))}}/{self.epochs}  "
             f"loss {last['loss']:.4f}  accuracy {last['accuracy']:6.2%}  "
-            f"{'' if math.isnan(last['val_loss']) else held_out}"  # speedrun holds no row out
+            f"{held_out if self.judged else ''}"
             f"{mean:.0f} s an epoch, {span(mean * (self.epochs - self.done))} left",
             flush=True,
         )

@@ -31,6 +31,11 @@ def path(kind: str, name: str, fold: int | str) -> Path:
     return ARTIFACTS / (place.replace("models/", "students/") if recipe.is_student(name) else place)
 
 
+def computed_with(timing: dict[str, Any]) -> dict[str, Any]:
+    """What computed a cell, of what its timing file holds: library, versions, precision and processor."""
+    return {name: value for name, value in timing.items() if name not in ("seconds", "parameters", "key", "weights")}
+
+
 def remedy(name: str, fold: int) -> str:
     """The command that makes a cell anew."""
     return f"dvc repro -f {'distill' if recipe.is_student(name) else 'train'}@{name}-{fold}"

@@ -55,6 +55,7 @@ def test_a_command_that_succeeds_leaves_with_0_and_its_own_output(start):
         ("raise OSError('the line went dead')", "error: the line went dead"),
         (r"raise ConnectionError('no\nanswer')", "error: no answer"),
         ("raise OSError(28, 'No space left on device')", "error: No space left on device"),
+        ("raise BrokenPipeError(32, 'Broken pipe')", "error: Broken pipe"),  # another pipe than its output
         ("raise TimeoutError(110, 'Connection timed out')", "error: Connection timed out"),
     ],
 )
@@ -63,21 +64,62 @@ def test_bad_input_ends_in_one_line_and_status_1(start, body, line):
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{line}\n")
 
 
-@pytest.mark.parametrize("lines", [1, 100_000])
-def test_a_reader_that_goes_away_ends_it_without_a_word(tmp_path, lines):
-    script = tmp_path / "fence.py"
-    script.write_text(f"{HEAD}\ndef main():\n    print('post\\n' * {lines})\n\ncommand.run(main, 'python -m fence')\n")
+@pytest.fixture
+def start_into(tmp_path):
+    """Start such a command with its standard output at a file descriptor, buffered as a shell would have it."""
+
+    def run(body, output, *words):
+        script = tmp_path / "fence.py"
+        script.write_text(f"{HEAD}\ndef main():\n    {body}\n\ncommand.run(main, 'python -m fence')\n")
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        return subprocess.run(
+            [sys.executable, str(script), *words],
+            env=environment | {"PYTHONPATH": str(Path(command.__file__).parents[1])},
+            stdout=output, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+MUCH, LINES = "print('post' * 100_000)", "[print('post') for _ in range(100_000)]"
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "status", "said"),
+    [
+        ("print('post')", [], 1, ""),
+        (MUCH, [], 1, ""),
+        (LINES, [], 1, ""),
+        ("print('post'); sys.exit(3)", [], 3, ""),
+        ("print('post'); raise Refusal('no paint')", [], 1, "error: no paint\n"),
+        ("print('post'); raise KeyboardInterrupt", [], 130, "\nstopped; the same command goes on from there\n"),
+        ("pass", ["--help"], 1, ""),
+    ],
+)
+def test_a_reader_that_goes_away_ends_it_without_a_word(start_into, body, words, status, said):
     reader, writer = os.pipe()
     os.close(reader)  # nobody will read
     try:
-        done = subprocess.run(
-            [sys.executable, str(script)],
-            env=os.environ | {"PYTHONPATH": str(Path(command.__file__).parents[1])},
-            stdout=writer, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
-        )  # fmt: skip
+        done = start_into(body, writer, *words)
     finally:
         os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+@pytest.mark.parametrize("body", ["print('post')", MUCH, LINES])
+def test_a_full_disk_under_the_output_is_told_once(start_into, body):
+    with open("/dev/full", "wb") as full:
+        done = start_into(body, full)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
+def test_an_output_that_is_closed_is_no_trouble(tmp_path):
+    script = tmp_path / "fence.py"
+    script.write_text(f"{HEAD}\ndef main():\n    print('post')\n\ncommand.run(main, 'python -m fence')\n")
+    environment = os.environ | {"PYTHONPATH": str(Path(command.__file__).parents[1])}
+    words = ["sh", "-c", '"$0" "$1" >&-', sys.executable, str(script)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("body", ["raise KeyboardInterrupt", "signal.raise_signal(signal.SIGINT)"])

@@ -208,14 +208,27 @@ def test_a_new_architecture_is_one_file_and_one_entry(project):
 
 def test_a_clone_joins_and_scores_anew_without_weights_or_training(project, tmp_path):
     project.repro()
-    ignored = shutil.ignore_patterns("cache", "tmp", "models", "lessons", "bags", "checkpoints", "raw", "*.npz", "*.csv")
+    base = project.folder.parent
+    git = ["git", f"--git-dir={tmp_path}/git", f"--work-tree={project.folder}"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (project.folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    listed = subprocess.run(
+        [*git, "ls-files", "--others", "--exclude-standard"],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    (project.folder / ".gitignore").unlink()
     clone = Project(tmp_path / "work")
     for name in ("pipeline", "dvc.yaml"):
-        (tmp_path / name).symlink_to(project.folder.parent / name)
-    shutil.copytree(project.folder, clone.folder, symlinks=True, ignore=ignored)
-    for name in ("data/incoming", "submissions", "artifacts/predictions", "artifacts/histories"):
-        shutil.copytree(project.folder / name, clone.folder / name, dirs_exist_ok=True)
-    assert clone.repro("audit", "folds") >= {"download", "prepare", "folds", "audit"}
+        (tmp_path / name).symlink_to(base / name)
+    for name in listed:
+        (clone.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(project.folder / name, clone.folder / name, follow_symlinks=False)
+    shutil.copytree(project.folder / "data/incoming", clone.folder / "data/incoming")
+    assert {path.name for path in (clone.folder / "artifacts").iterdir()} == {"predictions", "histories", "timings"}
+    assert clone.repro("audit", "folds") == {"check", "download", "prepare", "folds", "audit"}
     clone.set(lambda document: document["ensemble"].update(method="mean"))
     assert clone.repro("--allow-missing") == {"check", "ensemble", "score", "report"}
     assert json.loads((clone.folder / "results/ensemble.json").read_text())["method"] == "mean"

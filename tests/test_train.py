@@ -1,5 +1,6 @@
 """A cell is trained from files to files: what identifies it, what it leaves behind, and nothing else."""
 
+import hashlib
 import io
 import json
 import os
@@ -273,6 +274,7 @@ def test_files_have_the_names_and_forms_that_others_rely_on(trained: tuple[Path,
     timing = json.loads((artifacts / "timings/mini_xception/fold1.json").read_text())
     facts = {"parameters": 58_423, "key": planned().key, "precision": RECIPE.precision}
     facts |= machine.versions("tensorflow") | {"processor": machine.processor()}
+    facts["weights"] = hashlib.sha256((artifacts / "models/mini_xception/fold1.weights.h5").read_bytes()).hexdigest()
     assert timing == {"seconds": timing["seconds"], **facts}
     assert timing["seconds"] > 0
 
@@ -329,9 +331,8 @@ def same_as(trained: tuple[Path, dict[str, bytes]], names: dict[str, bytes]) -> 
 def test_an_epochs_line_tells_of_held_out_rows_where_there_are_any(
     held_out: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judged = (1.25, 0.5) if held_out else (float("nan"), float("nan"))
-    last = {"loss": 1.5, "accuracy": 0.4, "val_loss": judged[0], "val_accuracy": judged[1]}
-    train.Display("vgg8 fold 0", 10, watched=False).epoch(fit.Progress([last], seconds=30.0))
+    last = {"loss": 1.5, "accuracy": 0.4, "val_loss": 1.25, "val_accuracy": 0.5}
+    train.Display("vgg8 fold 0", 10, watched=False, judged=held_out).epoch(fit.Progress([last], seconds=30.0))
     middle = "validation loss 1.2500  accuracy 50.00%  " if held_out else ""
     line = f"vgg8 fold 0  epoch  1/10  loss 1.5000  accuracy 40.00%  {middle}30 s an epoch, 4 min left\n"
     assert capsys.readouterr().out == line
@@ -405,12 +406,18 @@ def test_two_workers_write_the_bytes_of_a_single_cell(
     assert same_as(trained, names)
 
 
+def contents_of(cell: train.Cell) -> dict[str, bytes]:
+    """The files of a cell, empty but for what says whose they are."""
+    timing = {"key": cell.key, "weights": hashlib.sha256(b"").hexdigest()}
+    return dict.fromkeys(PLACES, b"") | {"timing": json.dumps(timing).encode()}
+
+
 def test_only_cells_that_are_out_of_date_are_trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def pretend(data: Faces, rows: np.ndarray, fold_of: np.ndarray, cell: train.Cell, *rest: Any) -> dict[str, bytes]:
         asked.append(str(cell))
-        return dict.fromkeys(PLACES, b"") | {"timing": json.dumps({"key": cell.key}).encode()}
+        return contents_of(cell)
 
     monkeypatch.setattr(train, "train", pretend)
 
@@ -430,6 +437,8 @@ def test_only_cells_that_are_out_of_date_are_trained(project: Path, monkeypatch:
         path.write_bytes(content)
     Path("artifacts/timings/mini_xception/fold1.json").write_text("{")
     assert ran() == both[1:]
+    planned(0).paths()["weights"].write_bytes(b"of another training")  # git has brought the rest
+    assert ran() == both[:1]
     stale = Path("artifacts/checkpoints/vgg8-fold0-0123456789abcdef.npz")
     stale.parent.mkdir(exist_ok=True)
     stale.touch()
@@ -473,7 +482,7 @@ def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(
     monkeypatch.setattr(train.subprocess, "run", run)
     cells = train.planned()[3]
     for cell in cells:
-        train.write(cell, dict.fromkeys(PLACES, b"") | {"timing": json.dumps({"key": cell.key}).encode()})
+        train.write(cell, contents_of(cell))
     train.accept(cells[:1])
     assert told == [["train@mini_xception-0"]]
     set_params(zoom=0.2)
