@@ -57,6 +57,7 @@ seeds: setup ## run all with other seeds, and show mean and deviation in the rep
 
 speedrun: setup ## train one or two small networks on all Training rows, with three seeds, and score them (hours): JOBS=2
 	@$(PY) -m pipeline.speedrun
+	$(PY) -m dvc repro --force --single-item report
 
 bench: setup ## measure how fast it is, against what others use, into results/bench.json
 	@$(PY) -m bench

@@ -378,7 +378,6 @@ def main(section: str | None = None) -> None:
     for name in [section] if section else UNASKED:
         with tempfile.TemporaryDirectory() as folder, tqdm(total=STEPS[name], unit="step") as bar:
             found[name] = sections[name](Path(folder), bar)
-        PATH.parent.mkdir(exist_ok=True)
         files.write_json(PATH, found)
     print(show(found))
 

@@ -48,7 +48,8 @@ if (PROJECT / "pipeline").exists():
     print(f"{PROJECT} is there already")
 elif re.match(r"\w+://|git@", CODE):
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", CODE, str(PROJECT)], check=True)
-    shutil.rmtree(PROJECT / "results", ignore_errors=True)  # of the committed run; this one has its own
+    for name in ("results", "artifacts"):  # of the committed run; this one has its own
+        shutil.rmtree(PROJECT / name, ignore_errors=True)
 else:
     shutil.copytree(Path(CODE, "pipeline"), PROJECT / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("params.yaml", "pyproject.toml"):

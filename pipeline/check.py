@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pipeline import architectures, command, download, ensemble, folds, params, recipe
+from pipeline import architectures, command, download, ensemble, files, folds, params, recipe
 from pipeline.command import Refusal
 from pipeline.competition import SIDE
 
@@ -72,8 +72,7 @@ def main() -> None:
     """Run the stage."""
     if found := mistakes():
         raise Refusal("; ".join(found))
-    PATH.parent.mkdir(exist_ok=True)
-    PATH.write_text("params.yaml is sound\n")
+    files.write(PATH, b"params.yaml is sound\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from pipeline import architectures, backend, board, command, figures, folds, machine, params, recipe, submission
+from pipeline import architectures, backend, board, command, figures, files, folds, machine, params, recipe, submission
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, SIDE, SPLITS
 from pipeline.submission import UNKNOWN, percent
@@ -346,6 +346,13 @@ def speed() -> Section | None:
         f"{found['networks']} {found['network']}, {found['recipe']['epochs']} epochs each, trained on all Training "
         f"rows without folds; the mean of what they say is judged. On {', '.join(machines)}."
     ]
+    settings, own = recipe.speedrun()
+    if (settings.network, settings.networks, own.model_dump()) != (
+        found["network"],
+        found["networks"],
+        found["recipe"],
+    ):
+        text.append("This was made by another params.yaml than the rest of this page: make speedrun.")
     headers = ["seed", "PublicTest", "PrivateTest", "no twin", "95 % interval", "minutes"]
     return Section("Speedrun", text, [Table("", headers, lines)])
 
@@ -384,7 +391,7 @@ def revision() -> str:
 
 def origin(scores: dict[str, Any], analysis: dict[str, Any], source: dict[str, Any]) -> Section:
     """What it was made from, by what, and in which time; `source` as in data/raw/PROVENANCE.json."""
-    files = [
+    rows = [
         [name, f"{entry['bytes']:,}", entry["md5"], "yes" if entry["official"] else "no"]
         for name, entry in source["files"].items()
     ]
@@ -404,7 +411,7 @@ def origin(scores: dict[str, Any], analysis: dict[str, Any], source: dict[str, A
         "Provenance",
         [],
         [
-            Table("Files of the competition", ["", "bytes", "md5", "Kaggle's own"], files),
+            Table("Files of the competition", ["", "bytes", "md5", "Kaggle's own"], rows),
             Table("Run", ["", ""], facts),
             Table("Submissions", ["", "SHA-256"], hashes),
         ],
@@ -444,7 +451,7 @@ def main() -> None:
     backend.start(machine.choose(params.backend()))  # some library must run under Keras to build the networks
     found = sections()
     for kind in ("html", "md"):
-        (RESULTS / f"report.{kind}").write_text(render(f"report.{kind}.j2", found))
+        files.write(RESULTS / f"report.{kind}", render(f"report.{kind}.j2", found).encode())
 
 
 if __name__ == "__main__":

@@ -288,7 +288,7 @@ def main() -> None:
     found = analysis(bags, temperatures, train_labels, folds.load(data)[1], truth, private)
     found["single_networks"] = {name: singles(name, count, truth, private) for name in names}
     found["trained_with"] = trained_with([cell for cells in took.values() for cell in cells])
-    submission.ANALYSIS.write_text(json.dumps(found, indent=1) + "\n")
+    files.write_json(submission.ANALYSIS, found)
     paths = {name: [trained.path("history", name, number) for number in range(count)] for name in names}
     draw(data, bags, table, {name: [pd.read_csv(path) for path in each] for name, each in paths.items()}, found)
 

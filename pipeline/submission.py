@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline import files
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES
 
@@ -25,8 +26,7 @@ def write(path: Path, labels: np.ndarray) -> str:
     ----------
     labels : int [k], classes of all test rows: PublicTest, then PrivateTest.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes("".join(f"{label}\n" for label in labels).encode())
+    files.write(path, "".join(f"{label}\n" for label in labels).encode())
     if not np.array_equal(read(path, len(labels)), labels):
         raise Refusal(f"{path} does not read as it was written; is the disk full?")
     return sha256(path)

@@ -1,11 +1,15 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
-from pipeline import board, figures, report
+from pipeline import board, figures, recipe, report
 from pipeline.command import Refusal
 from pipeline.report import Section, Table
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -63,21 +67,28 @@ def test_what_another_version_wrote_is_refused_with_what_to_do(parts, name, verb
 
 
 @pytest.mark.parametrize("private", [0.72, "unknown"])
-def test_the_seeds_of_the_speedrun_stand_above_their_mean(parts, private):
+def test_the_seeds_of_the_speedrun_stand_above_their_mean(parts, private, monkeypatch):
     scores = {"public_accuracy": 0.7, "private_accuracy": private, "private_no_twin_accuracy": private,
               "private_low": private, "private_high": private}  # fmt: skip
     entry = scores | {"minutes": 40.0, "trained_with": [{"processor": "abacus"}]}
     spreads = {split: {"mean": 0.7, "deviation": 0.002} for split in list(scores)[:3]} if private == 0.72 else {}
-    about = {"network": "vgg8", "networks": 2, "recipe": {"epochs": 50}, "minutes": 40.0}
+    defaults = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())["train"]
+    own = recipe.Recipe.model_validate(defaults | {"epochs": 50})
+    about = {"network": "vgg8", "networks": 2, "recipe": own.model_dump(), "minutes": 40.0}
+    wanted = recipe.Speedrun(network="vgg8", networks=2, seeds=[1, 2], recipe={})
+    monkeypatch.setattr(report.recipe, "speedrun", lambda: (wanted, own))
     assert report.speed() is None
     (report.RESULTS / "speedrun.json").write_text(json.dumps(about | spreads | {"by_seed": {"1": entry, "2": entry}}))
     found = report.speed()
+    assert len(found.text) == 1
     assert found.text[0].startswith("2 vgg8, 50 epochs each")
     assert found.text[0].endswith("On abacus.")
     percents = ["72.00%"] * 2 + ["72.00% to 72.00%"] if private == 0.72 else ["unknown"] * 2 + ["unknown to unknown"]
     seed = ["70.00%", *percents, "40.0"]
     mean = [["mean", *["70.00% ± 0.20"] * 3, "", "40.0"]] if spreads else []
     assert found.tables[0].rows == [["1", *seed], ["2", *seed], *mean]
+    monkeypatch.setattr(report.recipe, "speedrun", lambda: (wanted.model_copy(update={"networks": 3}), own))
+    assert report.speed().text[1].startswith("This was made by another params.yaml")
 
 
 def test_claims_stand_beside_what_their_protocol_and_ours_give(parts):
