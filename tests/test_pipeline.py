@@ -211,15 +211,8 @@ def test_a_clone_joins_and_scores_anew_without_weights_or_training(project, tmp_
     base = project.folder.parent
     git = ["git", f"--git-dir={tmp_path}/git", f"--work-tree={project.folder}"]
     subprocess.run([*git, "init", "-q"], check=True)
-    (project.folder / ".gitignore").write_text((ROOT / ".gitignore").read_text())
-    listed = subprocess.run(
-        [*git, "ls-files", "--others", "--exclude-standard"],
-        cwd=project.folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    (project.folder / ".gitignore").unlink()
+    words = [*git, "ls-files", "--others", f"--exclude-from={ROOT}/.gitignore"]
+    listed = subprocess.run(words, cwd=project.folder, capture_output=True, text=True, check=True).stdout.split()
     clone = Project(tmp_path / "work")
     for name in ("pipeline", "dvc.yaml"):
         (tmp_path / name).symlink_to(base / name)
