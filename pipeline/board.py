@@ -1,4 +1,4 @@
-"""Our submissions among the ten best teams of 2013, as tables of text, and whether they differ more than by chance."""
+"""Our scores as tables: among the ten best teams of 2013, whether they differ more than by chance, and by seed."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
 from pipeline.submission import UNKNOWN, judged_rows, percent
 
 HEADERS = ("rank", "", "PrivateTest", "95 % interval", "no twin", "PublicTest", "out of fold", "parameters", "minutes")
+SEED_HEADERS = ("seed", "PublicTest", "PrivateTest", "no twin", "95 % interval", "minutes")
+SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_twin_accuracy")
 NOTES = {
     "unofficial": "Measured on files that are not Kaggle's own; results/data.json says what is known of them.",
     "folders": "Measured on pictures in folders, in the competition's split by their names; whether they are Kaggle's "
@@ -44,6 +46,24 @@ def rows(scores: list[dict[str, Any]], more: dict[str, tuple[str, ...]]) -> list
             ratio = right / SPLIT_ROWS[PRIVATE]
             lines.append((ratio, (str(place), team, f"{ratio:.2%}", *[""] * (6 + width))))
     return [line for _, line in sorted(lines, key=lambda entry: -entry[0])]
+
+
+def spread(found: dict[str, float]) -> str:
+    """Mean and standard deviation of a ratio over several seeds, both in per cent."""
+    return f"{found['mean']:.2%} ± {100 * found['deviation']:.2f}"
+
+
+def seed_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The lines of a table with SEED_HEADERS, the last one their mean; `found` as in results/speedrun.json."""
+    lines = [
+        (
+            str(seed), *(percent(entry[score]) for score in SEED_SCORES),
+            f"{percent(entry['private_low'])} to {percent(entry['private_high'])}", f"{entry['minutes']:.1f}",
+        )
+        for seed, entry in found["by_seed"].items()
+    ]  # fmt: skip
+    means = [spread(found[score]) if score in found else "" for score in SEED_SCORES]
+    return [*lines, ("mean", *means, "", f"{found['minutes']:.1f}")] if len(lines) > 1 else lines
 
 
 def p_value(value: float) -> str:

@@ -333,14 +333,6 @@ def speed() -> Section | None:
     found = optional("speedrun.json", "speedrun", {"network", "networks", "recipe", "minutes", "by_seed"})
     if not found:
         return None
-    splits = ("public_accuracy", "private_accuracy", "private_no_twin_accuracy")
-    lines = [
-        [seed, *(percent(entry[split]) for split in splits),
-         f"{percent(entry['private_low'])} to {percent(entry['private_high'])}", f"{entry['minutes']:.1f}"]
-        for seed, entry in found["by_seed"].items()
-    ]  # fmt: skip
-    if set(splits) <= found.keys():
-        lines.append(["mean", *(spread(found[split]) for split in splits), "", f"{found['minutes']:.1f}"])
     machines = sorted({each["processor"] for entry in found["by_seed"].values() for each in entry["trained_with"]})
     text = [
         f"{found['networks']} {found['network']}, {found['recipe']['epochs']} epochs each, trained on all Training "
@@ -353,13 +345,7 @@ def speed() -> Section | None:
         found["recipe"],
     ):
         text.append("This was made by another params.yaml than the rest of this page: make speedrun.")
-    headers = ["seed", "PublicTest", "PrivateTest", "no twin", "95 % interval", "minutes"]
-    return Section("Speedrun", text, [Table("", headers, lines)])
-
-
-def spread(found: dict[str, float]) -> str:
-    """Mean and standard deviation of a ratio over several seeds."""
-    return f"{found['mean']:.2%} ± {100 * found['deviation']:.2f}"
+    return Section("Speedrun", text, [Table("", list(board.SEED_HEADERS), list(map(list, board.seed_rows(found))))])
 
 
 def seeds() -> Section | None:
@@ -368,7 +354,7 @@ def seeds() -> Section | None:
     if not found:
         return None
     keys = list(next(iter(found["submissions"].values()), {}))
-    lines = [[name, *(spread(entry[key]) for key in keys)] for name, entry in found["submissions"].items()]
+    lines = [[name, *(board.spread(entry[key]) for key in keys)] for name, entry in found["submissions"].items()]
     now = params.but_seed()
     text = [f"The whole run with each of the seeds {', '.join(map(str, found['seeds']))}: mean ± standard deviation."]
     if found["params"] != json.loads(json.dumps(now)):

@@ -23,6 +23,7 @@ from tabulate import tabulate
 
 from pipeline import (
     audit,
+    board,
     command,
     engine,
     faces,
@@ -43,7 +44,6 @@ from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS
 
 FOLDER = trained.ARTIFACTS / "speedrun"
 RESULT = Path("results/speedrun.json")
-SCORES = ("public_accuracy", "private_accuracy", "private_no_twin_accuracy")
 
 
 def plan(
@@ -127,7 +127,7 @@ def read() -> dict[str, Any]:
 def summary(by_seed: dict[int, dict[str, Any]]) -> dict[str, Any]:
     """Mean and deviation (of a sample) of the scores of two seeds or more, and the mean minutes; then the entries."""
     found: dict[str, Any] = {}
-    for split in SCORES:
+    for split in board.SEED_SCORES:
         values = [entry[split] for entry in by_seed.values()]
         if len(values) > 1 and submission.UNKNOWN not in values:
             found[split] = metrics.spread(values)
@@ -136,18 +136,7 @@ def summary(by_seed: dict[int, dict[str, Any]]) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> str:
     """The scores as a table."""
-    percent = submission.percent
-    rows = [
-        [seed, *(percent(entry[split]) for split in SCORES),
-         f"{percent(entry['private_low'])} to {percent(entry['private_high'])}", f"{entry['minutes']:.1f}"]
-        for seed, entry in found["by_seed"].items()
-    ]  # fmt: skip
-    if len(rows) > 1:
-        spreads = [found.get(split) for split in SCORES]
-        means = [f"{each['mean']:.2%} ± {each['deviation']:.2%}" if each else "" for each in spreads]
-        rows.append(["mean", *means, "", f"{found['minutes']:.1f}"])
-    titles = ["seed", "PublicTest", "PrivateTest", "no twin", "95 % interval", "minutes"]
-    table = tabulate(rows, titles, disable_numparse=True, stralign="right")
+    table = tabulate(board.seed_rows(found), board.SEED_HEADERS, disable_numparse=True, stralign="right")
     return f"{table}\n\nthe contest was won with {BOARD_2013[0][1] / SPLIT_ROWS[PRIVATE]:.3%} of PrivateTest"
 
 

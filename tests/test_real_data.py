@@ -45,12 +45,13 @@ def test_folds_of_the_real_data_are_balanced_and_part_no_twins(data):
 
 
 @pytest.mark.slow
-def test_the_released_network_is_as_good_as_its_card_says(data, monkeypatch):
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "released").glob("*.npz")))
+def test_a_released_network_is_as_good_as_its_card_says(data, monkeypatch, name):
     monkeypatch.chdir(ROOT)
     faces, hidden = data
     truth = solution.join(faces.labels, hidden)
-    network = networks.load("released:small_resnet")
-    card = json.loads((ROOT / "released/small_resnet.json").read_text())["scores"]
+    network = networks.load(f"released:{name}")
+    card = json.loads((ROOT / f"released/{name}.json").read_text())["scores"]
     for split, code in (("PublicTest", competition.PUBLIC), ("PrivateTest", competition.PRIVATE)):
         rows = faces.rows(code)
         right = (network.probabilities(faces.pixels[rows]).argmax(axis=1) == truth[rows]).mean()

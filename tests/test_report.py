@@ -85,8 +85,8 @@ def test_the_seeds_of_the_speedrun_stand_above_their_mean(parts, private, monkey
     assert found.text[0].endswith("On abacus.")
     percents = ["72.00%"] * 2 + ["72.00% to 72.00%"] if private == 0.72 else ["unknown"] * 2 + ["unknown to unknown"]
     seed = ["70.00%", *percents, "40.0"]
-    mean = [["mean", *["70.00% ± 0.20"] * 3, "", "40.0"]] if spreads else []
-    assert found.tables[0].rows == [["1", *seed], ["2", *seed], *mean]
+    mean = ["mean", *["70.00% ± 0.20" if spreads else ""] * 3, "", "40.0"]
+    assert found.tables[0].rows == [["1", *seed], ["2", *seed], mean]
     monkeypatch.setattr(report.recipe, "speedrun", lambda: (wanted.model_copy(update={"networks": 3}), own))
     assert report.speed().text[1].startswith("This was made by another params.yaml")
 
