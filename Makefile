@@ -37,25 +37,25 @@ train: setup ## train all cells that are out of date: JOBS=2 BACKEND=loky|dask|r
 	@$(PY) -m pipeline.distill
 
 release: setup ## pack a trained network, under 5 MB, with a model card, into released/: NAME=... FOLD=0
-	@$(PY) -m pipeline.release $${NAME:+"$$NAME" "$${FOLD:-0}"}
+	@$(PY) -m pipeline.release "$$NAME" "$${FOLD:-0}"
 
 predict: setup ## name the expressions in pictures, a folder, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
 	@set -f; $(PY) -m pipeline.predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
-export: setup ## write a released network (or NAME=... FOLD=0) for ONNX and LiteRT, into artifacts/exported/
+export: setup ## write the released network (or NAME=... FOLD=0) for ONNX and LiteRT, into artifacts/exported/
 	@$(PY) -m pipeline.export "$$NAME" "$$FOLD"
 
 outside: setup ## score a Keras file from elsewhere: FILE=... SIDE=48 SCALING=unit|symmetric|raw CLASSES=... OUT=...
 	@$(PY) -m pipeline.outside "$$FILE" "$${SIDE:-48}" "$$SCALING" "$$CLASSES" "$$OUT"
 
 claims: setup ## run the sources' own protocols, to show what their figures owe to them: NAME=... EPOCHS=... (hours)
-	@$(PY) -m pipeline.claims $${NAME:+"$$NAME"} $${EPOCHS:+"$$EPOCHS"}
+	@$(PY) -m pipeline.claims "$$NAME" "$$EPOCHS"
 	$(PY) -m dvc repro --force --single-item report
 
 seeds: setup ## run all with other seeds, and show mean and deviation in the report: SEEDS="1 2 3" (hours)
 	@$(PY) -m pipeline.seeds
 	$(PY) -m dvc repro --force --single-item report
 
-speedrun: setup ## train one or two small networks on all Training rows, with three seeds, and score them (hours): JOBS=2
+speedrun: setup ## train networks on all Training rows, as params.yaml says, for each of its seeds, and score them (hours): JOBS=2
 	@$(PY) -m pipeline.speedrun
 	$(PY) -m dvc repro --force --single-item report
 

@@ -1,4 +1,4 @@
-"""Ways to read the competition's 301 MB of text: python -m bench.reading WAY FILE FOLDER prints seconds and peak MB."""
+"""Ways to read the competition's 300 MB of text: python -m bench.reading WAY FILE FOLDER prints seconds and peak MB."""
 
 import resource
 import sys

@@ -6,7 +6,7 @@ Reads faces, folds and artifacts/models/. Prints the table of bench/README.md; i
 import numpy as np
 from tabulate import tabulate
 
-from pipeline import augment, backend, command, faces, fit, folds, machine, metrics, trained
+from pipeline import augment, backend, command, faces, fit, folds, machine, metrics, params, trained
 
 SHIFTS, ZOOMS = (2, 1), (0.08, 0.15)
 SETS = ([], [2], [1], [0.08], [0.15], [0.08, 0.15], [2, 0.08], [1, 0.08], [1, 0.08, 0.15], [1, 2, 0.08, 0.15])
@@ -17,7 +17,7 @@ def main(name: str = "small_resnet", chosen: str = "") -> None:
     data = faces.load()
     rows, fold_of = folds.load(data)
     wanted = [folds.number(fold) for fold in chosen.split(",")] if chosen else folds.numbers()
-    library = "tensorflow"
+    library = machine.choose(params.backend())
     backend.start(library)
     judged: dict[float, list[np.ndarray]] = {step: [] for step in (0, *SHIFTS, *ZOOMS)}
     for fold in wanted:

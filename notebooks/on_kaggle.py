@@ -148,8 +148,9 @@ OUTPUT.mkdir(parents=True, exist_ok=True)
 shutil.copyfile(PROJECT / "submissions/ensemble.csv", OUTPUT / "submission.csv")
 shutil.copyfile(PROJECT / "submissions/scores.csv", OUTPUT / "scores.csv")
 shutil.copytree(PROJECT / "results", OUTPUT / "results", dirs_exist_ok=True)
-for part in ("models", "predictions", "histories", "timings"):  # not the page of odd pictures: it shows people
-    shutil.copytree(PROJECT / "artifacts" / part, OUTPUT / "artifacts" / part, dirs_exist_ok=True)
+for part in ("models", "students", "predictions", "histories", "timings"):  # not the odd pictures: they show people
+    if (PROJECT / "artifacts" / part).exists():
+        shutil.copytree(PROJECT / "artifacts" / part, OUTPUT / "artifacts" / part, dirs_exist_ok=True)
 run("leaderboard")
 
 # %%

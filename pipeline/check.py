@@ -3,6 +3,7 @@
 Reads params.yaml. Writes data/params-checked, whose content never changes: folds waits for it, and trains nothing anew.
 """
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ PATH = Path("data/params-checked")
 def whole_only(network: str) -> bool:
     """Whether a network takes pictures of 48x48 pixels alone, by its file's text: no library is imported for it."""
     source = (Path(architectures.__file__).parent / f"{network}.py").read_text()
-    return "stack(" in source or "(SIDE, SIDE, 1)" in source
+    return bool(re.search(r"\b(SIDE, SIDE|48, 48), 1\)|(?<![\w.])stack\(", source))
 
 
 def together(name: str, network: str, read: Callable[[], recipe.Recipe]) -> None:

@@ -151,11 +151,11 @@ def save(found: dict[str, Any]) -> None:
     files.write_json(RESULT, ordered)
 
 
-def main(name: str | None = None, epochs: str | None = None) -> None:
+def main(name: str = "", epochs: str = "") -> None:
     """Run the command. Every network's result is written as soon as it is finished."""
-    if name is not None and name not in CLAIMS:
+    if name and name not in CLAIMS:
         raise Refusal(f"no source claims anything for {name!r}; there are {', '.join(CLAIMS)}")
-    if epochs is not None and not (epochs.isdecimal() and int(epochs)):
+    if epochs and not (epochs.isdecimal() and int(epochs)):
         raise Refusal(f"EPOCHS={epochs}: must be a whole number from 1 up")
     data = faces.load()
     labels = solution.join(data.labels, solution.load())
@@ -163,7 +163,7 @@ def main(name: str | None = None, epochs: str | None = None) -> None:
         raise Refusal(f"{solution.PATH} does not know the labels of all test rows; the sources' protocols need them")
     found = read()
     for each in CLAIMS:
-        if name in (None, each):
+        if name in ("", each):
             found[each] = run(each, int(epochs) if epochs else None, data, labels, found.get(each, {}))
             save(found)
 

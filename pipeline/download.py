@@ -113,10 +113,10 @@ def take_local(incoming: Path, folder: Path) -> None:
             print(f"ignored: {_shown(path)} is none of the competition's files ({', '.join(CHECKSUMS)})")
     if not any(folder.iterdir()):
         raise Refusal(
-            f"{incoming}/ holds none of the competition's files: put fer2013.tar.gz, icml_face_data.csv, or train.csv "
-            f"with test.csv there, as they are or zipped (from {kaggle_client.SITE}/competitions/{SLUG}/data); or set "
-            "data.source to kaggle in params.yaml (to folders for pictures in folders); or try the drawn competition: "
-            "make demo"
+            f"{incoming}/ holds none of the competition's files: put fer2013.tar.gz, fer2013.csv, icml_face_data.csv, "
+            "or train.csv with test.csv there, as they are or zipped (from "
+            f"{kaggle_client.SITE}/competitions/{SLUG}/data); or set data.source to kaggle in params.yaml (to folders "
+            "for pictures in folders); or try the drawn competition: make demo"
         )
 
 

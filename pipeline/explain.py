@@ -1,7 +1,7 @@
 """Draw where the networks look for each class: the mean of Grad-CAM's maps over pictures that they have not seen.
 
-Reads data/faces.npz, data/folds.csv, and the weights of the first fold. Writes results/plots/attention.png:
-averages, and no person's picture.
+Reads data/faces.npz, data/folds.csv, and every network's weights of the first fold. Writes
+results/plots/attention.png: averages, and no person's picture.
 """
 
 import numpy as np
@@ -57,7 +57,7 @@ def main() -> None:
     seen = chosen(held_out, data.labels[held_out])
     labels = data.labels[seen].astype(int)
     backend.start(machine.choose(params.backend()))
-    maps = {name: attention(name, fold, recipe.read(name), data.pixels[seen], labels) for name in recipe.untaught()}
+    maps = {name: attention(name, fold, recipe.read(name), data.pixels[seen], labels) for name in recipe.names()}
     means = class_means(data.pixels[rows], data.labels[rows].astype(int))
     counts = np.bincount(labels, minlength=len(CLASSES))
     figures.attention(maps, means, counts, figures.FOLDER / "attention.png")

@@ -1,9 +1,9 @@
 """Write a trained network for ONNX and LiteRT, and hold each file to what Keras answers to the same pictures.
 
-Outside the graph. Reads released/NETWORK.npz and .json (without NETWORK the only ones there), or with FOLD
-what was trained of NETWORK without that fold; for the check the test rows of data/faces.npz, or drawn faces
-where it is missing. Writes into artifacts/exported/: NAME.onnx, NAME.tflite, NAME-float16.tflite (half as large), and
-NAME.json, what one must know to use them, which ONNX carries inside as well.
+Outside the graph. Reads what lies in released/, or with NETWORK what was trained of it without fold FOLD; for the
+check the test rows of data/faces.npz, or drawn faces where it is missing. Writes into artifacts/exported/: NAME.onnx,
+NAME.tflite, NAME-float16.tflite (half as large), and NAME.json, what one must know to use them, which ONNX carries
+inside as well.
 
 A file takes pictures, uint8 [n, 48, 48, 1], grey levels 0 to 255, and gives probabilities, float32 [n, 7]: contrast,
 crop, scaling and normalisation are inside it. It sees each picture once: the mean over views, and the temperature, are
@@ -43,16 +43,12 @@ Ask = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 48, 48, 1] to probabilitie
 
 
 def find(name: str, fold: str) -> tuple["keras.Model", dict[str, Any]]:
-    """A trained network, or without `fold` a released one, and its metadata. Keras must run already."""
+    """The network `name` that was trained without `fold`, or without both the released one, and its metadata.
+
+    Keras must run already.
+    """
     if not name:
-        released = sorted(path.stem for path in release.FOLDER.glob("*.npz"))
-        if len(released) != 1:
-            raise Refusal(
-                f"{release.FOLDER}/ has {', '.join(released) or 'no network'}; name one: make export NAME=..."
-            )
-        name = released[0]
-    if not fold:
-        return release.load(name)
+        return release.load()
     about = {"temperature": None, **trained.metadata(trained.path("about", name, fold), "make repro")[0]}
     network = trained.restore(about["architecture"], trained.path("weights", name, fold), "make repro")
     with contextlib.suppress(Refusal):  # no ensemble has been made yet
@@ -187,6 +183,9 @@ def main(name: str = "", fold: str = "") -> None:
         raise Refusal(f"make export needs more packages: .venv/bin/python -m pip install {' '.join(missing)}")
     backend.start("tensorflow")
     backend.prepare(seed=0, precision="float32")
+    if fold and not name:
+        raise Refusal(f"FOLD={fold}: of which network? Name it: make export NAME=... FOLD={fold}")
+    fold = fold or "0" if name else ""
     network, about = find(name, fold)
     settings = params.parse("its recipe", recipe.Recipe, about["recipe"])
     from pipeline import fit

@@ -128,17 +128,11 @@ def _prepared(recipes: list[tuple[str, Recipe]], library: str) -> None:
     backend.prepare(0, precisions.pop() if len(precisions) == 1 else "float32")
 
 
-def _released(name: str, library: str) -> Network:
-    known = sorted(path.stem for path in release.FOLDER.glob("*.json"))
-    if name not in known and (name or len(known) != 1):
-        raise Refusal(
-            f"{release.FOLDER}/ holds {', '.join(known)}; name one, like {RELEASED}:{known[0]}" if known
-            else f"{release.FOLDER}/ holds no network; make one with: make release"
-        )  # fmt: skip
-    name = name or known[0]
-    about, recipe = trained.metadata(release.FOLDER / f"{name}.json", "make release")
+def _released(library: str) -> Network:
+    about, recipe = trained.metadata(release.find(), "make release")
+    name = about["architecture"]
     _prepared([(name, recipe)], library)
-    network, _ = release.load(name)
+    network, _ = release.load()
     return Network({name: [Member(network, recipe)]}, "mean", [1.0], about["temperature"], tuple(about["classes"]))
 
 
@@ -180,14 +174,12 @@ def load(which: str = RELEASED) -> Network:
 
     Parameters
     ----------
-    which : "released" (or "released:NAME", where there are several), "ensemble", an architecture (the mean of all its
-        folds), or one fold of it, like "small_resnet-0".
+    which : "released", "ensemble", an architecture (the mean of all its folds), or one fold of it, like
+        "small_resnet-0".
 
     Raises
     ------
     Refusal : where there is no such network, or its files are missing, damaged or another's.
     """
     library = machine.choose(params.backend())
-    if which.partition(":")[0] == RELEASED:
-        return _released(which.partition(":")[2], library)
-    return _trained(which, library)
+    return _released(library) if which == RELEASED else _trained(which, library)

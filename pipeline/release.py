@@ -2,9 +2,9 @@
 
 Outside the graph. Reads params.yaml, data/faces.npz, data/folds.csv, data/solution.csv, data/twins.csv,
 results/ensemble.json and artifacts/. Writes released/NETWORK.npz (kernels in float16, all else in float32),
-released/NETWORK.json and released/README.md, the cards of all networks there. The scores are those of the packed
-network, measured anew. Without NETWORK: the one with the best out-of-fold accuracy. Without FOLD: the network that did
-not see fold 0.
+released/NETWORK.json and released/README.md, its card, in place of what was released before. The scores are those of
+the packed network, measured anew. Without NETWORK: the one with the best out-of-fold accuracy. Without FOLD: the
+network that did not see fold 0.
 """
 
 import hashlib
@@ -71,21 +71,30 @@ def unpack(network: "keras.Model", packed: dict[str, np.ndarray]) -> None:
         variable.assign(packed[path].astype("float32"))
 
 
-def load(name: str, folder: Path = FOLDER) -> tuple["keras.Model", dict[str, Any]]:
-    """The released network `name`, and its metadata. Keras must run already; nothing in the files is executed."""
+def find() -> Path:
+    """The JSON file of the released network."""
+    found = sorted(FOLDER.glob("*.json"))
+    if len(found) != 1:
+        raise Refusal(f"{FOLDER}/ holds {len(found)} networks instead of one; make it with: make release")
+    return found[0]
+
+
+def load() -> tuple["keras.Model", dict[str, Any]]:
+    """The released network, and its metadata. Keras must run already; nothing in the files is executed."""
+    path = find()
     try:
-        about: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-        content = (folder / f"{name}.npz").read_bytes()
+        about: dict[str, Any] = json.loads(path.read_text())
+        content = path.with_suffix(".npz").read_bytes()
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             packed = dict(arrays)
         if hashlib.sha256(content).hexdigest() != about["sha256"]:
             raise ValueError("its weights are not those that its JSON file tells of")
     except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as trouble:
-        raise Refusal(f"{folder}/{name} cannot be read ({trouble}); make it with: make release") from None
+        raise Refusal(f"{path.with_suffix('')} cannot be read ({trouble}); make it with: make release") from None
     import keras
 
     keras.utils.clear_session()  # variables are found by their paths, and layers are numbered from the start
-    network = architectures.build(name)
+    network = architectures.build(path.stem)
     unpack(network, packed)
     return network, about
 
@@ -133,21 +142,14 @@ def scores(
     return found
 
 
-def cards(found: dict[str, dict[str, Any]]) -> str:
-    """The model cards of networks, by what NETWORK.json says of each. Raises Refusal where that is too little."""
+def card(about: dict[str, Any]) -> str:
+    """The model card of a network, by what its JSON file says."""
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["percent"] = percent
-    card = environment.from_string(TEMPLATE.read_text())
-    texts = []
-    for name, about in sorted(found.items()):
-        try:
-            texts.append(card.render(about))
-        except jinja2.UndefinedError as trouble:
-            raise Refusal(f"{FOLDER}/{name}.json is of an earlier version ({trouble}); remove it") from None
-    return "\n".join(texts)
+    return environment.from_string(TEMPLATE.read_text()).render(about)
 
 
-def main(name: str | None = None, fold: str = "0") -> None:
+def main(name: str = "", fold: str = "0") -> None:
     """Run the command."""
     name = name or choose()
     number = folds.number(fold)
@@ -192,6 +194,7 @@ def main(name: str | None = None, fold: str = "0") -> None:
         "fold": number,
         "seed": cell.seed,
         "recipe": settings.model_dump(),
+        "lesson": cell.lesson.model_dump() if cell.lesson else None,
         "scores": found,
         "float16": {
             "largest_difference": round(float(abs(after - before).max()), 5),
@@ -200,14 +203,15 @@ def main(name: str | None = None, fold: str = "0") -> None:
         "data": {"sha256": data.digest.hex(), "standing": provenance.standing(provenance.read())},
         "trained_with": trained.computed_with(timing),
     }
-    known = {each.stem: json.loads(each.read_text()) for each in FOLDER.glob("*.json")}
-    text = cards(known | {name: about})
-    for target, what in (
-        (path, content.getvalue()),
-        (path.with_suffix(".json"), files.as_json(about)),
-        (FOLDER / "README.md", text.encode()),
-    ):
+    new = {
+        path: content.getvalue(),
+        path.with_suffix(".json"): files.as_json(about),
+        FOLDER / "README.md": card(about).encode(),
+    }
+    for target, what in new.items():
         files.write(target, what)
+    for other in {*FOLDER.glob("*.npz"), *FOLDER.glob("*.json")} - new.keys():  # what was released before
+        other.unlink()
     print(f"{path}: {about['bytes'] / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
 
 

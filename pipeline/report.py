@@ -94,12 +94,12 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
     worth = {entry["data"] for entry in scores.values()}
     twins = folds.twins()
     text = [
-        "No code that trains, chooses or weighs reads a label of a test row: epochs, weights and temperatures come "
-        "from Training alone (recipes that people chose carry whatever they chose by). Intervals are 95 % "
-        "(Wilson). An out-of-fold figure is that of single networks; test rows get the mean of all folds' networks, "
-        "which is better. Parameters are of one network of each kind, minutes of all folds. “no twin” leaves out test "
-        "rows whose picture stands in Training, byte for byte, “nor near twin” also those that stand there rescaled, "
-        "recompressed or mirrored; near twins may stand on both sides of a fold.",
+        "No code that trains for a submission, chooses or weighs reads a label of a test row: epochs, weights and "
+        "temperatures come from Training alone (recipes that people chose carry whatever they chose by). Intervals "
+        "are 95 % (Wilson). An out-of-fold figure is that of single networks; test rows get the mean of all folds' "
+        "networks, which is better. Parameters are of one network of each kind, minutes of all folds. “no twin” leaves "
+        "out test rows whose picture stands in Training, byte for byte, “nor near twin” also those that stand there "
+        "rescaled, recompressed or mirrored; near twins may stand on both sides of a fold.",
         *([f"twins: {twins} in params.yaml, so not all Training rows were trained on and judged."] * (twins != "keep")),
         *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
     ]
@@ -238,7 +238,10 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
     for name in recipe.names():
         if lesson := recipe.lesson(name):
             who = " and ".join(lesson.teachers)
-            lessons.append(f"{name} learns labels of which {lesson.taught:.0%} are what {who} say of the picture.")
+            lessons.append(
+                f"{name} learns labels of which {lesson.taught:.0%} are what {who} say of the picture; its minutes do "
+                "not contain theirs."
+            )
         network, settings = at_full_size(architectures.build(name)), recipe.read(name)
         by_fold, alone = ensemble["submissions"][name]["folds"], analysis["single_networks"][name]
         known = alone["mean"] != UNKNOWN
@@ -408,10 +411,12 @@ def origin(scores: dict[str, Any], analysis: dict[str, Any], source: dict[str, A
 def sections() -> list[Section]:
     """All parts of the report, in its order."""
     scores, ensemble, analysis, data = (read(f"{name}.json") for name in ("scores", "ensemble", "analysis", "data"))
+    mixed = ["A student's accuracy on training rows is that by its labels, its teachers' answers mixed in."]
+    lessons = mixed if recipe.students() else []
     every = [
         results(scores, analysis), claims(), speed(), seeds(), parts(ensemble), data_section(data),
         networks(scores, ensemble, analysis),
-        Section("Learning curves", pictures={"curves.png": "All folds of every network"}),
+        Section("Learning curves", lessons, pictures={"curves.png": "All folds of every network"}),
         errors(analysis), attention(), calibration(scores, ensemble), origin(scores, analysis, data["provenance"]),
     ]  # fmt: skip
     return [section for section in every if section]

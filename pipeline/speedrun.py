@@ -80,12 +80,15 @@ def digest(cells: list[train.Cell]) -> str:
     return hashlib.sha256("".join(place(cell).name for cell in cells).encode()).hexdigest()[:16]
 
 
-def run(cells: list[train.Cell], data: faces.Faces, rows: np.ndarray, truth: np.ndarray, jobs: int) -> dict[str, Any]:
+def run(
+    cells: list[train.Cell], data: faces.Faces, rows: np.ndarray, truth: np.ndarray, twins: np.ndarray, jobs: int
+) -> dict[str, Any]:
     """Train the networks of one seed, `jobs` at a time, and score the mean of their answers: the seed's entry.
 
     Parameters
     ----------
-    rows : that train, int [m]. truth : int [n], of all rows.
+    rows : that train, int [m]. truth : int [n], labels of all rows.
+    twins : bool [n], which rows show a picture that stands in Training as well.
 
     The minutes are those that the slowest network takes, as often as networks follow each other.
     """
@@ -107,8 +110,7 @@ def run(cells: list[train.Cell], data: faces.Faces, rows: np.ndarray, truth: np.
             trained_with += [about] if about not in trained_with else []
     test, mean_said = data.test_rows(), np.mean(said, axis=0)
     public, private = data.usage[test] == PUBLIC, data.usage[test] == PRIVATE
-    alone = private & (audit.load_twins(len(data.labels))["identical"].to_numpy()[test] == 0)
-    judged = {"public": public, "private": private, "private_no_twin": alone}
+    judged = {"public": public, "private": private, "private_no_twin": private & ~twins[test]}
     entry: dict[str, Any] = {}
     for name, chosen in judged.items():
         entry |= score.accuracy(mean_said[chosen], truth[test][chosen], name)
@@ -147,14 +149,14 @@ def main() -> None:
     truth = solution.join(data.labels, solution.load())
     if (truth < 0).any():
         raise Refusal(f"{solution.PATH} does not know the labels of all test rows")
-    rows = folds.kept(data, folds.twins())
+    rows, twins = folds.kept(data, folds.twins()), (audit.load_twins(len(truth))["identical"] > 0).to_numpy()
     cells, before = plan(settings, own, data, rows), read()
     by_seed = {seed: before[str(seed)] for seed in cells if before.get(str(seed), {}).get("key") == digest(cells[seed])}
     about = {"network": settings.network, "networks": settings.networks, "recipe": own.model_dump()}
     FOLDER.mkdir(parents=True, exist_ok=True)  # states stay where the project's artifacts are
     for seed in cells:
         if seed not in by_seed:
-            by_seed[seed] = run(cells[seed], data, rows, truth, jobs)
+            by_seed[seed] = run(cells[seed], data, rows, truth, twins, jobs)
         files.write_json(RESULT, about | summary({each: by_seed[each] for each in cells if each in by_seed}))
     print(show(summary({seed: by_seed[seed] for seed in cells})))
 

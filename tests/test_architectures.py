@@ -128,6 +128,18 @@ def test_which_networks_take_whole_pictures_only_is_known_without_building_them(
     assert check.whole_only(name) == (network(name).input_shape[1:3] == (48, 48))
 
 
+@pytest.mark.parametrize(("line", "whole"), [
+    ("layers.Input((48, 48, 1))", True), ("keras.Input(shape=(SIDE, SIDE, 1))", True), ("    return stack(", True),
+    ("x = ops.stack([x, y])", False), ("layers.Input((None, None, 1))", False), ("layers.Reshape((148, 48, 1))", False),
+])  # fmt: skip
+def test_what_a_network_takes_is_read_off_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, whole: bool
+) -> None:
+    (tmp_path / "mine.py").write_text(f"def build():\n    {line}\n")
+    monkeypatch.setattr(architectures, "__file__", str(tmp_path / "__init__.py"))
+    assert check.whole_only("mine") == whole
+
+
 def test_mini_xceptions_shortcuts_are_convolutions_with_strides() -> None:
     """As the source has them: the two steps that stand for one give the same, at odd sides, too."""
     picture = np.random.default_rng(0).random((2, 11, 12, 8), dtype="float32")

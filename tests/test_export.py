@@ -117,7 +117,7 @@ def test_the_files_run_without_tensorflow_and_answer_as_keras(project, pixels, c
     shown = capsys.readouterr().out
     assert "420 pictures: drawn faces" in shown
     assert "refused" not in shown
-    network, about = release.load("tiny")
+    network, about = release.load()
     wanted = expected(network, pixels, settings(**about["recipe"]))
     np.save("pictures.npy", pixels[..., None])
     text = json.loads((export.FOLDER / "tiny.json").read_text())
@@ -179,14 +179,14 @@ def test_missing_packages_are_named(monkeypatch):
         export.main()
 
 
-def test_which_released_network_is_asked_where_it_is_not_clear(project):
-    Path("released/other.npz").write_bytes(b"")
-    with pytest.raises(command.Refusal, match="has other, tiny; name one"):
+def test_what_is_not_there_or_not_named_is_told(project):
+    Path("released/tiny.json").unlink()
+    with pytest.raises(command.Refusal, match="released/ holds 0 networks instead of one; make it with: make release"):
         export.main()
-    for path in Path("released").iterdir():
-        path.unlink()
-    with pytest.raises(command.Refusal, match="has no network; name one"):
-        export.main()
+    with pytest.raises(command.Refusal, match="FOLD=1: of which network"):
+        export.main("", "1")
+    with pytest.raises(command.Refusal, match=r"artifacts/models/tiny/fold0\.json cannot be used"):
+        export.main("tiny")
 
 
 @pytest.mark.parametrize(("ending", "content"), [

@@ -28,7 +28,7 @@ def test_the_page_escapes_what_it_shows_and_holds_its_pictures(parts):
     assert "First &amp; last" in page
     assert "row &lt;1&gt;" in page
     assert "a: &lt;b&gt;" in page
-    assert "data:image/png;base64,iVBORyBwaWN0dXJl" in page or "data:image/png;base64,iVBOR" in page
+    assert "data:image/png;base64,iVBORyBwaWN0dXJl" in page
     assert '<tr class="ours"><td>ours *</td><td>3</td></tr>' in page
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
     assert "<script" not in page
