@@ -8,7 +8,7 @@ from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
 from pipeline.submission import UNKNOWN, judged_rows, percent
 
 HEADERS = ("rank", "", "PrivateTest", "95 % interval", "no twin", "PublicTest", "out of fold", "parameters", "minutes")
-SEED_HEADERS = ("seed", "PublicTest", "PrivateTest", "no twin", "95 % interval", "minutes")
+SEED_HEADERS = ("seed", "PublicTest", "PrivateTest", "95 % interval", "no twin", "minutes")
 SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_twin_accuracy")
 NOTES = {
     "unofficial": "Measured on files that are not Kaggle's own; results/data.json says what is known of them.",
@@ -55,15 +55,15 @@ def spread(found: dict[str, float]) -> str:
 
 def seed_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """The lines of a table with SEED_HEADERS, the last one their mean; `found` as in results/speedrun.json."""
-    lines = [
-        (
-            str(seed), *(percent(entry[score]) for score in SEED_SCORES),
-            f"{percent(entry['private_low'])} to {percent(entry['private_high'])}", f"{entry['minutes']:.1f}",
-        )
-        for seed, entry in found["by_seed"].items()
-    ]  # fmt: skip
-    means = [spread(found[score]) if score in found else "" for score in SEED_SCORES]
-    return [*lines, ("mean", *means, "", f"{found['minutes']:.1f}")] if len(lines) > 1 else lines
+    lines: list[tuple[str, ...]] = []
+    for seed, entry in found["by_seed"].items():
+        public, private, alone = (percent(entry[score]) for score in SEED_SCORES)
+        interval = f"{percent(entry['private_low'])} to {percent(entry['private_high'])}"
+        lines.append((str(seed), public, private, interval, alone, f"{entry['minutes']:.1f}"))
+    if len(lines) > 1:
+        public, private, alone = (spread(found[score]) if score in found else "" for score in SEED_SCORES)
+        lines.append(("mean", public, private, "", alone, f"{found['minutes']:.1f}"))
+    return lines
 
 
 def p_value(value: float) -> str:

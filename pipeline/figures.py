@@ -174,12 +174,17 @@ def _name(axes: Axes, text: str, x: float, y: float, color: str) -> None:
     axes.annotate(text, (x, y), (6, 4), textcoords="offset points", fontsize=8, color=color)
 
 
-def effort(table: pd.DataFrame, path: Path) -> None:
-    """Draw out-of-fold accuracy against parameters and training time; `table` is that of submissions/scores.csv."""
+def effort(table: pd.DataFrame, folds: int, path: Path) -> None:
+    """Draw out-of-fold accuracy against parameters and training time of one network of each kind.
+
+    Parameters
+    ----------
+    table : that of submissions/scores.csv, whose seconds are of all `folds`.
+    """
     figure, grid = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
     scales = (
-        ("parameters", 1e6, "million parameters, one network of each kind"),
-        ("train_seconds", 60, "minutes of training, all folds"),
+        ("parameters", 1e6, "million parameters"),
+        ("train_seconds", 60 * folds, "minutes of training"),
     )
     for axes, (what, unit, label) in zip(grid, scales, strict=True):
         for color, entry in zip(itertools.cycle(COLORS), table.to_dict("records")):
@@ -187,14 +192,14 @@ def effort(table: pd.DataFrame, path: Path) -> None:
             axes.errorbar(x, y, [[y - entry["oof_low"]], [entry["oof_high"] - y]], fmt="o", color=color, ms=5)
             _name(axes, entry["name"], x, y, color)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
         axes.margins(x=0.3)
         axes.set_xlabel(f"{label} (logarithmic)")
     grid[0].yaxis.set_major_formatter(PercentFormatter(1))
     grid[0].set_ylabel("out-of-fold accuracy")
-    figure.suptitle("What accuracy costs (bars: 95 % intervals)", fontsize=11)
+    figure.suptitle("What accuracy costs, one network of each kind (bars: 95 % intervals, of the rows)", fontsize=11)
     _save(figure, path)
 
 
@@ -215,7 +220,11 @@ def splits(table: pd.DataFrame, path: Path) -> None:
     axes.grid(axis="y", visible=False)  # its lines would run through the bars
     axes.set_yticks(range(len(entries)), [entry["name"] for entry in entries])
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("accuracy; bars are 95 % intervals")
+    axes.set_xlabel(
+        "accuracy; bars are 95 % intervals\n"
+        "(out of fold: single networks, no twins seen; boards: the mean of all folds' networks, twins seen)",
+        fontsize=9,
+    )
     axes.set_title("Does cross-validation predict the board?")
     figure.legend(ncols=3, loc="outside lower center")
     _save(figure, path)
@@ -262,7 +271,7 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, rows: np.ndarray, 
         line[0].set_ylabel(name, fontsize=9)
     for place, axes in enumerate(grid[0]):
         axes.set_title(f"{CLASSES[place]} ({rows[place]})", fontsize=9)
-    figure.colorbar(drawn, ax=grid, label="mean Grad-CAM", shrink=0.9, aspect=30)
+    figure.colorbar(drawn, ax=grid, label="mean Grad-CAM, each scaled to 1", shrink=0.9, aspect=30)
     figure.suptitle(
         "Where the networks look for each class: means over held-out pictures (their number), on the mean face",
         fontsize=10,

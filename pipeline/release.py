@@ -1,10 +1,10 @@
 """Pack one trained network for use: its weights under 5 MB, what one must know to use them, and a model card.
 
 Outside the graph. Reads params.yaml, data/faces.npz, data/folds.csv, data/solution.csv, data/twins.csv,
-results/ensemble.json and artifacts/. Writes released/NETWORK.npz (kernels in float16, all else in float32),
-released/NETWORK.json and released/README.md, its card, in place of what was released before. The scores are those of
-the packed network, measured anew. Without NETWORK: the one with the best out-of-fold accuracy. Without FOLD: the
-network that did not see fold 0.
+results/ensemble.json, results/analysis.json and artifacts/. Writes released/NETWORK.npz (kernels in float16, all else
+in float32), released/NETWORK.json and released/README.md, its card, in place of what was released before. The scores
+are those of the packed network, measured anew. Without NETWORK: the one with the best out-of-fold accuracy. Without
+FOLD: the network that did not see fold 0.
 """
 
 import hashlib
@@ -34,6 +34,7 @@ from pipeline import (
     provenance,
     recipe,
     solution,
+    submission,
     train,
     trained,
 )
@@ -196,6 +197,7 @@ def main(name: str = "", fold: str = "0") -> None:
         "recipe": settings.model_dump(),
         "lesson": cell.lesson.model_dump() if cell.lesson else None,
         "scores": found,
+        "mean_over_folds": submission.analysis()["single_networks"][name]["mean"],
         "float16": {
             "largest_difference": round(float(abs(after - before).max()), 5),
             "equal_labels": round(float((after.argmax(1) == before.argmax(1)).mean()), 5),

@@ -81,7 +81,8 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
          for one in names],
     )  # fmt: skip
     columns = {
-        "out of fold, no near twin": ("oof_no_near_twin", percent), "accuracy": ("private_accuracy", percent),
+        "out of fold, neither twin nor near twin": ("oof_no_near_twin", percent),
+        "accuracy": ("private_accuracy", percent),
         "no twin": ("private_no_twin", percent), "nor near twin": ("private_no_near_twin", percent),
         "macro-F1": ("private_macro_f1", number), "top 2": ("private_top_2", percent),
         "log-loss": ("private_log_loss", number), "Brier": ("private_brier", number),
@@ -96,10 +97,11 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
     text = [
         "No code that trains for a submission, chooses or weighs reads a label of a test row: epochs, weights and "
         "temperatures come from Training alone (recipes that people chose carry whatever they chose by). Intervals "
-        "are 95 % (Wilson). An out-of-fold figure is that of single networks; test rows get the mean of all folds' "
-        "networks, which is better. Parameters are of one network of each kind, minutes of all folds. “no twin” leaves "
-        "out test rows whose picture stands in Training, byte for byte, “nor near twin” also those that stand there "
-        "rescaled, recompressed or mirrored; near twins may stand on both sides of a fold.",
+        "are 95 % (Wilson). An out-of-fold figure is that of single networks, which saw no twin of the row; test rows "
+        "get the mean of all folds' networks, some of them with a twin in Training, which is better. Parameters are of "
+        "one network of each kind, minutes of all folds. “no twin” leaves out test rows whose picture stands in "
+        "Training, byte for byte, “nor near twin” also those that stand there rescaled, recompressed or mirrored; near "
+        "twins may stand on both sides of a fold.",
         *([f"twins: {twins} in params.yaml, so not all Training rows were trained on and judged."] * (twins != "keep")),
         *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
     ]
@@ -244,12 +246,11 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
             )
         network, settings = at_full_size(architectures.build(name)), recipe.read(name)
         by_fold, alone = ensemble["submissions"][name]["folds"], analysis["single_networks"][name]
-        known = alone["mean"] != UNKNOWN
         lines.append([
             name, f"{network.count_params():,}", f"{multiply_adds(network) / 1e6:.1f}", str(settings.epochs),
             f"{scores[name]['train_seconds'] / 60:.1f}",
             f"{np.mean(by_fold):.2%} ± {100 * np.std(by_fold, ddof=1):.2f}",
-            f"{alone['mean']:.2%} ± {100 * alone['deviation']:.2f}" if known else UNKNOWN,
+            board.spread(alone) if alone["mean"] != UNKNOWN else UNKNOWN, percent(alone["no_twin_mean"]),
         ])  # fmt: skip
         rows = [
             [type(layer).__name__, "x".join(map(str, layer.output.shape[1:])), f"{layer.count_params():,}"]
@@ -257,7 +258,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
         ]
         layers.append(Table(f"Layers of {name}", ["layer", "output", "parameters"], rows))
     headers = ["", "parameters", "million multiply-adds", "epochs", "minutes, all folds", "folds: mean ± deviation",
-               "single networks on PrivateTest"]  # fmt: skip
+               "single networks on PrivateTest", "of them without twins"]  # fmt: skip
     return Section(
         "Networks", lessons, [Table("", headers, lines)], {"effort.png": "Accuracy against size and time"}, layers
     )
@@ -292,7 +293,8 @@ def attention() -> Section | None:
         "Attention",
         [
             "Grad-CAM (Selvaraju et al. 2017) tells which parts of a picture speak for a class. Shown are means over "
-            "pictures of each class that the network has not seen, of the first fold, laid over the class's mean face."
+            "pictures of each class that the network has not seen, of the first fold, laid over the class's mean face; "
+            "each map is scaled to a maximum of 1, so brightness tells how alike a class's maps are placed."
         ],
         pictures={"attention.png": "Where the networks look for each class"},
     )
@@ -339,7 +341,8 @@ def speed() -> Section | None:
     machines = sorted({each["processor"] for entry in found["by_seed"].values() for each in entry["trained_with"]})
     text = [
         f"{found['networks']} {found['network']}, {found['recipe']['epochs']} epochs each, trained on all Training "
-        f"rows without folds; the mean of what they say is judged. On {', '.join(machines)}."
+        f"rows without folds; the mean of what they say is judged. On {', '.join(machines)}. ± is the standard "
+        "deviation over the seeds; the intervals are of the sampling of test rows, which all seeds share."
     ]
     settings, own = recipe.speedrun()
     if (settings.network, settings.networks, own.model_dump()) != (

@@ -163,22 +163,25 @@ def analysis(
     return found
 
 
-def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray) -> dict[str, Any]:
+def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray, twins: np.ndarray) -> dict[str, Any]:
     """PrivateTest accuracy of each single network of an architecture (one a fold), their mean and deviation.
 
-    `plain_mean` is without test-time augmentation.
+    `plain_mean` is without test-time augmentation, `no_twin_mean` without the rows whose picture stands in Training as
+    well (`twins`, bool [k]): what out-of-fold accuracy, which knows no twins either, can be compared with.
     """
     if (truth[private] < 0).any():
-        return dict.fromkeys(("folds", "mean", "deviation", "plain_mean"), UNKNOWN)
-    augmented, plain = (
-        [
-            float(metrics.right(ensemble.read_cell(name, number, plain)[2][private], truth[private]).mean())
-            for number in range(count)
-        ]
-        for plain in (False, True)
-    )
-    found = metrics.spread(augmented)
-    return {"folds": found.pop("values"), **found, "plain_mean": round(float(np.mean(plain)), 5)}
+        return dict.fromkeys(("folds", "mean", "deviation", "plain_mean", "no_twin_mean"), UNKNOWN)
+
+    def each(rows: np.ndarray, plain: bool) -> list[float]:
+        asked = (ensemble.read_cell(name, number, plain)[2] for number in range(count))
+        return [float(metrics.right(said[rows], truth[rows]).mean()) for said in asked]
+
+    found, alone = metrics.spread(each(private, plain=False)), private & ~twins
+    return {
+        "folds": found.pop("values"), **found,
+        "plain_mean": round(float(np.mean(each(private, plain=True))), 5),
+        "no_twin_mean": round(float(np.mean(each(alone, plain=False))), 5) if alone.any() else UNKNOWN,
+    }  # fmt: skip
 
 
 def timings(architecture: str, count: int) -> list[dict[str, Any]]:
@@ -256,7 +259,7 @@ def draw(
     rows = submission.judged_rows(found)
     figures.calibration(found[rows]["reliability"], rows, figures.FOLDER / "calibration.png")
     figures.splits(table, figures.FOLDER / "splits.png")
-    figures.effort(table, figures.FOLDER / "effort.png")
+    figures.effort(table, len(next(iter(histories.values()))), figures.FOLDER / "effort.png")
     known = table[table["private_accuracy"] != UNKNOWN]
     columns = ["name", "private_accuracy", "private_low", "private_high"]
     ranked = not set(table["rank_2013"]) & {"none", UNKNOWN}
@@ -274,19 +277,13 @@ def main() -> None:
     efforts[ensemble.NAME] = (sum(each[0] for each in members), sum(each[1] for each in members))
     test, train_labels = data.test_rows(), data.labels[data.rows(TRAINING)]
     truth, private = solution.join(data.labels, hidden)[test], data.usage[test] == PRIVATE
-    table = scoreboard(
-        data,
-        truth,
-        bags,
-        temperatures,
-        efforts,
-        audit.load_twins(len(data.labels)),
-        provenance.standing(provenance.read()),
-    )
+    twins, worth = audit.load_twins(len(data.labels)), provenance.standing(provenance.read())
+    table = scoreboard(data, truth, bags, temperatures, efforts, twins, worth)
     table.to_csv(submission.TABLE, index=False)
     write_metrics(table)
     found = analysis(bags, temperatures, train_labels, folds.load(data)[1], truth, private)
-    found["single_networks"] = {name: singles(name, count, truth, private) for name in names}
+    same = (twins["identical"] > 0).to_numpy()[test]
+    found["single_networks"] = {name: singles(name, count, truth, private, same) for name in names}
     found["trained_with"] = trained_with([cell for cells in took.values() for cell in cells])
     files.write_json(submission.ANALYSIS, found)
     paths = {name: [trained.path("history", name, number) for number in range(count)] for name in names}

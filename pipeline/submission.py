@@ -76,7 +76,7 @@ def analysis() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(ANALYSIS.read_text())
         if "out of fold" not in found:
             raise ValueError("it has other keys")
-    except (ValueError, TypeError) as trouble:
+    except (OSError, ValueError, TypeError) as trouble:
         raise Refusal(f"{ANALYSIS} cannot be read ({trouble}); {AGAIN}") from None
     return found
 

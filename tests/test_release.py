@@ -25,6 +25,7 @@ from pipeline import (
     recipe,
     release,
     solution,
+    submission,
     synthetic,
     train,
 )
@@ -103,6 +104,7 @@ def project(tmp_path, monkeypatch):
     pd.DataFrame({"row": range(len(truth)), "identical": 0, "near": 0}).to_csv(audit.TWINS, index=False)
     ensemble.RESULT.parent.mkdir()
     ensemble.RESULT.write_text(json.dumps({"submissions": {NETWORK: {"temperature": 1.5, "folds": [0.5, 0.6]}}}))
+    submission.ANALYSIS.write_text(json.dumps({"out of fold": {}, "single_networks": {NETWORK: {"mean": 0.625}}}))
     monkeypatch.setattr(release.provenance, "read", dict)
     monkeypatch.setattr(release.provenance, "standing", lambda found: "drawn")
     cell = train.plan(data, folds.load(data)[1], NETWORK, 0, machine.choose("auto"))
@@ -140,6 +142,7 @@ def test_release_writes_a_network_that_answers_as_the_trained_one(project, tmp_p
     assert f"make release NAME={NETWORK} FOLD=0" in card
     assert "An expression is not a feeling" in card
     assert all(f"| {name} |" in card for name in CLASSES)
+    assert "have 62.50% of PrivateTest right on average" in card
     assert "released/" in capsys.readouterr().out
 
 
@@ -168,6 +171,7 @@ def test_one_network_is_released_and_the_one_before_goes(project, tmp_path):
 def test_the_card_of_a_student_names_its_teachers():
     about = json.loads(next((ROOT / "released").glob("*.json")).read_text())
     lesson = {"teachers": ["vgg8", "small_vgg"], "taught": 0.7}
+    about["mean_over_folds"] = "unknown"
     card = release.card(about | {"lesson": lesson, "fold": 3})
     assert "70 % of each label that it learned is what its teachers, vgg8 and small_vgg, say" in card
     assert "without fold 3, too." in card

@@ -315,6 +315,8 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
         assert singles["vgg8"]["folds"] == pytest.approx(alone, abs=1e-5)
         assert singles["vgg8"]["mean"] == pytest.approx(np.mean(alone), abs=1e-5)
         turned = [(some_bag(10 + n).test[7:, ::-1].argmax(axis=1) == np.arange(7)).mean() for n in (0, 1)]
+        rest = [(some_bag(10 + n).test[8:].argmax(axis=1) == np.arange(1, 7)).mean() for n in (0, 1)]
+        assert singles["vgg8"]["no_twin_mean"] == pytest.approx(np.mean(rest), abs=1e-5)  # the first has a twin
         assert singles["vgg8"]["plain_mean"] == pytest.approx(np.mean(turned), abs=1e-5)
         assert singles["vgg8"]["deviation"] == pytest.approx(abs(alone[0] - alone[1]) / 2**0.5, abs=1e-5)
     else:
