@@ -148,7 +148,9 @@ OUTPUT.mkdir(parents=True, exist_ok=True)
 shutil.copyfile(PROJECT / "submissions/ensemble.csv", OUTPUT / "submission.csv")
 shutil.copyfile(PROJECT / "submissions/scores.csv", OUTPUT / "scores.csv")
 shutil.copytree(PROJECT / "results", OUTPUT / "results", dirs_exist_ok=True)
-for part in ("models", "students", "predictions", "histories", "timings"):  # not the odd pictures: they show people
+# Not odd_pictures.png: it shows people.
+PARTS = ("models", "lessons", "students", "predictions", "histories", "timings")
+for part in PARTS:
     if (PROJECT / "artifacts" / part).exists():
         shutil.copytree(PROJECT / "artifacts" / part, OUTPUT / "artifacts" / part, dirs_exist_ok=True)
 run("leaderboard")

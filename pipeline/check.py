@@ -18,7 +18,9 @@ PATH = Path("data/params-checked")
 def whole_only(network: str) -> bool:
     """Whether a network takes pictures of 48x48 pixels alone, by its file's text: no library is imported for it."""
     source = (Path(architectures.__file__).parent / f"{network}.py").read_text()
-    return bool(re.search(r"\b(SIDE, SIDE|48, 48), 1\)|(?<![\w.])stack\(", source))
+    side = r"(?:[\w.]*SIDE|48)\s*,\s*"
+    fixed = rf"Input\(\s*(?:shape\s*=\s*)?[(\[]\s*{side}{side}1\b|^\s*return (?:_blocks\.)?stack\("
+    return bool(re.search(fixed, source, re.MULTILINE))
 
 
 def together(name: str, network: str, read: Callable[[], recipe.Recipe]) -> None:

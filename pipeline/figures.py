@@ -192,7 +192,7 @@ def effort(table: pd.DataFrame, folds: int, path: Path) -> None:
             axes.errorbar(x, y, [[y - entry["oof_low"]], [entry["oof_high"] - y]], fmt="o", color=color, ms=5)
             _name(axes, entry["name"], x, y, color)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
         axes.margins(x=0.3)
@@ -221,8 +221,7 @@ def splits(table: pd.DataFrame, path: Path) -> None:
     axes.set_yticks(range(len(entries)), [entry["name"] for entry in entries])
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel(
-        "accuracy; bars are 95 % intervals\n"
-        "(out of fold: single networks, no twins seen; boards: the mean of all folds' networks, twins seen)",
+        "accuracy; bars are 95 % intervals\n(out of fold: single networks; boards: the mean of all folds' networks)",
         fontsize=9,
     )
     axes.set_title("Does cross-validation predict the board?")

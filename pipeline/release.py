@@ -23,6 +23,7 @@ from pipeline import (
     architectures,
     audit,
     backend,
+    board,
     command,
     ensemble,
     faces,
@@ -86,16 +87,18 @@ def load() -> tuple["keras.Model", dict[str, Any]]:
     try:
         about: dict[str, Any] = json.loads(path.read_text())
         content = path.with_suffix(".npz").read_bytes()
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            packed = dict(arrays)
         if hashlib.sha256(content).hexdigest() != about["sha256"]:
             raise ValueError("its weights are not those that its JSON file tells of")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            packed = dict(arrays)
+        if about["architecture"] not in architectures.names() or float(about["temperature"]) <= 0:
+            raise ValueError("its architecture or its temperature is none")
     except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as trouble:
         raise Refusal(f"{path.with_suffix('')} cannot be read ({trouble}); make it with: make release") from None
     import keras
 
     keras.utils.clear_session()  # variables are found by their paths, and layers are numbered from the start
-    network = architectures.build(path.stem)
+    network = architectures.build(about["architecture"])
     unpack(network, packed)
     return network, about
 
@@ -147,7 +150,8 @@ def card(about: dict[str, Any]) -> str:
     """The model card of a network, by what its JSON file says."""
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["percent"] = percent
-    return environment.from_string(TEMPLATE.read_text()).render(about)
+    note = board.NOTES.get(about["data"]["standing"], "")
+    return environment.from_string(TEMPLATE.read_text()).render(about, note=note)
 
 
 def main(name: str = "", fold: str = "0") -> None:
@@ -160,7 +164,7 @@ def main(name: str = "", fold: str = "0") -> None:
     cell = train.plan(data, fold_of, name, number, library)
     if not cell.done():
         raise Refusal(f"{cell} is not trained as {params.PATH} wants it; run: make repro")
-    timing = json.loads(cell.paths()["timing"].read_text())
+    timing, siblings = json.loads(cell.paths()["timing"].read_text()), submission.singles(submission.analysis(), name)
     backend.start(library)
     from pipeline import augment, fit
 
@@ -197,7 +201,7 @@ def main(name: str = "", fold: str = "0") -> None:
         "recipe": settings.model_dump(),
         "lesson": cell.lesson.model_dump() if cell.lesson else None,
         "scores": found,
-        "mean_over_folds": submission.analysis()["single_networks"][name]["mean"],
+        "mean_over_folds": siblings["mean"],
         "float16": {
             "largest_difference": round(float(abs(after - before).max()), 5),
             "equal_labels": round(float((after.argmax(1) == before.argmax(1)).mean()), 5),
@@ -212,8 +216,9 @@ def main(name: str = "", fold: str = "0") -> None:
     }
     for target, what in new.items():
         files.write(target, what)
-    for other in {*FOLDER.glob("*.npz"), *FOLDER.glob("*.json")} - new.keys():  # what was released before
-        other.unlink()
+    for other in set(architectures.names()) - {name}:  # what was released before
+        for ending in (".json", ".npz"):
+            (FOLDER / f"{other}{ending}").unlink(missing_ok=True)
     print(f"{path}: {about['bytes'] / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
 
 

@@ -98,10 +98,10 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
         "No code that trains for a submission, chooses or weighs reads a label of a test row: epochs, weights and "
         "temperatures come from Training alone (recipes that people chose carry whatever they chose by). Intervals "
         "are 95 % (Wilson). An out-of-fold figure is that of single networks, which saw no twin of the row; test rows "
-        "get the mean of all folds' networks, some of them with a twin in Training, which is better. Parameters are of "
-        "one network of each kind, minutes of all folds. “no twin” leaves out test rows whose picture stands in "
-        "Training, byte for byte, “nor near twin” also those that stand there rescaled, recompressed or mirrored; near "
-        "twins may stand on both sides of a fold.",
+        "get the mean of all folds' networks, which is better, and may have a twin in Training. Parameters are of one "
+        "network of each kind, minutes of all folds. “no twin” leaves out test rows whose picture stands in Training, "
+        "byte for byte, “nor near twin” also those that stand there rescaled, recompressed or mirrored; near twins may "
+        "stand on both sides of a fold.",
         *([f"twins: {twins} in params.yaml, so not all Training rows were trained on and judged."] * (twins != "keep")),
         *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
     ]
@@ -245,7 +245,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
                 "not contain theirs."
             )
         network, settings = at_full_size(architectures.build(name)), recipe.read(name)
-        by_fold, alone = ensemble["submissions"][name]["folds"], analysis["single_networks"][name]
+        by_fold, alone = ensemble["submissions"][name]["folds"], submission.singles(analysis, name)
         lines.append([
             name, f"{network.count_params():,}", f"{multiply_adds(network) / 1e6:.1f}", str(settings.epochs),
             f"{scores[name]['train_seconds'] / 60:.1f}",

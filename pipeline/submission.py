@@ -81,6 +81,17 @@ def analysis() -> dict[str, Any]:
     return found
 
 
+def singles(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """What results/analysis.json, as `found`, says of the single networks of `name`, one a fold."""
+    try:
+        entry: dict[str, Any] = found["single_networks"][name]
+        if not {"mean", "deviation", "no_twin_mean"} <= entry.keys():
+            raise KeyError(name)
+    except (KeyError, TypeError, AttributeError):
+        raise Refusal(f"{ANALYSIS} is of another run or version; {AGAIN}") from None
+    return entry
+
+
 def judged_rows(found: dict[str, Any]) -> str:
     """Which rows of results/analysis.json to show: PrivateTest, or out of fold where its labels are unknown."""
     return "PrivateTest" if "PrivateTest" in found else "out of fold"

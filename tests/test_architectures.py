@@ -130,7 +130,9 @@ def test_which_networks_take_whole_pictures_only_is_known_without_building_them(
 
 @pytest.mark.parametrize(("line", "whole"), [
     ("layers.Input((48, 48, 1))", True), ("keras.Input(shape=(SIDE, SIDE, 1))", True), ("    return stack(", True),
-    ("x = ops.stack([x, y])", False), ("layers.Input((None, None, 1))", False), ("layers.Reshape((148, 48, 1))", False),
+    ("keras.Input([48, 48, 1])", True), ("layers.Input((48,48,1))", True), ("return _blocks.stack(", True),
+    ("x = ops.stack([x, y])", False), ("layers.Input((None, None, 1))", False), ("layers.Reshape((48, 48, 1))", False),
+    ("# not (SIDE, SIDE, 1), no stack( here", False),
 ])  # fmt: skip
 def test_what_a_network_takes_is_read_off_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, whole: bool

@@ -104,7 +104,8 @@ def project(tmp_path, monkeypatch):
     pd.DataFrame({"row": range(len(truth)), "identical": 0, "near": 0}).to_csv(audit.TWINS, index=False)
     ensemble.RESULT.parent.mkdir()
     ensemble.RESULT.write_text(json.dumps({"submissions": {NETWORK: {"temperature": 1.5, "folds": [0.5, 0.6]}}}))
-    submission.ANALYSIS.write_text(json.dumps({"out of fold": {}, "single_networks": {NETWORK: {"mean": 0.625}}}))
+    alone = {"mean": 0.625, "deviation": 0.01, "no_twin_mean": 0.6}
+    submission.ANALYSIS.write_text(json.dumps({"out of fold": {}, "single_networks": {NETWORK: alone}}))
     monkeypatch.setattr(release.provenance, "read", dict)
     monkeypatch.setattr(release.provenance, "standing", lambda found: "drawn")
     cell = train.plan(data, folds.load(data)[1], NETWORK, 0, machine.choose("auto"))
@@ -157,12 +158,12 @@ def test_unknown_test_labels_leave_their_rows_out_of_the_card(project, tmp_path)
 
 
 def test_one_network_is_released_and_the_one_before_goes(project, tmp_path):
-    for name in ("another.npz", "another.json", "notes.txt"):
+    for name in ("vgg8.npz", "vgg8.json", "labels.json.txt", "notes.npz"):
         (tmp_path / "released").mkdir(exist_ok=True)
         (tmp_path / "released" / name).write_text("{}")
     release.main()
     there = {path.name for path in (tmp_path / "released").iterdir()}
-    assert there == {f"{NETWORK}.npz", f"{NETWORK}.json", "README.md", "notes.txt"}
+    assert there == {f"{NETWORK}.npz", f"{NETWORK}.json", "README.md", "labels.json.txt", "notes.npz"}
     (tmp_path / "released/another.json").write_text("{}")
     with pytest.raises(command.Refusal, match=r"^released/ holds 2 networks instead of one; make it with"):
         release.load()

@@ -63,3 +63,11 @@ def test_a_malformed_file_is_refused_with_its_name_and_line_and_what_to_do(tmp_p
 def test_a_missing_file_is_refused_with_what_makes_it(tmp_path):
     with pytest.raises(Refusal, match=r"some\.csv is missing; make it again with: dvc repro -f score"):
         submission.read(tmp_path / "some.csv", 3)
+
+
+@pytest.mark.parametrize("found", [{}, {"single_networks": {"vgg9": {}}}, {"single_networks": {"vgg8": {"mean": 0.5}}}])
+def test_an_analysis_of_another_run_is_refused(found):
+    with pytest.raises(Refusal, match=r"results/analysis\.json is of another run or version; make it again"):
+        submission.singles(found, "vgg8")
+    entry = {"mean": 0.5, "deviation": 0.1, "no_twin_mean": 0.4}
+    assert submission.singles({"single_networks": {"vgg8": entry}}, "vgg8") == entry
