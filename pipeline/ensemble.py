@@ -171,11 +171,12 @@ def geometric_mean(members: np.ndarray) -> np.ndarray:
 def join_members(
     method: str, oof: np.ndarray, test: np.ndarray, labels: np.ndarray, fold: np.ndarray
 ) -> tuple[Bag, np.ndarray | None]:
-    """Join several members' predictions.
+    """Join several members' predictions, each brought to its own temperature first (metrics.fit_temperature).
 
-    Fitted weights are nested: a fold's rows are judged with weights fitted on the other folds' rows. (The networks
-    that predicted those have seen this fold's labels; a handful of weights carries next to nothing of them.) Test rows
-    get the weights of all folds.
+    Otherwise a member that was taught soft labels, and so is less sure of what it has right, would be taken for a
+    worse one. Temperatures and weights are nested: a fold's rows are judged with those fitted on the other folds'
+    rows. (The networks that predicted those have seen this fold's labels; a handful of numbers carries next to nothing
+    of them.) Test rows get those of all folds.
 
     Parameters
     ----------
@@ -186,17 +187,29 @@ def join_members(
     -------
     The ensemble's Bag, and the members' weights in it (None for "geometric").
     """
-    if method == "geometric":
-        return Bag(geometric_mean(oof), geometric_mean(test)), None
-    weights = np.full(len(oof), 1 / len(oof))
-    if method == "mean":
-        return Bag(weighted_mean(oof, weights), weighted_mean(test, weights)), weights
+
+    def join(known: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Join `parts` of the members by what fits the `known` rows, bool [n]."""
+        temperatures = [metrics.fit_temperature(each[known], labels[known]) for each in oof]
+        even = at_temperatures(parts, temperatures)
+        if method == "geometric":
+            return geometric_mean(even), None
+        weights = np.full(len(oof), 1 / len(oof))
+        if method == "weights":
+            weights = fit_weights(at_temperatures(oof[:, known], temperatures), labels[known])
+        return weighted_mean(even, weights), weights
+
     blended = np.full(oof.shape[1:], np.nan, dtype=np.float32)
     for number in np.unique(fold):
         inside = fold == number
-        blended[inside] = weighted_mean(oof[:, inside], fit_weights(oof[:, ~inside], labels[~inside]))
-    weights = fit_weights(oof, labels)
-    return Bag(blended, weighted_mean(test, weights)), weights
+        blended[inside], _ = join(~inside, oof[:, inside])
+    joint, weights = join(np.ones(len(labels), dtype=bool), test)
+    return Bag(blended, joint), weights
+
+
+def at_temperatures(members: np.ndarray, temperatures: list[float]) -> np.ndarray:
+    """Every member's probabilities, float [members, n, 7], at its temperature: float64."""
+    return np.stack([metrics.temper(each, at) for each, at in zip(members, temperatures, strict=True)])
 
 
 def judge(oof: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -269,7 +282,7 @@ def summary(
     return bag, {
         "method": settings.method,
         "weights": dict(zip(settings.members, shares, strict=True)),
-        "members": {name: judge(bags[name].oof, labels) for name in settings.members},
+        "members": {name: judge(tempered(bags[name].oof, labels, fold), labels) for name in settings.members},
         "methods": {way: judge(one.oof, labels) for way, (one, _) in ways.items()},
         "without": {
             name: judge(joined(settings.method, rest, labels, fold)[0].oof, labels) for name, rest in others.items()

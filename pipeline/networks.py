@@ -77,12 +77,14 @@ class Network:
 
     Parameters
     ----------
-    members : the networks of every architecture, whose answers are averaged. method : how architectures are joined (see
-        ensemble.join_members). shares : of each, where the method is a weighted mean.
+    members : the networks of every architecture, whose answers are averaged. temperatures : of these averages, before
+        they are joined. method : how (see ensemble.join_members). shares : of each, where that is a weighted mean.
+    temperature : of what comes out.
     classes : what the probabilities are of, in their order.
     """
 
     members: dict[str, list[Member]]
+    temperatures: list[float]
     method: str
     shares: list[float]
     temperature: float
@@ -99,10 +101,11 @@ class Network:
             np.stack([each.probabilities(pictures) for each in members]).mean(axis=0, dtype="float32")
             for members in self.members.values()
         ])  # fmt: skip
+        even = ensemble.at_temperatures(means, self.temperatures)
         if self.method == "geometric":
-            joined = ensemble.geometric_mean(means)
+            joined = ensemble.geometric_mean(even)
         else:
-            joined = ensemble.weighted_mean(means, np.array(self.shares))
+            joined = ensemble.weighted_mean(even, np.array(self.shares))
         return metrics.temper(joined, self.temperature).astype("float32")
 
     def attention(self, pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -133,7 +136,9 @@ def _released(library: str) -> Network:
     name = about["architecture"]
     _prepared([(name, recipe)], library)
     network, _ = release.load()
-    return Network({name: [Member(network, recipe)]}, "mean", [1.0], about["temperature"], tuple(about["classes"]))
+    return Network(
+        {name: [Member(network, recipe)]}, [1.0], "mean", [1.0], about["temperature"], tuple(about["classes"])
+    )
 
 
 def _cells(which: str) -> tuple[dict[str, list[int]], str, list[float]]:
@@ -156,6 +161,7 @@ def _trained(which: str, library: str) -> Network:
     cells, method, shares = _cells(which)
     submission = which.partition("-")[0]
     temperature = ensemble.temperatures([submission])[submission]
+    inside = list(ensemble.temperatures(list(cells)).values()) if which == ensemble.NAME else [1.0]
     found = [(name, fold) for name, numbers in cells.items() for fold in numbers]
     known = [trained.metadata(trained.path("about", *cell), trained.remedy(*cell)) for cell in found]
     classes = {tuple(about["classes"]) for about, _ in known}
@@ -166,7 +172,7 @@ def _trained(which: str, library: str) -> Network:
     for cell, (_, recipe) in zip(found, known, strict=True):
         network = trained.restore(cell[0], trained.path("weights", *cell), trained.remedy(*cell))
         members[cell[0]].append(Member(network, recipe))
-    return Network(members, method, shares, temperature, classes.pop())
+    return Network(members, inside, method, shares, temperature, classes.pop())
 
 
 def load(which: str = RELEASED) -> Network:

@@ -169,7 +169,7 @@ def parts(ensemble: dict[str, Any]) -> Section:
     same = [[one, *(percent(ensemble["agreement"][one][other]) for other in names)] for one in names]
     return Section(
         "What each part adds",
-        [f"All out of fold. The ensemble joins its members by “{ensemble['method']}”."],
+        [f"All out of fold. The ensemble joins its members by “{ensemble['method']}”, each at its own temperature."],
         [
             Table("Members", ["", "weight", "alone", "log-loss", "adds, points"], members),
             Table("Ways to join them", ["", "accuracy", "log-loss"], ways),

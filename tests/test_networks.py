@@ -119,7 +119,7 @@ def test_an_architecture_is_the_mean_of_its_folds(project):
 def test_the_ensemble_joins_as_the_stage_does(project, method):
     pixels, said = project
     write_result(method, (0.75, 0.25) if method == "weights" else (None, None))
-    means = np.stack([(said[name, 0] + said[name, 1]) / 2 for name in NAMES])
+    means = np.stack([metrics.temper((said[name, 0] + said[name, 1]) / 2, TEMPERATURES[name]) for name in NAMES])
     joined = ensemble.geometric_mean(means)
     if method == "weights":
         joined = 0.75 * means[0] + 0.25 * means[1]
