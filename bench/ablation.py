@@ -2,15 +2,16 @@
 
 Reads faces, folds and seed, as `train` does. The folds are dealt into two parts, here called halves (of five folds two
 and three); every variant is trained on each and judges the other, so that all Training rows count. Writes
-results/ablation.json, and prints it as a table, with a second one of what each network adds to another. What is
-finished stays in artifacts/ablation/: a second start goes on there, and keeps the lines of the table whose networks are
-gone, if seed, base and processor are the same. With WORDS only variants with these in their name are trained. It is
-fastest on two cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
+results/ablation.json, and prints it as a table. What a variant says is kept in artifacts/ablation/ and in git: another
+machine goes on there. With PATTERN only the base is trained, and variants in whose name this regular expression is
+found. It is fastest on two cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
 """
 
 import hashlib
 import json
+import re
 import time
+import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,61 +38,63 @@ from pipeline import (
 from pipeline.command import Refusal
 
 FOLDER = Path("artifacts/ablation")
+STATES = FOLDER / "states"
 RESULT = Path("results/ablation.json")
 WATCHED = 512  # rows that are judged after each epoch, to see that it learns
 NAME = "the base"
-# The budget, and what every variant starts from. No keys of a recipe: the network, and what is added to the seed.
+# The budget, and what every variant starts from: small_resnet as params.yaml has it, but for the epochs and with every
+# key written out, so that the table means the same when params.yaml changes. No keys of a recipe: the network, and
+# what is added to the seed.
 BASE: dict[str, Any] = {
-    "network": "small_resnet", "seed": 0, "epochs": 16, "batch_size": 128, "optimizer": "sgd", "weight_decay": 0.0005,
-    "learning_rate": 0.1,
+    "network": "small_resnet", "seed": 0, "epochs": 16, "batch_size": 128, "optimizer": "muon", "weight_decay": 0.1,
+    "learning_rate": 0.02,
     "schedule": "linear", "warmup": 0.2, "plateau_factor": 0.1, "plateau_patience": 10, "average": 0.0,
-    "loss": "categorical", "label_smoothing": 0.1, "contrast": "none", "scaling": "unit", "crop": 40, "rotation": 9.0,
-    "shift": 0.07, "zoom": 0.11, "flip": True, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0, "plain_epochs": 0,
-    "early_epochs": 4, "early_side": 30, "flip_at_test": True, "shift_at_test": 0, "zoom_at_test": 0.0,
+    "loss": "categorical", "label_smoothing": 0.1, "contrast": "none", "scaling": "unit", "crop": 44, "rotation": 15.0,
+    "shift": 0.1, "zoom": 0.2, "flip": True, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0, "plain_epochs": 0,
+    "early_epochs": 4, "early_side": 33, "flip_at_test": True, "shift_at_test": 0, "zoom_at_test": 0.15,
     "recalibrate": True, "precision": "auto",
 }  # fmt: skip
-MUON = {"optimizer": "muon", "learning_rate": 0.02, "weight_decay": 0.1}
-FIRST = "Muon, rate 0.02, weight decay 0.1"  # what every other network is joined with
 VARIANTS: dict[str, dict[str, Any]] = {
     NAME: {},
-    "mixup 0.2": {"mixup": 0.2},
-    "erasing in half of the pictures": {"erase": 0.5},
-    "weight decay 0.001": {"weight_decay": 0.001},
-    "weight decay 0.002": {"weight_decay": 0.002},
-    "rate 0.2, weight decay 0.001": {"learning_rate": 0.2, "weight_decay": 0.001},
-    "stronger maps: rotation 15, shift 0.1, zoom 0.2": {"rotation": 15.0, "shift": 0.1, "zoom": 0.2},
-    "the whole 48 pixels (1.4 times the work)": {"crop": 48, "early_side": 36},
-    "cutmix in half of the pictures": {"cutmix": 0.5},
+    # how it is fitted
+    "SGD, rate 0.1, weight decay 0.0005": {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.0005},
+    "SGD, rate 0.2, weight decay 0.001": {"optimizer": "sgd", "learning_rate": 0.2, "weight_decay": 0.001},
+    "AdamW, rate 0.002, weight decay 0.05": {"optimizer": "adam", "learning_rate": 0.002, "weight_decay": 0.05},
+    "rate 0.01": {"learning_rate": 0.01},
+    "weight decay 0.3": {"weight_decay": 0.3},
+    "without weight decay": {"weight_decay": 0.0},
+    "without warm-up": {"warmup": 0.0},
+    "cosine instead of linear decay": {"schedule": "cosine"},
+    "without decay of the rate": {"schedule": "constant", "warmup": 0.0},
     "averaged weights (0.995)": {"average": 0.995},
+    "batches of 64": {"batch_size": 64},
+    "batches of 256": {"batch_size": 256},
+    "without recalibration": {"recalibrate": False},
+    # which labels
+    "without label smoothing": {"label_smoothing": 0.0},
+    "one yes/no question a class": {"loss": "binary"},
+    # which pictures
+    "the middle 40 pixels (0.8 times the work)": {"crop": 40, "early_side": 30},
+    "the whole 48 pixels (1.2 times the work)": {"crop": 48, "early_side": 36},
+    "without small pictures first (1.1 times the work)": {"early_epochs": 0},
+    "20 epochs, 13 of them with small pictures (the same work)": {"epochs": 20, "early_epochs": 13},
     "local contrast": {"contrast": "local"},
     "histogram equalised": {"contrast": "histogram"},
-    "the last 3 epochs plain": {"plain_epochs": 3},
-    "cosine instead of linear decay": {"schedule": "cosine"},
-    "AdamW, rate 0.002": {"optimizer": "adam", "learning_rate": 0.002, "weight_decay": 0.05},
-    "Muon, rate 0.01, weight decay 0.1": {"optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.1},
-    FIRST: MUON,
-    f"{FIRST}, mixup 0.2": MUON | {"mixup": 0.2},
-    f"{FIRST}, erasing in a quarter": MUON | {"erase": 0.25},
-    "Muon, rate 0.02, weight decay 0.3": MUON | {"weight_decay": 0.3},
-    f"{FIRST}, stronger maps": MUON | {"rotation": 15.0, "shift": 0.1, "zoom": 0.2},
-    f"{FIRST}, another seed": MUON | {"seed": 1},
-    f"{FIRST}, local contrast": MUON | {"contrast": "local"},
-    f"{FIRST}, histogram equalised": MUON | {"contrast": "histogram"},
-    f"{FIRST}, preact_resnet": MUON | {"network": "preact_resnet"},
-    f"{FIRST}, small_coatnet": MUON | {"network": "small_coatnet"},
-    f"{FIRST}, small_vgg": MUON | {"network": "small_vgg"},
-    "20 epochs, 12 of them with small pictures (the same work)": {"epochs": 20, "early_epochs": 12},
-    "batches of 64": {"batch_size": 64},
-    "batches of 256, rate 0.2": {"batch_size": 256, "learning_rate": 0.2},
-    "one yes/no question a class": {"loss": "binary"},
-    "without label smoothing": {"label_smoothing": 0.0},
-    "without weight decay": {"weight_decay": 0.0},
-    "without decay of the rate": {"schedule": "constant", "warmup": 0.0},
-    "without warm-up": {"warmup": 0.0},
-    "without rotation, shift and zoom": {"rotation": 0.0, "shift": 0.0, "zoom": 0.0},
+    # how they vary
     "without mirroring, in training and test": {"flip": False, "flip_at_test": False},
-    "without small pictures first (1.2 times the work)": {"early_epochs": 0},
-    "without recalibration": {"recalibrate": False},
+    "without rotation": {"rotation": 0.0},
+    "without shift": {"shift": 0.0},
+    "without zoom": {"zoom": 0.0},
+    "rotation 9, shift 0.07, zoom 0.11": {"rotation": 9.0, "shift": 0.07, "zoom": 0.11},
+    "erasing in a quarter of the pictures": {"erase": 0.25},
+    "mixup 0.2": {"mixup": 0.2},
+    "cutmix in half of the pictures": {"cutmix": 0.5},
+    "the last 3 epochs plain": {"plain_epochs": 3},
+    # what else could stand beside it
+    "another seed": {"seed": 1},
+    "preact_resnet": {"network": "preact_resnet"},
+    "small_vgg": {"network": "small_vgg"},
+    "small_coatnet": {"network": "small_coatnet"},
 }
 
 
@@ -107,15 +110,22 @@ class Variant:
 
 
 def path(variant: Variant, data: faces.Faces, rows: np.ndarray, half_of: np.ndarray) -> Path:
-    """Where the predictions of a variant lie, by all that they depend on but code and versions."""
+    """Where what a variant says lies, by all that it depends on but code, versions and processor (and so precision)."""
     dealt = hashlib.sha256(rows.tobytes() + half_of.tobytes()).hexdigest()
-    facts = [variant.network, variant.settings.model_dump(), variant.half, variant.seed, data.digest.hex(), dealt]
+    settings = variant.settings.model_dump(exclude={"precision"})
+    facts = [variant.network, settings, variant.half, variant.seed, data.digest.hex(), dealt]
     return FOLDER / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}.npz"
 
 
 def judge(data: faces.Faces, rows: np.ndarray, half_of: np.ndarray, variant: Variant) -> None:
-    """Train on the `rows` outside a half, and write what the network says of those inside: views [v, m, 7]."""
+    """Train on the `rows` outside a half, and write what the network says of those inside.
+
+    The file has `said`, float16 [m, 7], the mean over all views; `accuracy`, of the last epoch in training; `seconds`;
+    and `about`, what computed it.
+    """
     backend.start("tensorflow")
+    import keras
+
     from pipeline import augment, fit
 
     settings, seed = variant.settings, variant.seed
@@ -124,16 +134,32 @@ def judge(data: faces.Faces, rows: np.ndarray, half_of: np.ndarray, variant: Var
         partial(architectures.build, variant.network), data.pixels, settings, seed, len(seen) // settings.batch_size
     )
     target = path(variant, data, rows, half_of)
-    checkpoint = target.with_suffix(".state.npz")
+    checkpoint = STATES / target.name
     show = train.Display(f"{variant.name}, part {variant.half + 1}", settings.epochs, watched=False)
     watched = judged[:WATCHED]
     progress = fit.fit(
         trainer, seen, data.labels[seen], watched, data.labels[watched], seed, fit.Checkpoint(checkpoint), show.epoch
     )
-    views = trainer.predictor.views(judged, augment.views(settings))
-    fitted = {key: progress.history[-1][key] for key in ("loss", "accuracy")}
-    files.replace(target, lambda file: np.savez(file, views=views, seconds=progress.seconds, **fitted))
+    said = trainer.predictor.views(judged, augment.views(settings)).mean(axis=0)
+    about = {
+        "variant": variant.name, "processor": machine.processor(), "precision": settings.precision,
+        "keras": keras.__version__,
+    }  # fmt: skip
+    kept = {
+        "said": np.nan_to_num(said, nan=1 / said.shape[1]).astype("float16"),  # who has diverged says nothing
+        "accuracy": progress.history[-1]["accuracy"], "seconds": progress.seconds, "about": json.dumps(about),
+    }  # fmt: skip
+    files.replace(target, lambda file: np.savez_compressed(file, **kept))
     checkpoint.unlink(missing_ok=True)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """What `judge` wrote."""
+    try:
+        with np.load(path) as arrays:
+            return {key: arrays[key] for key in ("said", "accuracy", "seconds", "about")}
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as trouble:
+        raise Refusal(f"{path} cannot be read ({trouble}); delete it, and run this again") from None
 
 
 def summary(
@@ -145,69 +171,57 @@ def summary(
     ----------
     found : by variant and half, the arrays that `judge` wrote. labels, half_of : int [n].
     """
-    hits, table, joined = {}, {}, {}
+    answers, hits, table = {}, {}, {}
     for name, parts in found.items():
-        answers = np.full((len(labels), 7), np.nan)
+        said = np.full((len(labels), 7), np.nan)
         for half, part in parts.items():
-            answers[half_of == half] = part["views"].mean(axis=0)
+            said[half_of == half] = part["said"]
         known = np.isin(half_of, list(parts))
         right = np.zeros(len(labels), dtype=bool)
-        right[known] = metrics.right(answers[known], labels[known])
-        hits[name], joined[name] = (right, known), answers
+        right[known] = metrics.right(said[known], labels[known])
+        answers[name], hits[name] = said, (right, known)
         table[name] = {
             "rows": int(known.sum()), "oof_accuracy": round(float(right[known].mean()), 5),
-            "oof_log_loss": round(metrics.cross_entropy(answers[known], labels[known]), 5),
+            "oof_log_loss": round(metrics.cross_entropy(said[known], labels[known]), 5),
             "training_accuracy": round(float(np.mean([part["accuracy"] for part in parts.values()])), 4),
             "minutes": round(sum(float(part["seconds"]) for part in parts.values()) / 60, 1),
         }  # fmt: skip
-    base = hits[NAME]
+    base, judged = hits[NAME]
     for name, (right, known) in hits.items():
-        if name != NAME:
-            both = known & base[1]
-            table[name] |= paired(right[both], base[0][both])
-        if name.startswith(f"{FIRST},") and FIRST in hits:
-            both = known & hits[FIRST][1]
-            mean = metrics.right(joined[name][both] + joined[FIRST][both], labels[both])
-            better = paired(mean, hits[FIRST][0][both])
-            table[name]["joined"] = {"rows": int(both.sum()), "oof_accuracy": round(float(mean.mean()), 5), **better}
+        both = known & judged
+        if name != NAME and both.any():
+            mean = metrics.right(answers[name][both] + answers[NAME][both], labels[both])
+            table[name] |= paired(right[both], base[both])
+            table[name]["joined"] = paired(mean, base[both])
     return table
-
-
-def earlier(about: dict[str, Any]) -> dict[str, Any]:
-    """The lines that results/ablation.json has already, if they were measured with all that `about` says."""
-    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    return before["variants"] if before and before == before | about else {}
-
-
-def show_joined(table: dict[str, Any]) -> str:
-    """What the mean of each variant's answers and FIRST's has right, best first, and what that adds to FIRST alone."""
-    pairs = {name: line["joined"] for name, line in table.items() if "joined" in line}
-    rows = [
-        [name, f"{table[name]['oof_accuracy']:.2%}", f"{pair['oof_accuracy']:.2%}",
-         "{:+.2f} ({:+.2f} to {:+.2f})".format(pair["points"], *pair["points_95"]), pair["p_value"]]
-        for name, pair in sorted(pairs.items(), key=lambda item: -item[1]["oof_accuracy"])
-    ]  # fmt: skip
-    titles = ["joined", "alone", "both", "points", "p"]
-    return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
 
 def show(table: dict[str, Any]) -> str:
     """The variants as a table, best first."""
     rows = []
     for name, line in sorted(table.items(), key=lambda item: -item[1]["oof_accuracy"]):
-        difference = "{:+.2f} ({:+.2f} to {:+.2f})".format(line["points"], *line["points_95"]) if name != NAME else ""
+        alone, joined = (
+            "{:+.2f} ({:+.2f} to {:+.2f})".format(found["points"], *found["points_95"]) if found else ""
+            for found in ((line, line["joined"]) if "joined" in line else ({}, {}))
+        )
         rows.append([
-            name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}", difference, line.get("p_value", ""),
+            name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}", alone, line.get("p_value", ""), joined,
             f"{line['training_accuracy']:.1%}", line["minutes"], f"{line['rows']:,}",
         ])  # fmt: skip
-    titles = ["variant", "out of fold", "log-loss", "points", "p", "training", "minutes", "rows"]
+    titles = ["variant", "out of fold", "log-loss", "points", "p", "joined with it", "training", "minutes", "rows"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
 
-def main(halves_wanted: str = "2", words: str = "") -> None:
+def main(halves_wanted: str = "2", pattern: str = "") -> None:
     """Run the command; with 1 only the first half is judged, with 0 none: the table is made of what is finished."""
     if halves_wanted not in ("0", "1", "2"):
         raise Refusal(f"{halves_wanted!r}: must be 0, 1 or 2 halves")
+    try:
+        wanted = {NAME, *filter(re.compile(pattern).search, VARIANTS)}
+    except re.error as trouble:
+        raise Refusal(f"{pattern!r} is no regular expression: {trouble}") from None
+    if pattern and not re.search(pattern, NAME) and wanted == {NAME}:
+        raise Refusal(f"{pattern!r} is found in the name of no variant: {', '.join(VARIANTS)}")
     data, seed = faces.load(), params.seed()
     rows, fold_of = folds.load(data)
     half_of = halves(fold_of)
@@ -222,28 +236,28 @@ def main(halves_wanted: str = "2", words: str = "") -> None:
         number: (rows, half_of, variant)
         for number, variant in enumerate(every)
         if variant.half < int(halves_wanted)
-        and words in variant.name
+        and variant.name in wanted
         and not path(variant, data, rows, half_of).exists()
     }
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    STATES.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     for done, _ in enumerate(engine.results(judge, data, tasks, "loky", train.jobs(), None), start=1):
         left = (time.monotonic() - started) / done * (len(tasks) - done)
         print(f"{done} of {len(tasks)} trainings, about {train.span(left)} left", flush=True)
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for variant in every:
-        if path(variant, data, rows, half_of).exists():
-            with np.load(path(variant, data, rows, half_of)) as arrays:
-                found.setdefault(variant.name, {})[variant.half] = dict(arrays)
+        if (file := path(variant, data, rows, half_of)).exists():
+            found.setdefault(variant.name, {})[variant.half] = read(file)
     if NAME not in found:
         raise Refusal(f"{NAME} is not trained yet, and all others are compared with it")
-    about = {"seed": seed, "base": BASE, "processor": machine.processor()}
-    table = earlier(about) | summary(found, data.labels[rows], half_of)
-    files.write_json(RESULT, about | {"variants": table})
-    print(show(table), "", show_joined(table), sep="\n")
+    table = summary(found, data.labels[rows], half_of)
+    about = [json.loads(str(part["about"])) for parts in found.values() for part in parts.values()]
+    processors = sorted({one["processor"] for one in about})
+    files.write_json(RESULT, {"seed": seed, "base": BASE, "processors": processors, "variants": table})
+    print(show(table))
 
 
 if __name__ == "__main__":
     from bench import ablation as importable  # what workers are sent must have a name that they know
 
-    command.run(importable.main, "python -m bench.ablation [HALVES] [WORDS]")
+    command.run(importable.main, "python -m bench.ablation [HALVES] [PATTERN]")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from bench.ablation import FOLDER, Variant, judge, path
+from bench.ablation import STATES, Variant, judge, path, read
 from pipeline import command, engine, faces, files, folds, machine, metrics, params, recipe, train
 from pipeline.command import Refusal
 
@@ -43,7 +43,7 @@ def line(parts: list[dict[str, np.ndarray]], labels: np.ndarray) -> dict[str, An
     ----------
     parts : what `ablation.judge` wrote of each. labels : int [m], of the rows that were judged.
     """
-    answers = [part["views"].mean(axis=0) for part in parts]
+    answers = [part["said"].astype(float) for part in parts]
     mean = np.mean(answers, axis=0)
     return {
         "rows": len(labels),
@@ -79,18 +79,14 @@ def main(networks: str = "", fold: str = "0") -> None:
         for number, variant in enumerate(line_of)
         if networks in ("", str(count)) and not path(variant, data, rows, fold_of).exists()
     }
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    STATES.mkdir(parents=True, exist_ok=True)
     for _ in engine.results(judge, data, tasks, "loky", train.jobs(), None):
         pass  # each has written what it found
     found = {}
     for count, line_of in every.items():
         paths = [path(variant, data, rows, fold_of) for variant in line_of]
         if all(each.exists() for each in paths):
-            parts = []
-            for each in paths:
-                with np.load(each) as arrays:
-                    parts.append(dict(arrays))
-            found[str(count)] = line(parts, data.labels[rows[fold_of == left_out]])
+            found[str(count)] = line([read(each) for each in paths], data.labels[rows[fold_of == left_out]])
     if not found:
         raise Refusal("nothing is trained yet: python -m bench.budget [NETWORKS]")
     network, own = recipe.speedrun()

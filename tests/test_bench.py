@@ -114,7 +114,7 @@ def test_variants_are_compared_on_the_rows_that_both_judged() -> None:
 
     def part(half: int, correct: int) -> dict[str, np.ndarray]:
         said = np.where((np.arange(140) % 70 < correct)[:, None], right, wrong)[half_of == half]
-        return {"views": np.stack([said, said]), "accuracy": np.array(0.5), "seconds": np.array(60.0)}
+        return {"said": said.astype("float16"), "accuracy": np.array(0.5), "seconds": np.array(60.0)}
 
     found = {ablation.NAME: {0: part(0, 35), 1: part(1, 35)}, "better": {0: part(0, 49), 1: part(1, 35)},
              "half": {0: part(0, 28)}}  # fmt: skip
@@ -128,28 +128,18 @@ def test_variants_are_compared_on_the_rows_that_both_judged() -> None:
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["better", ablation.NAME, "half"]
 
 
-def test_two_networks_are_joined_by_the_mean_of_their_answers() -> None:
+def test_a_variant_is_joined_with_the_base_by_the_mean_of_their_answers() -> None:
     labels, half_of = np.zeros(100, dtype=int), np.arange(100) // 60
     sure, unsure, wrong = np.eye(7)[0] * 0.9 + 0.1 / 7, np.eye(7)[0] * 0.2 + 0.8 / 7, np.eye(7)[1] * 0.5 + 0.5 / 7
-    part = {"views": np.stack([[sure] * 30 + [wrong] * 30]), "accuracy": np.array(0.5), "seconds": np.array(60.0)}
-    other = part | {"views": np.stack([[wrong] * 30 + [unsure] * 15 + [sure] * 15])}
-    name = f"{ablation.FIRST}, another"
-    table = ablation.summary({ablation.NAME: {0: part}, ablation.FIRST: {0: part}, name: {0: other}}, labels, half_of)
-    assert [found for found, line in table.items() if "joined" in line] == [name]
-    pair = table[name]["joined"]
-    assert (pair["rows"], pair["oof_accuracy"], pair["points"]) == (60, 0.75, 25)  # sure beats wrong beats unsure
-    assert ablation.show_joined(table).splitlines()[2].startswith(f"| {name}")
-
-
-def test_lines_measured_before_are_kept_if_all_else_is_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    about = {"seed": 1, "base": {"epochs": 2}, "processor": "one"}
-    assert ablation.earlier(about) == {}
-    ablation.RESULT.parent.mkdir()
-    ablation.RESULT.write_text(json.dumps(about | {"variants": {"cutmix": 1}}))
-    assert ablation.earlier(about) == {"cutmix": 1}
-    for key in about:
-        assert ablation.earlier(about | {key: "another"}) == {}
+    part = {"said": np.stack([sure] * 30 + [wrong] * 30), "accuracy": np.array(0.5), "seconds": np.array(60.0)}
+    other = part | {"said": np.stack([wrong] * 30 + [unsure] * 15 + [sure] * 15)}
+    table = ablation.summary({ablation.NAME: {0: part}, "another": {0: other}}, labels, half_of)
+    assert [found for found, line in table.items() if "joined" in line] == ["another"]
+    assert (table["another"]["points"], table["another"]["joined"]["points"]) == (
+        0,
+        25,
+    )  # sure beats wrong beats unsure
+    assert "+25.00" in ablation.show(table)
 
 
 # budget
@@ -169,8 +159,8 @@ def test_every_line_of_the_budget_is_the_same_work(monkeypatch: pytest.MonkeyPat
 def test_a_line_of_the_budget_tells_of_each_network_and_of_their_mean() -> None:
     labels = np.zeros(100, dtype=int)
     sure, unsure, wrong = np.eye(7)[0] * 0.9 + 0.1 / 7, np.eye(7)[0] * 0.2 + 0.8 / 7, np.eye(7)[1] * 0.5 + 0.5 / 7
-    one = {"views": np.stack([[sure] * 50 + [wrong] * 50]), "seconds": np.array(60.0)}
-    other = {"views": np.stack([[wrong] * 50 + [unsure] * 25 + [sure] * 25]), "seconds": np.array(120.0)}
+    one = {"said": np.stack([sure] * 50 + [wrong] * 50), "seconds": np.array(60.0)}
+    other = {"said": np.stack([wrong] * 50 + [unsure] * 25 + [sure] * 25), "seconds": np.array(120.0)}
     found = budget.line([one, other], labels)
     assert (found["alone"], found["oof_accuracy"], found["core_minutes"]) == ([0.5, 0.5], 0.75, 3.0)
     shown = [cell.strip() for cell in budget.show({"2": found}).splitlines()[2].split("|")]
@@ -181,5 +171,5 @@ def test_the_committed_ablation_is_the_table_in_the_readme() -> None:
     found = json.loads((ROOT / "results/ablation.json").read_text())
     assert found["base"] == ablation.BASE
     assert set(found["variants"]) <= set(ablation.VARIANTS)
-    for line in [*ablation.show(found["variants"]).splitlines(), *ablation.show_joined(found["variants"]).splitlines()]:
+    for line in ablation.show(found["variants"]).splitlines():
         assert line in (ROOT / "bench/README.md").read_text()
