@@ -55,7 +55,8 @@ def test_the_verbs_in_readme_exist():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/howto.md", "docs/claims.md", "bench/README.md", "released/README.md"]
+    "page",
+    ["README.md", "docs/howto.md", "docs/claims.md", "docs/protocol.md", "bench/README.md", "released/README.md"],
 )
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
