@@ -29,7 +29,7 @@ repro: setup ## run what is out of date, from the competition's files to scored 
 	$(PY) -m dvc repro
 	@$(PY) -m pipeline.leaderboard
 
-train: setup ## train all cells that are out of date: JOBS=2 BACKEND=loky|dask|ray ADDRESS=... (then: make repro)
+train: setup ## train all cells that are out of date: JOBS=2 THREADS=1 BACKEND=loky|dask|ray ADDRESS=... (then: make repro)
 	@[ -e .git ] || $(PY) -m dvc config --local core.no_scm true
 	$(PY) -m dvc repro check folds
 	@$(PY) -m pipeline.train
@@ -55,7 +55,7 @@ seeds: setup ## run all with other seeds, and show mean and deviation in the rep
 	@$(PY) -m pipeline.seeds
 	$(PY) -m dvc repro --force --single-item report
 
-speedrun: setup ## train networks on all Training rows, as params.yaml says, for each of its seeds, and score them (hours): JOBS=2
+speedrun: setup ## train networks on all Training rows, as params.yaml says, for each of its seeds, and score them (hours): JOBS=2 THREADS=1
 	@$(PY) -m pipeline.speedrun
 	$(PY) -m dvc repro --force --single-item report
 
@@ -72,9 +72,14 @@ lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
 # These are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-$(foreach name,NAME FOLD FILE SIDE SCALING CLASSES OUT EPOCHS MESSAGE FORCE REFRESH JOBS BACKEND ADDRESS SEEDS INPUT \
-  OPTIONS,$(eval override export $(name) \
+$(foreach name,NAME FOLD FILE SIDE SCALING CLASSES OUT EPOCHS MESSAGE FORCE REFRESH JOBS THREADS BACKEND ADDRESS \
+  SEEDS INPUT OPTIONS,$(eval override export $(name) \
   $(if $(filter command line,$(origin $(name))),:= $$(value $(name)),:=)))
+ifneq ($(THREADS),) # of each training: with JOBS=2 on two cores 1 is fastest, and rounds otherwise
+export TF_NUM_INTRAOP_THREADS := $(THREADS)
+export TF_NUM_INTEROP_THREADS := $(THREADS)
+endif
+
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(PY) -m pipeline.submit "$${NAME:-ensemble}" "$$MESSAGE"
 

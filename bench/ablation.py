@@ -24,6 +24,7 @@ from bench.precision import halves, paired
 from pipeline import (
     architectures,
     backend,
+    board,
     command,
     engine,
     faces,
@@ -181,8 +182,8 @@ def summary(
         right[known] = metrics.right(said[known], labels[known])
         answers[name], hits[name] = said, (right, known)
         table[name] = {
-            "rows": int(known.sum()), "oof_accuracy": round(float(right[known].mean()), 5),
-            "oof_log_loss": round(metrics.cross_entropy(said[known], labels[known]), 5),
+            "rows": int(known.sum()), "oof_accuracy": round(float(right[known].mean()), 6),
+            "oof_log_loss": round(metrics.cross_entropy(said[known], labels[known]), 6),
             "training_accuracy": round(float(np.mean([part["accuracy"] for part in parts.values()])), 4),
             "minutes": round(sum(float(part["seconds"]) for part in parts.values()) / 60, 1),
         }  # fmt: skip
@@ -204,8 +205,9 @@ def show(table: dict[str, Any]) -> str:
             "{:+.2f} ({:+.2f} to {:+.2f})".format(found["points"], *found["points_95"]) if found else ""
             for found in ((line, line["joined"]) if "joined" in line else ({}, {}))
         )
+        chance = board.p_value(line["p_value"]) if "p_value" in line else ""
         rows.append([
-            name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}", alone, line.get("p_value", ""), joined,
+            name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}", alone, chance, joined,
             f"{line['training_accuracy']:.1%}", line["minutes"], f"{line['rows']:,}",
         ])  # fmt: skip
     titles = ["variant", "out of fold", "log-loss", "points", "p", "joined with it", "training", "minutes", "rows"]

@@ -36,7 +36,7 @@ def spread(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
     """Mean and standard deviation (of a sample) of several runs' scores, and `values`, these scores."""
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
     return {
-        "mean": round(mean, 5), "deviation": round(deviation, 5), "values": [round(float(one), 5) for one in values],
+        "mean": round(mean, 6), "deviation": round(deviation, 6), "values": [round(float(one), 6) for one in values],
     }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, list
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     rows = np.bincount(place, minlength=BINS)
     sums = [np.bincount(place, values, minlength=BINS) / rows.clip(1) for values in (confidence, hit)]
-    return {"rows": rows.tolist(), "confidence": sums[0].round(5).tolist(), "accuracy": sums[1].round(5).tolist()}
+    return {"rows": rows.tolist(), "confidence": sums[0].round(6).tolist(), "accuracy": sums[1].round(6).tolist()}
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -95,9 +95,9 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Log-loss, Brier score and expected calibration error."""
     return {
-        "log_loss": round(cross_entropy(probabilities, labels), 5),
-        "brier": round(brier(probabilities, labels), 5),
-        "calibration_error": round(calibration_error(probabilities, labels), 5),
+        "log_loss": round(cross_entropy(probabilities, labels), 6),
+        "brier": round(brier(probabilities, labels), 6),
+        "calibration_error": round(calibration_error(probabilities, labels), 6),
     }
 
 
@@ -116,7 +116,7 @@ def by_class(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, dict[st
     columns = precision_recall_fscore_support(labels, probabilities.argmax(axis=1), labels=EVERY, zero_division=0)
     return {
         name: {
-            "precision": round(float(precision), 5), "recall": round(float(recall), 5), "f1": round(float(f1), 5),
+            "precision": round(float(precision), 6), "recall": round(float(recall), 6), "f1": round(float(f1), 6),
             "rows": int(rows),
         }
         for name, precision, recall, f1, rows in zip(CLASSES, *columns, strict=True)

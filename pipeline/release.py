@@ -107,8 +107,8 @@ def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Accuracy with its interval, and what a card says beside it, of float [n, 7] against int [n]."""
     return {
         "rows": len(labels),
-        **{key: round(value, 5) for key, value in metrics.accuracy(probabilities, labels).items()},
-        "macro_f1": round(metrics.macro_f1(probabilities, labels), 5),
+        **{key: round(value, 6) for key, value in metrics.accuracy(probabilities, labels).items()},
+        "macro_f1": round(metrics.macro_f1(probabilities, labels), 6),
     }
 
 
@@ -203,8 +203,8 @@ def main(name: str = "", fold: str = "0") -> None:
         "scores": found,
         "mean_over_folds": siblings["mean"],
         "float16": {
-            "largest_difference": round(float(abs(after - before).max()), 5),
-            "equal_labels": round(float((after.argmax(1) == before.argmax(1)).mean()), 5),
+            "largest_difference": round(float(abs(after - before).max()), 6),
+            "equal_labels": round(float((after.argmax(1) == before.argmax(1)).mean()), 6),
         },
         "data": {"sha256": data.digest.hex(), "standing": provenance.standing(provenance.read())},
         "trained_with": trained.computed_with(timing),

@@ -251,6 +251,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
             f"{scores[name]['train_seconds'] / 60:.1f}",
             f"{np.mean(by_fold):.2%} ± {100 * np.std(by_fold, ddof=1):.2f}",
             board.spread(alone) if alone["mean"] != UNKNOWN else UNKNOWN, percent(alone["no_twin_mean"]),
+            percent(ensemble["folds_agree"][name]),
         ])  # fmt: skip
         rows = [
             [type(layer).__name__, "x".join(map(str, layer.output.shape[1:])), f"{layer.count_params():,}"]
@@ -258,7 +259,8 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
         ]
         layers.append(Table(f"Layers of {name}", ["layer", "output", "parameters"], rows))
     headers = ["", "parameters", "million multiply-adds", "epochs", "minutes, all folds", "folds: mean ± deviation",
-               "single networks on PrivateTest", "of them without twins"]  # fmt: skip
+               "single networks on PrivateTest", "of them without twins",
+               "test rows on which two of them agree"]  # fmt: skip
     return Section(
         "Networks", lessons, [Table("", headers, lines)], {"effort.png": "Accuracy against size and time"}, layers
     )

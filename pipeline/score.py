@@ -67,7 +67,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray, what: str) -> dict[s
     """
     if not len(labels) or (labels < 0).any():
         return dict.fromkeys((f"{what}_accuracy", f"{what}_low", f"{what}_high"), UNKNOWN)
-    return {f"{what}_{key}": round(value, 5) for key, value in metrics.accuracy(probabilities, labels).items()}
+    return {f"{what}_{key}": round(value, 6) for key, value in metrics.accuracy(probabilities, labels).items()}
 
 
 def judge(
@@ -110,8 +110,8 @@ def judge(
         return scores | dict.fromkeys(MORE, UNKNOWN)
     tempered = metrics.calibration(metrics.temper(probabilities, temperature), truth)
     return scores | {
-        "private_macro_f1": round(metrics.macro_f1(probabilities, truth), 5),
-        "private_top_2": round(metrics.top_2(probabilities, truth), 5),
+        "private_macro_f1": round(metrics.macro_f1(probabilities, truth), 6),
+        "private_top_2": round(metrics.top_2(probabilities, truth), 6),
         **{f"private_{key}": value for key, value in metrics.calibration(probabilities, truth).items()},
         **{f"private_{key}_tempered": value for key, value in tempered.items()},
         "rank_2013": rank_2013(int(metrics.right(probabilities, truth).sum()), len(truth)),
@@ -179,8 +179,8 @@ def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray, twins
     found, alone = metrics.spread(each(private, plain=False)), private & ~twins
     return {
         "folds": found.pop("values"), **found,
-        "plain_mean": round(float(np.mean(each(private, plain=True))), 5),
-        "no_twin_mean": round(float(np.mean(each(alone, plain=False))), 5) if alone.any() else UNKNOWN,
+        "plain_mean": round(float(np.mean(each(private, plain=True))), 6),
+        "no_twin_mean": round(float(np.mean(each(alone, plain=False))), 6) if alone.any() else UNKNOWN,
     }  # fmt: skip
 
 

@@ -215,7 +215,7 @@ def test_judgement_is_accuracy_and_log_loss():
     oof = np.array([seven(0.4, 0.3), seven(0.2, 0.6), seven(0.5)])
     found = ensemble.judge(oof, np.array([0, 1, 1]))
     assert found == {
-        "oof_accuracy": 0.66667,
+        "oof_accuracy": 0.666667,
         "oof_log_loss": pytest.approx(-np.log(0.4 * 0.6 * (0.5 / 6)) / 3, abs=1e-5),
     }
 
@@ -345,6 +345,12 @@ def test_what_is_said_of_a_network_is_worked_out_by_hand():
     # With three of four right, the best temperature makes a confidence of 0.75 of 0.6, but for the five other classes.
     assert 0.3 < found["temperature"] < 2
     assert ensemble.describe(Bag(oof, oof), Bag(oof, oof), labels, fold)["test_time_augmentation"] is None
+
+
+def test_how_far_the_folds_of_a_network_agree_is_the_mean_over_their_pairs():
+    one = np.stack([seven(0.6, 0.1), seven(0.6, 0.1), seven(0.1, 0.6), seven(0.1, 0.6)])
+    assert ensemble.folds_agree([one, one[[0, 2, 2, 3]], one]) == pytest.approx((0.75 + 1 + 0.75) / 3)
+    assert ensemble.folds_agree([one]) == 1
 
 
 def test_leaving_a_member_out_and_agreement_are_worked_out_by_hand(project):

@@ -84,8 +84,8 @@ def test_by_class_by_hand():
     labels = np.array([0, 0, 0, 1, 1, 6])
     guesses = np.array([0, 0, 1, 1, 0, 1])
     found = metrics.by_class(np.eye(7)[guesses], labels)
-    assert found["angry"] == {"precision": 0.66667, "recall": 0.66667, "f1": 0.66667, "rows": 3}
-    assert found["disgust"] == {"precision": 0.33333, "recall": 0.5, "f1": 0.4, "rows": 2}
+    assert found["angry"] == {"precision": 0.666667, "recall": 0.666667, "f1": 0.666667, "rows": 3}
+    assert found["disgust"] == {"precision": 0.333333, "recall": 0.5, "f1": 0.4, "rows": 2}
     assert found["neutral"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 1}
     assert metrics.macro_f1(np.eye(7)[guesses], labels) == pytest.approx((2 / 3 + 0.4) / 7)
 
