@@ -14,7 +14,6 @@ mpl.use("Agg")  # files only; no display is needed
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, PercentFormatter
@@ -170,10 +169,6 @@ def board(entries: pd.DataFrame, with_teams: bool, path: Path) -> None:
     _save(figure, path)
 
 
-def _name(axes: Axes, text: str, x: float, y: float, color: str) -> None:
-    axes.annotate(text, (x, y), (6, 4), textcoords="offset points", fontsize=8, color=color)
-
-
 def effort(table: pd.DataFrame, folds: int, path: Path) -> None:
     """Draw out-of-fold accuracy against parameters and training time of one network of each kind.
 
@@ -187,10 +182,15 @@ def effort(table: pd.DataFrame, folds: int, path: Path) -> None:
         ("train_seconds", 60 * folds, "minutes of training"),
     )
     for axes, (what, unit, label) in zip(grid, scales, strict=True):
-        for color, entry in zip(itertools.cycle(COLORS), table.to_dict("records")):
-            x, y = entry[what] / unit, entry["oof_accuracy"]
+        colors = dict(zip(table["name"], itertools.cycle(COLORS)))
+        # Names stand right and left in turns, as those of similar accuracy would lie over each other.
+        for place, entry in enumerate(table.sort_values("oof_accuracy", ascending=False).to_dict("records")):
+            x, y, color = entry[what] / unit, entry["oof_accuracy"], colors[entry["name"]]
             axes.errorbar(x, y, [[y - entry["oof_low"]], [entry["oof_high"] - y]], fmt="o", color=color, ms=5)
-            _name(axes, entry["name"], x, y, color)
+            side, away = (("left", 6), ("right", -6))[place % 2]
+            axes.annotate(
+                entry["name"], (x, y), (away, 4), textcoords="offset points", ha=side, fontsize=8, color=color
+            )
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
