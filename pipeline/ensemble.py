@@ -3,10 +3,9 @@
 Reads data/faces.npz, data/folds.csv and artifacts/predictions/. Writes artifacts/bags/A.npz for every architecture A
 and artifacts/bags/ensemble.npz (oof float32 [n,7] for the Training rows, test float32 [k,7]), and
 results/ensemble.json: the members' weights, what every way of joining them gives out of fold, what each member and
-test-time augmentation add, how far members and the folds of each agree, and every network's temperature.
+test-time augmentation add, how far members agree, and every network's temperature.
 """
 
-import itertools
 import json
 import shutil
 import zipfile
@@ -253,16 +252,6 @@ def describe(bag: Bag, plain: Bag, labels: np.ndarray, fold: np.ndarray) -> dict
     }
 
 
-def folds_agree(tests: list[np.ndarray]) -> float:
-    """Part of the test rows of which two folds' networks say the same class, the mean over all pairs of them.
-
-    The more alike they are, the less their mean gains. `tests` are float [k, 7], one a fold; 1 for a lone one.
-    """
-    guesses = [each.argmax(axis=1) for each in tests]
-    pairs = [(one == other).mean() for one, other in itertools.combinations(guesses, 2)]
-    return float(np.mean(pairs)) if pairs else 1.0
-
-
 def read_cell(architecture: str, fold: int, plain: bool = False) -> list[np.ndarray]:
     """Read what train@ARCHITECTURE-FOLD predicted: rows, validation, test; `plain`: without test-time augmentation."""
     path = trained.path("predictions", architecture, fold)
@@ -311,19 +300,17 @@ def main() -> None:
     data = faces.load()
     rows, fold = folds.load(data)
     labels = data.labels[rows]
-    bags, plain, alike = {}, {}, {}
+    bags, plain = {}, {}
     for name in recipe.names():
         cells = [read_cell(name, number) for number in numbers]
         for number, (cell_rows, _, test) in zip(numbers, cells, strict=True):
             if not np.array_equal(np.sort(cell_rows), rows[fold == number]) or len(test) != len(data.test_rows()):
                 raise Refusal(f"{name}, fold {number} was trained on other data: {trained.remedy(name, number)}")
         bags[name] = join_folds(cells, rows, name)
-        alike[name] = round(folds_agree([test for _, _, test in cells]), 6)
         plain[name] = join_folds([read_cell(name, number, plain=True) for number in numbers], rows, name)
     bags[NAME], found = summary(settings, bags, labels, fold)
     plain[NAME] = joined(settings.method, [plain[name] for name in settings.members], labels, fold)[0]
     found["submissions"] = {name: describe(bag, plain[name], labels, fold) for name, bag in bags.items()}
-    found["folds_agree"] = alike
     shutil.rmtree(BAGS, ignore_errors=True)  # with those of networks that are trained no more
     for name, bag in bags.items():
         bag.over(rows, data.rows(TRAINING)).save(BAGS / f"{name}.npz")

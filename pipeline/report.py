@@ -251,7 +251,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
             f"{scores[name]['train_seconds'] / 60:.1f}",
             f"{np.mean(by_fold):.2%} ± {100 * np.std(by_fold, ddof=1):.2f}",
             board.spread(alone) if alone["mean"] != UNKNOWN else UNKNOWN, percent(alone["no_twin_mean"]),
-            percent(ensemble["folds_agree"][name]),
+            percent(alone["agree"]),
         ])  # fmt: skip
         rows = [
             [type(layer).__name__, "x".join(map(str, layer.output.shape[1:])), f"{layer.count_params():,}"]

@@ -163,14 +163,26 @@ def analysis(
     return found
 
 
+def folds_agree(tests: list[np.ndarray]) -> float:
+    """Part of the test rows of which two folds' networks say the same class, the mean over all pairs of them.
+
+    The more alike they are, the less their mean gains. `tests` are float [k, 7], one a fold; 1 for a lone one.
+    """
+    guesses = [each.argmax(axis=1) for each in tests]
+    pairs = [(one == other).mean() for one, other in itertools.combinations(guesses, 2)]
+    return float(np.mean(pairs)) if pairs else 1.0
+
+
 def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray, twins: np.ndarray) -> dict[str, Any]:
     """PrivateTest accuracy of each single network of an architecture (one a fold), their mean and deviation.
 
     `plain_mean` is without test-time augmentation, `no_twin_mean` without the rows whose picture stands in Training as
-    well (`twins`, bool [k]): what out-of-fold accuracy, which knows no twins either, can be compared with.
+    well (`twins`, bool [k]): what out-of-fold accuracy, which knows no twins either, can be compared with. `agree` is
+    folds_agree over all test rows.
     """
+    agree = round(folds_agree([ensemble.read_cell(name, number)[2] for number in range(count)]), 6)
     if (truth[private] < 0).any():
-        return dict.fromkeys(("folds", "mean", "deviation", "plain_mean", "no_twin_mean"), UNKNOWN)
+        return {"agree": agree} | dict.fromkeys(("folds", "mean", "deviation", "plain_mean", "no_twin_mean"), UNKNOWN)
 
     def each(rows: np.ndarray, plain: bool) -> list[float]:
         asked = (ensemble.read_cell(name, number, plain)[2] for number in range(count))
@@ -178,7 +190,7 @@ def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray, twins
 
     found, alone = metrics.spread(each(private, plain=False)), private & ~twins
     return {
-        "folds": found.pop("values"), **found,
+        "agree": agree, "folds": found.pop("values"), **found,
         "plain_mean": round(float(np.mean(each(private, plain=True))), 6),
         "no_twin_mean": round(float(np.mean(each(alone, plain=False))), 6) if alone.any() else UNKNOWN,
     }  # fmt: skip

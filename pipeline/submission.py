@@ -85,7 +85,7 @@ def singles(found: dict[str, Any], name: str) -> dict[str, Any]:
     """What results/analysis.json, as `found`, says of the single networks of `name`, one a fold."""
     try:
         entry: dict[str, Any] = found["single_networks"][name]
-        if not {"mean", "deviation", "no_twin_mean"} <= entry.keys():
+        if not {"mean", "deviation", "no_twin_mean", "agree"} <= entry.keys():
             raise KeyError(name)
     except (KeyError, TypeError, AttributeError):
         raise Refusal(f"{ANALYSIS} is of another run or version; {AGAIN}") from None

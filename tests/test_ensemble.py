@@ -347,12 +347,6 @@ def test_what_is_said_of_a_network_is_worked_out_by_hand():
     assert ensemble.describe(Bag(oof, oof), Bag(oof, oof), labels, fold)["test_time_augmentation"] is None
 
 
-def test_how_far_the_folds_of_a_network_agree_is_the_mean_over_their_pairs():
-    one = np.stack([seven(0.6, 0.1), seven(0.6, 0.1), seven(0.1, 0.6), seven(0.1, 0.6)])
-    assert ensemble.folds_agree([one, one[[0, 2, 2, 3]], one]) == pytest.approx((0.75 + 1 + 0.75) / 3)
-    assert ensemble.folds_agree([one]) == 1
-
-
 def test_leaving_a_member_out_and_agreement_are_worked_out_by_hand(project):
     settings("mean")
     ensemble.main()

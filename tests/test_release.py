@@ -104,7 +104,7 @@ def project(tmp_path, monkeypatch):
     pd.DataFrame({"row": range(len(truth)), "identical": 0, "near": 0}).to_csv(audit.TWINS, index=False)
     ensemble.RESULT.parent.mkdir()
     ensemble.RESULT.write_text(json.dumps({"submissions": {NETWORK: {"temperature": 1.5, "folds": [0.5, 0.6]}}}))
-    alone = {"mean": 0.625, "deviation": 0.01, "no_twin_mean": 0.6}
+    alone = {"mean": 0.625, "deviation": 0.01, "no_twin_mean": 0.6, "agree": 0.8}
     submission.ANALYSIS.write_text(json.dumps({"out of fold": {}, "single_networks": {NETWORK: alone}}))
     monkeypatch.setattr(release.provenance, "read", dict)
     monkeypatch.setattr(release.provenance, "standing", lambda found: "drawn")

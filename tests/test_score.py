@@ -320,6 +320,7 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
         assert singles["vgg8"]["plain_mean"] == pytest.approx(np.mean(turned), abs=1e-5)
         assert singles["vgg8"]["deviation"] == pytest.approx(abs(alone[0] - alone[1]) / 2**0.5, abs=1e-5)
     else:
+        assert isinstance(singles["vgg8"].pop("agree"), float)  # needs no labels
         assert set(singles["vgg8"].values()) == {"unknown"}
     for name, entry in nested.items():
         metrics = json.loads(Path(f"results/metrics/{name}.json").read_text())
@@ -425,3 +426,9 @@ def test_names_of_teams_stand_under_those_of_ours(tmp_path, monkeypatch, capsys)
     lines = capsys.readouterr().out.splitlines()
     ours, team = (line.index(name) for line in lines[:-1] for name in ("ours ", "RBM") if name in line)
     assert ours == team
+
+
+def test_how_far_the_folds_of_a_network_agree_is_the_mean_over_their_pairs():
+    one = np.eye(7)[[0, 0, 1, 1]]
+    assert score.folds_agree([one, one[[0, 2, 2, 3]], one]) == pytest.approx((0.75 + 1 + 0.75) / 3)
+    assert score.folds_agree([one]) == 1

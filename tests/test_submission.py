@@ -69,5 +69,5 @@ def test_a_missing_file_is_refused_with_what_makes_it(tmp_path):
 def test_an_analysis_of_another_run_is_refused(found):
     with pytest.raises(Refusal, match=r"results/analysis\.json is of another run or version; make it again"):
         submission.singles(found, "vgg8")
-    entry = {"mean": 0.5, "deviation": 0.1, "no_twin_mean": 0.4}
+    entry = {"mean": 0.5, "deviation": 0.1, "no_twin_mean": 0.4, "agree": 0.8}
     assert submission.singles({"single_networks": {"vgg8": entry}}, "vgg8") == entry
