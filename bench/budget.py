@@ -1,10 +1,10 @@
 """How to spend the speedrun's minutes: on one long training, or on several short ones that vote.
 
-Reads faces, folds, seed and the section `speedrun` of params.yaml. Each line of the table is the same work: so many
-networks by the speedrun's recipe, for so many epochs, trained on the rows outside fold FOLD (0) and judged on those
-inside, one by one and as the mean of their answers. Prints it and writes results/budget.json; with NETWORKS only the
-line with so many is trained. What is finished stays in artifacts/ablation/. It is fastest on two cores with
-TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
+Reads faces, folds, seed and the section `speedrun` of params.yaml. Each line of the table is the work of the speedrun,
+to within an epoch a network: so many networks by its recipe, for so many epochs, trained on the rows outside fold FOLD
+(0) and judged on those inside, one by one and as the mean of their answers. Prints it and writes results/budget.json;
+with NETWORKS only the line with so many is trained. What is finished stays in artifacts/ablation/. It is fastest on
+two cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
 """
 
 from pathlib import Path
@@ -18,13 +18,13 @@ from pipeline import command, engine, faces, files, folds, machine, metrics, par
 from pipeline.command import Refusal
 
 RESULT = Path("results/budget.json")
-EPOCHS = {1: 100, 2: 50, 4: 25}  # of each network, by how many there are
+NETWORKS = (1, 2, 4)  # lines of the table
 
 
 def variants(networks: int, fold: int) -> list[Variant]:
     """The trainings of one line; the small pictures' part of the epochs is the speedrun's."""
     settings, own = recipe.speedrun()
-    epochs = EPOCHS[networks]
+    epochs = round(settings.networks * own.epochs / networks)
     change = {
         "epochs": epochs, "early_epochs": round(epochs * own.early_epochs / own.epochs),
         "precision": machine.products(own.precision, "tensorflow", settings.network),
@@ -36,8 +36,8 @@ def variants(networks: int, fold: int) -> list[Variant]:
     ]
 
 
-def line(parts: list[dict[str, np.ndarray]], labels: np.ndarray) -> dict[str, Any]:
-    """What results/budget.json holds of networks that were trained for the same number of epochs.
+def line(parts: list[dict[str, np.ndarray]], labels: np.ndarray, epochs: int) -> dict[str, Any]:
+    """What results/budget.json holds of networks that were trained for `epochs` each.
 
     Parameters
     ----------
@@ -46,18 +46,18 @@ def line(parts: list[dict[str, np.ndarray]], labels: np.ndarray) -> dict[str, An
     answers = [part["said"].astype(float) for part in parts]
     mean = np.mean(answers, axis=0)
     return {
-        "rows": len(labels),
-        "alone": [round(float(metrics.right(one, labels).mean()), 5) for one in answers],
-        "oof_accuracy": round(float(metrics.right(mean, labels).mean()), 5),
-        "oof_log_loss": round(metrics.cross_entropy(mean, labels), 5),
+        "epochs": epochs, "rows": len(labels),
+        "alone": [round(float(metrics.right(one, labels).mean()), 6) for one in answers],
+        "oof_accuracy": round(float(metrics.right(mean, labels).mean()), 6),
+        "oof_log_loss": round(metrics.cross_entropy(mean, labels), 6),
         "core_minutes": round(sum(float(part["seconds"]) for part in parts) / 60, 1),
-    }
+    }  # fmt: skip
 
 
 def show(found: dict[str, Any]) -> str:
     """The lines as a table."""
     rows = [
-        [networks, EPOCHS[int(networks)], ", ".join(f"{one:.2%}" for one in each["alone"]),
+        [networks, each["epochs"], ", ".join(f"{one:.2%}" for one in each["alone"]),
          f"{each['oof_accuracy']:.2%}", f"{each['oof_log_loss']:.4f}", each["core_minutes"], f"{each['rows']:,}"]
         for networks, each in found.items()
     ]  # fmt: skip
@@ -67,12 +67,12 @@ def show(found: dict[str, Any]) -> str:
 
 def main(networks: str = "", fold: str = "0") -> None:
     """Run the command; with 0 NETWORKS the table is made of what is finished."""
-    if networks not in ("", "0", *map(str, EPOCHS)):
-        raise Refusal(f"{networks!r}: must be one of {', '.join(map(str, EPOCHS))}, or 0")
+    if networks not in ("", "0", *map(str, NETWORKS)):
+        raise Refusal(f"{networks!r}: must be one of {', '.join(map(str, NETWORKS))}, or 0")
     data = faces.load()
     rows, fold_of = folds.load(data)
     left_out = folds.number(fold)
-    every = {count: variants(count, left_out) for count in EPOCHS}
+    every = {count: variants(count, left_out) for count in NETWORKS}
     tasks = {
         (count, number): (rows, fold_of, variant)
         for count, line_of in every.items()
@@ -86,7 +86,8 @@ def main(networks: str = "", fold: str = "0") -> None:
     for count, line_of in every.items():
         paths = [path(variant, data, rows, fold_of) for variant in line_of]
         if all(each.exists() for each in paths):
-            found[str(count)] = line([read(each) for each in paths], data.labels[rows[fold_of == left_out]])
+            judged = data.labels[rows[fold_of == left_out]]
+            found[str(count)] = line([read(each) for each in paths], judged, line_of[0].settings.epochs)
     if not found:
         raise Refusal("nothing is trained yet: python -m bench.budget [NETWORKS]")
     network, own = recipe.speedrun()
