@@ -75,6 +75,9 @@ lint: setup ## check style and types
 $(foreach name,NAME FOLD FILE SIDE SCALING CLASSES OUT EPOCHS MESSAGE FORCE REFRESH JOBS THREADS BACKEND ADDRESS \
   SEEDS INPUT OPTIONS,$(eval override export $(name) \
   $(if $(filter command line,$(origin $(name))),:= $$(value $(name)),:=)))
+ifneq ($(THREADS),$(filter $(shell seq 999),$(firstword $(THREADS))))
+$(error THREADS=$(THREADS): must be a whole number from 1 to 999)
+endif
 ifneq ($(THREADS),) # of each training: with JOBS=2 on two cores 1 is fastest, and rounds otherwise
 export TF_NUM_INTRAOP_THREADS := $(THREADS)
 export TF_NUM_INTEROP_THREADS := $(THREADS)
