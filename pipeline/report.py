@@ -341,10 +341,12 @@ def speed() -> Section | None:
     if not found:
         return None
     machines = sorted({each["processor"] for entry in found["by_seed"].values() for each in entry["trained_with"]})
+    several = found["networks"] > 1
     text = [
-        f"{found['networks']} {found['network']}, {found['recipe']['epochs']} epochs each, trained on all Training "
-        f"rows without folds; the mean of what they say is judged. On {', '.join(machines)}. ± is the standard "
-        "deviation over the seeds; the intervals are of the sampling of test rows, which all seeds share."
+        f"{found['networks']} {found['network']}, {found['recipe']['epochs']} epochs{' each' if several else ''}, "
+        f"trained on all Training rows without folds{'; the mean of what they say is judged' if several else ''}. "
+        f"On {', '.join(machines)}. ± is the standard deviation over the seeds; the intervals are of the sampling of "
+        "test rows, which all seeds share."
     ]
     settings, own = recipe.speedrun()
     if (settings.network, settings.networks, own.model_dump()) != (

@@ -81,7 +81,7 @@ def test_the_seeds_of_the_speedrun_stand_above_their_mean(parts, private, monkey
     (report.RESULTS / "speedrun.json").write_text(json.dumps(about | spreads | {"by_seed": {"1": entry, "2": entry}}))
     found = report.speed()
     assert len(found.text) == 1
-    assert found.text[0].startswith("2 vgg8, 50 epochs each")
+    assert found.text[0].startswith("2 vgg8, 50 epochs each, trained on all Training rows without folds; the mean")
     assert "On abacus. ±" in found.text[0]
     one = "72.00%" if private == 0.72 else "unknown"
     seed = ["70.00%", one, f"{one} to {one}", one, "40.0"]
@@ -90,6 +90,9 @@ def test_the_seeds_of_the_speedrun_stand_above_their_mean(parts, private, monkey
     assert found.tables[0].rows == [["1", *seed], ["2", *seed], mean]
     monkeypatch.setattr(report.recipe, "speedrun", lambda: (wanted.model_copy(update={"networks": 3}), own))
     assert report.speed().text[1].startswith("This was made by another params.yaml")
+    alone = about | spreads | {"networks": 1, "by_seed": {"1": entry, "2": entry}}
+    (report.RESULTS / "speedrun.json").write_text(json.dumps(alone))
+    assert report.speed().text[0].startswith("1 vgg8, 50 epochs, trained on all Training rows without folds. On abacus")
 
 
 def test_claims_stand_beside_what_their_protocol_and_ours_give(parts):
