@@ -25,6 +25,7 @@ COUNTS = {  # total, trainable, non-trainable
     "alizadeh_shallow": (4_928_007, 4_927_111, 896),
     "alizadeh_sigmoid": (4_478_727, 4_474_759, 3_968),
     "alizadeh_valid": (3_823_367, 3_819_399, 3_968),
+    "deep_vgg": (1_915_175, 1_912_487, 2_688),
     "mini_xception": (58_423, 56_951, 1_472),
     "preact_resnet": (1_523_767, 1_521_175, 2_592),
     "small_coatnet": (1_697_463, 1_695_959, 1_504),
@@ -182,7 +183,7 @@ def test_settings_that_the_tables_leave_out_are_keras_defaults(name: str) -> Non
         assert {key: config[key] for key in left_out} == {key: default[key] for key in left_out}, layer.name
 
 
-@pytest.mark.parametrize("name", ["preact_resnet", "small_coatnet", "small_resnet", "small_vgg", "student"])
+@pytest.mark.parametrize("name", ["deep_vgg", "preact_resnet", "small_coatnet", "small_resnet", "small_vgg", "student"])
 @pytest.mark.parametrize("side", [24, 36, 42])
 def test_network_for_any_side_takes_smaller_pictures_with_the_same_weights(name: str, side: int) -> None:
     assert network(name).input_shape == (None, None, None, 1)
