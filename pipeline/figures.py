@@ -183,14 +183,10 @@ def effort(table: pd.DataFrame, folds: int, path: Path) -> None:
     )
     for axes, (what, unit, label) in zip(grid, scales, strict=True):
         colors = dict(zip(table["name"], itertools.cycle(COLORS)))
-        # Names stand right and left in turns, as those of similar accuracy would lie over each other.
-        for place, entry in enumerate(table.sort_values("oof_accuracy", ascending=False).to_dict("records")):
-            x, y, color = entry[what] / unit, entry["oof_accuracy"], colors[entry["name"]]
-            axes.errorbar(x, y, [[y - entry["oof_low"]], [entry["oof_high"] - y]], fmt="o", color=color, ms=5)
-            side, away = (("left", 6), ("right", -6))[place % 2]
-            axes.annotate(
-                entry["name"], (x, y), (away, 4), textcoords="offset points", ha=side, fontsize=8, color=color
-            )
+        for entry in table.sort_values("oof_accuracy", ascending=False).to_dict("records"):
+            name, x, y = entry["name"], entry[what] / unit, entry["oof_accuracy"]
+            reach = [[y - entry["oof_low"]], [entry["oof_high"] - y]]
+            axes.errorbar(x, y, reach, fmt="o", color=colors[name], ms=5, label=name)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
@@ -199,6 +195,8 @@ def effort(table: pd.DataFrame, folds: int, path: Path) -> None:
         axes.set_xlabel(f"{label} (logarithmic)")
     grid[0].yaxis.set_major_formatter(PercentFormatter(1))
     grid[0].set_ylabel("out-of-fold accuracy")
+    # Beside the points the names of networks that are nearly as good would lie over each other.
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.suptitle("What accuracy costs, one network of each kind (bars: 95 % intervals, of the rows)", fontsize=11)
     _save(figure, path)
 
