@@ -2,8 +2,8 @@
 
 Reads data/faces.npz, data/folds.csv and artifacts/predictions/. Writes artifacts/bags/A.npz for every architecture A
 and artifacts/bags/ensemble.npz (oof float32 [n,7] for the Training rows, test float32 [k,7]), and
-results/ensemble.json: the members' weights, what every way of joining them gives out of fold, what each member and
-test-time augmentation add, how far members agree, and every network's temperature.
+results/ensemble.json: the members' weights, what every way of joining them gives out of fold and is expected to give on
+test rows, what each member and test-time augmentation add, how far members agree, and every network's temperature.
 """
 
 import json
@@ -12,11 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field
+from scipy.optimize import minimize
 
 from pipeline import command, faces, files, folds, metrics, params, recipe, trained
 from pipeline.command import Refusal
@@ -25,12 +27,13 @@ from pipeline.competition import CLASSES, TRAINING
 BAGS = Path("artifacts/bags")
 RESULT = Path("results/ensemble.json")
 NAME = "ensemble"
+Method = Literal["mean", "geometric", "weights", "bagged"]
 
 
 class Ensemble(params.Section):
     """How the architectures are joined: section `ensemble` of params.yaml."""
 
-    method: Literal["mean", "geometric", "weights"]
+    method: Method
     members: list[str] = Field(min_length=1)
 
 
@@ -155,6 +158,52 @@ def fit_weights(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return weights
 
 
+def ambiguity(answers: np.ndarray) -> np.ndarray:
+    """How much less squared error the mean of all folds' networks has than one of them, known without any label.
+
+    Krogh & Vedelsby 1995 (NIPS 7): the squared error of a mean of networks is the mean of their squared errors less
+    their ambiguity, which is their mean squared distance from what they say together. An ensemble by the weights w
+    has the ambiguity w'Aw.
+
+    Parameters
+    ----------
+    answers : float [members, folds, k, 7], what every fold's network of each member says of rows that none has seen.
+
+    Returns
+    -------
+    A, float64 [members, members].
+    """
+    apart = (answers - answers.mean(axis=1, keepdims=True)).reshape(len(answers), -1)
+    found: np.ndarray = apart @ apart.T / (answers.shape[1] * answers.shape[2])
+    return found
+
+
+def fit_bagged(oof: np.ndarray, labels: np.ndarray, ambiguous: np.ndarray) -> np.ndarray:
+    """Find the weighted mean of the members with the least squared error that is to be expected of test rows.
+
+    Out of fold one network of each member has judged a row; a test row gets the mean of all folds' networks. So what
+    the folds' networks of one member do for each other, other members need not do: that is taken off the squared
+    error out of fold, w'Cw, as w'Aw (see `ambiguity`), and w'(C - A)w made the least (SLSQP, Kraft 1988; scipy).
+
+    Parameters
+    ----------
+    oof : float [members, n, 7]. labels : int [n]. ambiguous : A, float [members, members].
+
+    Returns
+    -------
+    float64 [members], from 0 up, with the sum 1.
+    """
+    wrong = (oof - np.eye(len(CLASSES))[labels]).reshape(len(oof), -1)
+    left = wrong @ wrong.T / len(labels) - ambiguous
+    best = minimize(
+        lambda weights: weights @ left @ weights, np.full(len(oof), 1 / len(oof)), method="SLSQP",
+        jac=lambda weights: 2 * left @ weights, bounds=[(0, 1)] * len(oof), options={"ftol": 1e-12},
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like},
+    )  # fmt: skip
+    weights: np.ndarray = best.x.clip(0) / best.x.clip(0).sum()
+    return weights
+
+
 def weighted_mean(members: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted arithmetic mean over the first axis of float [members, n, 7]."""
     mean: np.ndarray = np.einsum("m,mnc->nc", weights, members).astype(np.float32)
@@ -168,9 +217,32 @@ def geometric_mean(members: np.ndarray) -> np.ndarray:
     return mean.astype(np.float32)
 
 
-def join_members(
-    method: str, oof: np.ndarray, test: np.ndarray, labels: np.ndarray, fold: np.ndarray
-) -> tuple[Bag, np.ndarray | None]:
+@dataclass(frozen=True)
+class Joint:
+    """Several members' predictions, joined.
+
+    Parameters
+    ----------
+    bag : what they say together. weights : of the members, float64 [members]; None where they are no weighted mean.
+    ambiguity : how much squared error the folds' networks take off each other on test rows (see `ambiguity`).
+    """
+
+    bag: Bag
+    weights: np.ndarray | None
+    ambiguity: float
+
+    def judge(self, labels: np.ndarray) -> dict[str, float]:
+        """Accuracy, log-loss and Brier score out of fold, and the Brier score that is to be expected of test rows."""
+        brier = metrics.brier(self.bag.oof, labels)
+        return {
+            "oof_accuracy": round(float(metrics.right(self.bag.oof, labels).mean()), 6),
+            "oof_log_loss": round(metrics.cross_entropy(self.bag.oof, labels), 6),
+            "oof_brier": round(brier, 6),
+            "expected_brier": round(brier - self.ambiguity, 6),
+        }
+
+
+def join_members(method: str, oof: np.ndarray, tests: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> Joint:
     """Join several members' predictions, each brought to its own temperature first (metrics.fit_temperature).
 
     Otherwise a member that was taught soft labels, and so is less sure of what it has right, would be taken for a
@@ -180,44 +252,38 @@ def join_members(
 
     Parameters
     ----------
-    method : "mean", "geometric" or "weights".
-    oof : float [members, n, 7]. test : float [members, k, 7]. labels, fold : int [n].
-
-    Returns
-    -------
-    The ensemble's Bag, and the members' weights in it (None for "geometric").
+    method : "mean", "geometric", "weights" or "bagged".
+    oof : float [members, n, 7]. tests : float [members, folds, k, 7], by each fold's network. labels, fold : int [n].
     """
 
-    def join(known: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Join `parts` of the members by what fits the `known` rows, bool [n]."""
+    def fit(known: np.ndarray) -> tuple[list[float], np.ndarray | None]:
+        """Temperatures and weights that fit the `known` rows, bool [n]."""
         temperatures = [metrics.fit_temperature(each[known], labels[known]) for each in oof]
-        even = at_temperatures(parts, temperatures)
+        even = at_temperatures(oof[:, known], temperatures)
         if method == "geometric":
-            return geometric_mean(even), None
-        weights = np.full(len(oof), 1 / len(oof))
+            return temperatures, None
         if method == "weights":
-            weights = fit_weights(at_temperatures(oof[:, known], temperatures), labels[known])
-        return weighted_mean(even, weights), weights
+            return temperatures, fit_weights(even, labels[known])
+        if method == "bagged":
+            return temperatures, fit_bagged(even, labels[known], ambiguity(at_temperatures(tests, temperatures)))
+        return temperatures, np.full(len(oof), 1 / len(oof))
+
+    def join(parts: np.ndarray, temperatures: list[float], weights: np.ndarray | None) -> np.ndarray:
+        even = at_temperatures(parts, temperatures)
+        return geometric_mean(even) if weights is None else weighted_mean(even, weights)
 
     blended = np.full(oof.shape[1:], np.nan, dtype=np.float32)
     for number in np.unique(fold):
         inside = fold == number
-        blended[inside], _ = join(~inside, oof[:, inside])
-    joint, weights = join(np.ones(len(labels), dtype=bool), test)
-    return Bag(blended, joint), weights
+        blended[inside] = join(oof[:, inside], *fit(~inside))
+    fitted = fit(np.ones(len(labels), dtype=bool))
+    by_fold = np.stack([join(part, *fitted) for part in tests.swapaxes(0, 1)])
+    return Joint(Bag(blended, join(tests.mean(axis=1), *fitted)), fitted[1], float(ambiguity(by_fold[None])[0, 0]))
 
 
 def at_temperatures(members: np.ndarray, temperatures: list[float]) -> np.ndarray:
-    """Every member's probabilities, float [members, n, 7], at its temperature: float64."""
+    """Every member's probabilities, float [members, ..., 7], at its temperature: float64."""
     return np.stack([metrics.temper(each, at) for each, at in zip(members, temperatures, strict=True)])
-
-
-def judge(oof: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy and log-loss of float [n, 7]."""
-    return {
-        "oof_accuracy": round(float(metrics.right(oof, labels).mean()), 6),
-        "oof_log_loss": round(metrics.cross_entropy(oof, labels), 6),
-    }
 
 
 def tempered(oof: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -259,34 +325,60 @@ def read_cell(architecture: str, fold: int, plain: bool = False) -> list[np.ndar
     return read_arrays(path, names, trained.remedy(architecture, fold))
 
 
-def joined(method: str, bags: list[Bag], labels: np.ndarray, fold: np.ndarray) -> tuple[Bag, np.ndarray | None]:
-    """As join_members, of Bags."""
-    oof, test = (np.stack([getattr(bag, part) for bag in bags]) for part in ("oof", "test"))
-    return join_members(method, oof, test, labels, fold)
+def read(
+    data: faces.Faces, rows: np.ndarray, fold: np.ndarray, plain: bool = False
+) -> tuple[dict[str, Bag], dict[str, np.ndarray]]:
+    """What all networks predicted: their folds put together, and what each fold's network says of the test rows.
+
+    Parameters
+    ----------
+    rows, fold : the Training rows and their folds (see folds.load). plain : without test-time augmentation.
+
+    Returns
+    -------
+    By the network's name, its Bag, and float32 [folds, k, 7].
+    """
+    bags, tests = {}, {}
+    for name in recipe.names():
+        cells = {number: read_cell(name, number, plain) for number in folds.numbers()}
+        for number, (cell_rows, _, test) in cells.items():
+            if not np.array_equal(np.sort(cell_rows), rows[fold == number]) or len(test) != len(data.test_rows()):
+                raise Refusal(f"{name}, fold {number} was trained on other data: {trained.remedy(name, number)}")
+        bags[name] = join_folds(list(cells.values()), rows, name)
+        tests[name] = np.stack([test for _, _, test in cells.values()])
+    return bags, tests
+
+
+def joined(
+    bags: dict[str, Bag], tests: dict[str, np.ndarray], labels: np.ndarray, fold: np.ndarray, method: str,
+    members: list[str],
+) -> Joint:  # fmt: skip
+    """As join_members, of the networks of these names among what `read` gave."""
+    oof, said = np.stack([bags[name].oof for name in members]), np.stack([tests[name] for name in members])
+    return join_members(method, oof, said, labels, fold)
 
 
 def summary(
-    settings: Ensemble, bags: dict[str, Bag], labels: np.ndarray, fold: np.ndarray
+    settings: Ensemble, join: Callable[[str, list[str]], Joint], bags: dict[str, Bag], labels: np.ndarray
 ) -> tuple[Bag, dict[str, Any]]:
-    """The ensemble's Bag, and what results/ensemble.json says of it and of the ways that were not taken."""
-    members = [bags[name] for name in settings.members]
-    ways = {way: joined(way, members, labels, fold) for way in ("mean", "geometric", "weights")}
-    bag, weights = ways[settings.method]
-    shares = [None] * len(members) if weights is None else weights.tolist()
-    guesses = {name: bags[name].oof.argmax(axis=1) for name in settings.members}
-    others = {
-        name: [bags[other] for other in settings.members if other != name]
-        for name in settings.members
-        if len(settings.members) > 1
-    }
-    return bag, {
+    """The ensemble's Bag, and what results/ensemble.json says of it and of the ways that were not taken.
+
+    Parameters
+    ----------
+    join : joins the members of these names by a method. bags : by name. labels : int [n].
+    """
+    members = settings.members
+    ways = {way: join(way, members) for way in get_args(Method)}
+    taken = ways[settings.method]
+    shares = [None] * len(members) if taken.weights is None else taken.weights.tolist()
+    guesses = {name: bags[name].oof.argmax(axis=1) for name in members}
+    without = {name: [other for other in members if other != name] for name in members if len(members) > 1}
+    return taken.bag, {
         "method": settings.method,
-        "weights": dict(zip(settings.members, shares, strict=True)),
-        "members": {name: judge(tempered(bags[name].oof, labels, fold), labels) for name in settings.members},
-        "methods": {way: judge(one.oof, labels) for way, (one, _) in ways.items()},
-        "without": {
-            name: judge(joined(settings.method, rest, labels, fold)[0].oof, labels) for name, rest in others.items()
-        },
+        "weights": dict(zip(members, shares, strict=True)),
+        "members": {name: join("mean", [name]).judge(labels) for name in members},
+        "methods": {way: one.judge(labels) for way, one in ways.items()},
+        "without": {name: join(settings.method, others).judge(labels) for name, others in without.items()},
         "agreement": {
             name: {other: round(float((mine == theirs).mean()), 4) for other, theirs in guesses.items()}
             for name, mine in guesses.items()
@@ -296,20 +388,12 @@ def summary(
 
 def main() -> None:
     """Run the stage."""
-    settings, numbers = read_params(), folds.numbers()
-    data = faces.load()
+    settings, data = read_params(), faces.load()
     rows, fold = folds.load(data)
     labels = data.labels[rows]
-    bags, plain = {}, {}
-    for name in recipe.names():
-        cells = [read_cell(name, number) for number in numbers]
-        for number, (cell_rows, _, test) in zip(numbers, cells, strict=True):
-            if not np.array_equal(np.sort(cell_rows), rows[fold == number]) or len(test) != len(data.test_rows()):
-                raise Refusal(f"{name}, fold {number} was trained on other data: {trained.remedy(name, number)}")
-        bags[name] = join_folds(cells, rows, name)
-        plain[name] = join_folds([read_cell(name, number, plain=True) for number in numbers], rows, name)
-    bags[NAME], found = summary(settings, bags, labels, fold)
-    plain[NAME] = joined(settings.method, [plain[name] for name in settings.members], labels, fold)[0]
+    (bags, tests), (plain, plain_tests) = (read(data, rows, fold, plain=way) for way in (False, True))
+    bags[NAME], found = summary(settings, partial(joined, bags, tests, labels, fold), bags, labels)
+    plain[NAME] = joined(plain, plain_tests, labels, fold, settings.method, settings.members).bag
     found["submissions"] = {name: describe(bag, plain[name], labels, fold) for name, bag in bags.items()}
     shutil.rmtree(BAGS, ignore_errors=True)  # with those of networks that are trained no more
     for name, bag in bags.items():

@@ -71,8 +71,8 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities made softer (temperature above 1) or sharper, as if logits were divided by it: float64 [n, 7]."""
-    tempered: np.ndarray = softmax(np.log(probabilities.astype(np.float64).clip(TINY)) / temperature, axis=1)
+    """Probabilities made softer (temperature above 1) or sharper, as if logits were divided by it: float64 [..., 7]."""
+    tempered: np.ndarray = softmax(np.log(probabilities.astype(np.float64).clip(TINY)) / temperature, axis=-1)
     return tempered
 
 

@@ -148,15 +148,22 @@ def claims() -> Section | None:
 def parts(ensemble: dict[str, Any]) -> Section:
     """What members, weights and test-time augmentation add, out of fold."""
     whole = ensemble["methods"][ensemble["method"]]
-    members = [
-        [name, "" if ensemble["weights"][name] is None else number(ensemble["weights"][name]),
-         percent(alone["oof_accuracy"]), number(alone["oof_log_loss"]),
-         points(whole["oof_accuracy"] - ensemble["without"][name]["oof_accuracy"]) if ensemble["without"] else ""]
-        for name, alone in ensemble["members"].items()
-    ]  # fmt: skip
-    ways = [
-        [way, percent(got["oof_accuracy"]), number(got["oof_log_loss"])] for way, got in ensemble["methods"].items()
-    ]
+
+    def judged(found: dict[str, float]) -> list[str]:
+        return [percent(found["oof_accuracy"]), number(found["oof_log_loss"]), number(found["expected_brier"], 4)]
+
+    def adds(without: dict[str, float] | None) -> list[str]:
+        if without is None:
+            return ["", ""]
+        less = without["expected_brier"] - whole["expected_brier"]
+        return [points(whole["oof_accuracy"] - without["oof_accuracy"]), number(less, 4)]
+
+    members = []
+    for name, alone in ensemble["members"].items():
+        weight = ensemble["weights"][name]
+        shown = "" if weight is None else number(weight)
+        members.append([name, shown, *judged(alone), *adds(ensemble["without"].get(name))])
+    ways = [[way, *judged(got)] for way, got in ensemble["methods"].items()]
     flips = []
     for name, entry in ensemble["submissions"].items():
         if tta := entry["test_time_augmentation"]:
@@ -169,10 +176,19 @@ def parts(ensemble: dict[str, Any]) -> Section:
     same = [[one, *(percent(ensemble["agreement"][one][other]) for other in names)] for one in names]
     return Section(
         "What each part adds",
-        [f"All out of fold. The ensemble joins its members by “{ensemble['method']}”, each at its own temperature."],
         [
-            Table("Members", ["", "weight", "alone", "log-loss", "adds, points"], members),
-            Table("Ways to join them", ["", "accuracy", "log-loss"], ways),
+            f"All out of fold. The ensemble joins its members by “{ensemble['method']}”, each at its own temperature.",
+            "Expected Brier: the Brier score that test rows should have (0 is perfect). Out of fold one network of a "
+            "member judges a row; a test row gets the mean of all folds' networks. What the mean takes off is known "
+            "without a label, from how far these networks are apart on the test rows (Krogh & Vedelsby 1995).",
+        ],
+        [
+            Table(
+                "Members",
+                ["", "weight", "alone", "log-loss", "expected Brier", "adds, points", "takes off Brier"],
+                members,
+            ),
+            Table("Ways to join them", ["", "accuracy", "log-loss", "expected Brier"], ways),
             Table(
                 "Views at test time (mirrored, shifted, zoomed)", ["", "without", "with", "points", "p-value"], flips
             ),

@@ -8,10 +8,20 @@ from scipy.optimize import minimize
 
 from pipeline import ensemble, folds, metrics, params, trained
 from pipeline.command import Refusal
-from pipeline.ensemble import Bag, fit_weights, geometric_mean, join_folds, join_members, weighted_mean
+from pipeline.ensemble import (
+    Bag,
+    Joint,
+    ambiguity,
+    fit_bagged,
+    fit_weights,
+    geometric_mean,
+    join_folds,
+    join_members,
+    weighted_mean,
+)
 from pipeline.faces import Faces
 
-METHODS = pytest.mark.parametrize("method", ["mean", "geometric", "weights"])
+METHODS = pytest.mark.parametrize("method", ["mean", "geometric", "weights", "bagged"])
 
 
 def simulated(weights, rows=6000, seed=0):
@@ -30,6 +40,13 @@ def skilled(rows=400, seed=0):
     scores = chance.normal(0, 1, (3, rows, 7)) + chance.uniform(1, 3, (3, 1, 1)) * np.eye(7)[labels]
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
     return probabilities.astype("float32"), labels
+
+
+def folds_of(answers, count=4, noise=0.6, seed=0):
+    """What `count` folds' networks say of rows, float32 [members, count, rows, 7]: `answers`, each with noise."""
+    chance = np.random.default_rng(seed)
+    logits = np.log(answers[:, None].clip(1e-6)) + chance.normal(0, noise, (len(answers), count, *answers.shape[1:]))
+    return (np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)).astype("float32")
 
 
 def log_loss(probabilities, labels):
@@ -152,7 +169,7 @@ def test_a_geometric_mean_is_the_one_worked_out_by_hand():
 def test_identical_members_give_the_member(method):
     oof, labels = skilled()
     fold = np.arange(400) % 3
-    bag, _ = join_members(method, oof[[1, 1, 1]], oof[[1, 1, 1], :50], labels, fold)
+    bag = join_members(method, oof[[1, 1, 1]], oof[[1, 1, 1], None, :50], labels, fold).bag
     np.testing.assert_allclose(bag.oof, ensemble.tempered(oof[1], labels, fold), atol=1e-6)
     at = metrics.fit_temperature(oof[1], labels)
     np.testing.assert_allclose(bag.test, metrics.temper(oof[1, :50], at), atol=1e-6)
@@ -163,8 +180,8 @@ def test_how_sure_a_member_is_does_not_matter(method):
     oof, labels = skilled()
     softer = np.stack([oof[0], metrics.temper(oof[1], 3.0), metrics.temper(oof[2], 0.5)])
     fold = np.arange(400) % 3
-    bag, _ = join_members(method, oof, oof[:, :50], labels, fold)
-    other, _ = join_members(method, softer, softer[:, :50], labels, fold)
+    bag = join_members(method, oof, oof[:, None, :50], labels, fold).bag
+    other = join_members(method, softer, softer[:, None, :50], labels, fold).bag
     np.testing.assert_allclose(other.oof, bag.oof, atol=1e-3)
     np.testing.assert_allclose(other.test, bag.test, atol=1e-3)
 
@@ -173,51 +190,124 @@ def test_how_sure_a_member_is_does_not_matter(method):
 def test_the_order_of_the_members_does_not_matter(method):
     oof, labels = skilled()
     fold = np.arange(400) % 3
-    bag, weights = join_members(method, oof, oof[:, :50], labels, fold)
-    again, moved = join_members(method, oof[[2, 0, 1]], oof[[2, 0, 1], :50], labels, fold)
-    np.testing.assert_allclose(again.oof, bag.oof, atol=1e-6)
-    np.testing.assert_allclose(again.test, bag.test, atol=1e-6)
-    assert (weights is None) == (method == "geometric") == (moved is None)
+    tests = folds_of(oof[:, :50])
+    joint = join_members(method, oof, tests, labels, fold)
+    again = join_members(method, oof[[2, 0, 1]], tests[[2, 0, 1]], labels, fold)
+    np.testing.assert_allclose(again.bag.oof, joint.bag.oof, atol=1e-5)
+    np.testing.assert_allclose(again.bag.test, joint.bag.test, atol=1e-5)
+    assert again.ambiguity == pytest.approx(joint.ambiguity, abs=1e-5)
+    assert (joint.weights is None) == (method == "geometric") == (again.weights is None)
+    if joint.weights is not None:
+        np.testing.assert_allclose(again.weights, joint.weights[[2, 0, 1]], atol=1e-4)
 
 
 @METHODS
 @pytest.mark.parametrize("seed", range(3))
 def test_an_ensemble_is_no_worse_than_its_worst_member(method, seed):
     oof, labels = skilled(seed=seed)
-    bag, weights = join_members(method, oof, oof, labels, np.arange(400) % 4)
+    joint = join_members(method, oof, folds_of(oof), labels, np.arange(400) % 4)
+    bag, weights = joint.bag, joint.weights
     assert log_loss(bag.oof, labels) <= max(log_loss(member, labels) for member in oof)
     np.testing.assert_allclose(bag.oof.sum(axis=1), 1, atol=1e-5)
     assert (bag.oof.dtype, bag.test.dtype) == (np.float32, np.float32)
     if weights is not None:
         assert weights.sum() == pytest.approx(1)
-        even = ensemble.at_temperatures(oof, [metrics.fit_temperature(member, labels) for member in oof])
+        at = [metrics.fit_temperature(member, labels) for member in oof]
+        even = ensemble.at_temperatures(folds_of(oof).mean(axis=1), at)
         np.testing.assert_allclose(bag.test, weighted_mean(even, weights))
 
 
+@pytest.mark.parametrize("method", ["weights", "bagged"])
 @pytest.mark.parametrize("number", [0, 2])
-def test_the_labels_of_a_fold_cannot_change_its_own_out_of_fold_predictions(number):
+def test_the_labels_of_a_fold_cannot_change_its_own_out_of_fold_predictions(number, method):
     oof, labels = skilled()
     fold = np.random.default_rng(1).integers(0, 3, 400)
     own = fold == number
-    bag, weights = join_members("weights", oof, oof[:, :50], labels, fold)
+    tests = folds_of(oof[:, :50])
+    joint = join_members(method, oof, tests, labels, fold)
     scrambled = np.where(own, (labels + 1) % 7, labels)
-    other, other_weights = join_members("weights", oof, oof[:, :50], scrambled, fold)
+    changed_joint = join_members(method, oof, tests, scrambled, fold)
+    bag, other = joint.bag, changed_joint.bag
     assert bag.oof[own].tobytes() == other.oof[own].tobytes()
     assert not np.allclose(bag.oof[~own], other.oof[~own]), "they do change those of the others"
-    assert not np.allclose(weights, other_weights)
+    assert not np.allclose(joint.weights, changed_joint.weights)
     at = [metrics.fit_temperature(member[~own], labels[~own]) for member in oof]
     even = ensemble.at_temperatures(oof, at)
-    expected = weighted_mean(even[:, own], fit_weights(even[:, ~own], labels[~own]))
+    known = even[:, ~own], labels[~own]
+    fitted = (
+        fit_weights(*known)
+        if method == "weights"
+        else fit_bagged(*known, ambiguity(ensemble.at_temperatures(tests, at)))
+    )
+    expected = weighted_mean(even[:, own], fitted)
     np.testing.assert_array_equal(bag.oof[own], expected)
 
 
-def test_judgement_is_accuracy_and_log_loss():
+def test_judgement_is_accuracy_log_loss_and_brier_score():
     oof = np.array([seven(0.4, 0.3), seven(0.2, 0.6), seven(0.5)])
-    found = ensemble.judge(oof, np.array([0, 1, 1]))
+    found = Joint(Bag(oof, oof), None, 0.05).judge(np.array([0, 1, 1]))
+    squares = [
+        0.6**2 + 0.3**2 + 5 * 0.06**2,
+        0.2**2 + 0.4**2 + 5 * 0.04**2,
+        0.5**2 + (5.5 / 6) ** 2 + 5 * (0.5 / 6) ** 2,
+    ]
     assert found == {
         "oof_accuracy": 0.666667,
         "oof_log_loss": pytest.approx(-np.log(0.4 * 0.6 * (0.5 / 6)) / 3, abs=1e-5),
+        "oof_brier": pytest.approx(sum(squares) / 3, abs=1e-6),
+        "expected_brier": pytest.approx(sum(squares) / 3 - 0.05, abs=1e-6),
     }
+
+
+def test_ambiguity_is_the_one_worked_out_by_hand():
+    # Two members, two folds, one row: the first member's folds differ by 0.2 in two classes, the other's by 0.4.
+    one = [seven(0.5, 0.2), seven(0.3, 0.4)]
+    other = [seven(0.5, 0.1), seven(0.1, 0.5)]
+    found = ambiguity(np.array([one, other])[:, :, None])
+    np.testing.assert_allclose(found, [[2 * 0.1**2, 2 * 0.1 * 0.2], [2 * 0.1 * 0.2, 2 * 0.2**2]], atol=1e-12)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0, 0.0), (0.2, 0.3, 0.5)])
+def test_a_mean_of_folds_has_the_folds_squared_error_less_the_ambiguity(weights):
+    answers, labels = skilled()
+    tests = folds_of(answers).astype("float64")
+    mixed = np.einsum("m,mfkc->fkc", weights, tests)
+    single = np.mean([metrics.brier(fold, labels) for fold in mixed])
+    less = np.array(weights) @ ambiguity(tests) @ np.array(weights)
+    assert less > 0.01
+    assert metrics.brier(mixed.mean(axis=0), labels) == pytest.approx(single - less, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bagged_weights_are_the_best_of_all_on_means_of_folds(seed):
+    answers, labels = skilled(seed=seed)
+    tests = folds_of(answers, seed=seed).astype("float64")
+    found = fit_bagged(tests.reshape(3, -1, 7), np.tile(labels, 4), ambiguity(tests))
+    assert found.min() >= 0
+    assert found.sum() == pytest.approx(1, abs=1e-12)
+
+    def brier(weights):
+        return metrics.brier(np.einsum("m,mkc->kc", weights, tests.mean(axis=1)), labels)
+
+    grid = [np.array([a, b, 20 - a - b]) / 20 for a in range(21) for b in range(21 - a)]
+    assert brier(found) <= min(brier(each) for each in grid) + 1e-9
+
+
+def test_bagged_weights_prefer_what_is_unlike_the_folds_of_a_member():
+    """A member that only repeats another's chance errors helps out of fold, and not where folds are averaged."""
+    chance = np.random.default_rng(0)
+    labels = chance.integers(0, 7, 3000)
+
+    def said(skill, noise, rows=3000):
+        scores = skill * np.eye(7)[labels[:rows]] + noise * chance.normal(0, 1, (rows, 7))
+        return np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+
+    oof = np.stack([said(2.0, 1.5), said(1.5, 1.5)])
+    tests = np.stack([[said(skill, 1.5) for _ in range(5)] for skill in (2.0, 1.5)])
+    apart = fit_bagged(oof, labels, ambiguity(tests))
+    alone = fit_bagged(oof, labels, np.zeros((2, 2)))
+    assert alone[1] > 0.2
+    assert apart[1] < alone[1] - 0.1
 
 
 @pytest.fixture
@@ -263,14 +353,17 @@ def test_main_writes_a_bag_for_every_network_and_the_ensemble_and_the_same_bytes
         assert (bag.oof.dtype, bag.test.dtype) == (np.float32, np.float32)
     labels, fold = np.arange(40) % 7, np.arange(40) // 2 % 2
     oof = np.stack([bags[name].oof for name in ("mini_xception", "vgg8")])
-    expected, _ = join_members(method, oof, oof[:, :12], labels, fold)
-    np.testing.assert_array_equal(bags["ensemble"].oof, expected.oof)
+    tests = np.stack([[ensemble.read_cell(name, number)[2] for number in (0, 1)] for name in ("mini_xception", "vgg8")])
+    expected = join_members(method, oof, tests, labels, fold)
+    np.testing.assert_array_equal(bags["ensemble"].oof, expected.bag.oof)
+    np.testing.assert_array_equal(bags["ensemble"].test, expected.bag.test)
     result = json.loads(ensemble.RESULT.read_text())
     assert result["method"] == method
     assert list(result["weights"]) == list(result["members"]) == ["mini_xception", "vgg8"]
     assert set(result["weights"].values()) == {None} or sum(result["weights"].values()) == pytest.approx(1, abs=2e-4)
-    assert result["methods"][method] == ensemble.judge(expected.oof, labels)
-    assert set(result["methods"]) == {"mean", "geometric", "weights"}
+    assert result["methods"][method] == expected.judge(labels)
+    assert set(result["methods"]) == {"mean", "geometric", "weights", "bagged"}
+    assert result["members"]["vgg8"]["expected_brier"] < result["members"]["vgg8"]["oof_brier"]
     ensemble.main()
     assert {path: path.read_bytes() for path in written} == written
 
@@ -324,7 +417,7 @@ def test_a_bag_that_is_missing_or_damaged_is_refused(tmp_path, monkeypatch, dama
         ("mean", "[vgg8, mini_xception, vgg8]", "names an architecture twice"),
         ("mean", "[]", r"ensemble\.members = \[\]: .*at least 1"),
         ("mean", "vgg8", r"ensemble\.members = 'vgg8': "),
-        ("median", "[vgg8]", r"ensemble\.method = 'median': .*'mean', 'geometric' or 'weights'"),
+        ("median", "[vgg8]", r"ensemble\.method = 'median': .*'mean', 'geometric', 'weights' or 'bagged'"),
         ("mean", "[vgg8], power: 2", r"unknown key ensemble\.power; the known ones are method, members"),
     ],
 )

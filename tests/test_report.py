@@ -104,3 +104,25 @@ def test_claims_stand_beside_what_their_protocol_and_ours_give(parts):
     first, second = report.claims().tables[0].rows
     assert first == ["vgg8", "65 %", "a split", "100", "3", "75.00%", "70.00%", "80", "66.00%"]
     assert second == ["alizadeh_same", "65 %", "a split", "100", "3", "", "", "80", "66.00%"]
+
+
+def test_the_parts_of_the_ensemble_tell_what_is_expected_of_test_rows():
+    def judged(accuracy, brier):
+        return {"oof_accuracy": accuracy, "oof_log_loss": 0.9, "oof_brier": 0.5, "expected_brier": brier}
+
+    found = {
+        "method": "bagged", "weights": {"vgg8": 0.75, "other": 0.25},
+        "members": {"vgg8": judged(0.7, 0.4), "other": judged(0.6, 0.5)},
+        "methods": {"mean": judged(0.71, 0.39), "bagged": judged(0.705, 0.38)},
+        "without": {"vgg8": judged(0.6, 0.5), "other": judged(0.7, 0.4)},
+        "submissions": {}, "agreement": {"vgg8": {"vgg8": 1.0, "other": 0.8}, "other": {"vgg8": 0.8, "other": 1.0}},
+    }  # fmt: skip
+    members, ways = report.parts(found).tables[:2]
+    assert members.rows == [
+        ["vgg8", "0.750", "70.00%", "0.900", "0.4000", "+10.50", "0.1200"],
+        ["other", "0.250", "60.00%", "0.900", "0.5000", "+0.50", "0.0200"],
+    ]
+    assert ways.rows == [["mean", "71.00%", "0.900", "0.3900"], ["bagged", "70.50%", "0.900", "0.3800"]]
+    alone = found | {"method": "geometric", "weights": {"vgg8": None}, "without": {}}
+    alone["members"], alone["methods"] = {"vgg8": judged(0.7, 0.4)}, {"geometric": judged(0.7, 0.4)}
+    assert report.parts(alone).tables[0].rows == [["vgg8", "", "70.00%", "0.900", "0.4000", "", ""]]
