@@ -1,9 +1,10 @@
-"""Join the folds of every architecture, and the architectures with each other, looking at out-of-fold rows alone.
+"""Join the folds of every architecture, and the architectures with each other, without a look at a test label.
 
 Reads data/faces.npz, data/folds.csv and artifacts/predictions/. Writes artifacts/bags/A.npz for every architecture A
 and artifacts/bags/ensemble.npz (oof float32 [n,7] for the Training rows, test float32 [k,7]), and
-results/ensemble.json: the members' weights, what every way of joining them gives out of fold and is expected to give on
-test rows, what each member and test-time augmentation add, how far members agree, and every network's temperature.
+results/ensemble.json: the members' weights, what every way of joining them gives out of fold, and what it can be
+expected to give where folds are averaged, what each member and test-time augmentation add, how far members agree, and
+every network's temperature.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field
-from scipy.optimize import minimize
+from scipy.optimize import nnls
 
 from pipeline import command, faces, files, folds, metrics, params, recipe, trained
 from pipeline.command import Refusal
@@ -162,8 +163,8 @@ def ambiguity(answers: np.ndarray) -> np.ndarray:
     """How much less squared error the mean of all folds' networks has than one of them, known without any label.
 
     Krogh & Vedelsby 1995 (NIPS 7): the squared error of a mean of networks is the mean of their squared errors less
-    their ambiguity, which is their mean squared distance from what they say together. An ensemble by the weights w
-    has the ambiguity w'Aw.
+    their ambiguity, which is their mean squared distance from what they say together. A mean of members by the
+    weights w has the ambiguity w'Aw.
 
     Parameters
     ----------
@@ -173,17 +174,21 @@ def ambiguity(answers: np.ndarray) -> np.ndarray:
     -------
     A, float64 [members, members].
     """
+    answers = answers.astype(np.float64)
     apart = (answers - answers.mean(axis=1, keepdims=True)).reshape(len(answers), -1)
-    found: np.ndarray = apart @ apart.T / (answers.shape[1] * answers.shape[2])
+    found: np.ndarray = apart @ apart.T / max(1, answers.shape[1] * answers.shape[2])
     return found
 
 
 def fit_bagged(oof: np.ndarray, labels: np.ndarray, ambiguous: np.ndarray) -> np.ndarray:
-    """Find the weighted mean of the members with the least squared error that is to be expected of test rows.
+    """Find the weighted mean of the members with the least squared error to be expected of means over folds.
 
     Out of fold one network of each member has judged a row; a test row gets the mean of all folds' networks. So what
     the folds' networks of one member do for each other, other members need not do: that is taken off the squared
-    error out of fold, w'Cw, as w'Aw (see `ambiguity`), and w'(C - A)w made the least (SLSQP, Kraft 1988; scipy).
+    error out of fold, w'Cw, as w'Aw (see `ambiguity`), and w'(C - A)w made the least. As C and A come from different
+    rows, C - A may have small negative eigenvalues; they count as 0. With a factor R'R of it the weights are those of
+    the non-negative least squares of Rw = 0 and sum(w) = 1, made to sum to 1 (scipy): scaling w does not change which
+    is the best.
 
     Parameters
     ----------
@@ -194,14 +199,11 @@ def fit_bagged(oof: np.ndarray, labels: np.ndarray, ambiguous: np.ndarray) -> np
     float64 [members], from 0 up, with the sum 1.
     """
     wrong = (oof - np.eye(len(CLASSES))[labels]).reshape(len(oof), -1)
-    left = wrong @ wrong.T / len(labels) - ambiguous
-    best = minimize(
-        lambda weights: weights @ left @ weights, np.full(len(oof), 1 / len(oof)), method="SLSQP",
-        jac=lambda weights: 2 * left @ weights, bounds=[(0, 1)] * len(oof), options={"ftol": 1e-12},
-        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like},
-    )  # fmt: skip
-    weights: np.ndarray = best.x.clip(0) / best.x.clip(0).sum()
-    return weights
+    values, vectors = np.linalg.eigh(wrong @ wrong.T / len(labels) - ambiguous)
+    root = np.sqrt(values.clip(0))[:, None] * vectors.T
+    weights, _ = nnls(np.vstack([root, np.ones(len(oof))]), np.append(np.zeros(len(oof)), 1.0))
+    shares: np.ndarray = weights / weights.sum()
+    return shares
 
 
 def weighted_mean(members: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -224,7 +226,7 @@ class Joint:
     Parameters
     ----------
     bag : what they say together. weights : of the members, float64 [members]; None where they are no weighted mean.
-    ambiguity : how much squared error the folds' networks take off each other on test rows (see `ambiguity`).
+    ambiguity : how much squared error the folds' networks take off each other (see `ambiguity`).
     """
 
     bag: Bag
@@ -232,7 +234,10 @@ class Joint:
     ambiguity: float
 
     def judge(self, labels: np.ndarray) -> dict[str, float]:
-        """Accuracy, log-loss and Brier score out of fold, and the Brier score that is to be expected of test rows."""
+        """Accuracy, log-loss and Brier score out of fold, and the latter less the ambiguity.
+
+        That is the Brier score to be expected of the mean of all folds' networks, on rows as hard as those of Training.
+        """
         brier = metrics.brier(self.bag.oof, labels)
         return {
             "oof_accuracy": round(float(metrics.right(self.bag.oof, labels).mean()), 6),
@@ -242,18 +247,24 @@ class Joint:
         }
 
 
-def join_members(method: str, oof: np.ndarray, tests: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> Joint:
+def join_members(
+    method: str, oof: np.ndarray, tests: np.ndarray, unseen: np.ndarray, labels: np.ndarray, fold: np.ndarray
+) -> Joint:
     """Join several members' predictions, each brought to its own temperature first (metrics.fit_temperature).
 
     Otherwise a member that was taught soft labels, and so is less sure of what it has right, would be taken for a
     worse one. Temperatures and weights are nested: a fold's rows are judged with those fitted on the other folds'
-    rows. (The networks that predicted those have seen this fold's labels; a handful of numbers carries next to nothing
-    of them.) Test rows get those of all folds.
+    rows. (The networks that predicted those, or on which "bagged" measures how far folds are apart, have seen this
+    fold's labels; a handful of numbers carries next to nothing of them.) Test rows get those of all folds, and every
+    member's folds are averaged before it is brought to its temperature; the ambiguity is that of the other order,
+    which differs little.
 
     Parameters
     ----------
     method : "mean", "geometric", "weights" or "bagged".
     oof : float [members, n, 7]. tests : float [members, folds, k, 7], by each fold's network. labels, fold : int [n].
+    unseen : bool [k], the test rows whose picture does not stand in Training too: how far folds are apart is measured
+        on them.
     """
 
     def fit(known: np.ndarray) -> tuple[list[float], np.ndarray | None]:
@@ -265,7 +276,8 @@ def join_members(method: str, oof: np.ndarray, tests: np.ndarray, labels: np.nda
         if method == "weights":
             return temperatures, fit_weights(even, labels[known])
         if method == "bagged":
-            return temperatures, fit_bagged(even, labels[known], ambiguity(at_temperatures(tests, temperatures)))
+            apart = ambiguity(at_temperatures(tests[:, :, unseen], temperatures))
+            return temperatures, fit_bagged(even, labels[known], apart)
         return temperatures, np.full(len(oof), 1 / len(oof))
 
     def join(parts: np.ndarray, temperatures: list[float], weights: np.ndarray | None) -> np.ndarray:
@@ -277,7 +289,7 @@ def join_members(method: str, oof: np.ndarray, tests: np.ndarray, labels: np.nda
         inside = fold == number
         blended[inside] = join(oof[:, inside], *fit(~inside))
     fitted = fit(np.ones(len(labels), dtype=bool))
-    by_fold = np.stack([join(part, *fitted) for part in tests.swapaxes(0, 1)])
+    by_fold = np.stack([join(part, *fitted) for part in tests[:, :, unseen].swapaxes(0, 1)])
     return Joint(Bag(blended, join(tests.mean(axis=1), *fitted)), fitted[1], float(ambiguity(by_fold[None])[0, 0]))
 
 
@@ -350,12 +362,12 @@ def read(
 
 
 def joined(
-    bags: dict[str, Bag], tests: dict[str, np.ndarray], labels: np.ndarray, fold: np.ndarray, method: str,
-    members: list[str],
+    bags: dict[str, Bag], tests: dict[str, np.ndarray], unseen: np.ndarray, labels: np.ndarray, fold: np.ndarray,
+    method: str, members: list[str],
 ) -> Joint:  # fmt: skip
     """As join_members, of the networks of these names among what `read` gave."""
     oof, said = np.stack([bags[name].oof for name in members]), np.stack([tests[name] for name in members])
-    return join_members(method, oof, said, labels, fold)
+    return join_members(method, oof, said, unseen, labels, fold)
 
 
 def summary(
@@ -390,10 +402,11 @@ def main() -> None:
     """Run the stage."""
     settings, data = read_params(), faces.load()
     rows, fold = folds.load(data)
-    labels = data.labels[rows]
+    labels, groups = data.labels[rows], faces.picture_groups(data.pixels)
+    unseen = ~np.isin(groups[data.test_rows()], groups[rows])
     (bags, tests), (plain, plain_tests) = (read(data, rows, fold, plain=way) for way in (False, True))
-    bags[NAME], found = summary(settings, partial(joined, bags, tests, labels, fold), bags, labels)
-    plain[NAME] = joined(plain, plain_tests, labels, fold, settings.method, settings.members).bag
+    bags[NAME], found = summary(settings, partial(joined, bags, tests, unseen, labels, fold), bags, labels)
+    plain[NAME] = joined(plain, plain_tests, unseen, labels, fold, settings.method, settings.members).bag
     found["submissions"] = {name: describe(bag, plain[name], labels, fold) for name, bag in bags.items()}
     shutil.rmtree(BAGS, ignore_errors=True)  # with those of networks that are trained no more
     for name, bag in bags.items():

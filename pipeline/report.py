@@ -96,12 +96,12 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
     twins = folds.twins()
     text = [
         "No code that trains for a submission, chooses or weighs reads a label of a test row: epochs, weights and "
-        "temperatures come from Training alone (recipes that people chose carry whatever they chose by). Intervals "
-        "are 95 % (Wilson). An out-of-fold figure is that of single networks, which saw no twin of the row; test rows "
-        "get the mean of all folds' networks, which is better, and may have a twin in Training. Parameters are of one "
-        "network of each kind, minutes of all folds. “no twin” leaves out test rows whose picture stands in Training, "
-        "byte for byte, “nor near twin” also those that stand there rescaled, recompressed or mirrored; near twins may "
-        "stand on both sides of a fold.",
+        "temperatures come from Training's labels alone (recipes that people chose carry whatever they chose by). "
+        "Intervals are 95 % (Wilson). An out-of-fold figure is that of single networks, which saw no twin of the row; "
+        "test rows get the mean of all folds' networks, which is better, and may have a twin in Training. Parameters "
+        "are of one network of each kind, minutes of all folds. “no twin” leaves out test rows whose picture stands in "
+        "Training, byte for byte, “nor near twin” also those that stand there rescaled, recompressed or mirrored; near "
+        "twins may stand on both sides of a fold.",
         *([f"twins: {twins} in params.yaml, so not all Training rows were trained on and judged."] * (twins != "keep")),
         *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
     ]
@@ -146,7 +146,7 @@ def claims() -> Section | None:
 
 
 def parts(ensemble: dict[str, Any]) -> Section:
-    """What members, weights and test-time augmentation add, out of fold."""
+    """What members, weights and test-time augmentation add, by Training's labels."""
     whole = ensemble["methods"][ensemble["method"]]
 
     def judged(found: dict[str, float]) -> list[str]:
@@ -178,9 +178,10 @@ def parts(ensemble: dict[str, Any]) -> Section:
         "What each part adds",
         [
             f"All out of fold. The ensemble joins its members by “{ensemble['method']}”, each at its own temperature.",
-            "Expected Brier: the Brier score that test rows should have (0 is perfect). Out of fold one network of a "
-            "member judges a row; a test row gets the mean of all folds' networks. What the mean takes off is known "
-            "without a label, from how far these networks are apart on the test rows (Krogh & Vedelsby 1995).",
+            "Expected Brier: the Brier score (0 is perfect) to be expected of rows as hard as these, if they got the "
+            "mean of all folds' networks, as test rows do. Here one network of a member judges a row; what the mean "
+            "takes off is known without a label, from how far these networks are apart on test rows that have no twin "
+            "in Training (Krogh & Vedelsby 1995). “bagged” makes it the least.",
         ],
         [
             Table(
@@ -255,7 +256,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
     lines, layers, lessons = [], [], []
     for name in recipe.names():
         if lesson := recipe.lesson(name):
-            who = " and ".join(lesson.teachers)
+            who = ", ".join(lesson.teachers)
             lessons.append(
                 f"{name} learns labels of which {lesson.taught:.0%} are what {who} say of the picture; its minutes do "
                 "not contain theirs."

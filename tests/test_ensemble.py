@@ -21,6 +21,7 @@ from pipeline.ensemble import (
 )
 from pipeline.faces import Faces
 
+ALL = np.ones(50, dtype=bool)  # of the test rows
 METHODS = pytest.mark.parametrize("method", ["mean", "geometric", "weights", "bagged"])
 
 
@@ -169,10 +170,11 @@ def test_a_geometric_mean_is_the_one_worked_out_by_hand():
 def test_identical_members_give_the_member(method):
     oof, labels = skilled()
     fold = np.arange(400) % 3
-    bag = join_members(method, oof[[1, 1, 1]], oof[[1, 1, 1], None, :50], labels, fold).bag
+    tests = folds_of(oof[:, :50])[[1, 1, 1]]
+    bag = join_members(method, oof[[1, 1, 1]], tests, ALL, labels, fold).bag
     np.testing.assert_allclose(bag.oof, ensemble.tempered(oof[1], labels, fold), atol=1e-6)
     at = metrics.fit_temperature(oof[1], labels)
-    np.testing.assert_allclose(bag.test, metrics.temper(oof[1, :50], at), atol=1e-6)
+    np.testing.assert_allclose(bag.test, metrics.temper(tests[1].mean(axis=0), at), atol=1e-6)
 
 
 @METHODS
@@ -180,10 +182,11 @@ def test_how_sure_a_member_is_does_not_matter(method):
     oof, labels = skilled()
     softer = np.stack([oof[0], metrics.temper(oof[1], 3.0), metrics.temper(oof[2], 0.5)])
     fold = np.arange(400) % 3
-    bag = join_members(method, oof, oof[:, None, :50], labels, fold).bag
-    other = join_members(method, softer, softer[:, None, :50], labels, fold).bag
-    np.testing.assert_allclose(other.oof, bag.oof, atol=1e-3)
-    np.testing.assert_allclose(other.test, bag.test, atol=1e-3)
+    one, same = folds_of(oof[:, :50]), folds_of(oof[:, :50])
+    same[1], same[2] = metrics.temper(one[1], 3.0), metrics.temper(one[2], 0.5)
+    joint, other = (join_members(method, *each, ALL, labels, fold) for each in ((oof, one), (softer, same)))
+    np.testing.assert_allclose(other.bag.oof, joint.bag.oof, atol=2e-3)
+    assert other.ambiguity == pytest.approx(joint.ambiguity, abs=1e-3)
 
 
 @METHODS
@@ -191,8 +194,8 @@ def test_the_order_of_the_members_does_not_matter(method):
     oof, labels = skilled()
     fold = np.arange(400) % 3
     tests = folds_of(oof[:, :50])
-    joint = join_members(method, oof, tests, labels, fold)
-    again = join_members(method, oof[[2, 0, 1]], tests[[2, 0, 1]], labels, fold)
+    joint = join_members(method, oof, tests, ALL, labels, fold)
+    again = join_members(method, oof[[2, 0, 1]], tests[[2, 0, 1]], ALL, labels, fold)
     np.testing.assert_allclose(again.bag.oof, joint.bag.oof, atol=1e-5)
     np.testing.assert_allclose(again.bag.test, joint.bag.test, atol=1e-5)
     assert again.ambiguity == pytest.approx(joint.ambiguity, abs=1e-5)
@@ -205,7 +208,7 @@ def test_the_order_of_the_members_does_not_matter(method):
 @pytest.mark.parametrize("seed", range(3))
 def test_an_ensemble_is_no_worse_than_its_worst_member(method, seed):
     oof, labels = skilled(seed=seed)
-    joint = join_members(method, oof, folds_of(oof), labels, np.arange(400) % 4)
+    joint = join_members(method, oof, folds_of(oof), np.arange(400) < 300, labels, np.arange(400) % 4)
     bag, weights = joint.bag, joint.weights
     assert log_loss(bag.oof, labels) <= max(log_loss(member, labels) for member in oof)
     np.testing.assert_allclose(bag.oof.sum(axis=1), 1, atol=1e-5)
@@ -215,6 +218,8 @@ def test_an_ensemble_is_no_worse_than_its_worst_member(method, seed):
         at = [metrics.fit_temperature(member, labels) for member in oof]
         even = ensemble.at_temperatures(folds_of(oof).mean(axis=1), at)
         np.testing.assert_allclose(bag.test, weighted_mean(even, weights))
+        apart = ambiguity(ensemble.at_temperatures(folds_of(oof)[:, :, :300], at))
+        assert joint.ambiguity == pytest.approx(weights @ apart @ weights, rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["weights", "bagged"])
@@ -224,9 +229,9 @@ def test_the_labels_of_a_fold_cannot_change_its_own_out_of_fold_predictions(numb
     fold = np.random.default_rng(1).integers(0, 3, 400)
     own = fold == number
     tests = folds_of(oof[:, :50])
-    joint = join_members(method, oof, tests, labels, fold)
+    joint = join_members(method, oof, tests, ALL, labels, fold)
     scrambled = np.where(own, (labels + 1) % 7, labels)
-    changed_joint = join_members(method, oof, tests, scrambled, fold)
+    changed_joint = join_members(method, oof, tests, ALL, scrambled, fold)
     bag, other = joint.bag, changed_joint.bag
     assert bag.oof[own].tobytes() == other.oof[own].tobytes()
     assert not np.allclose(bag.oof[~own], other.oof[~own]), "they do change those of the others"
@@ -293,17 +298,17 @@ def test_bagged_weights_are_the_best_of_all_on_means_of_folds(seed):
     assert brier(found) <= min(brier(each) for each in grid) + 1e-9
 
 
-def test_bagged_weights_prefer_what_is_unlike_the_folds_of_a_member():
-    """A member that only repeats another's chance errors helps out of fold, and not where folds are averaged."""
+def test_bagged_weights_leave_to_the_folds_what_folds_can_do():
+    """What another member takes off one network's chance errors, the other folds' networks take off as well."""
     chance = np.random.default_rng(0)
     labels = chance.integers(0, 7, 3000)
 
-    def said(skill, noise, rows=3000):
-        scores = skill * np.eye(7)[labels[:rows]] + noise * chance.normal(0, 1, (rows, 7))
+    def said(skill):
+        scores = skill * np.eye(7)[labels] + chance.normal(0, 1.5, (3000, 7))
         return np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
 
-    oof = np.stack([said(2.0, 1.5), said(1.5, 1.5)])
-    tests = np.stack([[said(skill, 1.5) for _ in range(5)] for skill in (2.0, 1.5)])
+    oof = np.stack([said(2.0), said(1.5)])
+    tests = np.stack([[said(skill) for _ in range(5)] for skill in (2.0, 1.5)])
     apart = fit_bagged(oof, labels, ambiguity(tests))
     alone = fit_bagged(oof, labels, np.zeros((2, 2)))
     assert alone[1] > 0.2
@@ -317,7 +322,10 @@ def project(tmp_path, monkeypatch):
     settings()
     usage = np.repeat([0, 1, 2], (40, 6, 6)).astype("uint8")
     labels = np.where(usage == 0, np.arange(52) % 7, -1).astype("int8")
-    Faces(np.zeros((52, 48, 48), "uint8"), labels, usage).save()
+    pixels = np.zeros((52, 48, 48), "uint8")
+    pixels[:, 0, 0] = np.arange(52)
+    pixels[43] = pixels[7]  # the fourth test row stands in Training too
+    Faces(pixels, labels, usage).save()
     fold = np.arange(40) // 2 % 2
     pd.DataFrame({"row": range(40), "fold": fold}).to_csv(folds.PATH, index=False)
     for seed, name in enumerate(("mini_xception", "vgg8")):
@@ -354,7 +362,7 @@ def test_main_writes_a_bag_for_every_network_and_the_ensemble_and_the_same_bytes
     labels, fold = np.arange(40) % 7, np.arange(40) // 2 % 2
     oof = np.stack([bags[name].oof for name in ("mini_xception", "vgg8")])
     tests = np.stack([[ensemble.read_cell(name, number)[2] for number in (0, 1)] for name in ("mini_xception", "vgg8")])
-    expected = join_members(method, oof, tests, labels, fold)
+    expected = join_members(method, oof, tests, np.arange(12) != 3, labels, fold)
     np.testing.assert_array_equal(bags["ensemble"].oof, expected.bag.oof)
     np.testing.assert_array_equal(bags["ensemble"].test, expected.bag.test)
     result = json.loads(ensemble.RESULT.read_text())

@@ -115,13 +115,13 @@ def test_an_architecture_is_the_mean_of_its_folds(project):
     np.testing.assert_allclose(found, metrics.temper(mean, TEMPERATURES["small_vgg"]), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["weights", "geometric"])
+@pytest.mark.parametrize("method", ["weights", "bagged", "geometric"])
 def test_the_ensemble_joins_as_the_stage_does(project, method):
     pixels, said = project
-    write_result(method, (0.75, 0.25) if method == "weights" else (None, None))
+    write_result(method, (0.75, 0.25) if method != "geometric" else (None, None))
     means = np.stack([metrics.temper((said[name, 0] + said[name, 1]) / 2, TEMPERATURES[name]) for name in NAMES])
     joined = ensemble.geometric_mean(means)
-    if method == "weights":
+    if method != "geometric":
         joined = 0.75 * means[0] + 0.25 * means[1]
     network = networks.load("ensemble")
     found = network.probabilities(pixels[:20])

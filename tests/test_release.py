@@ -174,7 +174,7 @@ def test_the_card_of_a_student_names_its_teachers():
     lesson = {"teachers": ["vgg8", "small_vgg"], "taught": 0.7}
     about["mean_over_folds"] = "unknown"
     card = release.card(about | {"lesson": lesson, "fold": 3})
-    assert "70 % of each label that it learned is what its teachers, vgg8 and small_vgg, say" in card
+    assert "70 % of each label that it learned is what its teachers, vgg8, small_vgg, say on average" in card
     assert "without fold 3, too." in card
     assert "teachers" not in release.card(about | {"lesson": None})
 
