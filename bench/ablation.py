@@ -55,6 +55,7 @@ BASE: dict[str, Any] = {
     "early_epochs": 4, "early_side": 33, "flip_at_test": True, "shift_at_test": 0, "zoom_at_test": 0.15,
     "recalibrate": True, "precision": "auto",
 }  # fmt: skip
+WEAKER: dict[str, Any] = {"rotation": 9.0, "shift": 0.07, "zoom": 0.11}
 VARIANTS: dict[str, dict[str, Any]] = {
     NAME: {},
     # how it is fitted
@@ -86,7 +87,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without rotation": {"rotation": 0.0},
     "without shift": {"shift": 0.0},
     "without zoom": {"zoom": 0.0},
-    "rotation 9, shift 0.07, zoom 0.11": {"rotation": 9.0, "shift": 0.07, "zoom": 0.11},
+    "rotation 9, shift 0.07, zoom 0.11": WEAKER,
     "erasing in a quarter of the pictures": {"erase": 0.25},
     "mixup 0.2": {"mixup": 0.2},
     "cutmix in half of the pictures": {"cutmix": 0.5},
@@ -96,6 +97,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "preact_resnet": {"network": "preact_resnet"},
     "small_vgg": {"network": "small_vgg"},
     "small_coatnet": {"network": "small_coatnet"},
+    "deep_vgg": {"network": "deep_vgg"},
+    "deep_vgg, rotation 9, shift 0.07, zoom 0.11": {"network": "deep_vgg"} | WEAKER,
 }
 
 
