@@ -26,6 +26,7 @@ COUNTS = {  # total, trainable, non-trainable
     "alizadeh_sigmoid": (4_478_727, 4_474_759, 3_968),
     "alizadeh_valid": (3_823_367, 3_819_399, 3_968),
     "deep_vgg": (1_915_175, 1_912_487, 2_688),
+    "fc_vgg": (2_506_023, 2_502_823, 3_200),
     "mini_xception": (58_423, 56_951, 1_472),
     "preact_resnet": (1_523_767, 1_521_175, 2_592),
     "small_coatnet": (1_697_463, 1_695_959, 1_504),
