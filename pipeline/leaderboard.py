@@ -61,7 +61,8 @@ def main() -> None:
     print(tabulate(board.rows(scores, theirs), headers, disable_numparse=True, colalign=alignment))
     print(
         f"\n* ours. Ranks are places among the {TEAMS_2013} teams of 2013; no twin: rows whose picture Training lacks."
-        "\nEach is the mean of all its folds' networks; parameters are of one network of each kind, minutes of all."
+        "\nEach is the mean of all its folds' networks; parameters are of one network of each kind that has a say, "
+        "minutes of all."
     )
     if kaggle:
         print('"differs by" is Kaggle\'s score less ours, in percentage points.')

@@ -145,7 +145,8 @@ def _cells(which: str) -> tuple[dict[str, list[int]], str, list[float]]:
     """The folds of every architecture that `which` stands for, and how architectures are joined, with their shares."""
     numbers, known = folds.numbers(), architectures.names()
     if which == ensemble.NAME:
-        method, shares = ensemble.result(lambda whole: (whole["method"], dict(whole["weights"])))
+        method, weights = ensemble.result(lambda whole: (whole["method"], dict(whole["weights"])))
+        shares = {name: weight for name, weight in weights.items() if weight != 0}  # who has no say is not asked
         return dict.fromkeys(shares, numbers), method, list(shares.values())
     name, _, fold = which.partition("-")
     if name not in known or (fold and fold not in map(str, numbers)):

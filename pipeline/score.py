@@ -285,8 +285,9 @@ def main() -> None:
     temperatures = ensemble.temperatures(list(bags))
     took = {name: timings(name, count) for name in names}
     efforts = {name: (cells[0]["parameters"], sum(cell["seconds"] for cell in cells)) for name, cells in took.items()}
-    members = [efforts[name] for name in ensemble.read_params().members]
-    efforts[ensemble.NAME] = (sum(each[0] for each in members), sum(each[1] for each in members))
+    weights = ensemble.result(lambda whole: dict(whole["weights"]))
+    asked = [name for name, weight in weights.items() if weight != 0]  # the others were trained, but do not answer
+    efforts[ensemble.NAME] = (sum(efforts[name][0] for name in asked), sum(efforts[name][1] for name in weights))
     test, train_labels = data.test_rows(), data.labels[data.rows(TRAINING)]
     truth, private = solution.join(data.labels, hidden)[test], data.usage[test] == PRIVATE
     twins, worth = audit.load_twins(len(data.labels)), provenance.standing(provenance.read())

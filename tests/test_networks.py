@@ -134,6 +134,16 @@ def test_the_ensemble_joins_as_the_stage_does(project, method):
     assert 0 < maps.max() <= 1
 
 
+def test_a_member_without_weight_is_not_asked(project):
+    pixels, said = project
+    write_result("bagged", (0.0, 1.0))
+    network = networks.load("ensemble")
+    assert list(network.members) == ["mini_xception"]
+    mean = metrics.temper((said["mini_xception", 0] + said["mini_xception", 1]) / 2, TEMPERATURES["mini_xception"])
+    expected = metrics.temper(mean, TEMPERATURES["ensemble"])[:20]
+    np.testing.assert_allclose(network.probabilities(pixels[:20]), expected, atol=1e-5)
+
+
 def test_the_released_network_comes_with_its_own_temperature(monkeypatch):
     monkeypatch.chdir(ROOT)
     network = networks.load()

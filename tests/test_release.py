@@ -169,6 +169,11 @@ def test_one_network_is_released_and_the_one_before_goes(project, tmp_path):
         release.load()
 
 
+def test_the_committed_card_is_that_of_the_committed_network(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert Path("released/README.md").read_text() == release.card(json.loads(release.find().read_text()))
+
+
 def test_the_card_of_a_student_names_its_teachers():
     about = json.loads(next((ROOT / "released").glob("*.json")).read_text())
     lesson = {"teachers": ["vgg8", "small_vgg"], "taught": 0.7}

@@ -253,7 +253,7 @@ def project(request, tmp_path, monkeypatch):
     params.PATH.write_text(
         f"seed: 1\nbackend: auto\ntwins: keep\n{DATA}folds: [0, 1]\ntrain: {{}}\n"
         "architectures: {mini_xception: {}, vgg8: {}}\nstudents: {}\n"
-        "ensemble: {method: mean, members: [vgg8]}\nspeedrun: {}\n"
+        "ensemble: {method: bagged, members: [mini_xception, vgg8]}\nspeedrun: {}\n"
     )
     provenance.PATH.parent.mkdir(parents=True)
     provenance.PATH.write_text(json.dumps({"source": "local", "official": False, "files": {}}))
@@ -267,7 +267,8 @@ def project(request, tmp_path, monkeypatch):
     pd.DataFrame({"row": range(28), "fold": np.arange(28) % 2}).to_csv(folds.PATH, index=False)
     temperatures = {name: {"temperature": 1.5} for name in ("mini_xception", "vgg8", "ensemble")}
     ensemble.RESULT.parent.mkdir()
-    ensemble.RESULT.write_text(json.dumps({"submissions": temperatures}))
+    weights = {"mini_xception": 0.0, "vgg8": 1.0}
+    ensemble.RESULT.write_text(json.dumps({"weights": weights, "submissions": temperatures}))
     twins().to_csv(audit.TWINS, index=False)
     for seed, name in enumerate(("mini_xception", "vgg8")):
         for number in (0, 1):
@@ -300,8 +301,8 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
     assert json.loads(submission.ANALYSIS.read_text())["trained_with"] == ["keras 3"]
     table = pd.read_csv(submission.TABLE).set_index("name")
     assert ["name", *table.columns] == COLUMNS
-    assert table["parameters"].to_dict() == {"mini_xception": 10, "vgg8": 20, "ensemble": 20}
-    assert table["train_seconds"].to_dict() == {"mini_xception": 121, "vgg8": 241, "ensemble": 241}
+    assert table["parameters"].to_dict() == {"mini_xception": 10, "vgg8": 20, "ensemble": 20}  # one has no say
+    assert table["train_seconds"].to_dict() == {"mini_xception": 121, "vgg8": 241, "ensemble": 362}
     unknown = (table[TRUTH_COLUMNS] == "unknown").to_numpy()
     assert unknown.any() != project
     assert unknown.all() != project
