@@ -99,9 +99,9 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
         "temperatures come from Training's labels alone (recipes that people chose carry whatever they chose by). "
         "Intervals are 95 % (Wilson). An out-of-fold figure is that of single networks, which saw no twin of the row; "
         "test rows get the mean of all folds' networks, which is better, and may have a twin in Training. Parameters "
-        "are of one network of each kind, minutes of all folds. “no twin” leaves out test rows whose picture stands in "
-        "Training, byte for byte, “nor near twin” also those that stand there rescaled, recompressed or mirrored; near "
-        "twins may stand on both sides of a fold.",
+        "are of one network of each kind that has a say, minutes of all folds. “no twin” leaves out test rows whose "
+        "picture stands in Training, byte for byte, “nor near twin” also those that stand there rescaled, recompressed "
+        "or mirrored; near twins may stand on both sides of a fold.",
         *([f"twins: {twins} in params.yaml, so not all Training rows were trained on and judged."] * (twins != "keep")),
         *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
     ]
@@ -372,6 +372,9 @@ def speed() -> Section | None:
         found["recipe"],
     ):
         text.append("This was made by another params.yaml than the rest of this page: make speedrun.")
+    elif settings.recipe:
+        changed = ", ".join(f"{key} {value}" for key, value in settings.recipe.items())
+        text.append(f"Its recipe is the network's own in params.yaml, but for: {changed}.")
     return Section("Speedrun", text, [Table("", list(board.SEED_HEADERS), list(map(list, board.seed_rows(found))))])
 
 

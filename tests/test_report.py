@@ -90,6 +90,9 @@ def test_the_seeds_of_the_speedrun_stand_above_their_mean(parts, private, monkey
     assert found.tables[0].rows == [["1", *seed], ["2", *seed], mean]
     monkeypatch.setattr(report.recipe, "speedrun", lambda: (wanted.model_copy(update={"networks": 3}), own))
     assert report.speed().text[1].startswith("This was made by another params.yaml")
+    changed = wanted.model_copy(update={"recipe": {"epochs": 50, "flip": False}})
+    monkeypatch.setattr(report.recipe, "speedrun", lambda: (changed, own))
+    assert report.speed().text[1] == "Its recipe is the network's own in params.yaml, but for: epochs 50, flip False."
     alone = about | spreads | {"networks": 1, "by_seed": {"1": entry, "2": entry}}
     (report.RESULTS / "speedrun.json").write_text(json.dumps(alone))
     assert report.speed().text[0].startswith("1 vgg8, 50 epochs, trained on all Training rows without folds. On abacus")
