@@ -104,7 +104,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small_vgg, 36 epochs": {"network": "small_vgg", "epochs": 36, "early_epochs": 9},
     "small_vgg, 25 epochs": {"network": "small_vgg", "epochs": 25, "early_epochs": 6},
     "small_vgg, 25 epochs, weaker": {"network": "small_vgg", "epochs": 25, "early_epochs": 6} | WEAKER,
-    "small_vgg, 18 epochs, weaker": {"network": "small_vgg", "epochs": 18, "early_epochs": 4} | WEAKER,
+    "small_vgg, 18 epochs, weaker": {"network": "small_vgg", "epochs": 18} | WEAKER,
     "small_vgg, 12 epochs, weaker": {"network": "small_vgg", "epochs": 12, "early_epochs": 3} | WEAKER,
 }
 
