@@ -55,7 +55,7 @@ seeds: setup ## run all with other seeds, and show mean and deviation in the rep
 	@$(PY) -m pipeline.seeds
 	$(PY) -m dvc repro --force --single-item report
 
-speedrun: setup ## train networks on all Training rows, as params.yaml says, for each of its seeds, and score them (forty minutes; two at a time: JOBS=2 THREADS=1)
+speedrun: setup ## train networks on all Training rows, as params.yaml says, for each of its seeds, and score them (forty minutes; several networks a seed: JOBS=2 THREADS=1)
 	@$(PY) -m pipeline.speedrun
 	$(PY) -m dvc repro --force --single-item report
 

@@ -285,9 +285,11 @@ def main() -> None:
     temperatures = ensemble.temperatures(list(bags))
     took = {name: timings(name, count) for name in names}
     efforts = {name: (cells[0]["parameters"], sum(cell["seconds"] for cell in cells)) for name, cells in took.items()}
-    weights = ensemble.result(lambda whole: dict(whole["weights"]))
-    asked = [name for name, weight in weights.items() if weight != 0]  # the others were trained, but do not answer
-    efforts[ensemble.NAME] = (sum(efforts[name][0] for name in asked), sum(efforts[name][1] for name in weights))
+    members = ensemble.result(lambda whole: [(weight, *efforts[name]) for name, weight in whole["weights"].items()])
+    parameters = sum(
+        each for weight, each, _ in members if weight != 0
+    )  # who has no weight was trained, but has no say
+    efforts[ensemble.NAME] = (parameters, sum(seconds for _, _, seconds in members))
     test, train_labels = data.test_rows(), data.labels[data.rows(TRAINING)]
     truth, private = solution.join(data.labels, hidden)[test], data.usage[test] == PRIVATE
     twins, worth = audit.load_twins(len(data.labels)), provenance.standing(provenance.read())

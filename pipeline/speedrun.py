@@ -1,11 +1,10 @@
 """How soon the score that won in 2013 can be reached: a network or a few, trained on all Training rows, that vote.
 
 Outside the graph. The section `speedrun` of params.yaml says which network, how many of it, and for how long; it is to
-be chosen by out-of-fold scores, and PrivateTest only tells what came of it. Reads data/faces.npz, data/solution.csv and
-data/twins.csv. Writes results/speedrun.json: the scores of every seed with their intervals, mean and deviation over the
-seeds (never the best), and the minutes. JOBS=2 trains two networks at a time. What is finished stays in
-artifacts/speedrun/; a seed that results/speedrun.json has the scores of, from the same data, recipe and code, is not
-trained again.
+be chosen by out-of-fold scores. Reads data/faces.npz, data/solution.csv and data/twins.csv. Writes
+results/speedrun.json: the scores of every seed with their intervals, mean and deviation over the seeds (never the
+best), and the minutes. JOBS=2 trains two networks of a seed at a time. What is finished stays in artifacts/speedrun/; a
+seed that results/speedrun.json has the scores of, from the same data, recipe and code, is not trained again.
 """
 
 import hashlib
