@@ -286,9 +286,8 @@ def main() -> None:
     took = {name: timings(name, count) for name in names}
     efforts = {name: (cells[0]["parameters"], sum(cell["seconds"] for cell in cells)) for name, cells in took.items()}
     members = ensemble.result(lambda whole: [(weight, *efforts[name]) for name, weight in whole["weights"].items()])
-    parameters = sum(
-        each for weight, each, _ in members if weight != 0
-    )  # who has no weight was trained, but has no say
+    # who has no weight was trained, but has no say
+    parameters = sum(count for weight, count, _ in members if weight != 0)
     efforts[ensemble.NAME] = (parameters, sum(seconds for _, _, seconds in members))
     test, train_labels = data.test_rows(), data.labels[data.rows(TRAINING)]
     truth, private = solution.join(data.labels, hidden)[test], data.usage[test] == PRIVATE

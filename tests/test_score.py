@@ -288,6 +288,13 @@ def project(request, tmp_path, monkeypatch):
     return request.param
 
 
+def test_an_ensemble_of_networks_that_are_not_there_is_refused(project):
+    found = json.loads(ensemble.RESULT.read_text())
+    ensemble.RESULT.write_text(json.dumps(found | {"weights": {"small_vgg": 1.0}}))
+    with pytest.raises(Refusal, match=r"results/ensemble.json is missing or damaged; make it with"):
+        score.main()
+
+
 def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(project, capsys):
     score.main()
     files = [path for folder in ("submissions", "results") for path in Path(folder).rglob("*") if path.is_file()]
