@@ -29,9 +29,13 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bench import ceiling, contenders, precision, reading
-from pipeline import command, demo, faces, files, machine, params, recipe, synthetic, train
+from pipeline import command, files, params, recipe
+from pipeline.apps import demo
 from pipeline.command import Refusal
+from pipeline.data import faces, synthetic
 from pipeline.params import BACKENDS
+from pipeline.stages import train
+from pipeline.training import machine
 
 ROUNDS = 5
 STEPS = {"race": 3 * ROUNDS, "reading": ROUNDS, "overhead": ROUNDS, "memory": 10, "precision": 4}
@@ -243,7 +247,7 @@ def overhead(folder: Path, bar: tqdm) -> dict[str, Any]:
             done = subprocess.run(words, cwd=tiny, env=environment(), capture_output=True, text=True, check=True)
             cells[name].append(float(done.stdout.split()[-1]))
         idle.append(timed(tiny, "dvc", "repro")[0])
-        nothing.append(timed(tiny, "pipeline.train")[0])
+        nothing.append(timed(tiny, "pipeline.stages.train")[0])
         bar.update()
     pixels = np.random.default_rng(0).integers(0, 256, (35_887, 48, 48)).astype("uint8")
     usage = np.repeat([0, 1, 2], [28_709, 3_589, 3_589]).astype("uint8")
@@ -328,7 +332,7 @@ def overhead_table(found: dict[str, Any]) -> str:
     rest = {
         "reading and checking the faces of the real size": found["loading_s"],
         "dvc repro with nothing to do, 6 cells": found["noop_dvc_repro_6_cells_s"],
-        "pipeline.train with nothing to do, 6 cells": found["noop_train_6_cells_s"],
+        "pipeline.stages.train with nothing to do, 6 cells": found["noop_train_6_cells_s"],
     }
     return tabulate((cells | rest).items(), headers=["overhead", "s"], tablefmt="github", floatfmt=".2f")
 

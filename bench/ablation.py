@@ -21,22 +21,12 @@ import numpy as np
 from tabulate import tabulate
 
 from bench.precision import halves, paired
-from pipeline import (
-    architectures,
-    backend,
-    board,
-    command,
-    engine,
-    faces,
-    files,
-    folds,
-    machine,
-    metrics,
-    params,
-    recipe,
-    train,
-)
+from pipeline import architectures, command, files, params, recipe
 from pipeline.command import Refusal
+from pipeline.data import faces, folds
+from pipeline.evaluation import board, metrics
+from pipeline.stages import train
+from pipeline.training import backend, executors, machine
 
 FOLDER = Path("artifacts/ablation")
 STATES = FOLDER / "states"
@@ -137,19 +127,19 @@ def judge(data: faces.Faces, rows: np.ndarray, half_of: np.ndarray, variant: Var
     backend.start("tensorflow")
     import keras
 
-    from pipeline import augment, fit
+    from pipeline.training import augment, loop
 
     settings, seed = variant.settings, variant.seed
     seen, judged = rows[half_of != variant.half], rows[half_of == variant.half]
-    trainer = fit.Trainer(
+    trainer = loop.Trainer(
         partial(architectures.build, variant.network), data.pixels, settings, seed, len(seen) // settings.batch_size
     )
     target = path(variant, data, rows, half_of)
     checkpoint = STATES / target.name
     show = train.Display(f"{variant.name}, part {variant.half + 1}", settings.epochs, watched=False)
     watched = judged[:WATCHED]
-    progress = fit.fit(
-        trainer, seen, data.labels[seen], watched, data.labels[watched], seed, fit.Checkpoint(checkpoint), show.epoch
+    progress = loop.fit(
+        trainer, seen, data.labels[seen], watched, data.labels[watched], seed, loop.Checkpoint(checkpoint), show.epoch
     )
     said = trainer.predictor.views(judged, augment.views(settings)).mean(axis=0)
     about = {
@@ -253,7 +243,7 @@ def main(halves_wanted: str = "2", pattern: str = "") -> None:
     }
     STATES.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    for done, _ in enumerate(engine.results(judge, data, tasks, "loky", train.jobs(), None), start=1):
+    for done, _ in enumerate(executors.results(judge, data, tasks, "loky", train.jobs(), None), start=1):
         left = (time.monotonic() - started) / done * (len(tasks) - done)
         print(f"{done} of {len(tasks)} trainings, about {train.span(left)} left", flush=True)
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import machine
+from pipeline.training import machine
 
 
 def _best(work: Callable[[], Any], amount: float) -> float:

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline import train
+from pipeline.stages import train
 
 
 def main() -> None:

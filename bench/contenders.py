@@ -8,8 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline import architectures, backend, machine, report
+from pipeline import architectures
+from pipeline.evaluation import report
 from pipeline.recipe import Recipe
+from pipeline.training import backend, machine
 
 TRAINING_ROWS = {"alizadeh_same": 256, "vgg8": 192, "mini_xception": 1920}  # a few seconds' work on two cores
 PREDICTED_ROWS = {"alizadeh_same": 256, "vgg8": 256, "mini_xception": 2048}
@@ -31,17 +33,17 @@ class Pipeline:
     def __init__(self, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> None:
         library = machine.choose("auto")
         backend.start(library)
-        from pipeline import fit
+        from pipeline.training import loop
 
         self.recipe = recipe.model_copy(update={"precision": machine.products(recipe.precision, library, name)})
         steps = TRAINING_ROWS[name] // recipe.batch_size
-        self.trainer = fit.Trainer(lambda: architectures.build(name), pixels, self.recipe, 0, steps)
+        self.trainer = loop.Trainer(lambda: architectures.build(name), pixels, self.recipe, 0, steps)
         self.targets = np.eye(7, dtype="float32")[labels]
         self.chance = np.random.default_rng(0)
 
     def train(self, rows: np.ndarray) -> None:
-        """As `fit.fit` trains an epoch."""
-        from pipeline import augment
+        """As `loop.fit` trains an epoch."""
+        from pipeline.training import augment
 
         drawn = augment.draw(self.recipe, len(rows), self.chance, self.recipe.crop)
         batches = backend.batches((rows.astype("int32"), drawn), self.targets[rows], self.recipe.batch_size)
@@ -49,7 +51,7 @@ class Pipeline:
 
     def predict(self, rows: np.ndarray) -> None:
         """As a cell judges rows."""
-        from pipeline import augment
+        from pipeline.training import augment
 
         self.trainer.predictor.views(rows, augment.views(self.recipe)).mean(axis=0)
 
@@ -57,7 +59,7 @@ class Pipeline:
         """Multiply-adds of a forward pass, and milliseconds a batch that augmentation takes, drawing included."""
         import keras
 
-        from pipeline import augment
+        from pipeline.training import augment
 
         feed, recipe = self.trainer.feed, self.recipe
         rows = np.arange(recipe.batch_size, dtype="int32")

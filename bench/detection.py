@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
-from pipeline import command, detect, faces, networks
+from pipeline import command
+from pipeline.apps import detect, networks
 from pipeline.competition import PUBLIC, SIDE
+from pipeline.data import faces
 
 ROWS, LARGER, AROUND = 1000, 4, 24
 WAYS = [

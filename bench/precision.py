@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import machine, metrics, params, recipe, train
+from pipeline import params, recipe
 from pipeline.command import Refusal
+from pipeline.evaluation import metrics
+from pipeline.stages import train
+from pipeline.training import machine
 
 NETWORK = "small_resnet"  # of those that params.yaml trains
 EPOCHS = {"epochs": 6, "early_epochs": 2}  # of its recipe there; the rest stays

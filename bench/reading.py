@@ -24,7 +24,7 @@ def write(path: Path, splits: dict[str, int] = SPLITS) -> None:
 
 def ours(path: Path, out: Path) -> None:
     """Our way: every check, and the labels of the test rows put away."""
-    from pipeline import prepare
+    from pipeline.data import prepare
 
     faces, hidden = prepare.hide_test_labels(prepare.read_folder(path.parent))
     faces.save(out / "faces.npz")
@@ -69,7 +69,7 @@ def main() -> None:
     """Run one way once."""
     way, path, out = WAYS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
     out.mkdir(exist_ok=True)
-    {"ours": lambda: __import__("pipeline.prepare"), "pandas_fromstring": lambda: __import__("pandas")}.get(
+    {"ours": lambda: __import__("pipeline.data.prepare"), "pandas_fromstring": lambda: __import__("pandas")}.get(
         sys.argv[1], lambda: __import__(sys.argv[1])
     )()  # imports are no work
     started = time.perf_counter()

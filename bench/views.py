@@ -6,7 +6,10 @@ Reads faces, folds and artifacts/models/. Prints the table of bench/README.md; i
 import numpy as np
 from tabulate import tabulate
 
-from pipeline import augment, backend, command, faces, fit, folds, machine, metrics, params, trained
+from pipeline import command, params
+from pipeline.data import faces, folds
+from pipeline.evaluation import metrics
+from pipeline.training import augment, backend, cells, loop, machine
 
 SHIFTS, ZOOMS = (2, 1), (0.08, 0.15)
 SETS = ([], [2], [1], [0.08], [0.15], [0.08, 0.15], [2, 0.08], [1, 0.08], [1, 0.08, 0.15], [1, 2, 0.08, 0.15])
@@ -21,11 +24,11 @@ def main(name: str = "small_resnet", chosen: str = "") -> None:
     backend.start(library)
     judged: dict[float, list[np.ndarray]] = {step: [] for step in (0, *SHIFTS, *ZOOMS)}
     for fold in wanted:
-        remedy = trained.remedy(name, fold)
-        _, settings = trained.metadata(trained.path("about", name, fold), remedy)
+        remedy = cells.remedy(name, fold)
+        _, settings = cells.metadata(cells.path("about", name, fold), remedy)
         backend.prepare(0, machine.suitable(settings.precision, library, name))
-        network = trained.restore(name, trained.path("weights", name, fold), remedy)
-        predictor = fit.Predictor(fit.Feed(data.pixels, settings), network)
+        network = cells.restore(name, cells.path("weights", name, fold), remedy)
+        predictor = loop.Predictor(loop.Feed(data.pixels, settings), network)
         for step, parts in judged.items():
             how = {"shift_at_test": step if step in SHIFTS else 0, "zoom_at_test": step if step in ZOOMS else 0.0}
             looks = augment.views(settings.model_copy(update={"flip_at_test": True, **how}))

@@ -40,7 +40,7 @@ PROJECT = Path(tempfile.gettempdir()) / "fer2013"  # where it works; what lies t
 
 # %%
 if not CODE:
-    places = [place for depth in range(1, 5) for place in INPUT.glob(f"{'*/' * depth}pipeline/prepare.py")]
+    places = [place for depth in range(1, 5) for place in INPUT.glob(f"{'*/' * depth}pipeline/data/prepare.py")]
     if not places:
         raise FileNotFoundError(f"{INPUT} has no code: set CODE above, or attach the repository as a dataset")
     CODE = str(places[0].parents[1])
@@ -84,8 +84,8 @@ if missing:
 sys.path.insert(0, str(PROJECT))
 from ruamel.yaml import YAML  # noqa: E402
 
-from pipeline import machine  # noqa: E402
-from pipeline.competition import CHECKSUMS, SLUG  # noqa: E402
+from pipeline.competition import CHECKSUMS, SLUG
+from pipeline.training import machine
 
 mounted = next((place for place in (INPUT / SLUG, INPUT / "competitions" / SLUG) if place.is_dir()), None)
 if mounted is None:

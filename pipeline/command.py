@@ -25,7 +25,7 @@ def run(main: Callable[..., None], usage: str) -> None:
     ----------
     main : the command. A Refusal or an OSError that it raises is printed as one sentence (status 1); so is
         Ctrl-C (status 130). Anything else is a defect and keeps its traceback.
-    usage : what the command takes, for example "python -m pipeline.train ARCHITECTURE FOLD". Its words in capitals are
+    usage : what the command takes, for example "python -m pipeline.stages.train ARCHITECTURE FOLD". Its words in capitals are
         passed to `main`, those in [BRACKETS] if they are given.
     """
     words = sys.argv[1:]

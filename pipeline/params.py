@@ -1,6 +1,6 @@
 """Reads params.yaml and holds it to its word: an unknown key or a wrong type is refused by name.
 
-Each section is described where it is used, as a subclass of Section; `python -m pipeline.check` tries them all.
+Each section is described where it is used, as a subclass of Section; `python -m pipeline.stages.check` tries them all.
 """
 
 from functools import cache

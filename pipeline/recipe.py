@@ -47,7 +47,7 @@ class Recipe(params.Section):
     zoom_at_test: Fraction  # and of both zoomed, both axes by factors of 1 - zoom_at_test and 1 + zoom_at_test
     recalibrate: bool  # judge with batch normalisation's statistics measured anew
     precision: Literal["auto", "float32", "bfloat16"]  # of products (sums and weights stay float32); auto: as the
-    # machine is made for, see pipeline/machine.py
+    # machine is made for, see pipeline/training/machine.py
 
 
 class Lesson(params.Section):

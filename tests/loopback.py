@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import kaggle_client
+from pipeline.kaggle import client
 
 TOKEN, KEY = "kgat_the-good-token-0123456789", "the-good-key-9876543210"
 SIGNATURE = "X-Signature=the-secret-signature"
@@ -213,7 +213,7 @@ def in_this_process(kaggle: Server, home: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(key, value)
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
-    monkeypatch.setattr(kaggle_client, "TIMEOUT", (1, 0.5))
+    monkeypatch.setattr(client, "TIMEOUT", (1, 0.5))
     from kaggle.api.kaggle_api_extended import KaggleApi
 
     monkeypatch.setattr(KaggleApi, "args", ["--local"])  # as the environment would have it had it been set before

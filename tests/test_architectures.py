@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import architectures, backend, check, params, recipe
+from pipeline import architectures, params, recipe
+from pipeline.stages import check
+from pipeline.training import backend
 
 ROOT = Path(__file__).parent.parent
 COMMITTED = ROOT / "params.yaml"

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage, sparse
 
-from pipeline import audit, prepare, provenance, synthetic
 from pipeline.command import Refusal
 from pipeline.competition import CLASS_COUNTS, CLASSES, SPLIT_ROWS
+from pipeline.data import prepare, provenance, synthetic
+from pipeline.evaluation import audit
 
 ROWS = [  # picture, label, split; capitals: pictures that are not constant
     ("A", 0, 0), ("A", 0, 0), ("A", 1, 0), ("B", 3, 0), ("black", 6, 0), ("C", 2, 0),

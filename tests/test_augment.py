@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipeline import augment
 from pipeline.recipe import Recipe
+from pipeline.training import augment
 
 MIDDLE = 23.5  # of 48 pixels
 RAMP = np.arange(48, dtype="float32")

@@ -9,7 +9,8 @@ import pytest
 
 from bench import __main__ as bench
 from bench import ablation, precision, reading
-from pipeline import architectures, params, recipe, report
+from pipeline import architectures, params, recipe
+from pipeline.evaluation import report
 
 ROOT = Path(__file__).parent.parent
 # Forward multiply-adds counted by hand: kernel height x width x inputs x filters x output pixels, summed; dense layers.

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import check, command, params
+from pipeline import command, params
+from pipeline.stages import check
 
 ROOT = Path(__file__).parent.parent
 TYPOS = [  # where it is typed, what is typed, what the refusal says
@@ -30,7 +31,7 @@ TYPOS = [  # where it is typed, what is typed, what the refusal says
 
 
 def checked(folder):
-    return subprocess.run([sys.executable, "-m", "pipeline.check"], cwd=folder, env={"PYTHONPATH": str(ROOT)},
+    return subprocess.run([sys.executable, "-m", "pipeline.stages.check"], cwd=folder, env={"PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def test_each_typo_is_named_in_one_line(tmp_path, monkeypatch, capsys, place, va
     monkeypatch.setattr(sys, "argv", ["check"])
     write(tmp_path, place, value)
     with pytest.raises(SystemExit) as left:
-        command.run(check.main, "python -m pipeline.check")
+        command.run(check.main, "python -m pipeline.stages.check")
     printed = capsys.readouterr()
     assert (left.value.code, printed.out, printed.err.count("\n")) == (1, "", 1)
     assert printed.err.startswith(f"error: params.yaml: {said}")

@@ -7,10 +7,13 @@ import pytest
 import tiny
 from ruamel.yaml import YAML
 
-from pipeline import claims, fit, params, recipe, solution, synthetic
-from pipeline.claims import CLAIMS
+from pipeline import params, recipe
 from pipeline.command import Refusal
-from pipeline.faces import Faces
+from pipeline.data import solution, synthetic
+from pipeline.data.faces import Faces
+from pipeline.experiments import claims
+from pipeline.experiments.claims import CLAIMS
+from pipeline.training import loop
 
 ROOT = Path(__file__).parent.parent
 USAGE = np.repeat([0, 1, 2], (80, 10, 10))
@@ -69,7 +72,7 @@ def test_a_protocol_is_run_and_not_run_again_while_nothing_changes(project, monk
     }  # fmt: skip
     assert entry["epochs_there"] == 110
     assert not list(claims.CHECKPOINTS.glob("*"))
-    monkeypatch.setattr(fit, "fit", lambda *_: pytest.fail("it was trained again"))
+    monkeypatch.setattr(loop, "fit", lambda *_: pytest.fail("it was trained again"))
     claims.main("mini_xception", "2")
     assert json.loads(claims.RESULT.read_text()) == found
     claims.RESULT.write_text("{")

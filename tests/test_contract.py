@@ -12,24 +12,11 @@ import pytest
 import tiny
 from ruamel.yaml import YAML
 
-from pipeline import (
-    architectures,
-    audit,
-    check,
-    demo,
-    distill,
-    download,
-    ensemble,
-    explain,
-    folds,
-    params,
-    prepare,
-    recipe,
-    report,
-    score,
-    teach,
-    train,
-)
+from pipeline import architectures, params, recipe
+from pipeline.apps import demo
+from pipeline.data import download, folds, prepare
+from pipeline.evaluation import audit, ensemble, report, score
+from pipeline.stages import check, distill, explain, teach, train
 
 ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -101,7 +88,7 @@ def test_only_audit_and_score_may_see_the_test_labels():
     assert {stage for stage in STAGES if "data/solution.csv" in STAGES[stage]["deps"]} == {"audit", "score"}
     assert {stage for stage in STAGES if "data/raw" in STAGES[stage]["deps"]} == {"prepare"}
     for stage in set(STAGES) - {"audit", "score", "prepare"}:
-        assert Path("pipeline/solution.py") not in closure(Path(f"pipeline/{stage}.py"))
+        assert Path("pipeline/data/solution.py") not in closure(Path(f"pipeline/{stage}.py"))
 
 
 def test_tensorflow_is_imported_in_one_small_module_and_to_convert_alone():
@@ -111,8 +98,8 @@ def test_tensorflow_is_imported_in_one_small_module_and_to_convert_alone():
         if re.search(r"import tensorflow|from tensorflow", file.read_text())
     }
     assert users == {"backend.py", "export.py"}
-    assert not any(Path("pipeline/export.py") in closure(Path(f"pipeline/{stage}.py")) for stage in STAGES)
-    assert len((ROOT / "pipeline/backend.py").read_text().splitlines()) <= 180
+    assert not any(Path("pipeline/apps/export.py") in closure(Path(f"pipeline/{stage}.py")) for stage in STAGES)
+    assert len((ROOT / "pipeline/training/backend.py").read_text().splitlines()) <= 180
 
 
 @pytest.mark.parametrize("section", [recipe.Recipe, download.Data, ensemble.Ensemble], ids=lambda model: model.__name__)

@@ -22,7 +22,7 @@ def checkout(tmp_path_factory):
 
 
 def run_demo(folder: Path) -> str:
-    done = subprocess.run([sys.executable, "-m", "pipeline.demo"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pipeline.apps.demo"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

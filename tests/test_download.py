@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import download, params
+from pipeline import params
 from pipeline.command import Refusal
 from pipeline.competition import CHECKSUMS, SLUG
-from pipeline.prepare import read_folder
+from pipeline.data import download
+from pipeline.data.prepare import read_folder
 
 FILES = {name: f"what {name} holds, ".encode() * 50 for name in CHECKSUMS}
 

@@ -6,9 +6,12 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from pipeline import ensemble, folds, metrics, params, trained
+from pipeline import params
 from pipeline.command import Refusal
-from pipeline.ensemble import (
+from pipeline.data import folds
+from pipeline.data.faces import Faces
+from pipeline.evaluation import ensemble, metrics
+from pipeline.evaluation.ensemble import (
     Bag,
     Joint,
     ambiguity,
@@ -19,7 +22,7 @@ from pipeline.ensemble import (
     join_members,
     weighted_mean,
 )
-from pipeline.faces import Faces
+from pipeline.training import cells
 
 ALL = np.ones(50, dtype=bool)  # of the test rows
 METHODS = pytest.mark.parametrize("method", ["mean", "geometric", "weights", "bagged"])
@@ -331,7 +334,7 @@ def project(tmp_path, monkeypatch):
     for seed, name in enumerate(("mini_xception", "vgg8")):
         chance = np.random.default_rng(seed)
         for number in (0, 1):
-            path = trained.path("predictions", name, number)
+            path = cells.path("predictions", name, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = np.flatnonzero(fold == number).astype("int32")
             validation, test = (chance.dirichlet(np.ones(7), n).astype("float32") for n in (len(rows), 12))
@@ -399,7 +402,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_cell_that_is_missing_or_damaged_is_refused_with_its_command(project, damage):
-    damage(trained.path("predictions", "vgg8", 1))
+    damage(cells.path("predictions", "vgg8", 1))
     said = r"artifacts/predictions/vgg8/fold1\.npz is missing or damaged; make it with: dvc repro -f train@vgg8-1$"
     with pytest.raises(Refusal, match=said):
         ensemble.main()

@@ -12,8 +12,12 @@ import onnx
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import architectures, backend, command, export, faces, fit, params, recipe, release, synthetic, train
+from pipeline import architectures, command, params, recipe
+from pipeline.apps import export, release
 from pipeline.competition import CLASSES
+from pipeline.data import faces, synthetic
+from pipeline.stages import train
+from pipeline.training import backend, loop
 
 ROOT = Path(__file__).parent.parent
 DEFAULTS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())["train"]
@@ -59,7 +63,7 @@ def settings(**changes: object) -> recipe.Recipe:
 
 
 def expected(network: keras.Model, pixels: np.ndarray, wanted: recipe.Recipe) -> np.ndarray:
-    return fit.Predictor(fit.Feed(pixels, wanted), network).probabilities(np.arange(len(pixels)))
+    return loop.Predictor(loop.Feed(pixels, wanted), network).probabilities(np.arange(len(pixels)))
 
 
 @pytest.fixture(scope="module")

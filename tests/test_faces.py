@@ -4,9 +4,9 @@ import re
 import numpy as np
 import pytest
 
-from pipeline import faces
 from pipeline.command import Refusal
-from pipeline.faces import Faces
+from pipeline.data import faces
+from pipeline.data.faces import Faces
 
 USAGE = [0, 0, 0, 1, 1, 2]
 LABELS = [0, 6, 3, -1, -1, -1]

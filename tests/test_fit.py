@@ -15,9 +15,10 @@ import pytest
 from keras import layers
 from sklearn.metrics import accuracy_score, log_loss
 
-from pipeline import architectures, augment, backend, fit, machine
+from pipeline import architectures
 from pipeline.command import Refusal
 from pipeline.recipe import Recipe
+from pipeline.training import augment, backend, loop, machine
 
 ROOT = Path(__file__).parent.parent
 RECIPE = Recipe(
@@ -97,9 +98,9 @@ class Stop(Exception):
 
 def made(
     settings: Recipe, build: Callable[[], keras.Model] = tiny, seed: int = 1, rows: np.ndarray = ROWS[:48]
-) -> fit.Trainer:
+) -> loop.Trainer:
     """A new trainer for epochs over `rows`."""
-    return fit.Trainer(build, faces(), settings, seed, len(rows) // settings.batch_size)
+    return loop.Trainer(build, faces(), settings, seed, len(rows) // settings.batch_size)
 
 
 def train(
@@ -109,18 +110,18 @@ def train(
     seed: int = 1,
     rows: np.ndarray = ROWS[:48],
     validation_labels: np.ndarray = LABELS[48:],
-    trainer: fit.Trainer | None = None,
+    trainer: loop.Trainer | None = None,
     **callbacks: Callable[[Any], None],
-) -> tuple[fit.Predictor, fit.Progress]:
+) -> tuple[loop.Predictor, loop.Progress]:
     """Train as a cell is trained: 48 of 64 faces, 16 watched."""
     trainer = trainer or made(settings, build, seed, rows)
-    progress = fit.fit(
-        trainer, rows, LABELS[rows], ROWS[48:], validation_labels, seed, fit.Checkpoint(checkpoint), **callbacks
+    progress = loop.fit(
+        trainer, rows, LABELS[rows], ROWS[48:], validation_labels, seed, loop.Checkpoint(checkpoint), **callbacks
     )
     return trainer.predictor, progress
 
 
-def outcome(trained: tuple[fit.Predictor, fit.Progress]) -> dict[str, Any]:
+def outcome(trained: tuple[loop.Predictor, loop.Progress]) -> dict[str, Any]:
     """All that a training leaves but its duration, as bytes and exact numbers."""
     predictor, progress = trained
     return {
@@ -136,8 +137,8 @@ def test_probabilities_are_learned_as_labels_are(tmp_path: Path) -> None:
     progress = {}
     for name, answers in {"labels": LABELS[:48], "hard": hard, "soft": 0.5 * hard + 0.5 / 7}.items():
         trainer = made(RECIPE)
-        progress[name] = fit.fit(
-            trainer, ROWS[:48], answers, ROWS[48:], LABELS[48:], 1, fit.Checkpoint(tmp_path / f"{name}.npz")
+        progress[name] = loop.fit(
+            trainer, ROWS[:48], answers, ROWS[48:], LABELS[48:], 1, loop.Checkpoint(tmp_path / f"{name}.npz")
         ).history
     assert progress["hard"] == progress["labels"]
     assert [epoch["loss"] for epoch in progress["soft"]] != [epoch["loss"] for epoch in progress["hard"]]
@@ -145,9 +146,9 @@ def test_probabilities_are_learned_as_labels_are(tmp_path: Path) -> None:
 
 def test_nothing_need_be_watched(tmp_path: Path) -> None:
     watched, unwatched = (
-        fit.fit(
+        loop.fit(
             made(RECIPE), ROWS[:48], LABELS[:48], ROWS[start:], LABELS[start:], 1,
-            fit.Checkpoint(tmp_path / f"{start}.npz"),
+            loop.Checkpoint(tmp_path / f"{start}.npz"),
         ).history
         for start in (48, 64)
     )  # fmt: skip
@@ -159,7 +160,7 @@ def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest()
     kernel, last, shift = (keras.Variable(np.zeros(shape, "float32")) for shape in ((3, 3, 4, 5), (5, 7), (5,)))
     for variable, path in ((kernel, "a/kernel"), (last, "b/kernel"), (shift, "b/bias")):
         variable._path = path
-    optimizer = fit.Muon(learning_rate=0.5, weight_decay=None)
+    optimizer = loop.Muon(learning_rate=0.5, weight_decay=None)
     optimizer.build([kernel, last, shift])
     chance = np.random.default_rng(0)
     gradients = [chance.normal(size=variable.shape).astype("float32") for variable in (kernel, last, shift)]
@@ -204,17 +205,17 @@ LOSSES = {
 @pytest.mark.parametrize(("factor", "patience"), [(0.1, 1), (0.1, 2), (0.9, 3), (0.5, 12)])
 def test_plateau_is_that_of_keras(losses: list[float], factor: float, patience: int) -> None:
     settings = recipe(schedule="plateau", learning_rate=0.1, plateau_factor=factor, plateau_patience=patience)
-    rates = [fit.plateau(settings, losses[:epoch]) for epoch in range(len(losses) + 1)]
+    rates = [loop.plateau(settings, losses[:epoch]) for epoch in range(len(losses) + 1)]
     np.testing.assert_allclose(rates, keras_plateau(losses, factor, patience), rtol=1e-5)
 
 
 def test_constant_rate_stays_whatever_the_losses_are() -> None:
-    assert {fit.plateau(recipe(), [1.0] * epoch) for epoch in range(20)} == {RECIPE.learning_rate}
+    assert {loop.plateau(recipe(), [1.0] * epoch) for epoch in range(20)} == {RECIPE.learning_rate}
 
 
 def rates(steps: int, **changes: Any) -> np.ndarray:
     """The rate of each of `steps` steps, and of one more."""
-    rate = fit.Rate(recipe(**changes), steps)
+    rate = loop.Rate(recipe(**changes), steps)
     return np.array([float(rate(step)) for step in range(steps + 1)])
 
 
@@ -241,7 +242,7 @@ def test_warmup_climbs_evenly_before_the_whole_fall(schedule: str) -> None:
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("warmup", [0.0, 0.01, 0.5])
 def test_rate_of_a_long_training_reaches_its_top_and_ends_at_zero(schedule: str, warmup: float) -> None:
-    rate = fit.Rate(recipe(schedule=schedule, warmup=warmup, learning_rate=3.0), 6000)
+    rate = loop.Rate(recipe(schedule=schedule, warmup=warmup, learning_rate=3.0), 6000)
     assert float(rate(round(6000 * warmup))) == pytest.approx(3, rel=0.01)
     assert 0 < float(rate(5999)) < 0.001
     assert float(rate(6000)) == pytest.approx(0, abs=1e-9)
@@ -252,7 +253,7 @@ def test_every_step_is_made_at_its_own_rate(optimizer: str) -> None:
     """Without gradients a step takes the weight decay's part of its rate from a kernel."""
     settings = recipe(optimizer=optimizer, schedule="linear", warmup=0.2, learning_rate=0.8, weight_decay=0.1)
     network = tiny()
-    optimizer = fit.compiled(fit.Feed(faces(), settings), network, settings, 5).optimizer
+    optimizer = loop.compiled(loop.Feed(faces(), settings), network, settings, 5).optimizer
     kernel = network.trainable_variables[2]
     kernel.assign(keras.ops.ones_like(kernel))
     zeros = [keras.ops.zeros_like(variable) for variable in network.trainable_variables]
@@ -281,7 +282,7 @@ def separable() -> keras.Model:
 def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
     settings = recipe(optimizer=optimizer, learning_rate=0.5, weight_decay=0.1)
     network = separable()
-    model = fit.compiled(fit.Feed(faces(), settings), network, settings, 1)
+    model = loop.compiled(loop.Feed(faces(), settings), network, settings, 1)
     for variable in network.trainable_variables:
         variable.assign(keras.ops.ones_like(variable))
     zeros = [keras.ops.zeros_like(variable) for variable in network.trainable_variables]
@@ -297,7 +298,7 @@ def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
 @pytest.mark.parametrize("loss", ["categorical", "binary"])
 def test_label_smoothing_spreads_a_part_of_the_label(loss: str) -> None:
     settings = recipe(loss=loss, label_smoothing=0.2)
-    model = fit.compiled(fit.Feed(faces(), settings), tiny(), settings, 1)
+    model = loop.compiled(loop.Feed(faces(), settings), tiny(), settings, 1)
     label, guess = np.eye(7)[[3]], np.full((1, 7), 0.1) + 0.3 * np.eye(7)[[3]]
     smooth = label * 0.8 + (0.2 / 7 if loss == "categorical" else 0.1)
     wanted = -(smooth * np.log(guess)).sum()
@@ -324,7 +325,7 @@ def test_every_epoch_has_the_rate_that_the_history_tells(schedule: str, tmp_path
         np.testing.assert_allclose(used, of_steps[1:], atol=1e-7)  # of the next step
         return
     losses = [epoch["loss"] for epoch in progress.history]
-    wanted = [fit.plateau(settings, losses[:epoch]) for epoch in range(4)]
+    wanted = [loop.plateau(settings, losses[:epoch]) for epoch in range(4)]
     assert len(set(wanted)) == 1 if schedule == "constant" else len(set(wanted)) > 1
     np.testing.assert_allclose(told, wanted, rtol=1e-6)
     np.testing.assert_allclose(used, np.repeat(wanted, 6), rtol=1e-6)
@@ -332,7 +333,7 @@ def test_every_epoch_has_the_rate_that_the_history_tells(schedule: str, tmp_path
 
 def test_history_has_one_line_an_epoch_with_the_columns_in_order(tmp_path: Path) -> None:
     _, progress = train(tmp_path / "c.npz", recipe(epochs=2))
-    assert [tuple(epoch) for epoch in progress.history] == [fit.HISTORY] * 2
+    assert [tuple(epoch) for epoch in progress.history] == [loop.HISTORY] * 2
     assert [epoch["epoch"] for epoch in progress.history] == [1, 2]
 
 
@@ -406,7 +407,7 @@ def test_gradients_over_small_grids_are_those_of_tensorflow(shape: tuple[int, ..
 @pytest.mark.parametrize(("scaling", "black", "white"), [("unit", 0, 1), ("symmetric", -1, 1), ("raw", 0, 255)])
 def test_scaling_takes_black_and_white_where_it_says(scaling: str, black: float, white: float) -> None:
     pixels = np.arange(256, dtype="uint8")[:, None, None].repeat(48, 1).repeat(48, 2)
-    feed = fit.Feed(pixels, recipe(scaling=scaling))
+    feed = loop.Feed(pixels, recipe(scaling=scaling))
     rows = np.array([255, 0, 51], "int32")
     shown = feed.shown((rows, np.tile(augment.views(feed.recipe)[0], (3, 1))))
     varied = feed.varied((rows, augment.draw(feed.recipe, 3, np.random.default_rng(0), 48)), 48)
@@ -419,7 +420,7 @@ def test_scaling_takes_black_and_white_where_it_says(scaling: str, black: float,
 
 def test_pictures_are_shown_as_they_are_and_varied_as_drawn() -> None:
     settings = recipe(**VARIED | {"scaling": "raw", "contrast": "none", "crop": 40})
-    feed, rows = fit.Feed(faces(), settings), ROWS[::-1].astype("int32")
+    feed, rows = loop.Feed(faces(), settings), ROWS[::-1].astype("int32")
     window = faces()[::-1, 4:44, 4:44]
     shown = feed.shown((rows, np.tile(augment.views(settings)[0], (64, 1))))
     assert (keras.ops.convert_to_numpy(shown)[..., 0] == window).all()
@@ -431,14 +432,14 @@ def test_pictures_are_shown_as_they_are_and_varied_as_drawn() -> None:
 
 @pytest.mark.parametrize("kind", ["histogram", "local"])
 def test_contrast_is_normalised_before_all_else(kind: str) -> None:
-    feed = fit.Feed(faces(), recipe(scaling="raw", contrast=kind))
+    feed = loop.Feed(faces(), recipe(scaling="raw", contrast=kind))
     shown = feed.shown((ROWS.astype("int32"), np.tile(augment.views(feed.recipe)[0], (64, 1))))
     assert (keras.ops.convert_to_numpy(shown)[..., 0] == augment.contrast(faces(), kind)).all()
     assert (augment.contrast(faces(), kind) != faces()).any()
 
 
-def predictor(network: keras.Model, pixels: np.ndarray) -> fit.Predictor:
-    return fit.Predictor(fit.Feed(pixels, recipe()), network)
+def predictor(network: keras.Model, pixels: np.ndarray) -> loop.Predictor:
+    return loop.Predictor(loop.Feed(pixels, recipe()), network)
 
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
@@ -472,7 +473,7 @@ def test_views_are_the_networks_answers_to_each_and_the_first_alone_is_the_plain
 
 
 @pytest.fixture(scope="module")
-def one_by_one() -> tuple[fit.Predictor, np.ndarray, np.ndarray]:
+def one_by_one() -> tuple[loop.Predictor, np.ndarray, np.ndarray]:
     """A predictor, 257 shuffled rows, and their probabilities under two views, each asked for alone."""
     shuffled = np.random.default_rng(1).permutation(300)[:257]
     asked = predictor(tiny(), faces(300))
@@ -482,7 +483,7 @@ def one_by_one() -> tuple[fit.Predictor, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 257])
 def test_any_number_of_rows_gives_what_each_row_gives_alone(
-    count: int, one_by_one: tuple[fit.Predictor, np.ndarray, np.ndarray]
+    count: int, one_by_one: tuple[loop.Predictor, np.ndarray, np.ndarray]
 ) -> None:
     asked, rows, wanted = one_by_one
     found = asked.views(rows[:count], augment.views(recipe(flip_at_test=True)))
@@ -493,13 +494,13 @@ def test_any_number_of_rows_gives_what_each_row_gives_alone(
 
 def test_agreement_is_that_of_scikit_learn() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(7), 64).astype("float32")
-    loss, accuracy = fit.agreement(probabilities, LABELS)
+    loss, accuracy = loop.agreement(probabilities, LABELS)
     assert loss == pytest.approx(log_loss(LABELS, probabilities, labels=range(7)), rel=1e-5)
     assert accuracy == accuracy_score(LABELS, probabilities.argmax(1))
 
 
 def test_agreement_is_finite_where_the_true_class_was_ruled_out() -> None:
-    loss, accuracy = fit.agreement(np.eye(7, dtype="float32"), (np.arange(7) + 1) % 7)
+    loss, accuracy = loop.agreement(np.eye(7, dtype="float32"), (np.arange(7) + 1) % 7)
     assert (round(loss), accuracy) == (16, 0)  # -log 1e-7
 
 
@@ -515,7 +516,7 @@ def test_training_learns_separable_pictures(loss: str, head: str, optimizer: str
     first, last = progress.history[0], progress.history[-1]
     assert last["loss"] < first["loss"] / 4
     assert last["accuracy"] > 0.9
-    seen = fit.agreement(trained.probabilities(ROWS[48:]), LABELS[48:])
+    seen = loop.agreement(trained.probabilities(ROWS[48:]), LABELS[48:])
     assert seen == (last["val_loss"], last["val_accuracy"])
     assert seen[1] > 0.9
 
@@ -559,7 +560,7 @@ def test_same_seed_gives_the_same_bytes(precision: str, tmp_path: Path) -> None:
 def stop_between_epochs() -> dict[str, Callable[[Any], None]]:
     """Callbacks that interrupt after the first epoch."""
 
-    def report(progress: fit.Progress) -> None:
+    def report(progress: loop.Progress) -> None:
         raise Stop
 
     return {"report": report}
@@ -833,7 +834,7 @@ def test_every_epoch_is_judged_by_the_network_that_would_be_settled_then(tmp_pat
     trained = {epochs: train(tmp_path / f"{epochs}.npz", recipe(**changes, epochs=epochs)) for epochs in (1, 2, 3)}
     for epochs, (judge, progress) in trained.items():
         last = progress.history[-1]
-        assert fit.agreement(judge.probabilities(ROWS[48:]), LABELS[48:]) == (last["val_loss"], last["val_accuracy"])
+        assert loop.agreement(judge.probabilities(ROWS[48:]), LABELS[48:]) == (last["val_loss"], last["val_accuracy"])
         assert last == trained[3][1].history[epochs - 1]
 
 
@@ -859,7 +860,7 @@ def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_we
 def test_recalibration_finds_what_normalises_inside_of_other_layers() -> None:
     inner = keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization()])
     network = keras.Sequential([keras.layers.Rescaling(1.0), inner, keras.layers.GlobalAveragePooling2D()])
-    found = fit.Recalibrator(fit.Feed(faces(), recipe()), network).normalisers
+    found = loop.Recalibrator(loop.Feed(faces(), recipe()), network).normalisers
     assert found == [inner.layers[1]]
 
 

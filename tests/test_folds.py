@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import faces, folds, params
+from pipeline import params
 from pipeline.command import Refusal
+from pipeline.data import faces, folds
 
 LARGEST = 4  # rows of one picture
 SHARES = (14, 2, 14, 25, 17, 11, 17)  # of each class, in percent: about the competition's

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import architectures, backend, explain, figures, machine, synthetic
+from pipeline import architectures
 from pipeline.command import Refusal
+from pipeline.data import synthetic
+from pipeline.evaluation import figures
 from pipeline.recipe import Recipe
+from pipeline.stages import explain
+from pipeline.training import backend, machine
 
 ROOT = Path(__file__).parent.parent
 SHARED = YAML(typ="safe").load((ROOT / "params.yaml").read_text())["train"]
@@ -21,10 +25,10 @@ def _started() -> None:
 
 
 def cam(name, **changes):
-    from pipeline import fit, gradcam
+    from pipeline.training import gradcam, loop
 
     backend.prepare(4, "float32")
-    return gradcam.GradCam(fit.Feed(PIXELS, Recipe.model_validate(SHARED | changes)), architectures.build(name))
+    return gradcam.GradCam(loop.Feed(PIXELS, Recipe.model_validate(SHARED | changes)), architectures.build(name))
 
 
 def test_under_global_pooling_the_weights_are_those_of_the_last_layer():
@@ -67,7 +71,7 @@ def test_one_step_of_training_gives_the_gradient_that_tensorflow_gives(name):
     ("small_resnet", 6), ("small_vgg", 6), ("alizadeh_same", 6), ("vgg8", 5), ("mini_xception", 3),
 ])  # fmt: skip
 def test_the_maps_are_the_last_before_pooling(name, side):
-    from pipeline import gradcam
+    from pipeline.training import gradcam
 
     network = architectures.build(name)
     import keras
@@ -86,7 +90,7 @@ def test_the_crop_stands_in_the_middle_and_nothing_beyond_it():
 def test_a_network_without_convolutions_is_refused():
     import keras
 
-    from pipeline import gradcam
+    from pipeline.training import gradcam
 
     with pytest.raises(Refusal, match="no convolution"):
         gradcam.last_maps(keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(7)]))

@@ -16,9 +16,11 @@ import pytest
 import requests
 from loopback import ALL, KEY, SIGNATURE, TOKEN, Server, Trouble, in_this_process
 
-from pipeline import competition, download, kaggle_client, params, synthetic
+from pipeline import competition, params
 from pipeline.command import Refusal
 from pipeline.competition import SLUG
+from pipeline.data import download, synthetic
+from pipeline.kaggle import client
 
 ROOT = Path(__file__).parent.parent
 OTHER = "small-faces"  # a competition whose checksums are not known
@@ -62,7 +64,9 @@ def write_params(slug: str) -> None:
     params.document.cache_clear()
 
 
-HASTY = "import runpy, time; time.sleep = lambda s: None; runpy.run_module('pipeline.download', run_name='__main__')"
+HASTY = (
+    "import runpy, time; time.sleep = lambda s: None; runpy.run_module('pipeline.data.download', run_name='__main__')"
+)
 
 
 def run(kaggle: Server, place: Path, hasty: bool = False, **credentials: str) -> subprocess.CompletedProcess:
@@ -74,7 +78,7 @@ def run(kaggle: Server, place: Path, hasty: bool = False, **credentials: str) ->
     """
     credentials = credentials or {"KAGGLE_API_TOKEN": TOKEN}
     environment = kaggle.environment(place / "home", PYTHONPATH=str(ROOT), **credentials)
-    words = ["-c", HASTY] if hasty else ["-m", "pipeline.download"]
+    words = ["-c", HASTY] if hasty else ["-m", "pipeline.data.download"]
     done = subprocess.run([sys.executable, *words], env=environment, cwd=place, text=True,
                           capture_output=True, timeout=100, check=False)  # fmt: skip
     for secret in (TOKEN, KEY, SIGNATURE, "bad-token", "storage.local", "Traceback"):
@@ -131,7 +135,7 @@ def test_on_a_terminal_there_is_progress(kaggle, place):
     master, slave = os.openpty()
     termios.tcsetwinsize(slave, (24, 100))
     environment = kaggle.environment(place / "home", PYTHONPATH=str(ROOT), KAGGLE_API_TOKEN=TOKEN)
-    done = subprocess.run([sys.executable, "-m", "pipeline.download"], env=environment, cwd=place, stderr=slave,
+    done = subprocess.run([sys.executable, "-m", "pipeline.data.download"], env=environment, cwd=place, stderr=slave,
                           stdout=subprocess.DEVNULL, timeout=100, check=False)  # fmt: skip
     os.close(slave)
     shown = os.read(master, 10**6).decode()
@@ -216,7 +220,7 @@ def test_a_zip_that_is_corrupt_once_is_no_trouble(kaggle, place):
 
 def test_without_credentials_every_way_is_named(kaggle, place):
     done = run(kaggle, place, NOTHING="")
-    refused(done, "no Kaggle credentials", kaggle_client.SETTINGS, "~/.kaggle/access_token", "KAGGLE_API_TOKEN",
+    refused(done, "no Kaggle credentials", client.SETTINGS, "~/.kaggle/access_token", "KAGGLE_API_TOKEN",
             "kaggle.json", "KAGGLE_USERNAME and KAGGLE_KEY", "kaggle auth login")  # fmt: skip
     assert kaggle.requests == []
 
@@ -276,14 +280,14 @@ def test_a_bad_token_is_told_from_a_good_key_that_it_hides(kaggle, place, status
         (place / "home/.kaggle").mkdir()
         (place / "home/.kaggle/access_token").write_text("bad-token")
     done = run(kaggle, place, **credentials)
-    refused(done, f"does not accept the token in {place_of}", kaggle_client.SETTINGS)
+    refused(done, f"does not accept the token in {place_of}", client.SETTINGS)
     assert ("or remove it: while it is there, the key" in done.stderr) == key
     assert kaggle.requests == [LOGIN]
 
 
 def test_a_bad_key_is_refused_without_another_try(kaggle, place):
     done = run(kaggle, place, KAGGLE_USERNAME="someone", KAGGLE_KEY="bad-token")
-    refused(done, "HTTP 401", "does not accept the key in kaggle.json or KAGGLE_KEY", kaggle_client.SETTINGS)
+    refused(done, "HTTP 401", "does not accept the key in kaggle.json or KAGGLE_KEY", client.SETTINGS)
     assert kaggle.requests == [ASK]
 
 
@@ -468,7 +472,7 @@ def test_what_kaggle_gets_wrong_for_ever_is_given_up_after_growing_pauses(here, 
 def test_where_nothing_listens_it_is_the_network(here, kaggle, monkeypatch, capsys):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     trying("cannot be reached", "network")
-    assert capsys.readouterr().err.count("trying again") == kaggle_client.TRIES
+    assert capsys.readouterr().err.count("trying again") == client.TRIES
     assert kaggle.requests == []
 
 
@@ -561,7 +565,7 @@ def test_official_files_that_were_brought_by_hand_are_not_fetched(here, kaggle, 
 
 def test_a_disk_that_fills_up_is_told(here, monkeypatch):
     full = Path("/dev/full")
-    monkeypatch.setattr(kaggle_client, "open", lambda path, mode: full.open(mode, buffering=0), raising=False)
+    monkeypatch.setattr(client, "open", lambda path, mode: full.open(mode, buffering=0), raising=False)
     with pytest.raises(Refusal, match="the disk is full: make room in data/ and run this again"):
         download.main()
     assert left(Path()) == set()
@@ -572,7 +576,7 @@ def test_a_disk_that_is_too_small_is_told_before_it_fills_up(here, kaggle, monke
     class Disk:
         free = 1000
 
-    monkeypatch.setattr(kaggle_client.shutil, "disk_usage", lambda path: Disk)
+    monkeypatch.setattr(client.shutil, "disk_usage", lambda path: Disk)
     size = f"{len(kaggle.files[TAR]):,}"
     with pytest.raises(Refusal, match=f"{TAR} has {size} bytes, but the disk has only 1,000 left: make room"):
         download.main()
@@ -580,7 +584,7 @@ def test_a_disk_that_is_too_small_is_told_before_it_fills_up(here, kaggle, monke
 
 
 def test_a_file_beyond_all_bounds_is_not_taken(here, monkeypatch):
-    monkeypatch.setattr(kaggle_client, "LARGEST", 1000)
+    monkeypatch.setattr(client, "LARGEST", 1000)
     with pytest.raises(Refusal, match=f"{TAR} has more than 1,000 bytes, which is no competition file"):
         download.main()
     assert left(Path()) == set()
@@ -651,7 +655,7 @@ def test_a_tar_with_other_paths_writes_nothing_there(kaggle, place, name):
             archive.addfile(info, io.BytesIO(content or b""))
     kaggle.files = {TAR: packed.getvalue()}
     assert run(kaggle, place).returncode == 0
-    done = subprocess.run([sys.executable, "-m", "pipeline.prepare"], cwd=place, text=True, capture_output=True,
+    done = subprocess.run([sys.executable, "-m", "pipeline.data.prepare"], cwd=place, text=True, capture_output=True,
                           env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: data/raw/{TAR} holds no fer2013.csv")

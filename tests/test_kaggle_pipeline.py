@@ -14,8 +14,8 @@ import tiny
 from loopback import ALL, KEY, SIGNATURE, TOKEN, Server, Trouble
 from ruamel.yaml import YAML
 
-from pipeline import synthetic
 from pipeline.competition import SPLIT_ROWS
+from pipeline.data import synthetic
 
 pytestmark = pytest.mark.slow  # test_kaggle_download.py, test_pipeline.py and test_submit.py hold its parts
 ROOT = Path(__file__).parent.parent

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import machine
 from pipeline.command import Refusal
 from pipeline.params import BACKENDS
+from pipeline.training import machine
 
 ROOT = Path(__file__).parent.parent
 

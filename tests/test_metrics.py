@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from pipeline import metrics
+from pipeline.evaluation import metrics
 
 
 def drawn(rows=20_000, seed=0):

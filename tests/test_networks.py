@@ -11,21 +11,13 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import (
-    architectures,
-    augment,
-    backend,
-    ensemble,
-    faces,
-    machine,
-    metrics,
-    networks,
-    recipe,
-    release,
-    synthetic,
-)
+from pipeline import architectures, recipe
+from pipeline.apps import networks, release
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES
+from pipeline.data import faces, synthetic
+from pipeline.evaluation import ensemble, metrics
+from pipeline.training import augment, backend, machine
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("small_vgg", "mini_xception")
@@ -41,7 +33,7 @@ def _started() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A project with two folds of two networks, their weights as they were drawn, and what these say of test rows."""
-    from pipeline import fit
+    from pipeline.training import loop
 
     folder = tmp_path_factory.mktemp("project")
     document = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
@@ -62,7 +54,7 @@ def trained(tmp_path_factory):
             for fold in (0, 1):
                 backend.prepare(fold + 1, "float32")
                 network = architectures.build(name)
-                predictor = fit.Predictor(fit.Feed(data.pixels, settings), network)
+                predictor = loop.Predictor(loop.Feed(data.pixels, settings), network)
                 said[name, fold] = predictor.views(data.test_rows(), augment.views(settings)).mean(axis=0)
                 path = Path(f"artifacts/models/{name}/fold{fold}.weights.h5")
                 path.parent.mkdir(parents=True, exist_ok=True)

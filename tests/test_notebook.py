@@ -16,8 +16,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from ruamel.yaml import YAML
 
-from pipeline import submission, synthetic
 from pipeline.competition import SLUG
+from pipeline.data import synthetic
+from pipeline.evaluation import submission
 
 ROOT = Path(__file__).parent.parent
 PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)

@@ -11,8 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import audit, backend, command, ensemble, faces, machine, metrics, outside, score, solution, synthetic
+from pipeline import command
+from pipeline.apps import outside
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC
+from pipeline.data import faces, solution, synthetic
+from pipeline.evaluation import audit, ensemble, metrics, score
+from pipeline.training import backend, machine
 
 ROOT = Path(__file__).parent.parent
 # The first digits of the SHA-256 of what cv2.resize (OpenCV 4.14, INTER_LINEAR) made of `noise`, by side.

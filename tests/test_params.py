@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import architectures, check, params, recipe
+from pipeline import architectures, params, recipe
 from pipeline.command import Refusal
+from pipeline.stages import check
 
 COMMITTED = Path(params.__file__).parents[1] / params.PATH
 TRAIN = {

@@ -14,28 +14,13 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline import (
-    audit,
-    board,
-    download,
-    ensemble,
-    faces,
-    folds,
-    leaderboard,
-    params,
-    pictures,
-    prepare,
-    provenance,
-    report,
-    score,
-    solution,
-    submission,
-    submit,
-    synthetic,
-    train,
-)
+from pipeline import params
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, SPLITS
+from pipeline.data import download, faces, folds, pictures, prepare, provenance, solution, synthetic
+from pipeline.evaluation import audit, board, ensemble, report, score, submission
+from pipeline.kaggle import leaderboard, submit
+from pipeline.stages import train
 
 ROOT = Path(__file__).parent.parent
 COUNTS = (56, 21, 21)

@@ -13,7 +13,8 @@ import pytest
 import tiny
 from ruamel.yaml import YAML
 
-from pipeline import demo, synthetic
+from pipeline.apps import demo
+from pipeline.data import synthetic
 
 ROOT = Path(__file__).parent.parent
 PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
@@ -141,7 +142,7 @@ def test_scrambled_test_labels_change_nothing_but_solution_audit_and_score(proje
     assert project.repro("--single-item", "--force", "folds") == {"folds"}
     for path in (project.folder / "artifacts/timings").rglob("*.json"):
         path.unlink()
-    words = ["python", "-m", "pipeline.train"]
+    words = ["python", "-m", "pipeline.stages.train"]
     done = subprocess.run(words, cwd=project.folder, capture_output=True, text=True, check=True)
     assert "4 of 4 cells are out of date" in done.stdout
     assert project.repro("--single-item", "--force", "ensemble") == {"ensemble"}
@@ -163,7 +164,7 @@ def test_train_and_test_csv_alone_give_the_same_submissions_and_unknown_scores(p
         assert {entry["private_accuracy"], entry["public_accuracy"], entry["rank_2013"]} == {"unknown"}
         assert 0 <= entry["oof_accuracy"] <= 1
     board = subprocess.run(
-        ["python", "-m", "pipeline.leaderboard"], cwd=project.folder, capture_output=True, text=True, check=True
+        ["python", "-m", "pipeline.kaggle.leaderboard"], cwd=project.folder, capture_output=True, text=True, check=True
     )
     assert board.stdout.count("unknown") > 3
 
@@ -182,7 +183,7 @@ def test_a_change_of_one_network_runs_its_cells_alone(project):
 
 def test_dvc_takes_the_cells_that_were_trained_in_one_process(project):
     project.set(lambda document: document["architectures"]["tiny"].update(learning_rate=0.002))
-    words = ["python", "-m", "pipeline.train"]
+    words = ["python", "-m", "pipeline.stages.train"]
     done = subprocess.run(words, cwd=project.folder, capture_output=True, text=True, check=True)
     assert "2 of 4 cells are out of date" in done.stdout
     # check reads all of params.yaml.
@@ -241,7 +242,7 @@ def test_a_mistake_in_params_stops_in_one_sentence_and_costs_nothing(project, ch
     path = project.folder / "params.yaml"
     original, before = path.read_bytes(), project.files()
     project.set(change)
-    done = subprocess.run(["python", "-m", "pipeline.check"], cwd=project.folder, capture_output=True, text=True)
+    done = subprocess.run(["python", "-m", "pipeline.stages.check"], cwd=project.folder, capture_output=True, text=True)
     path.write_bytes(original)
     assert done.returncode == 1
     assert words in done.stderr

@@ -1,4 +1,4 @@
-"""`python -m pipeline.predict`, on everything that people may point it at."""
+"""`python -m pipeline.apps.predict`, on everything that people may point it at."""
 
 import argparse
 import ast
@@ -17,9 +17,12 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from pipeline import annotate, backend, detect, machine, networks, predict, sources, synthetic, train
+from pipeline.apps import annotate, detect, networks, predict, sources
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES
+from pipeline.data import synthetic
+from pipeline.stages import train
+from pipeline.training import backend, machine
 
 ROOT = Path(__file__).parent.parent
 ASTRONAUT = skimage.data.astronaut()  # Eileen Collins, in the public domain (NASA)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from pipeline import faces, prepare, solution
 from pipeline.command import Refusal
 from pipeline.competition import SPLITS, TRAINING
+from pipeline.data import faces, prepare, solution
 
 TEMPLATES = {
     "fer2013.csv": ("emotion,pixels,Usage", "{emotion},{pixels},{usage}"),

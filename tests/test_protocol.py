@@ -15,8 +15,12 @@ import pytest
 import tiny
 from ruamel.yaml import YAML
 
-from pipeline import ensemble, fit, folds, params, synthetic, train, trained
-from pipeline.faces import Faces, picture_groups
+from pipeline import params
+from pipeline.data import folds, synthetic
+from pipeline.data.faces import Faces, picture_groups
+from pipeline.evaluation import ensemble
+from pipeline.stages import train
+from pipeline.training import cells, loop
 
 ROOT = Path(__file__).parent.parent
 MEMBERS = ("mini_xception", "small_resnet")
@@ -52,9 +56,9 @@ def test_every_row_is_predicted_once_by_a_network_that_saw_neither_it_nor_its_tw
 
     def watch(trainer, train_rows, train_labels, validation_rows, *others):
         seen.append((train_rows, validation_rows))
-        return fit.Progress([dict.fromkeys(fit.HISTORY, 1.0)], 1.0)
+        return loop.Progress([dict.fromkeys(loop.HISTORY, 1.0)], 1.0)
 
-    monkeypatch.setattr(fit, "fit", watch)
+    monkeypatch.setattr(loop, "fit", watch)
     data, rows, fold_of, cells = train.planned()
     groups = picture_groups(data.pixels)
     for cell in cells[: len(folds.numbers())]:  # of one network
@@ -94,7 +98,7 @@ def predictions(data, seed, test_seed):
     rows, fold = folds.load(data)
     for member, name in enumerate(MEMBERS):
         for number in folds.numbers():
-            path = trained.path("predictions", name, number)
+            path = cells.path("predictions", name, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             held_out = rows[fold == number]
             chances = [

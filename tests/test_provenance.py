@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from pipeline import provenance
 from pipeline.command import Refusal
 from pipeline.competition import CHECKSUMS
+from pipeline.data import provenance
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1"])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import submission
+from pipeline.evaluation import submission
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,7 +25,7 @@ def scores():
 
 def test_the_board_in_readme_is_the_one_that_the_command_prints():
     printed = subprocess.run(
-        [sys.executable, "-m", "pipeline.leaderboard"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "pipeline.kaggle.leaderboard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     for line in printed.splitlines():
         assert line.rstrip() in README

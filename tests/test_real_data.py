@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import audit, competition, folds, networks, prepare, release, solution
+from pipeline import competition
+from pipeline.apps import networks, release
+from pipeline.data import folds, prepare, solution
+from pipeline.evaluation import audit
 
 ROOT = Path(__file__).parent.parent
 COPY = ROOT.parent / "shared/fer2013/make_competition.py"

@@ -11,25 +11,13 @@ import pytest
 import tiny
 from ruamel.yaml import YAML
 
-from pipeline import (
-    architectures,
-    audit,
-    augment,
-    backend,
-    command,
-    ensemble,
-    faces,
-    fit,
-    folds,
-    machine,
-    recipe,
-    release,
-    solution,
-    submission,
-    synthetic,
-    train,
-)
+from pipeline import architectures, command, recipe
+from pipeline.apps import release
 from pipeline.competition import CLASSES
+from pipeline.data import faces, folds, solution, synthetic
+from pipeline.evaluation import audit, ensemble, submission
+from pipeline.stages import train
+from pipeline.training import augment, backend, loop, machine
 
 ROOT = Path(__file__).parent.parent
 NETWORK = "small_vgg"
@@ -109,7 +97,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(release.provenance, "read", dict)
     monkeypatch.setattr(release.provenance, "standing", lambda found: "drawn")
     cell = train.plan(data, folds.load(data)[1], NETWORK, 0, machine.choose("auto"))
-    trainer = fit.Trainer(network, data.pixels, cell.settings, seed=3, steps=1)
+    trainer = loop.Trainer(network, data.pixels, cell.settings, seed=3, steps=1)
     held_out = rows[np.arange(len(rows)) % 2 == 0]
     before = trainer.predictor.views(held_out, augment.views(cell.settings)).mean(axis=0)
     predictions = io.BytesIO()
@@ -131,7 +119,7 @@ def test_release_writes_a_network_that_answers_as_the_trained_one(project, tmp_p
     release.main()
     assert (tmp_path / f"released/{NETWORK}.npz").stat().st_size < 5_000_000
     loaded, about = release.load()
-    predictor = fit.Predictor(fit.Feed(data.pixels, recipe.read(NETWORK)), loaded)
+    predictor = loop.Predictor(loop.Feed(data.pixels, recipe.read(NETWORK)), loaded)
     after = predictor.views(held_out, augment.views(recipe.read(NETWORK))).mean(axis=0)
     np.testing.assert_allclose(after, before, atol=0.01)
     assert about["float16"]["largest_difference"] == pytest.approx(abs(after - before).max(), abs=2e-5)

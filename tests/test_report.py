@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import board, figures, recipe, report
+from pipeline import recipe
 from pipeline.command import Refusal
-from pipeline.report import Section, Table
+from pipeline.evaluation import board, figures, report
+from pipeline.evaluation.report import Section, Table
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,24 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import (
-    audit,
-    board,
-    ensemble,
-    figures,
-    folds,
-    leaderboard,
-    params,
-    provenance,
-    score,
-    solution,
-    submission,
-    trained,
-)
+from pipeline import params
 from pipeline.command import Refusal
 from pipeline.competition import BOARD_2013, TEAMS_2013
-from pipeline.ensemble import Bag
-from pipeline.faces import Faces
+from pipeline.data import folds, provenance, solution
+from pipeline.data.faces import Faces
+from pipeline.evaluation import audit, board, ensemble, figures, score, submission
+from pipeline.evaluation.ensemble import Bag
+from pipeline.kaggle import leaderboard
+from pipeline.training import cells
 
 COLUMNS = [
     "name", "parameters", "oof_accuracy", "oof_low", "oof_high", "oof_no_near_twin", "oof_no_near_twin_low",
@@ -272,7 +263,7 @@ def project(request, tmp_path, monkeypatch):
     twins().to_csv(audit.TWINS, index=False)
     for seed, name in enumerate(("mini_xception", "vgg8")):
         for number in (0, 1):
-            path = trained.path("predictions", name, number)
+            path = cells.path("predictions", name, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             validation, test = some_bag(seed).oof[:14], some_bag(10 * seed + number).test
             plain = {"validation_plain": validation[:, ::-1], "test_plain": test[:, ::-1]}
@@ -280,11 +271,11 @@ def project(request, tmp_path, monkeypatch):
     for name, parameters in (("mini_xception", 10), ("vgg8", 20)):
         for number in (0, 1):
             for kind in ("timing", "history"):
-                trained.path(kind, name, number).parent.mkdir(parents=True, exist_ok=True)
+                cells.path(kind, name, number).parent.mkdir(parents=True, exist_ok=True)
             timing = {"parameters": parameters, "seconds": parameters * 6.0 + number, "key": "a", "keras": "3"}
-            trained.path("timing", name, number).write_text(json.dumps(timing))
+            cells.path("timing", name, number).write_text(json.dumps(timing))
             history = "epoch,loss,accuracy,val_loss,val_accuracy\n1,2.0,0.2,1.9,0.3\n2,1.5,0.4,1.6,0.35\n"
-            trained.path("history", name, number).write_text(history)
+            cells.path("history", name, number).write_text(history)
     return request.param
 
 

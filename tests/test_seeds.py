@@ -1,8 +1,9 @@
 import pandas as pd
 import pytest
 
-from pipeline import params, seeds
+from pipeline import params
 from pipeline.command import Refusal
+from pipeline.experiments import seeds
 
 
 def table(**accuracies):

@@ -11,8 +11,13 @@ import pytest
 import tiny
 from ruamel.yaml import YAML
 
-from pipeline import audit, check, engine, faces, params, recipe, solution, speedrun, synthetic
+from pipeline import params, recipe
 from pipeline.command import Refusal
+from pipeline.data import faces, solution, synthetic
+from pipeline.evaluation import audit
+from pipeline.experiments import speedrun
+from pipeline.stages import check
+from pipeline.training import executors
 
 ROOT = Path(__file__).parent.parent
 SECTION = {"network": "mini_xception", "networks": 2, "seeds": [5, 6], "recipe": {"epochs": 1, "batch_size": 8}}
@@ -55,13 +60,13 @@ def ready():
 def trained_on(monkeypatch):
     """How many rows each training was given, and how many of them it was to leave out."""
     found = []
-    results = engine.results
+    results = executors.results
 
     def watched(work, data, tasks, *rest):
         found.extend((len(rows), int((fold_of == cell.fold).sum())) for rows, fold_of, cell, *_ in tasks.values())
         return results(work, data, tasks, *rest)
 
-    monkeypatch.setattr(engine, "results", watched)
+    monkeypatch.setattr(executors, "results", watched)
     return found
 
 

@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from pipeline import submission
 from pipeline.command import Refusal
+from pipeline.evaluation import submission
 
 MALFORMED = {  # content of what should be three lines, and what is said of it
     "a header": (b"emotion\n3\n0\n", "line 1: 'emotion' is no class"),

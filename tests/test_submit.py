@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 from loopback import ALL, KEY, SIGNATURE, TOKEN, Server, Trouble, in_this_process
 
-from pipeline import answers, leaderboard, params, submission, submit
+from pipeline import params
 from pipeline.command import Refusal
 from pipeline.competition import SLUG
+from pipeline.evaluation import submission
+from pipeline.kaggle import answers, leaderboard, submit
 
 ROOT = Path(__file__).parent.parent
 STANDS = "keep the local score, which stands in submissions/scores.csv"
@@ -127,7 +129,7 @@ def test_on_a_terminal_the_wait_is_one_line_that_changes(kaggle, project):
     kaggle.verdicts = itertools.chain([{"status": "PENDING"}] * 2, itertools.repeat(SCORED))
     master, slave = os.openpty()
     environment = kaggle.environment(project / "home", PYTHONPATH=str(ROOT), KAGGLE_API_TOKEN=TOKEN)
-    done = subprocess.run([sys.executable, "-m", "pipeline.submit", "vgg8"], env=environment, cwd=project,
+    done = subprocess.run([sys.executable, "-m", "pipeline.kaggle.submit", "vgg8"], env=environment, cwd=project,
                           stdout=slave, stderr=subprocess.STDOUT, timeout=100, check=False)  # fmt: skip
     os.close(slave)
     shown = os.read(master, 10**6).decode()
@@ -521,7 +523,7 @@ def test_make_hands_its_words_over_as_they_stand(project, words):
     done = subprocess.run(["make", "-s", "-f", ROOT / "Makefile", "submit", *words], cwd=project, env=environment,
                           capture_output=True, text=True, check=True)  # fmt: skip
     name, message = [*(word.partition("=")[2] for word in words), ""][:2]
-    assert done.stdout == f"<-m><pipeline.submit><{name}><{message}>"
+    assert done.stdout == f"<-m><pipeline.kaggle.submit><{name}><{message}>"
     assert not (project / "pwned").exists()
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from pipeline import faces, prepare, synthetic
 from pipeline.competition import TRAINING
+from pipeline.data import faces, prepare, synthetic
 
 HEADERS = {"train.csv": "emotion,pixels", "test.csv": "pixels", "icml_face_data.csv": "emotion, Usage, pixels"}
 FORMS = [{"fer2013.tar.gz"}, {"icml_face_data.csv"}, {"train.csv", "test.csv"}, {*HEADERS, "fer2013.tar.gz"}]

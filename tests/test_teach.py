@@ -8,8 +8,11 @@ import pytest
 import tiny
 from ruamel.yaml import YAML
 
-from pipeline import distill, faces, folds, params, synthetic, teach, train, trained
+from pipeline import params
 from pipeline.command import Refusal
+from pipeline.data import faces, folds, synthetic
+from pipeline.stages import distill, teach, train
+from pipeline.training import cells
 
 ROOT = Path(__file__).parent.parent
 RECIPE = {"epochs": 1, "batch_size": 8}
@@ -52,10 +55,10 @@ def test_teachers_say_what_they_think_of_the_rows_that_they_saw(school):
     data = faces.load()
     rows, fold_of = folds.load(data)
     for fold in (0, 1):
-        with np.load(trained.lessons(fold)) as lesson:
+        with np.load(cells.lessons(fold)) as lesson:
             assert set(lesson) == {"rows", "mini_xception", "small_vgg"}
             np.testing.assert_array_equal(lesson["rows"], rows[fold_of != fold])
-            said = trained.said(fold, ["mini_xception", "small_vgg"], rows[fold_of != fold])
+            said = cells.said(fold, ["mini_xception", "small_vgg"], rows[fold_of != fold])
             np.testing.assert_allclose(said, (lesson["mini_xception"] + lesson["small_vgg"]) / 2, rtol=1e-6)
         np.testing.assert_allclose(said.sum(axis=1), 1, rtol=1e-5)
 
@@ -64,10 +67,10 @@ def test_the_rows_of_the_fold_are_in_no_lesson(school):
     data = faces.load()
     rows, fold_of = folds.load(data)
     for fold in (0, 1):
-        with np.load(trained.lessons(fold)) as lesson:
+        with np.load(cells.lessons(fold)) as lesson:
             assert not np.isin(lesson["rows"], rows[fold_of == fold]).any()
         with pytest.raises(Refusal, match=r"lessons/fold\d\.npz cannot be used .* dvc repro -f teach@"):
-            trained.said(fold, ["small_vgg"], rows[fold_of == fold])
+            cells.said(fold, ["small_vgg"], rows[fold_of == fold])
 
 
 def test_a_student_lies_beside_the_others_but_for_its_weights(school):
@@ -84,7 +87,7 @@ def test_a_student_lies_beside_the_others_but_for_its_weights(school):
 def test_a_student_is_out_of_date_when_its_lesson_is_another(school):
     (cell,) = [each for each in train.planned(["student"])[3] if each.fold == 0]
     assert cell.done()
-    path = trained.lessons(0)
+    path = cells.lessons(0)
     before = path.read_bytes()
     with np.load(path) as lesson:
         changed = dict(lesson)
@@ -136,7 +139,7 @@ def test_what_there_is_none_of_is_refused(school, run, words):
 def test_without_students_a_lesson_names_its_rows_alone(school, monkeypatch, tmp_path):
     document = dict(params.document()) | {"students": {}}
     monkeypatch.setattr(params, "document", lambda: document)
-    monkeypatch.setattr(trained, "lessons", lambda fold: tmp_path / f"{fold}.npz")
+    monkeypatch.setattr(cells, "lessons", lambda fold: tmp_path / f"{fold}.npz")
     teach.main("0")
     with np.load(tmp_path / "0.npz") as lesson:
         assert set(lesson) == {"rows"}

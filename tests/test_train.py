@@ -19,12 +19,15 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import architectures, augment, backend, fit, folds, machine, params, train
+from pipeline import architectures, params
 from pipeline.command import Refusal
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, TRAINING
-from pipeline.faces import Faces
+from pipeline.data import folds
+from pipeline.data.faces import Faces
 from pipeline.recipe import Recipe
-from pipeline.trained import PLACES
+from pipeline.stages import train
+from pipeline.training import augment, backend, loop, machine
+from pipeline.training.cells import PLACES
 
 ROOT = Path(__file__).parent.parent
 RECIPE = Recipe(
@@ -121,7 +124,7 @@ def test_fingerprint_changes_with_each_module_that_has_a_part(
 ) -> None:
     before = key()
     shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline")
-    monkeypatch.setattr(train, "__file__", str(tmp_path / "pipeline/train.py"))
+    monkeypatch.setattr(train, "__file__", str(tmp_path / "pipeline/stages/train.py"))
     assert key() == before
     with open(tmp_path / f"pipeline/{module}.py", "a") as file:
         file.write("# changed\n")
@@ -133,7 +136,7 @@ def test_fingerprint_stays_where_another_network_or_stage_changes(
 ) -> None:
     before = key()
     shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline")
-    monkeypatch.setattr(train, "__file__", str(tmp_path / "pipeline/train.py"))
+    monkeypatch.setattr(train, "__file__", str(tmp_path / "pipeline/stages/train.py"))
     for module in ("architectures/vgg8", "prepare"):
         (tmp_path / f"pipeline/{module}.py").write_text("")
     assert key() == before
@@ -268,7 +271,7 @@ def test_files_have_the_names_and_forms_that_others_rely_on(trained: tuple[Path,
     assert about == {"architecture": NETWORK, "classes": list(CLASSES), "recipe": RECIPE.model_dump(), "fold": FOLD,
                      "seed": SEED}  # fmt: skip
     history = pd.read_csv(artifacts / "histories/mini_xception/fold1.csv")
-    assert tuple(history.columns) == fit.HISTORY
+    assert tuple(history.columns) == loop.HISTORY
     assert history["epoch"].tolist() == [1, 2]
     assert np.isfinite(history.to_numpy()).all()
     timing = json.loads((artifacts / "timings/mini_xception/fold1.json").read_text())
@@ -284,7 +287,7 @@ def test_saved_weights_give_the_predictions_again(trained: tuple[Path, dict[str,
     data, _, _ = made_up()
     network = architectures.build(NETWORK)
     network.load_weights(artifacts / "models/mini_xception/fold1.weights.h5")
-    again = fit.Predictor(fit.Feed(data.pixels, RECIPE), network)
+    again = loop.Predictor(loop.Feed(data.pixels, RECIPE), network)
     found = again.views(data.test_rows(), augment.views(RECIPE))
     assert len(found) == 14
     with np.load(io.BytesIO(contents["predictions"])) as saved:
@@ -332,13 +335,13 @@ def test_an_epochs_line_tells_of_held_out_rows_where_there_are_any(
     held_out: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = {"loss": 1.5, "accuracy": 0.4, "val_loss": 1.25, "val_accuracy": 0.5}
-    train.Display("vgg8 fold 0", 10, watched=False, judged=held_out).epoch(fit.Progress([last], seconds=30.0))
+    train.Display("vgg8 fold 0", 10, watched=False, judged=held_out).epoch(loop.Progress([last], seconds=30.0))
     middle = "validation loss 1.2500  accuracy 50.00%  " if held_out else ""
     line = f"vgg8 fold 0  epoch  1/10  loss 1.5000  accuracy 40.00%  {middle}30 s an epoch, 4 min left\n"
     assert capsys.readouterr().out == line
 
 
-def stop(display: train.Display, progress: fit.Progress) -> None:
+def stop(display: train.Display, progress: loop.Progress) -> None:
     display.done = len(progress.history)
     raise KeyboardInterrupt
 
@@ -361,7 +364,7 @@ def test_command_says_where_it_was_stopped_and_goes_on_to_the_same_bytes(
 
 def command(**environment: str) -> subprocess.Popen[str]:
     """The command without a cell, in a process group of its own."""
-    words = [sys.executable, "-m", "pipeline.train"]
+    words = [sys.executable, "-m", "pipeline.stages.train"]
     return subprocess.Popen(
         words, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -517,7 +520,7 @@ def test_full_disk_is_told_in_one_sentence_and_leaves_nothing_half_written(proje
     limited = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000));"
-        "sys.argv = ['train', 'mini_xception', '1']; runpy.run_module('pipeline.train', run_name='__main__')"
+        "sys.argv = ['train', 'mini_xception', '1']; runpy.run_module('pipeline.stages.train', run_name='__main__')"
     )
     done = subprocess.run(
         [sys.executable, "-c", limited], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True

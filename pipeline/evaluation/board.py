@@ -1,0 +1,92 @@
+"""Our scores as tables: among the ten best teams of 2013, whether they differ more than by chance, and by seed."""
+
+from typing import Any
+
+from tabulate import tabulate
+
+from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
+from pipeline.evaluation.submission import UNKNOWN, judged_rows, percent
+
+HEADERS = ("rank", "", "PrivateTest", "95 % interval", "no twin", "PublicTest", "out of fold", "parameters", "minutes")
+SEED_HEADERS = ("seed", "PublicTest", "PrivateTest", "95 % interval", "no twin", "minutes")
+SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_twin_accuracy")
+NOTES = {
+    "unofficial": "Measured on files that are not Kaggle's own; results/data.json says what is known of them.",
+    "folders": "Measured on pictures in folders, in the competition's split by their names; whether they are Kaggle's "
+    "own is not known.",
+    "other split": "Measured on another split than the competition's (results/data.json says which folder stands for "
+    "what), so there is no rank.",
+    "drawn": "Measured on drawn faces: these scores say nothing about the competition.",
+}
+
+
+def rows(scores: list[dict[str, Any]], more: dict[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The lines of the board, best first; submissions whose score is unknown come last.
+
+    Parameters
+    ----------
+    scores : the lines of submissions/scores.csv.
+    more : further cells for each submission, by its SHA-256; the teams' lines have blanks there.
+    """
+    width = max(map(len, more.values()), default=0)
+    lines: list[tuple[float, tuple[str, ...]]] = []
+    for entry in scores:
+        known = entry["private_accuracy"] != UNKNOWN
+        interval = f"{percent(entry['private_low'])} to {percent(entry['private_high'])}" if known else UNKNOWN
+        lines.append((
+            float(entry["private_accuracy"]) if known else -1.0,
+            (
+                str(entry["rank_2013"]), f"{entry['name']} *", percent(entry["private_accuracy"]), interval,
+                percent(entry["private_no_twin"]), percent(entry["public_accuracy"]), percent(entry["oof_accuracy"]),
+                f"{entry['parameters']:,}", f"{entry['train_seconds'] / 60:.1f}", *more.get(entry["sha256"], ()),
+            ),
+        ))  # fmt: skip
+    if any(entry[1][0] not in ("none", UNKNOWN) for entry in lines):
+        for place, (team, right) in enumerate(BOARD_2013, start=1):
+            ratio = right / SPLIT_ROWS[PRIVATE]
+            lines.append((ratio, (str(place), team, f"{ratio:.2%}", *[""] * (6 + width))))
+    return [line for _, line in sorted(lines, key=lambda entry: -entry[0])]
+
+
+def spread(found: dict[str, float]) -> str:
+    """Mean and standard deviation of a ratio over several seeds, both in per cent."""
+    return f"{found['mean']:.2%} ± {100 * found['deviation']:.2f}"
+
+
+def seed_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The lines of a table with SEED_HEADERS, the last one their mean; `found` as in results/speedrun.json."""
+    lines: list[tuple[str, ...]] = []
+    for seed, entry in found["by_seed"].items():
+        public, private, alone = (percent(entry[score]) for score in SEED_SCORES)
+        interval = f"{percent(entry['private_low'])} to {percent(entry['private_high'])}"
+        lines.append((str(seed), public, private, interval, alone, f"{entry['minutes']:.1f}"))
+    if len(lines) > 1:
+        public, private, alone = (spread(found[score]) if score in found else "" for score in SEED_SCORES)
+        lines.append(("mean", public, private, "", alone, f"{found['minutes']:.1f}"))
+    return lines
+
+
+def p_value(value: float) -> str:
+    """A p-value as journals print it."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def differences(found: dict[str, Any], order: list[str]) -> str:
+    """A table of McNemar's p-values, a line and a column a submission, and what they mean.
+
+    Parameters
+    ----------
+    found : results/analysis.json. order : the submissions' names.
+    """
+    rows = judged_rows(found)
+    paired = found[rows]["paired"]
+    signs = [chr(ord("a") + number) for number in range(len(order))]  # a number would be taken for a rank
+    lines = [
+        [f"{sign} {name}", *(p_value(paired[name][other]) if other != name else "" for other in order)]
+        for sign, name in zip(signs, order, strict=True)
+    ]
+    table = tabulate(lines, ["", *signs], disable_numparse=True, colalign=("left", *["right"] * len(order)))
+    return (
+        f"p-values of the difference of any two on {rows}: McNemar's exact test of these trained networks, each pair "
+        f"taken alone\n\n{table}"
+    )

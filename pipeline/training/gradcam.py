@@ -1,0 +1,93 @@
+"""Where a network looks: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391), on any Keras backend."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from pipeline.command import Refusal
+from pipeline.competition import CLASSES, SIDE
+from pipeline.training import augment
+from pipeline.training.loop import Feed
+
+BATCH = 16
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D, keras.layers.DepthwiseConv2D)
+
+
+def last_maps(network: keras.Model) -> keras.KerasTensor:
+    """What the last convolution gives, with all that follows it up to the next pooling: [n, height, width, channels].
+
+    Raises Refusal where `network` has no convolution.
+    """
+    places = [place for place, layer in enumerate(network.layers) if isinstance(layer, CONVOLUTIONS)]
+    if not places:
+        raise Refusal(f"{network.name} has no convolution, and so no maps in which Grad-CAM could see where it looks")
+    found = network.layers[places[-1]].output
+    for layer in network.layers[places[-1] :]:
+        if len(layer.output.shape) != 4 or "Pooling" in type(layer).__name__:
+            break
+        found = layer.output
+    return found
+
+
+class Probe(keras.Model):
+    """The way from the last maps to the classes' scores before softmax, with an offset that is added to the maps.
+
+    Keras has no gradient that runs on every library, but training: after one step of gradient descent at rate 1 on
+    minus the mean score, an offset that was 0 is the gradient of the score (less the factor 1 / BATCH).
+    """
+
+    def __init__(self, maps: keras.KerasTensor, network: keras.Model, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.last = network.layers[-1]
+        self.head = keras.Model(maps, self.last.input)
+        self.head.trainable = self.last.trainable = False
+        self.offset = self.add_weight(shape=shape, initializer="zeros", dtype="float32", name="offset")
+        self.built = True  # of parts that are
+        self.compile(keras.optimizers.SGD(1.0), lambda chosen, scores: -ops.sum(chosen * scores, axis=1))
+        self.jit_compile = keras.backend.backend() == "jax"
+
+    def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
+        """float32 [BATCH, height, width, channels] to float32 [BATCH, 7]."""
+        scores = ops.cast(self.head(maps + self.offset, training=False), "float32")
+        return ops.matmul(scores, self.last.kernel) + self.last.bias if hasattr(self.last, "kernel") else scores
+
+    def gradient(self, maps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Of each picture's `chosen` score (float32 [BATCH, 7], one 1 a row) by its maps: in the form of `maps`."""
+        self.offset.assign(np.zeros(self.offset.shape, "float32"))
+        self.train_on_batch(maps, chosen)
+        found: np.ndarray = ops.convert_to_numpy(self.offset)
+        return found
+
+
+class GradCam:
+    """Asks `network` where it looks, at pictures that lie in `feed`. Freezes it: it must not be trained afterwards."""
+
+    def __init__(self, feed: Feed, network: keras.Model) -> None:
+        self.feed = feed
+        maps = last_maps(network)
+        self.body = keras.Model(network.inputs[0], maps)
+        side = feed.recipe.crop
+        shape = self.body.compute_output_shape((BATCH, side, side, 1))
+        self.probe = Probe(maps, network, shape)
+
+    def maps(self, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Where `rows` (int [n]) of the feed speak for `classes` (int [n]): float32 [n, 48, 48], the highest value 1.
+
+        All 0 where nothing does, and beyond the window that the network sees.
+        """
+        plain = np.tile(augment.views(self.feed.recipe)[0], (BATCH, 1))
+        chosen = np.eye(len(CLASSES), dtype="float32")[classes]
+        parts = []
+        for start in range(0, len(rows), BATCH):
+            batch = np.arange(start, start + BATCH) % len(rows)
+            shown = self.feed.shown((rows[batch].astype("int32"), plain))
+            maps = ops.convert_to_numpy(self.body(shown, training=False)).astype("float32")
+            weights = self.probe.gradient(maps, chosen[batch]).mean(axis=(1, 2), keepdims=True)
+            parts.append(np.maximum((weights * maps).sum(axis=3, keepdims=True), 0))
+        side = self.feed.recipe.crop
+        seen = ops.convert_to_numpy(ops.image.resize(np.concatenate(parts)[: len(rows)], (side, side), "bilinear"))
+        left = (SIDE - side) // 2
+        edges = (left, SIDE - side - left)
+        whole = np.pad(seen[..., 0], ((0, 0), edges, edges))
+        scaled: np.ndarray = whole / np.maximum(whole.max(axis=(1, 2), keepdims=True), 1e-12)
+        return scaled
