@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pipeline.params import BACKENDS
+from pipeline.stages import train
 from ruamel.yaml import YAML
 from tabulate import tabulate
 from tqdm import tqdm
@@ -31,10 +33,8 @@ from tqdm import tqdm
 from bench import ceiling, contenders, precision, reading
 from pipeline import command, files, params, recipe
 from pipeline.apps import demo
-from pipeline.command import Refusal
 from pipeline.data import faces, synthetic
-from pipeline.params import BACKENDS
-from pipeline.stages import train
+from pipeline.errors import UserError
 from pipeline.training import machine
 
 ROUNDS = 5
@@ -370,7 +370,7 @@ def main(section: str | None = None) -> None:
     """Run the command. Each section's results are written as soon as it is finished."""
     sections = {"race": race, "reading": read, "overhead": overhead, "memory": memory, "precision": precision.measure}
     if section is not None and section not in sections:
-        raise Refusal(f"there is no section {section!r}; there are {', '.join(sections)}")
+        raise UserError(f"there is no section {section!r}; there are {', '.join(sections)}")
     known = [*BACKENDS, "keras", "numpy", "pandas", "polars", "pyarrow"]
     here = {
         "processor": machine.processor(), "cores": os.cpu_count(), "bfloat16": machine.bfloat16_on_cpu(),

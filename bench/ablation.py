@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pipeline.stages import train
 from tabulate import tabulate
 
 from bench.precision import halves, paired
 from pipeline import architectures, command, files, params, recipe
-from pipeline.command import Refusal
 from pipeline.data import faces, folds
+from pipeline.errors import UserError
 from pipeline.evaluation import board, metrics
-from pipeline.stages import train
 from pipeline.training import backend, executors, machine
 
 FOLDER = Path("artifacts/ablation")
@@ -160,7 +160,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         with np.load(path) as arrays:
             return {key: arrays[key] for key in ("said", "accuracy", "seconds", "about")}
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as trouble:
-        raise Refusal(f"{path} cannot be read ({trouble}); delete it, and run this again") from None
+        raise UserError(f"{path} cannot be read ({trouble}); delete it, and run this again") from None
 
 
 def summary(
@@ -217,13 +217,13 @@ def show(table: dict[str, Any]) -> str:
 def main(halves_wanted: str = "2", pattern: str = "") -> None:
     """Run the command; with 1 only the first half is judged, with 0 none: the table is made of what is finished."""
     if halves_wanted not in ("0", "1", "2"):
-        raise Refusal(f"{halves_wanted!r}: must be 0, 1 or 2 halves")
+        raise UserError(f"{halves_wanted!r}: must be 0, 1 or 2 halves")
     try:
         wanted = {NAME, *filter(re.compile(pattern).search, VARIANTS)}
     except re.error as trouble:
-        raise Refusal(f"{pattern!r} is no regular expression: {trouble}") from None
+        raise UserError(f"{pattern!r} is no regular expression: {trouble}") from None
     if pattern and not re.search(pattern, NAME) and wanted == {NAME}:
-        raise Refusal(f"{pattern!r} is found in the name of no variant: {', '.join(VARIANTS)}")
+        raise UserError(f"{pattern!r} is found in the name of no variant: {', '.join(VARIANTS)}")
     data, seed = faces.load(), params.seed()
     rows, fold_of = folds.load(data)
     half_of = halves(fold_of)
@@ -251,7 +251,7 @@ def main(halves_wanted: str = "2", pattern: str = "") -> None:
         if (file := path(variant, data, rows, half_of)).exists():
             found.setdefault(variant.name, {})[variant.half] = read(file)
     if NAME not in found:
-        raise Refusal(f"{NAME} is not trained yet, and all others are compared with it")
+        raise UserError(f"{NAME} is not trained yet, and all others are compared with it")
     table = summary(found, data.labels[rows], half_of)
     about = [json.loads(str(part["about"])) for parts in found.values() for part in parts.values()]
     processors = sorted({one["processor"] for one in about})

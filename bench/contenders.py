@@ -7,10 +7,10 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 import numpy as np
+from pipeline.recipe import Recipe
 
 from pipeline import architectures
 from pipeline.evaluation import report
-from pipeline.recipe import Recipe
 from pipeline.training import backend, machine
 
 TRAINING_ROWS = {"alizadeh_same": 256, "vgg8": 192, "mini_xception": 1920}  # a few seconds' work on two cores

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pipeline.stages import train
 from tqdm import tqdm
 
 from pipeline import params, recipe
-from pipeline.command import Refusal
+from pipeline.errors import UserError
 from pipeline.evaluation import metrics
-from pipeline.stages import train
 from pipeline.training import machine
 
 NETWORK = "small_resnet"  # of those that params.yaml trains
@@ -69,9 +69,9 @@ def compare(probabilities: dict[str, np.ndarray], labels: np.ndarray) -> dict[st
 def measure(folder: Path, bar: tqdm) -> dict[str, Any]:
     """Train and compare, on the faces in data/. What is finished stays, epoch by epoch, in artifacts/checkpoints/."""
     if not machine.bfloat16_on_cpu():
-        raise Refusal("this processor has no bfloat16 products: there is nothing to compare")
+        raise UserError("this processor has no bfloat16 products: there is nothing to compare")
     if NETWORK not in recipe.names():
-        raise Refusal(f"{params.PATH} does not train {NETWORK}, which both precisions are compared by")
+        raise UserError(f"{params.PATH} does not train {NETWORK}, which both precisions are compared by")
     data, rows, fold_of, cells = train.planned()
     cell = next(cell for cell in cells if cell.architecture == NETWORK)
     fold_of, found = halves(fold_of), {}

@@ -1,5 +1,6 @@
-"""How every command starts and stops: bad input ends in one sentence and exit status 1, never in a traceback."""
+"""How every command stops: bad input ends in one sentence and exit status 1, never in a traceback."""
 
+import functools
 import os
 import select
 import signal
@@ -7,56 +8,53 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-
-class Refusal(Exception):
-    """Input that cannot be used. Its text says what is wrong, where, and what to do."""
+from pipeline.errors import UserError
 
 
-def refuse(text: object) -> int:
-    """Print `text` on one line of standard error and return the exit status for it."""
-    print(f"error: {' '.join(str(text).split())}", file=sys.stderr, flush=True)
+def say(text: object) -> int:
+    """Print an error on standard error, a line for each of its own, and return the exit status for it."""
+    for line in str(text).splitlines() or [""]:
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(line.split()))
+        print(f"error: {shown}", file=sys.stderr, flush=True)
     return 1
 
 
-def run(main: Callable[..., None], usage: str) -> None:
-    """Call `main` with the command line's words and leave with its exit status.
+def guarded(main: Callable[..., None]) -> Callable[..., None]:
+    """A command that leaves with its exit status.
 
-    Parameters
-    ----------
-    main : the command. A Refusal or an OSError that it raises is printed as one sentence (status 1); so is
-        Ctrl-C (status 130). Anything else is a defect and keeps its traceback.
-    usage : what the command takes, for example "python -m pipeline.stages.train ARCHITECTURE FOLD". Its words in capitals are
-        passed to `main`, those in [BRACKETS] if they are given.
+    A UserError or an OSError that `main` raises is printed as one sentence (status 1); so is Ctrl-C (status 130).
+    Anything else is a defect and keeps its traceback.
     """
-    words = sys.argv[1:]
-    takes = [word for word in usage.split() if word.isupper()]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end that can be told, as Ctrl-C is
-    status: Any = 0
-    try:
-        if {"-h", "--help"} & set(words):
-            print(f"{(sys.modules['__main__'].__doc__ or '').strip()}\n\nusage: {usage}")
-        elif sum(not word.startswith("[") for word in takes) <= len(words) <= len(takes):
-            main(*words)
-        else:
-            raise Refusal(f"cannot use the arguments {words}; usage: {usage}")
-    except SystemExit as end:
-        status = end.code
-    except Refusal as refusal:
-        status = refuse(refusal)
-    except OSError as trouble:
-        place = f" ({trouble.filename})" if trouble.filename else ""
-        status = 1 if _left(trouble) else refuse(f"{trouble.strerror or trouble}{place}")
-    except KeyboardInterrupt as stop:
-        where = f" ({stop})" if str(stop) else ""
-        print(f"\nstopped{where}; the same command goes on from there", file=sys.stderr)
-        status = 130
-    try:
-        if sys.stdout:  # None where it is closed
-            sys.stdout.flush()
-    except OSError as trouble:
-        status = status or (1 if _left(trouble) else refuse(trouble.strerror))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
-    sys.exit(status)
+
+    @functools.wraps(main)
+    def run(*words: Any, **options: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end that can be told, as Ctrl-C is
+        status: Any = 0
+        for stream in (sys.stdout, sys.stderr):  # a locale must not stop anything; what it lacks is escaped
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            main(*words, **options)
+        except SystemExit as end:
+            status = end.code
+        except UserError as trouble:
+            status = say(trouble)
+        except OSError as trouble:
+            place = f" ({trouble.filename})" if trouble.filename else ""
+            status = 1 if _left(trouble) else say(f"{trouble.strerror or trouble}{place}")
+        except KeyboardInterrupt as stop:
+            where = f" ({stop})" if str(stop) else ""
+            print(f"\nstopped{where}; the same command goes on from there", file=sys.stderr)
+            status = 130
+        try:
+            if sys.stdout:  # None where it is closed
+                sys.stdout.flush()
+        except OSError as trouble:
+            status = status or (1 if _left(trouble) else say(trouble.strerror))
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+        sys.exit(status)
+
+    return run
 
 
 def _left(trouble: OSError) -> bool:

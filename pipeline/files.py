@@ -1,11 +1,41 @@
-"""How a file gets new content so that no moment, crash or full disk leaves half of it."""
+"""How files are written, in a single step each, and how trouble with reading one is told."""
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from pipeline.errors import UserError
+
+DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+
+
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Read and check `path` inside of this: whatever is wrong becomes one UserError that ends with the remedy.
+
+    Parameters
+    ----------
+    remedy : what makes the file, for example "dvc repro folds".
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; make it with: {remedy}") from None
+    except DAMAGE as trouble:
+        what = repr(trouble) if isinstance(trouble, KeyError) else str(trouble)
+        raise UserError(f"{path} is damaged, or of another run ({what[:200]}); make it with: {remedy}") from None
+
+
+def sha256(content: bytes) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def replace(path: Path, fill: Callable[[IO[bytes]], object]) -> None:

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage, sparse
 
-from pipeline.command import Refusal
 from pipeline.competition import CLASS_COUNTS, CLASSES, SPLIT_ROWS
 from pipeline.data import prepare, provenance, synthetic
+from pipeline.errors import UserError
 from pipeline.evaluation import audit
 
 ROWS = [  # picture, label, split; capitals: pictures that are not constant
@@ -28,7 +28,7 @@ def repeats(groups, extra_copies, conflicting):
     return {"groups": groups, "extra_copies": extra_copies, "groups_with_conflicting_labels": conflicting}
 
 
-def twins(rows, part, labels_agree):
+def duplicates(rows, part, labels_agree):
     return {"rows": rows, "part": part, "labels_agree": labels_agree}
 
 
@@ -59,9 +59,9 @@ def test_a_hand_made_competition_is_counted_as_by_hand():
         "identical_pictures": repeats(4, 8, 1)  # A five times, C three times, D and black twice
         | REPEATS_INSIDE
         | {
-            "PublicTest in Training": twins(2, 0.666667, 0.5),  # C agrees, A is 0 or 1 there
-            "PrivateTest in Training": twins(3, 0.6, 1.0),  # C, A (one of its labels) and black
-            "PrivateTest in PublicTest": twins(3, 0.6, 0.66667),  # D and C agree, A is 4 there
+            "PublicTest in Training": duplicates(2, 0.666667, 0.5),  # C agrees, A is 0 or 1 there
+            "PrivateTest in Training": duplicates(3, 0.6, 1.0),  # C, A (one of its labels) and black
+            "PrivateTest in PublicTest": duplicates(3, 0.6, 0.66667),  # D and C agree, A is 4 there
         },
     }
 
@@ -70,9 +70,9 @@ def test_labels_that_are_unknown_are_not_counted_and_agree_with_nothing():
     found = audit.examine(PIXELS, np.where(USAGE == 0, LABELS, -1), USAGE)
     assert nonzero(found["classes"]) == {"Training": TRAINING_CLASSES, "PublicTest": {}, "PrivateTest": {}}
     assert found["identical_pictures"] == repeats(4, 8, 1) | REPEATS_INSIDE | {
-        "PublicTest in Training": twins(2, 0.666667, "unknown"),
-        "PrivateTest in Training": twins(3, 0.6, "unknown"),
-        "PrivateTest in PublicTest": twins(3, 0.6, "unknown"),
+        "PublicTest in Training": duplicates(2, 0.666667, "unknown"),
+        "PrivateTest in Training": duplicates(3, 0.6, "unknown"),
+        "PrivateTest in PublicTest": duplicates(3, 0.6, "unknown"),
     }
 
 
@@ -80,8 +80,8 @@ def test_one_differing_pixel_makes_another_picture():
     pixels = np.zeros((3, 48, 48), "uint8")
     pixels[1, 47, 47] = 1
     found = audit.examine(pixels, np.array([0, 0, 0]), np.array([0, 1, 2]))
-    assert found["identical_pictures"]["PublicTest in Training"] == twins(0, 0.0, "unknown")
-    assert found["identical_pictures"]["PrivateTest in Training"] == twins(1, 1.0, 1.0)
+    assert found["identical_pictures"]["PublicTest in Training"] == duplicates(0, 0.0, "unknown")
+    assert found["identical_pictures"]["PrivateTest in Training"] == duplicates(1, 1.0, 1.0)
     assert found["constant_pictures"] == {"Training": 1, "PublicTest": 0, "PrivateTest": 1}
 
 
@@ -127,13 +127,13 @@ def test_main_writes_the_counts_and_a_picture_and_the_same_bytes_again(tmp_path,
     near = found.pop("nearly_identical_pictures")
     assert near["rows_with_another"] <= 210
     assert found == audit.examine(pixels, np.where((usage == 0) | known, labels, -1), usage)
-    twins = audit.load_twins(210)
-    private = twins["row"] >= 175
-    inside = twins["identical"][:140] > 0
+    duplicates = audit.load_duplicates(210)
+    private = duplicates["row"] >= 175
+    inside = duplicates["identical"][:140] > 0
     assert inside.sum() - found["identical_pictures"]["inside Training"]["extra_copies"] > 0
     inside = found["identical_pictures"]["PrivateTest in Training"]["rows"]
-    assert (twins["identical"][private] > 0).sum() == inside > 0
-    assert (twins["near"][private] > 0).sum() == near["PrivateTest in Training"]["rows"]
+    assert (duplicates["identical"][private] > 0).sum() == inside > 0
+    assert (duplicates["near"][private] > 0).sum() == near["PrivateTest in Training"]["rows"]
     assert audit.PAGE.read_bytes().startswith(b"\x89PNG")
     assert sum(found["classes"]["PrivateTest"].values()) == (35 if known else 0)
     assert found["identical_pictures"]["groups"] > 0
@@ -188,33 +188,33 @@ def test_what_shows_nothing_is_like_nothing():
     assert [matrix.nnz for matrix in audit.alike(flat)] == [0, 0]
 
 
-def test_near_twins_are_counted_by_row_and_split():
+def test_near_duplicates_are_counted_by_row_and_split():
     # Pictures 0 to 3 stand in rows; 0 is nearly 2, and 1 nearly 3, mirrored.
     groups, usage = np.array([0, 0, 1, 2, 3, 3, 0]), np.array([0, 0, 0, 1, 1, 2, 2])
     labels = np.array([4, 5, 6, 5, 0, 6, 4])
     near, mirrored = (
         sparse.csr_array((np.ones(2, bool), pairs), [4, 4]) for pairs in (([0, 2], [2, 0]), ([1, 3], [3, 1]))
     )
-    found, twins = audit.near_pictures(groups, labels, usage, near, mirrored)
+    found, duplicates = audit.near_pictures(groups, labels, usage, near, mirrored)
     assert (found["pairs"], found["mirrored_pairs"], found["rows_with_another"]) == (1, 1, 7)
     assert found["PublicTest in Training"] == {"rows": 2, "part": 1.0, "labels_agree": 0.5}
     assert found["PrivateTest in Training"] == {"rows": 1, "part": 0.5, "labels_agree": 1.0}
     assert found["PrivateTest in PublicTest"] == {"rows": 1, "part": 0.5, "labels_agree": 0.0}
-    assert twins["row"].tolist() == list(range(7))
-    assert twins["identical"].tolist() == [1, 1, 0, 0, 0, 0, 2]
-    assert twins["near"].tolist() == [0, 0, 0, 2, 1, 1, 0]
+    assert duplicates["row"].tolist() == list(range(7))
+    assert duplicates["identical"].tolist() == [1, 1, 0, 0, 0, 0, 2]
+    assert duplicates["near"].tolist() == [0, 0, 0, 2, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
     "content", [None, "row,identical\n0,0\n", "row,identical,near\n0,0,0\n1,0,0\n", "row,identical,near\n"]
 )
-def test_a_table_of_twins_that_is_missing_or_of_other_faces_is_refused(tmp_path, monkeypatch, content):
+def test_a_table_of_duplicates_that_is_missing_or_of_other_faces_is_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     audit.TWINS.parent.mkdir()
     if content is not None:
         audit.TWINS.write_text(content)
-    with pytest.raises(Refusal, match=r"^data/twins\.csv cannot be used .*; make it with: dvc repro -f audit$"):
-        audit.load_twins(1)
+    with pytest.raises(UserError, match=r"^data/duplicates\.csv cannot be used .*; make it with: dvc repro -f audit$"):
+        audit.load_duplicates(1)
 
 
 def test_the_page_shows_pairs_that_differ_in_what_it_says():
@@ -233,8 +233,8 @@ def test_the_page_shows_pairs_that_differ_in_what_it_says():
     }
 
 
-def test_a_twin_without_a_label_neither_agrees_nor_disagrees():
+def test_a_duplicate_without_a_label_neither_agrees_nor_disagrees():
     groups, labels = np.array([7, 7, 8, 8]), np.array([3, -1, 4, 4])
     rows, others = np.array([True, False, True, False]), np.array([False, True, False, True])
-    assert audit.shared(groups, labels, rows, others) == twins(2, 1.0, 1.0)
-    assert audit.shared(groups[:2], labels[:2], rows[:2], others[:2]) == twins(1, 1.0, "unknown")
+    assert audit.shared(groups, labels, rows, others) == duplicates(2, 1.0, 1.0)
+    assert audit.shared(groups[:2], labels[:2], rows[:2], others[:2]) == duplicates(1, 1.0, "unknown")

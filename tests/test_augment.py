@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from pipeline.recipe import Recipe
 from scipy import ndimage
 
-from pipeline.recipe import Recipe
 from pipeline.training import augment
 
 MIDDLE = 23.5  # of 48 pixels

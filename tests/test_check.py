@@ -3,14 +3,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from pipeline.stages import check
 from ruamel.yaml import YAML
 
 from pipeline import command, params
-from pipeline.stages import check
 
 ROOT = Path(__file__).parent.parent
 TYPOS = [  # where it is typed, what is typed, what the refusal says
-    ("twins", "drop", "twins = 'drop': must be one of keep, drop_test_twins, drop_repeats"),
+    ("duplicates", "drop", "duplicates = 'drop': must be one of keep, drop_test_duplicates, drop_repeats"),
     ("backend", "theano", "backend = 'theano': must be auto, tensorflow, jax, torch"),
     ("seed", 0.5, "seed = 0.5: must be a whole number from 0 to"),
     ("data.source", "kagle", "data.source = 'kagle': "),
@@ -26,7 +26,7 @@ TYPOS = [  # where it is typed, what is typed, what the refusal says
     ("architectures.small_resnet.shift", 1.5, "architectures.small_resnet.shift = 1.5: "),
     ("ensemble.method", "average", "ensemble.method = 'average': "),
     ("ensemble.members", ["small_resnet", "vg8"], "ensemble.members names 'vg8', which is never trained"),
-    ("ensembel", {}, "unknown section 'ensembel'; the known ones are seed, backend, data, folds, twins, "),
+    ("ensembel", {}, "unknown section 'ensembel'; the known ones are seed, backend, data, folds, duplicates, "),
 ]
 
 

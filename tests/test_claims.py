@@ -8,9 +8,9 @@ import tiny
 from ruamel.yaml import YAML
 
 from pipeline import params, recipe
-from pipeline.command import Refusal
 from pipeline.data import solution, synthetic
 from pipeline.data.faces import Faces
+from pipeline.errors import UserError
 from pipeline.experiments import claims
 from pipeline.experiments.claims import CLAIMS
 from pipeline.training import loop
@@ -77,7 +77,7 @@ def test_a_protocol_is_run_and_not_run_again_while_nothing_changes(project, monk
     assert json.loads(claims.RESULT.read_text()) == found
     claims.RESULT.write_text("{")
     with pytest.raises(
-        Refusal, match=r"^results/claims\.json cannot be read .*; delete it, or bring it back from git$"
+        UserError, match=r"^results/claims\.json cannot be read .*; delete it, or bring it back from git$"
     ):
         claims.main("mini_xception")
 
@@ -100,7 +100,7 @@ def test_each_network_is_trained_by_its_protocol_and_by_the_honest_one(project, 
 
 @pytest.mark.parametrize("epochs", ["0", "-1", "many", "1.5"])
 def test_impossible_epochs_are_refused(project, epochs):
-    with pytest.raises(Refusal, match=f"^EPOCHS={epochs}: must be a whole number from 1 up$"):
+    with pytest.raises(UserError, match=f"^EPOCHS={epochs}: must be a whole number from 1 up$"):
         claims.main("vgg8", epochs)
 
 
@@ -111,9 +111,9 @@ def test_every_recipe_of_a_source_is_a_recipe():
 
 
 def test_without_test_labels_and_for_an_unknown_network_it_says_so(project):
-    with pytest.raises(Refusal, match="no source claims anything for 'resnet'"):
+    with pytest.raises(UserError, match="no source claims anything for 'resnet'"):
         claims.main("resnet")
     text = solution.PATH.read_text().splitlines()
     solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
-    with pytest.raises(Refusal, match="does not know the labels of all test rows"):
+    with pytest.raises(UserError, match="does not know the labels of all test rows"):
         claims.main()

@@ -15,7 +15,7 @@ Reads paint.
 import signal, sys
 from pathlib import Path
 from pipeline import command
-from pipeline.command import Refusal
+from pipeline.errors import UserError
 '''
 
 
@@ -47,9 +47,9 @@ def test_a_command_that_succeeds_leaves_with_0_and_its_own_output(start):
 @pytest.mark.parametrize(
     ("body", "line"),
     [
-        ("raise Refusal('fence.csv, row 3: no paint; bring some')", "error: fence.csv, row 3: no paint; bring some"),
-        (r"raise Refusal('two\nlines\r\n\n  and\ta tab ')", "error: two lines and a tab"),
-        ("raise Refusal('d\xe9j\xe0 vu')", "error: d\xe9j\xe0 vu"),
+        ("raise UserError('fence.csv, row 3: no paint; bring some')", "error: fence.csv, row 3: no paint; bring some"),
+        (r"raise UserError('two\nlines\r\n\n  and\ta tab ')", "error: two lines and a tab"),
+        ("raise UserError('d\xe9j\xe0 vu')", "error: d\xe9j\xe0 vu"),
         ("open('no/paint.txt')", "error: No such file or directory (no/paint.txt)"),
         ("Path('folder').mkdir(); open('folder')", "error: Is a directory (folder)"),
         ("raise OSError('the line went dead')", "error: the line went dead"),
@@ -91,7 +91,7 @@ MUCH, LINES = "print('post' * 100_000)", "[print('post') for _ in range(100_000)
         (MUCH, [], 1, ""),
         (LINES, [], 1, ""),
         ("print('post'); sys.exit(3)", [], 3, ""),
-        ("print('post'); raise Refusal('no paint')", [], 1, "error: no paint\n"),
+        ("print('post'); raise UserError('no paint')", [], 1, "error: no paint\n"),
         ("print('post'); raise KeyboardInterrupt", [], 130, "\nstopped; the same command goes on from there\n"),
         ("pass", ["--help"], 1, ""),
     ],
@@ -189,7 +189,7 @@ def test_too_few_or_too_many_words_are_refused_with_the_usage(start, usage, word
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["red", "--help", "3", "4"]])
 def test_help_shows_what_the_command_does_and_takes_without_starting_it(start, words):
-    done = start("raise Refusal('started')", *words, usage=TWO)
+    done = start("raise UserError('started')", *words, usage=TWO)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"Paint the fence.\n\nReads paint.\n\nusage: {TWO}\n"
 

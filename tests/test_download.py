@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pipeline import params
-from pipeline.command import Refusal
 from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.data import download
 from pipeline.data.prepare import read_folder
+from pipeline.errors import UserError
 
 FILES = {name: f"what {name} holds, ".encode() * 50 for name in CHECKSUMS}
 
@@ -76,7 +76,7 @@ def test_where_nothing_is_brought_the_refusal_names_every_way(place, held):
         pack(download.INCOMING / held, {"cat.jpg": b"meow"})
     elif held != "nothing":
         (download.INCOMING / held).write_bytes(b"meow")
-    with pytest.raises(Refusal, match="data/incoming/ holds none of the competition's files") as refusal:
+    with pytest.raises(UserError, match="data/incoming/ holds none of the competition's files") as refusal:
         taken(place)
     for way in ("fer2013.tar.gz", "train.csv", "zipped", f"/competitions/{SLUG}/data", "kaggle in params", "make demo"):
         assert way in str(refusal.value)
@@ -108,7 +108,7 @@ def test_a_file_that_stands_there_twice_must_be_the_same(place):
     pack(download.INCOMING / "a.zip", {"train.csv": b"one"})
     assert taken(place) == {"train.csv": b"one"}
     pack(download.INCOMING / "b.zip", {"train.csv": b"two"})
-    with pytest.raises(Refusal, match=r"data/incoming/b.zip holds another train.csv than a file beside it"):
+    with pytest.raises(UserError, match=r"data/incoming/b.zip holds another train.csv than a file beside it"):
         taken(place)
 
 
@@ -149,7 +149,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_zip_is_refused_by_its_name(place, damage):
     (download.INCOMING / "train.csv.zip").write_bytes(damage(*packed_bytes(place)))
-    with pytest.raises(Refusal, match=r"data/incoming/train\.csv\.zip"):
+    with pytest.raises(UserError, match=r"data/incoming/train\.csv\.zip"):
         taken(place)
 
 
@@ -170,7 +170,7 @@ def test_no_path_in_a_zip_leads_out_of_the_folder(place):
 def test_a_file_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(place, monkeypatch):
     monkeypatch.setattr(download, "LARGEST", 1000)
     pack(download.INCOMING / "x.zip", {"train.csv": b"0" * 1001})
-    with pytest.raises(Refusal, match=r"x\.zip: train\.csv unpacks to 1,001 bytes, which is no competition file"):
+    with pytest.raises(UserError, match=r"x\.zip: train\.csv unpacks to 1,001 bytes, which is no competition file"):
         taken(place)
     assert not held(place / "out")
     pack(download.INCOMING / "x.zip", {"train.csv": b"0" * 1000, "cat.jpg": b"0" * 1001})
@@ -182,7 +182,7 @@ def test_a_name_that_stands_twice_in_a_zip_is_refused(place):
     with zipfile.ZipFile(download.INCOMING / "x.zip", "w") as archive:
         for content in (b"1", b"2"):
             archive.writestr(f"{len(archive.namelist())}/train.csv", content)
-    with pytest.raises(Refusal, match=r"x\.zip: train\.csv stands there twice"):
+    with pytest.raises(UserError, match=r"x\.zip: train\.csv stands there twice"):
         taken(place)
 
 
@@ -194,21 +194,21 @@ def test_damage_is_seen_in_every_compression(place, compression):
     for at in range(60, 3000, 7):
         data[at] ^= 0xFF
     (download.INCOMING / "x.zip").write_bytes(data)
-    with pytest.raises(Refusal, match=r"x\.zip is damaged or cannot be unpacked"):
+    with pytest.raises(UserError, match=r"x\.zip is damaged or cannot be unpacked"):
         taken(place)
 
 
 def test_a_lying_header_does_not_unpack_more_than_it_says(place):
     data, start, end = packed_bytes(place)
     (download.INCOMING / "x.zip").write_bytes(DAMAGE["a lying size"](data, start, end))
-    with pytest.raises(Refusal):
+    with pytest.raises(UserError):
         taken(place)
     assert all(len(content) <= 100 for content in held(place / "out").values())
 
 
 def settings(place, source="local", training=14, test=7):
     (place / "params.yaml").write_text(
-        "seed: 1\nbackend: auto\ntwins: keep\n"
+        "seed: 1\nbackend: auto\nduplicates: keep\n"
         f"data: {{source: {source}, slug: {SLUG}, training_faces: {training}, test_faces: {test}}}\n"
         "folds: [0, 1]\ntrain: {}\narchitectures: {}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
     )
@@ -266,7 +266,7 @@ def test_a_refusal_or_an_interruption_leaves_raw_as_it_was(place, monkeypatch, b
         for name, content in brought.items():
             (download.INCOMING / name).write_bytes(content)
     before = held(place)
-    with pytest.raises((Refusal, KeyboardInterrupt)):
+    with pytest.raises((UserError, KeyboardInterrupt)):
         download.main()
     assert held(place) == before
     assert {path.name for path in Path("data").iterdir()} == {"incoming", "raw"}
@@ -293,7 +293,7 @@ def test_what_was_there_comes_back_after_a_stop_between_the_renames(place, monke
     left.mkdir()
     download.RAW.rename(left / "old")
     (download.INCOMING / "fer2013.tar.gz").unlink()
-    with pytest.raises(Refusal, match="holds none of"):
+    with pytest.raises(UserError, match="holds none of"):
         download.main()
     assert held(download.RAW) == {"train.csv": b"old"}
     assert not left.exists()
@@ -316,7 +316,7 @@ def test_half_a_competition_is_refused_and_the_whole_one_stays(place, monkeypatc
     download.RAW.mkdir(parents=True)
     (download.RAW / "icml_face_data.csv").write_bytes(b"whole")
     (download.INCOMING / name).write_bytes(FILES[name])
-    with pytest.raises(Refusal, match=f"data/incoming/ holds {name} alone"):
+    with pytest.raises(UserError, match=f"data/incoming/ holds {name} alone"):
         download.collect(download.Data(source="local", slug=SLUG, training_faces=7, test_faces=7), 1, place / "out")
     assert held(download.RAW) == {"icml_face_data.csv": b"whole"}
 

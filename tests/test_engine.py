@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.command import Refusal
+from pipeline.errors import UserError
 from pipeline.training import executors
 
 RAY = pytest.param("ray", 2, marks=pytest.mark.slow)
@@ -43,7 +43,7 @@ def wait(data: int, folder: Path) -> None:
 
 def refuse(data: np.ndarray, factor: int) -> int:
     if factor == 3:
-        raise Refusal(f"no {factor}")
+        raise UserError(f"no {factor}")
     return factor
 
 
@@ -68,14 +68,14 @@ def test_what_a_killed_worker_had_under_way_is_done_by_another(name: str, tmp_pa
 @pytest.mark.parametrize("name", ["loky", "dask"])
 def test_workers_that_do_nothing_but_die_are_given_up(name: str, tmp_path: Path) -> None:
     tasks = {"times 2": (2, tmp_path / "mark", 99)}
-    with pytest.raises(Refusal, match="workers did nothing but die"):
+    with pytest.raises(UserError, match="workers did nothing but die"):
         list(executors.results(total_if_alive, DATA, tasks, name, 2, None))
     assert len((tmp_path / "mark").read_text()) >= 4
 
 
 @pytest.mark.parametrize("name", ["dask", pytest.param("ray", marks=pytest.mark.slow)])
 def test_wrong_address_is_refused(name: str) -> None:
-    with pytest.raises(Refusal, match=f"BACKEND={name} ADDRESS=nowhere: "):
+    with pytest.raises(UserError, match=f"BACKEND={name} ADDRESS=nowhere: "):
         list(executors.results(total, DATA, TASKS, name, 2, "nowhere"))
 
 
@@ -99,7 +99,7 @@ def test_workers_end_with_a_driver_that_was_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), RAY])
 def test_refusal_of_a_worker_is_one_here(name: str, jobs: int) -> None:
-    with pytest.raises(Refusal, match="no 3"):
+    with pytest.raises(UserError, match="no 3"):
         list(executors.results(refuse, DATA, TASKS, name, jobs, None))
 
 
@@ -127,11 +127,11 @@ def test_ray_gives_each_worker_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_unknown_backend_is_refused() -> None:
-    with pytest.raises(Refusal, match="BACKEND=spark: must be one of loky, dask, ray"):
+    with pytest.raises(UserError, match="BACKEND=spark: must be one of loky, dask, ray"):
         list(executors.results(total, DATA, TASKS, "spark", 2, None))
 
 
 def test_backend_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(Refusal, match="BACKEND=dask needs the package distributed; install it"):
+    with pytest.raises(UserError, match="BACKEND=dask needs the package distributed; install it"):
         list(executors.results(total, DATA, TASKS, "dask", 2, None))

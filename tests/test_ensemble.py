@@ -7,9 +7,9 @@ import pytest
 from scipy.optimize import minimize
 
 from pipeline import params
-from pipeline.command import Refusal
 from pipeline.data import folds
 from pipeline.data.faces import Faces
+from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics
 from pipeline.evaluation.ensemble import (
     Bag,
@@ -106,7 +106,7 @@ BROKEN_FOLDS = {
 
 @pytest.mark.parametrize(("parts", "said"), BROKEN_FOLDS.values(), ids=BROKEN_FOLDS)
 def test_folds_that_do_not_cover_every_row_once_with_probabilities_are_refused(parts, said):
-    with pytest.raises(Refusal, match=f"^vgg8: .*({said})") as refusal:
+    with pytest.raises(UserError, match=f"^vgg8: .*({said})") as refusal:
         join_folds(parts, ROWS, "vgg8")
     assert "dvc repro" in str(refusal.value)
 
@@ -345,7 +345,7 @@ def project(tmp_path, monkeypatch):
 
 def settings(method="weights", members="[mini_xception, vgg8]"):
     params.PATH.write_text(
-        "seed: 1\nbackend: auto\ntwins: keep\n"
+        "seed: 1\nbackend: auto\nduplicates: keep\n"
         "data: {}\nfolds: [0, 1]\ntrain: {}\narchitectures: {mini_xception: {}, vgg8: {}}\nstudents: {}\n"
         f"ensemble: {{method: {method}, members: {members}}}\nspeedrun: {{}}\n"
     )
@@ -404,7 +404,7 @@ DAMAGE = {
 def test_a_cell_that_is_missing_or_damaged_is_refused_with_its_command(project, damage):
     damage(cells.path("predictions", "vgg8", 1))
     said = r"artifacts/predictions/vgg8/fold1\.npz is missing or damaged; make it with: dvc repro -f train@vgg8-1$"
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UserError, match=said):
         ensemble.main()
     assert not ensemble.BAGS.exists()
     assert not ensemble.RESULT.exists()
@@ -417,7 +417,7 @@ def test_a_bag_that_is_missing_or_damaged_is_refused(tmp_path, monkeypatch, dama
     bag.save(ensemble.BAGS / "vgg8.npz")
     np.testing.assert_array_equal(ensemble.load("vgg8").oof, bag.oof)
     damage(ensemble.BAGS / "vgg8.npz")
-    with pytest.raises(Refusal, match=r"artifacts/bags/vgg8\.npz is missing or damaged; make it with: dvc repro"):
+    with pytest.raises(UserError, match=r"artifacts/bags/vgg8\.npz is missing or damaged; make it with: dvc repro"):
         ensemble.load("vgg8")
 
 
@@ -434,7 +434,7 @@ def test_a_bag_that_is_missing_or_damaged_is_refused(tmp_path, monkeypatch, dama
 )
 def test_a_wrong_section_is_refused_by_name(project, method, members, said):
     settings(method, members)
-    with pytest.raises(Refusal, match=rf"^params\.yaml: .*{said}"):
+    with pytest.raises(UserError, match=rf"^params\.yaml: .*{said}"):
         ensemble.main()
 
 

@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from pipeline.stages import train
 from ruamel.yaml import YAML
 
 from pipeline import architectures, command, params, recipe
 from pipeline.apps import export, release
 from pipeline.competition import CLASSES
 from pipeline.data import faces, synthetic
-from pipeline.stages import train
 from pipeline.training import backend, loop
 
 ROOT = Path(__file__).parent.parent
@@ -162,7 +162,7 @@ def test_a_file_that_is_too_far_from_keras_is_deleted_and_so_is_an_older_one(pro
     monkeypatch.setattr(
         export, "write", lambda model, path, about: right(broken if path.suffix == ".onnx" else model, path, about)
     )
-    with pytest.raises(command.Refusal, match=r"deleted: tiny\.onnx$"):
+    with pytest.raises(command.UserError, match=r"deleted: tiny\.onnx$"):
         export.main()
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if "refused" in line] == ["tiny.onnx"]
     assert sorted(path.name for path in export.FOLDER.iterdir()) == sorted([*FILES[1:], "tiny.json"])
@@ -172,24 +172,26 @@ def test_a_file_that_is_too_far_from_keras_is_deleted_and_so_is_an_older_one(pro
 def test_answers_that_are_no_numbers_are_refused(project, monkeypatch):
     monkeypatch.setattr(export, "write", lambda model, path, about: path.write_bytes(b""))
     monkeypatch.setattr(export, "runtime", lambda path: lambda pictures: np.full((len(pictures), 7), np.nan, "float32"))
-    with pytest.raises(command.Refusal, match="too far from Keras"):
+    with pytest.raises(command.UserError, match="too far from Keras"):
         export.main()
     assert [path.name for path in export.FOLDER.iterdir()] == ["tiny.json"]
 
 
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "ai_edge_litert" else object())
-    with pytest.raises(command.Refusal, match=r"pip install ai-edge-litert$"):
+    with pytest.raises(command.UserError, match=r"pip install ai-edge-litert$"):
         export.main()
 
 
 def test_what_is_not_there_or_not_named_is_told(project):
     Path("released/tiny.json").unlink()
-    with pytest.raises(command.Refusal, match="released/ holds 0 networks instead of one; make it with: make release"):
+    with pytest.raises(
+        command.UserError, match="released/ holds 0 networks instead of one; make it with: make release"
+    ):
         export.main()
-    with pytest.raises(command.Refusal, match="FOLD=1: of which network"):
+    with pytest.raises(command.UserError, match="FOLD=1: of which network"):
         export.main("", "1")
-    with pytest.raises(command.Refusal, match=r"artifacts/models/tiny/fold0\.json cannot be used"):
+    with pytest.raises(command.UserError, match=r"artifacts/models/tiny/fold0\.json cannot be used"):
         export.main("tiny")
 
 
@@ -199,7 +201,7 @@ def test_what_is_not_there_or_not_named_is_told(project):
 def test_a_trained_network_that_cannot_be_read_is_refused(project, ending, content):
     path = Path(f"artifacts/models/tiny/fold1.{ending}")
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(command.Refusal, match=r"fold1\.(json|weights\.h5) cannot be used"):
+    with pytest.raises(command.UserError, match=r"fold1\.(json|weights\.h5) cannot be used"):
         export.main("tiny", "1")
 
 
@@ -207,5 +209,5 @@ def test_weights_of_another_network_are_refused(project):
     keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)]).save_weights(
         "artifacts/models/tiny/fold1.weights.h5"
     )
-    with pytest.raises(command.Refusal, match="cannot be used"):
+    with pytest.raises(command.UserError, match="cannot be used"):
         export.main("tiny", "1")

@@ -4,9 +4,9 @@ import re
 import numpy as np
 import pytest
 
-from pipeline.command import Refusal
 from pipeline.data import faces
 from pipeline.data.faces import Faces
+from pipeline.errors import UserError
 
 USAGE = [0, 0, 0, 1, 1, 2]
 LABELS = [0, 6, 3, -1, -1, -1]
@@ -92,7 +92,7 @@ def test_faces_are_held_to_their_types_shapes_and_ranges(bad, words):
 def test_a_file_of_bad_arrays_is_refused(tmp_path, bad, words):
     path = tmp_path / "faces.npz"
     path.write_bytes(npz(**some(**bad)))
-    with pytest.raises(Refusal, match=re.escape(f"{path} is not a faces file") + ".*" + re.escape(words)):
+    with pytest.raises(UserError, match=re.escape(f"{path} is not a faces file") + ".*" + re.escape(words)):
         faces.load(path)
 
 
@@ -113,7 +113,7 @@ def test_a_file_of_bad_arrays_is_refused(tmp_path, bad, words):
 def test_a_file_that_is_no_faces_file_is_refused(tmp_path, content):
     path = tmp_path / "faces.npz"
     path.write_bytes(content)
-    with pytest.raises(Refusal, match=re.escape(f"{path} is not a faces file")):
+    with pytest.raises(UserError, match=re.escape(f"{path} is not a faces file")):
         faces.load(path)
 
 
@@ -123,13 +123,13 @@ def test_a_damaged_picture_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(Refusal, match="is not a faces file"):
+    with pytest.raises(UserError, match="is not a faces file"):
         faces.load(path)
 
 
 def test_a_missing_file_is_refused_with_the_command_that_makes_it(tmp_path):
     with pytest.raises(
-        Refusal, match=re.escape(f"{tmp_path / 'none.npz'} is missing; make it with: dvc repro prepare")
+        UserError, match=re.escape(f"{tmp_path / 'none.npz'} is missing; make it with: dvc repro prepare")
     ):
         faces.load(tmp_path / "none.npz")
 

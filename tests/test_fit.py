@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from pipeline.recipe import Recipe
 from sklearn.metrics import accuracy_score, log_loss
 
 from pipeline import architectures
-from pipeline.command import Refusal
-from pipeline.recipe import Recipe
+from pipeline.errors import UserError
 from pipeline.training import augment, backend, loop, machine
 
 ROOT = Path(__file__).parent.parent
@@ -528,7 +528,7 @@ def test_batch_as_large_as_the_training_rows_is_one_step(tmp_path: Path) -> None
 
 
 def test_batch_larger_than_the_training_rows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="batch_size 49 is more than the 48 training rows"):
+    with pytest.raises(UserError, match="batch_size 49 is more than the 48 training rows"):
         train(tmp_path / "c.npz", recipe(batch_size=49, schedule="linear", recalibrate=True))
 
 
@@ -541,7 +541,7 @@ def test_last_batch_that_is_not_full_is_left_out_with_other_rows_each_epoch(tmp_
 @pytest.mark.parametrize(("loss", "head"), [("categorical", "softmax"), ("binary", "sigmoid")])
 def test_loss_that_is_not_finite_is_refused_and_not_saved(loss: str, head: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "c.npz"
-    with pytest.raises(Refusal, match="the loss became nan in epoch 1; make learning_rate smaller"):
+    with pytest.raises(UserError, match="the loss became nan in epoch 1; make learning_rate smaller"):
         train(checkpoint, recipe(loss=loss, learning_rate=1e30), lambda: tiny(head))
     assert not checkpoint.exists()
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from pipeline import params
-from pipeline.command import Refusal
 from pipeline.data import faces, folds
+from pipeline.errors import UserError
 
 LARGEST = 4  # rows of one picture
 SHARES = (14, 2, 14, 25, 17, 11, 17)  # of each class, in percent: about the competition's
@@ -17,9 +17,9 @@ def project(tmp_path, monkeypatch):
     """A folder with a params.yaml, whose sections may be given."""
     monkeypatch.chdir(tmp_path)
 
-    def write(seed="2013", folds="[0, 1, 2]", twins="keep"):
-        others = "".join(f"{name}: {{}}\n" for name in params.SECTIONS if name not in ("seed", "folds", "twins"))
-        Path("params.yaml").write_text(f"seed: {seed}\nfolds: {folds}\ntwins: {twins}\n{others}")
+    def write(seed="2013", folds="[0, 1, 2]", duplicates="keep"):
+        others = "".join(f"{name}: {{}}\n" for name in params.SECTIONS if name not in ("seed", "folds", "duplicates"))
+        Path("params.yaml").write_text(f"seed: {seed}\nfolds: {folds}\nduplicates: {duplicates}\n{others}")
         params.document.cache_clear()
 
     write()
@@ -63,7 +63,7 @@ def test_every_row_is_in_one_fold_and_no_fold_is_empty(seed, count):
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_twins_are_never_parted(seed, count):
+def test_duplicates_are_never_parted(seed, count):
     rng = np.random.default_rng(seed)
     labels = some_labels(rng)
     groups = some_groups(rng, labels)
@@ -110,12 +110,12 @@ def test_a_seed_gives_one_deal_and_another_seed_another():
     ],
 )
 def test_too_few_rows_of_a_class_are_refused(labels, count, words):
-    with pytest.raises(Refusal, match=words):
+    with pytest.raises(UserError, match=words):
         folds.deal(np.array(labels, np.int8), np.arange(len(labels)), count, 0)
 
 
 def test_too_few_different_pictures_are_refused():
-    with pytest.raises(Refusal):
+    with pytest.raises(UserError):
         folds.deal(np.zeros(6, np.int8), np.zeros(6, np.int64), 2, 0)
 
 
@@ -137,12 +137,12 @@ NO_FOLDS = """[0] [] [1,2] [0,0] [1,0] [0,2] [-1,0] [a] [0,a] [0,true] [0,1.0] [
 @pytest.mark.parametrize("value", NO_FOLDS.split())
 def test_other_fold_numbers_are_refused(project, value):
     project(folds=value)
-    with pytest.raises(Refusal, match=r"params\.yaml: folds = .*: must (list at least two folds|count up from 0)"):
+    with pytest.raises(UserError, match=r"params\.yaml: folds = .*: must (list at least two folds|count up from 0)"):
         folds.numbers()
 
 
 def some_faces(rng):
-    """Interleaved splits, and every eighth picture is a twin of the one before."""
+    """Interleaved splits, and every eighth picture is a duplicate of the one before."""
     usage = rng.choice(3, 160, p=(0.8, 0.1, 0.1)).astype(np.uint8)
     labels = np.where(usage == 0, rng.integers(0, 7, 160), -1).astype(np.int8)
     pixels = rng.integers(0, 256, (160, 48, 48), dtype=np.uint8)
@@ -159,30 +159,30 @@ def test_the_stage_deals_the_training_rows_and_load_reads_them(project, capsys):
     assert (rows.dtype, fold.dtype) == (np.int64, np.int64)
     assert list(rows) == list(data.rows(0))
     dealt = dict(zip(rows, fold, strict=True))
-    twins = [(row, row + 1) for row in range(0, 160, 8) if row in dealt and row + 1 in dealt]
-    assert twins
-    assert all(dealt[one] == dealt[other] for one, other in twins)
+    duplicates = [(row, row + 1) for row in range(0, 160, 8) if row in dealt and row + 1 in dealt]
+    assert duplicates
+    assert all(dealt[one] == dealt[other] for one, other in duplicates)
     assert capsys.readouterr().out.startswith(f"{len(rows)} Training rows in 3 folds of ")
 
 
-def test_what_to_do_with_twins():
-    # Pictures by number, splits, labels: row 2 is a twin of a test row; 1 and 4 repeat 0; 7 conflicts with 6.
+def test_what_to_do_with_duplicates():
+    # Pictures by number, splits, labels: row 2 is a duplicate of a test row; 1 and 4 repeat 0; 7 conflicts with 6.
     numbers = np.array([0, 0, 5, 1, 0, 2, 3, 3, 5, 4])
     usage = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 2], dtype=np.uint8)
     labels = np.array([6, 2, 3, 4, 2, 1, 5, 0, -1, -1], dtype=np.int8)
     pixels = np.stack([np.full((48, 48), number, dtype=np.uint8) for number in numbers])
     data = faces.Faces(pixels, labels, usage)
     assert list(folds.kept(data, "keep")) == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert list(folds.kept(data, "drop_test_twins")) == [0, 1, 3, 4, 5, 6, 7]
+    assert list(folds.kept(data, "drop_test_duplicates")) == [0, 1, 3, 4, 5, 6, 7]
     # Of 0, 1 and 4 most say 2, and row 1 is the first of them; of 6 and 7 the first, as they are even.
     assert list(folds.kept(data, "drop_repeats")) == [1, 2, 3, 5, 6]
 
 
-@pytest.mark.parametrize("choice", ["drop_test_twins", "drop_repeats"])
+@pytest.mark.parametrize("choice", ["drop_test_duplicates", "drop_repeats"])
 def test_rows_that_are_dropped_stand_in_no_fold(project, choice, capsys):
     data = some_faces(np.random.default_rng(0))
     data.save()
-    project(twins=choice)
+    project(duplicates=choice)
     folds.main()
     rows, _ = folds.load(data)
     assert list(rows) == list(folds.kept(data, choice))
@@ -197,7 +197,7 @@ def test_folds_of_other_faces_are_refused(project, rows):
     data.usage[:2], data.usage[159] = 0, 2
     folds.PATH.parent.mkdir()
     folds.PATH.write_text("row,fold\n" + "".join(f"{row},0\n" for row in rows))
-    with pytest.raises(Refusal, match=re.escape("data/folds.csv is not of these faces")):
+    with pytest.raises(UserError, match=re.escape("data/folds.csv is not of these faces")):
         folds.load(data)
 
 
@@ -212,12 +212,12 @@ def test_the_stage_writes_the_same_bytes_for_a_seed_and_others_for_another(proje
 
 
 def test_missing_faces_are_refused(project):
-    with pytest.raises(Refusal, match=r"faces\.npz is missing"):
+    with pytest.raises(UserError, match=r"faces\.npz is missing"):
         folds.main()
 
 
 def test_a_missing_folds_file_is_refused_with_the_command_that_makes_it(project):
-    with pytest.raises(Refusal, match=re.escape("data/folds.csv is missing; make it with: dvc repro folds")):
+    with pytest.raises(UserError, match=re.escape("data/folds.csv is missing; make it with: dvc repro folds")):
         folds.load(some_faces(np.random.default_rng(0)))
 
 
@@ -243,5 +243,5 @@ BAD_FILES = {
 def test_a_malformed_folds_file_is_refused(project, content):
     folds.PATH.parent.mkdir()
     folds.PATH.write_bytes(content)
-    with pytest.raises(Refusal, match=re.escape("data/folds.csv is not a table of row,fold")):
+    with pytest.raises(UserError, match=re.escape("data/folds.csv is not a table of row,fold")):
         folds.load(some_faces(np.random.default_rng(0)))

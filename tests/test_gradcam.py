@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pipeline.recipe import Recipe
+from pipeline.stages import explain
 from ruamel.yaml import YAML
 
 from pipeline import architectures
-from pipeline.command import Refusal
 from pipeline.data import synthetic
+from pipeline.errors import UserError
 from pipeline.evaluation import figures
-from pipeline.recipe import Recipe
-from pipeline.stages import explain
 from pipeline.training import backend, machine
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +92,7 @@ def test_a_network_without_convolutions_is_refused():
 
     from pipeline.training import gradcam
 
-    with pytest.raises(Refusal, match="no convolution"):
+    with pytest.raises(UserError, match="no convolution"):
         gradcam.last_maps(keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(7)]))
 
 

@@ -17,9 +17,9 @@ import requests
 from loopback import ALL, KEY, SIGNATURE, TOKEN, Server, Trouble, in_this_process
 
 from pipeline import competition, params
-from pipeline.command import Refusal
 from pipeline.competition import SLUG
 from pipeline.data import download, synthetic
+from pipeline.errors import UserError
 from pipeline.kaggle import client
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +57,7 @@ def place(tmp_path, monkeypatch):
 
 def write_params(slug: str) -> None:
     Path("params.yaml").write_text(
-        "seed: 1\nbackend: auto\ntwins: keep\n"
+        "seed: 1\nbackend: auto\nduplicates: keep\n"
         f"data: {{source: kaggle, slug: {slug}, training_faces: 14, test_faces: 7}}\n"
         "folds: [0, 1]\ntrain: {}\narchitectures: {}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
     )
@@ -133,7 +133,7 @@ def test_what_is_there_as_kaggle_has_it_is_not_fetched_again(kaggle, place):
 def test_on_a_terminal_there_is_progress(kaggle, place):
     kaggle.script["GET"] = iter([Trouble(slow=0.3)])
     master, slave = os.openpty()
-    termios.tcsetwinsize(slave, (24, 100))
+    termios.tcseduplicatesize(slave, (24, 100))
     environment = kaggle.environment(place / "home", PYTHONPATH=str(ROOT), KAGGLE_API_TOKEN=TOKEN)
     done = subprocess.run([sys.executable, "-m", "pipeline.data.download"], env=environment, cwd=place, stderr=slave,
                           stdout=subprocess.DEVNULL, timeout=100, check=False)  # fmt: skip
@@ -454,7 +454,7 @@ def here(kaggle, place, monkeypatch):
 
 
 def trying(*words: str) -> str:
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as refusal:
         download.main()
     for word in (*words, *WAYS):
         assert word in str(refusal.value)
@@ -535,7 +535,7 @@ def test_the_right_size_with_wrong_bytes_is_refused_and_what_was_there_stays(her
         Path("data/raw/train.csv").write_bytes(b"what was there")
     wrong = kaggle.files[TAR][:-1] + b"x"
     kaggle.script["GET"] = ALL(Trouble(content=wrong))
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as refusal:
         download.main()
     size = f"{len(wrong):,}"
     assert f"{TAR} arrived with {size} bytes, but not with the official checksum, twice" in str(refusal.value)
@@ -566,7 +566,7 @@ def test_official_files_that_were_brought_by_hand_are_not_fetched(here, kaggle, 
 def test_a_disk_that_fills_up_is_told(here, monkeypatch):
     full = Path("/dev/full")
     monkeypatch.setattr(client, "open", lambda path, mode: full.open(mode, buffering=0), raising=False)
-    with pytest.raises(Refusal, match="the disk is full: make room in data/ and run this again"):
+    with pytest.raises(UserError, match="the disk is full: make room in data/ and run this again"):
         download.main()
     assert left(Path()) == set()
     assert here == []
@@ -578,14 +578,14 @@ def test_a_disk_that_is_too_small_is_told_before_it_fills_up(here, kaggle, monke
 
     monkeypatch.setattr(client.shutil, "disk_usage", lambda path: Disk)
     size = f"{len(kaggle.files[TAR]):,}"
-    with pytest.raises(Refusal, match=f"{TAR} has {size} bytes, but the disk has only 1,000 left: make room"):
+    with pytest.raises(UserError, match=f"{TAR} has {size} bytes, but the disk has only 1,000 left: make room"):
         download.main()
     assert left(Path()) == set()
 
 
 def test_a_file_beyond_all_bounds_is_not_taken(here, monkeypatch):
     monkeypatch.setattr(client, "LARGEST", 1000)
-    with pytest.raises(Refusal, match=f"{TAR} has more than 1,000 bytes, which is no competition file"):
+    with pytest.raises(UserError, match=f"{TAR} has more than 1,000 bytes, which is no competition file"):
         download.main()
     assert left(Path()) == set()
 
@@ -624,7 +624,7 @@ def test_what_was_there_stays_where_it_cannot_be_replaced(here, monkeypatch):
 def test_a_raw_that_is_no_folder_is_told_before_anything_is_fetched(here, kaggle, kind):
     Path("data").mkdir()
     Path("data/raw").write_text("x") if kind == "file" else Path("data/raw").symlink_to("/tmp")
-    with pytest.raises(Refusal, match="data/raw is no folder; remove it"):
+    with pytest.raises(UserError, match="data/raw is no folder; remove it"):
         download.main()
     assert kaggle.requests == []
 

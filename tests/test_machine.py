@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from pipeline.command import Refusal
 from pipeline.params import BACKENDS
+
+from pipeline.errors import UserError
 from pipeline.training import machine
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +46,9 @@ def test_auto_is_the_library_that_suits_the_machine(
 
 def test_unknown_library_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "theano")
-    with pytest.raises(Refusal, match="KERAS_BACKEND is 'theano'; it must be auto, tensorflow, jax, torch, or not set"):
+    with pytest.raises(
+        UserError, match="KERAS_BACKEND is 'theano'; it must be auto, tensorflow, jax, torch, or not set"
+    ):
         machine.choose("auto")
 
 

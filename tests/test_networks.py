@@ -13,9 +13,9 @@ from ruamel.yaml import YAML
 
 from pipeline import architectures, recipe
 from pipeline.apps import networks, release
-from pipeline.command import Refusal
 from pipeline.competition import CLASSES
 from pipeline.data import faces, synthetic
+from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics
 from pipeline.training import augment, backend, machine
 
@@ -154,7 +154,7 @@ def test_a_network_that_is_not_there_is_refused(project, which, words):
     result = json.loads(ensemble.RESULT.read_text())
     result["submissions"]["vgg8"] = {"temperature": 1}
     ensemble.RESULT.write_text(json.dumps(result))
-    with pytest.raises(Refusal, match=words):
+    with pytest.raises(UserError, match=words):
         networks.load(which)
 
 
@@ -171,7 +171,7 @@ def test_damaged_files_are_refused_with_the_way_to_make_them_again(project, file
     content = path.read_bytes()
     path.write_bytes(change(content))
     try:
-        with pytest.raises(Refusal, match=words):
+        with pytest.raises(UserError, match=words):
             networks.load("small_vgg-0")
     finally:
         path.write_bytes(content)
@@ -182,7 +182,7 @@ def test_folds_that_know_other_classes_are_refused(project):
     content = path.read_text()
     path.write_text(json.dumps(json.loads(content) | {"classes": sorted(CLASSES)}))
     try:
-        with pytest.raises(Refusal, match="same classes in the same order"):
+        with pytest.raises(UserError, match="same classes in the same order"):
             networks.load("small_vgg")
     finally:
         path.write_text(content)

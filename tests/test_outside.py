@@ -71,13 +71,13 @@ def project(tmp_path, monkeypatch):
     data.save()
     test = data.test_rows()
     solution.table(test, usage[test], labels[test]).to_csv(solution.PATH, index=False)
-    twins = pd.DataFrame({"row": range(len(labels)), "identical": 0, "near": 0})
-    twins.loc[data.rows(PRIVATE)[:7], "identical"] = 1
-    twins.loc[data.rows(PRIVATE)[5:20], "near"] = 1
-    twins.to_csv(audit.TWINS, index=False)
+    duplicates = pd.DataFrame({"row": range(len(labels)), "identical": 0, "near": 0})
+    duplicates.loc[data.rows(PRIVATE)[:7], "identical"] = 1
+    duplicates.loc[data.rows(PRIVATE)[5:20], "near"] = 1
+    duplicates.to_csv(audit.TWINS, index=False)
     Path("data/raw").mkdir()
     Path("data/raw/PROVENANCE.json").write_text(json.dumps({"source": "synthetic", "official": False, "files": {}}))
-    return data, labels, twins
+    return data, labels, duplicates
 
 
 def scored(*words: str) -> dict[str, object]:
@@ -90,7 +90,7 @@ def scored(*words: str) -> dict[str, object]:
     (48, 1, "raw", 1, 0), (64, 3, "symmetric", 1 / 127.5, -1), (40, 1, "unit", 1 / 255, 0),
 ])  # fmt: skip
 def test_the_scores_are_those_of_the_networks_answers(project, name, side, channels, scaling, factor, offset, capsys):
-    data, labels, twins = project
+    data, labels, duplicates = project
     network = tiny(side, channels)
     network.save(name)
     found = scored(name, str(side), scaling)
@@ -98,11 +98,11 @@ def test_the_scores_are_those_of_the_networks_answers(project, name, side, chann
     answers = np.maximum(network.predict(np.repeat(pictures, channels, axis=3), verbose=0), 1e-7)  # as fit.Predictor
     private, public = data.rows(PRIVATE), data.rows(PUBLIC)
     assert len(set(answers[private].argmax(axis=1))) > 1
-    alone = private[(twins["identical"][private] == 0)]
-    apart = alone[(twins["near"][alone] == 0)]
+    alone = private[(duplicates["identical"][private] == 0)]
+    apart = alone[(duplicates["near"][alone] == 0)]
     assert (len(alone), len(apart)) == (63, 50)
-    for key, rows in (("public_accuracy", public), ("private_accuracy", private), ("private_no_twin", alone),
-                      ("private_no_near_twin", apart)):  # fmt: skip
+    for key, rows in (("public_accuracy", public), ("private_accuracy", private), ("private_no_duplicate", alone),
+                      ("private_no_near_duplicate", apart)):  # fmt: skip
         assert found[key] == pytest.approx((answers.argmax(axis=1) == labels)[rows].mean(), abs=1e-5)
     assert found["private_right"] == (answers.argmax(axis=1) == labels)[private].sum()
     assert found["private_macro_f1"] == pytest.approx(metrics.macro_f1(answers[private], labels[private]), abs=1e-5)
@@ -118,16 +118,16 @@ def test_the_scores_are_those_of_the_networks_answers(project, name, side, chann
 
 
 def test_the_figures_are_those_that_score_gives_its_own_submissions(project):
-    data, labels, twins = project
+    data, labels, duplicates = project
     answers = np.random.default_rng(1).dirichlet(np.ones(7), len(data.test_rows()))
     bag = ensemble.Bag(np.full((14, 7), 1 / 7), answers)
     test = data.test_rows()
-    theirs = score.judge(bag, 1.0, labels[:14], labels[test], data.usage[test], twins)
-    ours = outside.judge(answers, data, labels, twins)
+    theirs = score.judge(bag, 1.0, labels[:14], labels[test], data.usage[test], duplicates)
+    ours = outside.judge(answers, data, labels, duplicates)
     assert {key: ours[key] for key in theirs if key in ours} == {
         key: value for key, value in theirs.items() if not key.startswith("oof") and "tempered" not in key
     }
-    assert {"private_low", "private_no_near_twin_high", "private_log_loss", "rank_2013"} <= ours.keys()
+    assert {"private_low", "private_no_near_duplicate_high", "private_log_loss", "rank_2013"} <= ours.keys()
 
 
 @pytest.mark.parametrize("version", ["2.0", "2.2", "tf.keras 2"])
@@ -180,7 +180,7 @@ def test_code_in_a_file_is_refused_and_not_run(project, name):
     network.add(keras.layers.Lambda(lambda x: (open("ran", "w").close(), x)[1]))
     network.save(name)
     Path("ran").unlink()
-    with pytest.raises(command.Refusal, match="Lambda layer, which is code"):
+    with pytest.raises(command.UserError, match="Lambda layer, which is code"):
         outside.main(name, "48", "raw")
     assert not Path("ran").exists()
 
@@ -194,7 +194,7 @@ def test_code_in_a_file_is_refused_and_not_run(project, name):
 ])  # fmt: skip
 def test_a_network_of_another_form_is_refused(project, network, message):
     network().save("network.keras")
-    with pytest.raises(command.Refusal, match=message):
+    with pytest.raises(command.UserError, match=message):
         outside.main("network.keras", "48", "raw")
 
 
@@ -210,7 +210,7 @@ def test_a_side_that_the_network_cannot_take_is_refused(project):
     layers = [keras.layers.Conv2D(4, 5) for _ in range(3)]
     head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(7, activation="softmax")]
     keras.Sequential([keras.layers.Input((None, None, 1)), *layers, *head]).save("network.keras")
-    with pytest.raises(command.Refusal, match=r"cannot take 8 x 8 pixels .*; name the SIDE it takes"):
+    with pytest.raises(command.UserError, match=r"cannot take 8 x 8 pixels .*; name the SIDE it takes"):
         outside.main("network.keras", "8", "unit")
 
 
@@ -223,7 +223,7 @@ def test_damage_inside_of_a_file_is_refused(project):
     with h5py.File("network.h5", "w") as file:
         file.attrs["model_config"] = 7
     for name in ("network.keras", "network.h5"):
-        with pytest.raises(command.Refusal, match=f"{name} is not a Keras file"):
+        with pytest.raises(command.UserError, match=f"{name} is not a Keras file"):
             outside.main(name, "48", "raw")
 
 
@@ -232,7 +232,7 @@ def test_weights_alone_are_refused(project):
     with zipfile.ZipFile("network.keras", "w") as archive:
         archive.writestr("model.weights.h5", b"")
     for name in ("network.weights.h5", "network.keras"):
-        with pytest.raises(command.Refusal, match="holds no network"):
+        with pytest.raises(command.UserError, match="holds no network"):
             outside.main(name, "48", "raw")
 
 
@@ -246,7 +246,7 @@ def test_weights_alone_are_refused(project):
 def test_what_is_no_keras_file_is_refused(project, name, content, message):
     if content is not None:
         Path(name).write_bytes(content)
-    with pytest.raises(command.Refusal, match=message):
+    with pytest.raises(command.UserError, match=message):
         outside.main(name, "48", "raw")
 
 
@@ -254,7 +254,7 @@ def test_a_layer_that_keras_does_not_know_is_refused(project):
     tiny().save("network.h5")
     with h5py.File("network.h5", "r+") as file:
         file.attrs["model_config"] = file.attrs["model_config"].replace('"Dense"', '"Wonder"')
-    with pytest.raises(command.Refusal, match=r"Keras cannot build the network in network\.h5") as refusal:
+    with pytest.raises(command.UserError, match=r"Keras cannot build the network in network\.h5") as refusal:
         outside.main("network.h5", "48", "raw")
     assert len(str(refusal.value)) < 300
 
@@ -267,14 +267,14 @@ def test_a_layer_that_keras_does_not_know_is_refused(project):
     (("x.h5", "48", "raw", "", "x.h5"), "OUT=x.h5: must end in .json"),
 ])  # fmt: skip
 def test_words_that_say_nothing_are_refused(project, words, message):
-    with pytest.raises(command.Refusal, match=message):
+    with pytest.raises(command.UserError, match=message):
         outside.main(*words)
 
 
 def test_test_labels_must_be_known(project):
     text = solution.PATH.read_text().splitlines()
     solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
-    with pytest.raises(command.Refusal, match="does not know the labels of all test rows"):
+    with pytest.raises(command.UserError, match="does not know the labels of all test rows"):
         outside.main("x.h5", "48", "raw")
 
 

@@ -2,11 +2,11 @@ import re
 from pathlib import Path
 
 import pytest
+from pipeline.stages import check
 from ruamel.yaml import YAML
 
 from pipeline import architectures, params, recipe
-from pipeline.command import Refusal
-from pipeline.stages import check
+from pipeline.errors import UserError
 
 COMMITTED = Path(params.__file__).parents[1] / params.PATH
 TRAIN = {
@@ -51,7 +51,7 @@ def write(tmp_path, monkeypatch):
 
     def write(text=None, **sections):
         good = {
-            "seed": 1, "backend": "auto", "twins": "keep", "data": {}, "folds": [0, 1], "train": TRAIN,
+            "seed": 1, "backend": "auto", "duplicates": "keep", "data": {}, "folds": [0, 1], "train": TRAIN,
             "architectures": {"vgg8": {}}, "students": {}, "ensemble": {}, "speedrun": {},
         }  # fmt: skip
         if text is None:
@@ -92,22 +92,24 @@ def test_the_document_is_the_file(write):
 
 
 def test_a_missing_file_is_refused(write):
-    with pytest.raises(Refusal, match=re.escape("params.yaml is missing here; run from the project's folder")):
+    with pytest.raises(UserError, match=re.escape("params.yaml is missing here; run from the project's folder")):
         params.document()
 
 
 @pytest.mark.parametrize("section", params.SECTIONS)
 def test_a_missing_section_is_refused_by_name(write, section):
     write(**{section: None})
-    with pytest.raises(Refusal, match=f"params.yaml: section '{section}' is missing"):
+    with pytest.raises(UserError, match=f"params.yaml: section '{section}' is missing"):
         params.document()
 
 
 @pytest.mark.parametrize("section", ["Train", "training", "seeds", "1"])
 def test_an_unknown_section_is_refused_by_name_with_the_known_ones(write, section):
     write(**{section: 1})
-    words = f"params.yaml: unknown section '{section}'; the known ones are seed, backend, data, folds, twins, train, "
-    with pytest.raises(Refusal, match=words):
+    words = (
+        f"params.yaml: unknown section '{section}'; the known ones are seed, backend, data, folds, duplicates, train, "
+    )
+    with pytest.raises(UserError, match=words):
         params.document()
 
 
@@ -128,28 +130,28 @@ def test_an_unknown_section_is_refused_by_name_with_the_known_ones(write, sectio
 )
 def test_what_is_no_yaml_is_refused(write, text):
     write(text)
-    with pytest.raises(Refusal, match=r"params\.yaml is not valid YAML: "):
+    with pytest.raises(UserError, match=r"params\.yaml is not valid YAML: "):
         params.document()
 
 
 @pytest.mark.parametrize("value", ["2013-13-45", "!!int x", "!!float x"])
 def test_a_value_that_is_not_of_its_yaml_type_is_refused(write_text, value):
     write_text("seed", value)
-    with pytest.raises(Refusal, match=r"params\.yaml"):
+    with pytest.raises(UserError, match=r"params\.yaml"):
         params.seed()
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "seed", "- seed\n- data\n", "3"])
 def test_what_is_no_mapping_is_refused(write, text):
     write(text)
-    with pytest.raises(Refusal, match=r"params\.yaml must be a mapping with the sections seed, backend, data, "):
+    with pytest.raises(UserError, match=r"params\.yaml must be a mapping with the sections seed, backend, data, "):
         params.document()
 
 
 @pytest.mark.parametrize("value", ["-1", "1.0", "true", "'1'", "[1]", "null", "1e3", "x"])
 def test_a_seed_that_is_no_whole_number_is_refused(write_text, value):
     write_text("seed", value)
-    with pytest.raises(Refusal, match=r"params\.yaml: seed = .*: must be a whole number from 0 to"):
+    with pytest.raises(UserError, match=r"params\.yaml: seed = .*: must be a whole number from 0 to"):
         params.seed()
 
 
@@ -250,20 +252,20 @@ def test_a_number_at_its_bound_is_taken(write, key, value):
 @pytest.mark.parametrize("place", ["train", "architectures.vgg8"])
 def test_a_wrong_value_is_refused_with_its_place(write, place, key, value):
     write(**{"train": {"train": TRAIN | {key: value}}}.get(place, {"architectures": {"vgg8": {key: value}}}))
-    with pytest.raises(Refusal, match=re.escape(f"params.yaml: {place}.{key} = {value!r}: Input should be ")):
+    with pytest.raises(UserError, match=re.escape(f"params.yaml: {place}.{key} = {value!r}: Input should be ")):
         recipe.read("vgg8")
 
 
 @pytest.mark.parametrize("place", ["train", "architectures.vgg8"])
 def test_an_unknown_key_is_refused_with_its_place_and_the_known_ones(write, place):
     write(**{"train": {"train": TRAIN | {"epoch": 3}}}.get(place, {"architectures": {"vgg8": {"epoch": 3}}}))
-    with pytest.raises(Refusal, match=f"params.yaml: unknown key {place}.epoch; {KNOWN}"):
+    with pytest.raises(UserError, match=f"params.yaml: unknown key {place}.epoch; {KNOWN}"):
         recipe.read("vgg8")
 
 
 def test_all_that_is_wrong_with_a_section_is_said_at_once(write):
     write(architectures={"vgg8": {"epochs": 0, "flop": True, "loss": 1}})
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as refusal:
         recipe.read("vgg8")
     for key in ("epochs", "flop", "loss"):
         assert f"architectures.vgg8.{key}" in str(refusal.value)
@@ -274,24 +276,24 @@ def test_a_default_that_is_missing_is_refused_even_where_a_network_sets_it(write
     write(
         train={name: value for name, value in TRAIN.items() if name != key}, architectures={"vgg8": {key: TRAIN[key]}}
     )
-    with pytest.raises(Refusal, match=f"params.yaml: train.{key} is missing"):
+    with pytest.raises(UserError, match=f"params.yaml: train.{key} is missing"):
         recipe.read("vgg8")
 
 
 @pytest.mark.parametrize("value", ["null", "3", "[epochs]", "fast"])
 def test_a_train_section_that_is_no_mapping_is_refused(write, value):
     write(
-        f"seed: 1\nbackend: auto\ntwins: keep\ndata: {{}}\nfolds: [0, 1]\ntrain: {value}\n"
+        f"seed: 1\nbackend: auto\nduplicates: keep\ndata: {{}}\nfolds: [0, 1]\ntrain: {value}\n"
         "architectures: {vgg8: {}}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
     )
-    with pytest.raises(Refusal, match=r"params\.yaml: train = "):
+    with pytest.raises(UserError, match=r"params\.yaml: train = "):
         recipe.read("vgg8")
 
 
 @pytest.mark.parametrize("own", [3, [1], "fast", True])
 def test_an_entry_that_is_no_mapping_is_refused(write, own):
     write(architectures={"vgg8": own})
-    with pytest.raises(Refusal, match=re.escape(f"architectures.vgg8 = {own!r}: must be a mapping")):
+    with pytest.raises(UserError, match=re.escape(f"architectures.vgg8 = {own!r}: must be a mapping")):
         recipe.read("vgg8")
 
 
@@ -300,7 +302,7 @@ def test_an_entry_that_is_no_mapping_is_refused(write, own):
 
 def test_the_names_keep_their_order(write):
     write(
-        "seed: 1\nbackend: auto\ntwins: keep\ndata: {}\nfolds: []\ntrain: {}\n"
+        "seed: 1\nbackend: auto\nduplicates: keep\ndata: {}\nfolds: []\ntrain: {}\n"
         "architectures: {vgg8: , mini_xception: {}}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
     )
     assert recipe.names() == ["vgg8", "mini_xception"]
@@ -310,20 +312,20 @@ def test_the_names_keep_their_order(write):
 def test_an_architecture_without_a_file_is_refused_with_those_that_there_are(write, name):
     write(architectures={"vgg8": {}, name: {}})
     words = f"unknown architecture {name!r}; pipeline/architectures/ has {', '.join(architectures.names())}"
-    with pytest.raises(Refusal, match=re.escape(words)):
+    with pytest.raises(UserError, match=re.escape(words)):
         recipe.names()
 
 
 def test_an_architecture_that_is_not_trained_is_refused_with_those_that_are(write):
     write(architectures={"vgg8": {}, "alizadeh_same": {}})
-    with pytest.raises(Refusal, match=r"has no architecture 'mini_xception'; its architectures are .*vgg8"):
+    with pytest.raises(UserError, match=r"has no architecture 'mini_xception'; its architectures are .*vgg8"):
         recipe.read("mini_xception")
 
 
 @pytest.mark.parametrize("value", [{}, [], ["vgg8"], "vgg8", 3])
 def test_architectures_that_are_no_mapping_are_refused(write, value):
     write(architectures=value)
-    with pytest.raises(Refusal, match=r"params\.yaml: architectures must map names to recipes"):
+    with pytest.raises(UserError, match=r"params\.yaml: architectures must map names to recipes"):
         recipe.names()
 
 
@@ -365,7 +367,7 @@ def test_a_lesson_that_cannot_be_learned_is_refused(write, own, words):
 
 def test_a_lesson_without_teachers_is_refused(write):
     write(students={"student": {"taught": 0.5}})
-    with pytest.raises(Refusal, match=r"params\.yaml: students\.student\.teachers is missing"):
+    with pytest.raises(UserError, match=r"params\.yaml: students\.student\.teachers is missing"):
         recipe.teachers()
 
 
@@ -376,14 +378,14 @@ def test_a_lesson_without_teachers_is_refused(write):
 )
 def test_students_and_no_others_are_named_so(write, sections):
     write(**sections)
-    with pytest.raises(Refusal, match=r"students, and no others, are named student\.\.\."):
+    with pytest.raises(UserError, match=r"students, and no others, are named student\.\.\."):
         recipe.names()
 
 
 @pytest.mark.parametrize("value", [[], ["student"], "student", 3])
 def test_students_that_are_no_mapping_are_refused(write, value):
     write(students=value)
-    with pytest.raises(Refusal, match=r"params\.yaml: students must map names to recipes"):
+    with pytest.raises(UserError, match=r"params\.yaml: students must map names to recipes"):
         recipe.names()
     assert any("students must map names to recipes" in mistake for mistake in check.mistakes())
 
@@ -414,5 +416,5 @@ def test_a_library_that_keras_runs_on_is_a_backend(write, value):
 @pytest.mark.parametrize("value", ["theano", "TensorFlow", 1, True, [], {}])
 def test_another_backend_is_refused(write, value):
     write(backend=value)
-    with pytest.raises(Refusal, match=r"params\.yaml: backend = .*: must be auto, tensorflow, jax, torch"):
+    with pytest.raises(UserError, match=r"params\.yaml: backend = .*: must be auto, tensorflow, jax, torch"):
         params.backend()

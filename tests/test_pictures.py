@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from pipeline.stages import train
 from ruamel.yaml import YAML
 
 from pipeline import params
-from pipeline.command import Refusal
 from pipeline.competition import CLASSES, SPLITS
 from pipeline.data import download, faces, folds, pictures, prepare, provenance, solution, synthetic
+from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, report, score, submission
 from pipeline.kaggle import leaderboard, submit
-from pipeline.stages import train
 
 ROOT = Path(__file__).parent.parent
 COUNTS = (56, 21, 21)
@@ -212,7 +212,7 @@ def test_folders_that_cannot_be_understood_are_refused_and_what_was_there_stays(
     download.RAW.mkdir()
     (download.RAW / "good").write_text("stays")
     put(files, download.INCOMING)
-    with pytest.raises(Refusal, match=message) as refusal:
+    with pytest.raises(UserError, match=message) as refusal:
         download.main()
     assert "\n" not in str(refusal.value)
     assert [path.name for path in download.RAW.iterdir()] == ["good"]
@@ -238,7 +238,7 @@ def test_a_picture_that_is_none_of_a_grey_face_is_refused_by_its_name_and_the_fa
     put(GOOD | {"train/sad/odd_1.png": content}, download.INCOMING)
     faces.PATH.write_bytes(b"stays")
     download.main()
-    with pytest.raises(Refusal, match=re.escape(f"data/raw/pictures.zip, train/sad/odd_1.png {message}")) as refusal:
+    with pytest.raises(UserError, match=re.escape(f"data/raw/pictures.zip, train/sad/odd_1.png {message}")) as refusal:
         prepare.main()
     assert "\n" not in str(refusal.value)
     assert faces.PATH.read_bytes() == b"stays"
@@ -257,7 +257,7 @@ def test_a_picture_that_stands_there_twice_is_refused(place):
     name = next(name for name in GOOD if name.startswith("train/angry/"))
     with zipfile.ZipFile(download.INCOMING / "train.zip", "w") as archive:
         archive.writestr(name.removeprefix("train/"), PNG)
-    with pytest.raises(Refusal, match=f"{name} stands there twice, in a folder and zipped"):
+    with pytest.raises(UserError, match=f"{name} stands there twice, in a folder and zipped"):
         download.main()
 
 
@@ -276,7 +276,7 @@ def test_damage_anywhere_in_a_file_ends_in_a_refusal_or_in_a_picture():
                 content[at] = chance.integers(256)
             try:
                 assert pictures.decode(bytes(content[: chance.integers(20, 2 * len(content))]), "x").shape == (48, 48)
-            except Refusal:
+            except UserError:
                 refused += 1
     assert refused > 100
 
@@ -287,7 +287,7 @@ def test_a_damaged_zip_is_refused_by_its_name(place, damage):
         for name, content in GOOD.items():
             archive.writestr(name, content)
     (download.INCOMING / "faces.zip").write_bytes(damage((place / "whole.zip").read_bytes()))
-    with pytest.raises(Refusal, match=r"data/incoming/faces\.zip is damaged"):
+    with pytest.raises(UserError, match=r"data/incoming/faces\.zip is damaged"):
         download.main()
 
 
@@ -299,7 +299,7 @@ def test_the_same_pictures_make_the_same_file_however_they_came(place):
     download.main()
     assert (download.RAW / pictures.NAME).read_bytes() == first
     (download.RAW / pictures.NAME).write_bytes(first[:-9])
-    with pytest.raises(Refusal, match=r"pictures\.zip is damaged .*: dvc repro -f download"):
+    with pytest.raises(UserError, match=r"pictures\.zip is damaged .*: dvc repro -f download"):
         prepare.main()
 
 
@@ -350,7 +350,7 @@ def test_every_stage_runs_on_folders_and_says_what_they_are(place, capsys, monke
     printed = capsys.readouterr().out
     assert board.NOTES["other split"] in printed
     assert "RBM" not in printed
-    with pytest.raises(Refusal, match=r"submissions/ensemble\.csv is of pictures in folders"):
+    with pytest.raises(UserError, match=r"submissions/ensemble\.csv is of pictures in folders"):
         submit.main()
 
 
@@ -361,9 +361,9 @@ def test_another_split_has_no_rank_though_it_holds_out_as_many_rows(tmp_path, mo
     data = faces.Faces(np.zeros((3596, 48, 48), "uint8"), labels, usage)
     truth = np.arange(3589) % 7
     bag = ensemble.Bag(np.eye(7, dtype="float32"), np.eye(7, dtype="float32")[truth])
-    twins = pd.DataFrame(0, index=range(3596), columns=["identical", "near"])
+    duplicates = pd.DataFrame(0, index=range(3596), columns=["identical", "near"])
     ranks = {
-        worth: score.scoreboard(data, truth, {"a": bag}, {"a": 1.0}, {"a": (1, 1.0)}, twins, worth)["rank_2013"][0]
+        worth: score.scoreboard(data, truth, {"a": bag}, {"a": 1.0}, {"a": (1, 1.0)}, duplicates, worth)["rank_2013"][0]
         for worth in ("official", "unofficial", "folders", "other split")
     }
     assert ranks == {"official": 1, "unofficial": 1, "folders": 1, "other split": "none"}

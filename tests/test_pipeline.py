@@ -112,9 +112,9 @@ def test_every_file_has_the_documented_form(project):
 
 def test_the_report_tells_of_every_submission_and_needs_nothing_beside_it(project):
     page = (project.folder / "results/report.html").read_text()
-    twin = (project.folder / "results/report.md").read_text()
+    duplicate = (project.folder / "results/report.md").read_text()
     for name, entry in project.scores().items():
-        for text in (page, twin):
+        for text in (page, duplicate):
             assert name in text
             assert entry["sha256"] in text
             assert f"{entry['oof_accuracy']:.2%}" in text
@@ -122,7 +122,7 @@ def test_the_report_tells_of_every_submission_and_needs_nothing_beside_it(projec
     assert not re.findall(r"<script|@import|url\(", page)
     drawn = sorted(path.name for path in (project.folder / "results/plots").glob("*.png"))
     assert len(re.findall(r"<img ", page)) == len(drawn) >= 7
-    assert sorted(re.findall(r"\(plots/(\w+\.png)\)", twin)) == drawn
+    assert sorted(re.findall(r"\(plots/(\w+\.png)\)", duplicate)) == drawn
 
 
 def test_a_second_time_nothing_runs(project):

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from pipeline.stages import train
 
 from pipeline.apps import annotate, detect, networks, predict, sources
-from pipeline.command import Refusal
 from pipeline.competition import CLASSES
 from pipeline.data import synthetic
-from pipeline.stages import train
+from pipeline.errors import UserError
 from pipeline.training import backend, machine
 
 ROOT = Path(__file__).parent.parent
@@ -193,7 +193,7 @@ def test_what_cannot_begin_is_refused(run, words, message):
     if message is None:
         assert run(*words).status == predict.SKIPPED  # a camera that is not there is named and skipped
     else:
-        with pytest.raises(Refusal, match=message):
+        with pytest.raises(UserError, match=message):
             run(*words)
     assert Path("astronaut.png").read_bytes() == before
 
@@ -483,7 +483,7 @@ def test_without_opencv_there_is_one_clear_sentence_and_tables_still_work(run, m
 
     monkeypatch.setattr(importlib, "import_module", imported)
     save("astronaut.png")
-    with pytest.raises(Refusal, match=r"pip install 'opencv-python-headless<5'"):
+    with pytest.raises(UserError, match=r"pip install 'opencv-python-headless<5'"):
         run("astronaut.png")
     assert run("astronaut.png", "--no-detect").status == 0
     synthetic.write(Path(), PIXELS, LABELS, USAGE, names={"test.csv"})

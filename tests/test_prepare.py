@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from pipeline.command import Refusal
 from pipeline.competition import SPLITS, TRAINING
 from pipeline.data import faces, prepare, solution
+from pipeline.errors import UserError
 
 TEMPLATES = {
     "fer2013.csv": ("emotion,pixels,Usage", "{emotion},{pixels},{usage}"),
@@ -118,7 +118,7 @@ def expected():
 def test_every_form_gives_the_same_faces_in_the_competitions_order(tmp_path, expected, form, end, bom, last_end, rows):
     put(tmp_path, form, rows, end=end, bom=bom, last_end=last_end)
     if form == "icml_face_data.csv" and not last_end:  # whose last number may then be cut
-        with pytest.raises(Refusal, match=rf"row {LAST}: the line does not end"):
+        with pytest.raises(UserError, match=rf"row {LAST}: the line does not end"):
             prepare.read_folder(tmp_path)
         return
     found, hidden = prepare.hide_test_labels(prepare.read_folder(tmp_path))
@@ -163,7 +163,7 @@ def test_a_column_usage_of_test_csv_must_say_the_competitions_order(tmp_path, ex
     write(usage)
     assert len(prepare.read_folder(tmp_path).labels)
     write(usage[::-1])
-    with pytest.raises(Refusal, match="its column Usage is not PublicTest, then PrivateTest"):
+    with pytest.raises(UserError, match="its column Usage is not PublicTest, then PrivateTest"):
         prepare.read_folder(tmp_path)
 
 
@@ -211,7 +211,7 @@ def test_a_refusal_leaves_what_was_there_before(project):
     prepare.main()
     before = faces.PATH.read_bytes(), solution.PATH.read_bytes()
     put(project / prepare.RAW, "fer2013.csv", with_row(LAST, replace(ROWS[-1], emotion="7")))
-    with pytest.raises(Refusal, match="row 45"):
+    with pytest.raises(UserError, match="row 45"):
         prepare.main()
     assert (faces.PATH.read_bytes(), solution.PATH.read_bytes()) == before
 
@@ -244,7 +244,7 @@ def test_a_test_csv_that_disagrees_with_the_whole_file_is_refused(tmp_path, form
     put(tmp_path, form)
     (tmp_path / "test.csv").write_bytes(content_of("test.csv", tests))
     words = f"{tmp_path / 'test.csv'} does not hold the test pictures of {tmp_path / form}"
-    with pytest.raises(Refusal, match=re.escape(words)):
+    with pytest.raises(UserError, match=re.escape(words)):
         prepare.read_folder(tmp_path)
 
 
@@ -344,7 +344,7 @@ BAD_FIELDS = {
 def test_a_bad_field_is_refused_with_its_file_and_row(tmp_path, column, value, words, number):
     path = tmp_path / "fer2013.csv"
     put(tmp_path, path.name, with_row(number, replace(ROWS[number - 1], **{column: value})))
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as refusal:
         prepare.read_file(path)
     assert f"{path}, row {number}: " in str(refusal.value)
     assert words in str(refusal.value)
@@ -354,7 +354,7 @@ def test_a_bad_field_is_refused_with_its_file_and_row(tmp_path, column, value, w
 def test_a_bad_pixel_is_refused_in_every_form(tmp_path, form):
     number = 34
     put(tmp_path, form, with_row(number, replace(ROWS[number - 1], pixels=sevens(2303, " 256"))))
-    with pytest.raises(Refusal, match=re.escape(f"{tmp_path / form}, row {number}: the pixel")):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / form}, row {number}: the pixel")):
         prepare.read_folder(tmp_path)
 
 
@@ -377,7 +377,7 @@ def test_a_row_with_too_few_or_too_many_fields_is_refused(tmp_path, line, words,
     lines = lines_of(path.name, ROWS)
     lines[number] = line
     path.write_bytes(b"\n".join(lines))
-    with pytest.raises(Refusal, match=re.escape(f"{path}, row {number}: {words}")):
+    with pytest.raises(UserError, match=re.escape(f"{path}, row {number}: {words}")):
         prepare.read_file(path)
 
 
@@ -393,7 +393,7 @@ def test_a_row_with_too_few_or_too_many_fields_is_refused(tmp_path, line, words,
 def test_a_file_cut_off_inside_the_last_row_is_refused(tmp_path, name, words):
     path = tmp_path / name
     path.write_bytes(content_of(name)[:-1000])
-    with pytest.raises(Refusal, match=re.escape(f"{path}, row {LAST}: ") + ".*" + re.escape(words)):
+    with pytest.raises(UserError, match=re.escape(f"{path}, row {LAST}: ") + ".*" + re.escape(words)):
         prepare.read_file(path)
 
 
@@ -420,7 +420,7 @@ BAD_FILES = {
 def test_a_file_that_is_not_the_competitions_is_refused(tmp_path, content, words):
     path = tmp_path / "fer2013.csv"
     path.write_bytes(content)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as refusal:
         prepare.read_file(path)
     assert str(refusal.value).startswith(str(path))
     assert words in str(refusal.value)
@@ -434,7 +434,7 @@ def test_an_archive_that_is_cut_off_is_refused(tmp_path, part):
     path = tmp_path / "fer2013.tar.gz"
     whole = archive(**{"fer2013.csv": content_of("fer2013.csv")})
     path.write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(Refusal, match=re.escape(f"{path} is damaged or cut off")):
+    with pytest.raises(UserError, match=re.escape(f"{path} is damaged or cut off")):
         prepare.read_file(path)
 
 
@@ -453,7 +453,7 @@ def test_an_archive_that_is_cut_off_is_refused(tmp_path, part):
 def test_an_archive_that_is_not_the_competitions_is_refused(tmp_path, content, words):
     path = tmp_path / "fer2013.tar.gz"
     path.write_bytes(content)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as refusal:
         prepare.read_file(path)
     assert str(refusal.value).startswith(str(path))
     assert words in str(refusal.value)
@@ -503,7 +503,7 @@ BAD_FOLDERS = {
 def test_a_folder_without_all_of_the_competition_is_refused(tmp_path, files, words):
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as refusal:
         prepare.hide_test_labels(prepare.read_folder(tmp_path))
     assert words in str(refusal.value)
 
@@ -512,5 +512,5 @@ def test_one_unlabelled_training_row_is_refused():
     usage = np.array([0, 0, 1, 2], np.uint8)
     table = prepare.Table(np.zeros((4, 48, 48), np.uint8), np.array([3, -1, 3, 3], np.int8), usage)
     assert usage[1] == TRAINING
-    with pytest.raises(Refusal, match="no labels for its Training rows"):
+    with pytest.raises(UserError, match="no labels for its Training rows"):
         prepare.hide_test_labels(table)

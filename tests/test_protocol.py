@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from pipeline.stages import train
 from ruamel.yaml import YAML
 
 from pipeline import params
 from pipeline.data import folds, synthetic
 from pipeline.data.faces import Faces, picture_groups
 from pipeline.evaluation import ensemble
-from pipeline.stages import train
 from pipeline.training import cells, loop
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ MEMBERS = ("mini_xception", "small_resnet")
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with drawn faces, some of them twins, in three folds. The test stands in it."""
+    """A folder with drawn faces, some of them duplicates, in three folds. The test stands in it."""
     monkeypatch.chdir(tmp_path)
     document = YAML(typ="safe").load((ROOT / "pipeline/demo.yaml").read_text())
     document["architectures"] = {name: {"epochs": 1, "batch_size": 8} for name in MEMBERS}
@@ -39,7 +39,7 @@ def project(tmp_path, monkeypatch):
         YAML().dump(document, file)
     params.document.cache_clear()
     pixels, labels, usage = synthetic.competition(training=168, test=21, seed=3)
-    pixels[5], pixels[11] = pixels[40], pixels[170]  # a twin inside Training, and one among the test rows
+    pixels[5], pixels[11] = pixels[40], pixels[170]  # a duplicate inside Training, and one among the test rows
     data = Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage.astype("uint8"))
     data.save()
     folds.main()
@@ -47,9 +47,9 @@ def project(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("choice", folds.TWINS)
-def test_every_row_is_predicted_once_by_a_network_that_saw_neither_it_nor_its_twin(project, monkeypatch, choice):
+def test_every_row_is_predicted_once_by_a_network_that_saw_neither_it_nor_its_duplicate(project, monkeypatch, choice):
     text = params.PATH.read_text()
-    params.PATH.write_text(text.replace("twins: keep", f"twins: {choice}"))
+    params.PATH.write_text(text.replace("duplicates: keep", f"duplicates: {choice}"))
     params.document.cache_clear()
     folds.main()
     seen: list[tuple[np.ndarray, np.ndarray]] = []
@@ -71,7 +71,7 @@ def test_every_row_is_predicted_once_by_a_network_that_saw_neither_it_nor_its_tw
         assert set(trained) | set(held_out) == set(folds.kept(data, choice))
     every = np.concatenate([held_out for _, held_out in seen])
     np.testing.assert_array_equal(np.sort(every), folds.kept(data, choice))
-    if choice == "drop_test_twins":
+    if choice == "drop_test_duplicates":
         assert not set(groups[every]) & set(groups[data.test_rows()])
 
 

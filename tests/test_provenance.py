@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from pipeline.command import Refusal
 from pipeline.competition import CHECKSUMS
 from pipeline.data import provenance
+from pipeline.errors import UserError
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1"])
@@ -24,7 +24,7 @@ def test_what_cannot_be_read_is_refused_with_the_way_to_make_it_again(tmp_path, 
     path = tmp_path / "PROVENANCE.json"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(Refusal, match=r"PROVENANCE\.json cannot be read .*: dvc repro -f download"):
+    with pytest.raises(UserError, match=r"PROVENANCE\.json cannot be read .*: dvc repro -f download"):
         provenance.read(path)
 
 

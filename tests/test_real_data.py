@@ -25,7 +25,7 @@ def data(tmp_path_factory):
     return prepare.hide_test_labels(prepare.read_folder(folder))
 
 
-def test_the_real_data_has_the_published_counts_and_the_known_twins(data):
+def test_the_real_data_has_the_published_counts_and_the_known_duplicates(data):
     faces, hidden = data
     found = audit.examine(faces.pixels, solution.join(faces.labels, hidden), faces.usage)
     assert tuple(found["rows"].values()) == competition.SPLIT_ROWS
@@ -37,7 +37,7 @@ def test_the_real_data_has_the_published_counts_and_the_known_twins(data):
     assert identical["PrivateTest in Training"]["rows"] == 288
 
 
-def test_folds_of_the_real_data_are_balanced_and_part_no_twins(data):
+def test_folds_of_the_real_data_are_balanced_and_part_no_duplicates(data):
     faces, _ = data
     rows = faces.rows(competition.TRAINING)
     groups = audit.picture_groups(faces.pixels[rows])

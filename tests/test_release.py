@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from pipeline.stages import train
 from ruamel.yaml import YAML
 
 from pipeline import architectures, command, recipe
@@ -16,7 +17,6 @@ from pipeline.apps import release
 from pipeline.competition import CLASSES
 from pipeline.data import faces, folds, solution, synthetic
 from pipeline.evaluation import audit, ensemble, submission
-from pipeline.stages import train
 from pipeline.training import augment, backend, loop, machine
 
 ROOT = Path(__file__).parent.parent
@@ -50,25 +50,25 @@ def test_kernels_alone_lose_precision():
 
 @pytest.mark.parametrize("name", ["small_resnet", "mini_xception"])
 def test_weights_of_another_network_are_refused(name):
-    with pytest.raises(command.Refusal, match="not those"):
+    with pytest.raises(command.UserError, match="not those"):
         release.unpack(network(name), release.pack(network()))
 
 
-def test_scores_are_of_known_rows_and_leave_twins_out():
+def test_scores_are_of_known_rows_and_leave_duplicates_out():
     usage = np.repeat([0, 1, 2], [4, 2, 4]).astype("uint8")
     labels = np.array([0, 1, 2, 3] + [-1] * 6, "int8")
     data = faces.Faces(np.zeros((10, 48, 48), "uint8"), labels, usage)
     truth = np.array([0, 1, 2, 3, -1, -1, 0, 1, 2, 3])
-    twins = np.zeros(10, bool)
-    twins[9] = True
+    duplicates = np.zeros(10, bool)
+    duplicates[9] = True
     answers = np.eye(7)[[0, 1, 0, 0, 0, 0, 0, 1, 2, 0]]  # wrong in rows 2, 3 and 9
-    found = release.scores(lambda rows: answers[rows], data, truth, np.array([1, 2]), twins)
+    found = release.scores(lambda rows: answers[rows], data, truth, np.array([1, 2]), duplicates)
     assert {name: (score["rows"], score["accuracy"]) for name, score in found.items()} == {
-        "held-out fold of Training": (2, 0.5), "PrivateTest": (4, 0.75), "PrivateTest without twins": (3, 1.0),
+        "held-out fold of Training": (2, 0.5), "PrivateTest": (4, 0.75), "PrivateTest without duplicates": (3, 1.0),
     }  # fmt: skip
     assert found["PrivateTest"]["by_class"][CLASSES[3]]["recall"] == 0
     everything = release.scores(lambda rows: answers[rows], data, truth, np.array([1, 2]), np.ones(10, bool))
-    assert "PrivateTest without twins" not in everything
+    assert "PrivateTest without duplicates" not in everything
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def project(tmp_path, monkeypatch):
     pd.DataFrame({"row": range(len(truth)), "identical": 0, "near": 0}).to_csv(audit.TWINS, index=False)
     ensemble.RESULT.parent.mkdir()
     ensemble.RESULT.write_text(json.dumps({"submissions": {NETWORK: {"temperature": 1.5, "folds": [0.5, 0.6]}}}))
-    alone = {"mean": 0.625, "deviation": 0.01, "no_twin_mean": 0.6, "agree": 0.8}
+    alone = {"mean": 0.625, "deviation": 0.01, "no_duplicate_mean": 0.6, "agree": 0.8}
     submission.ANALYSIS.write_text(json.dumps({"out of fold": {}, "single_networks": {NETWORK: alone}}))
     monkeypatch.setattr(release.provenance, "read", dict)
     monkeypatch.setattr(release.provenance, "standing", lambda found: "drawn")
@@ -153,7 +153,7 @@ def test_one_network_is_released_and_the_one_before_goes(project, tmp_path):
     there = {path.name for path in (tmp_path / "released").iterdir()}
     assert there == {f"{NETWORK}.npz", f"{NETWORK}.json", "README.md", "labels.json.txt", "notes.npz"}
     (tmp_path / "released/another.json").write_text("{}")
-    with pytest.raises(command.Refusal, match=r"^released/ holds 2 networks instead of one; make it with"):
+    with pytest.raises(command.UserError, match=r"^released/ holds 2 networks instead of one; make it with"):
         release.load()
 
 
@@ -175,7 +175,7 @@ def test_the_card_of_a_student_names_its_teachers():
 def test_weights_that_another_release_has_put_there_are_refused(project, tmp_path):
     release.main()
     np.savez(tmp_path / f"released/{NETWORK}.npz", **release.pack(network(seed=2)))
-    with pytest.raises(command.Refusal, match="not those that its JSON file tells of"):
+    with pytest.raises(command.UserError, match="not those that its JSON file tells of"):
         release.load()
 
 
@@ -183,13 +183,13 @@ def test_weights_that_another_release_has_put_there_are_refused(project, tmp_pat
     ((NETWORK, "7"), "no fold '7'"), ((NETWORK, "1"), "not trained"), (("vgg8",), "no architecture"),
 ])  # fmt: skip
 def test_what_cannot_be_released_is_refused(project, words, message):
-    with pytest.raises(command.Refusal, match=message):
+    with pytest.raises(command.UserError, match=message):
         release.main(*words)
 
 
 def test_too_large_a_network_is_refused(project, monkeypatch):
     monkeypatch.setattr(release, "LIMIT", 1000)
-    with pytest.raises(command.Refusal, match="name a smaller network"):
+    with pytest.raises(command.UserError, match="name a smaller network"):
         release.main()
 
 
@@ -198,5 +198,5 @@ def test_damaged_files_are_refused(tmp_path, monkeypatch, content):
     monkeypatch.setattr(release, "FOLDER", tmp_path)
     (tmp_path / "x.json").write_text("{}")
     (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(command.Refusal, match=r"x cannot be read .*make release"):
+    with pytest.raises(command.UserError, match=r"x cannot be read .*make release"):
         release.load()

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import recipe
-from pipeline.command import Refusal
+from pipeline.errors import UserError
 from pipeline.evaluation import board, figures, report
 from pipeline.evaluation.report import Section, Table
 
@@ -63,13 +63,13 @@ def test_numbers_are_shown_as_people_write_them():
 )
 def test_what_another_version_wrote_is_refused_with_what_to_do(parts, name, verb, content):
     (report.RESULTS / name).write_text(content)
-    with pytest.raises(Refusal, match=rf"^results/{name} cannot be read .*; delete it, or run: make {verb}$"):
+    with pytest.raises(UserError, match=rf"^results/{name} cannot be read .*; delete it, or run: make {verb}$"):
         {"claims": report.claims, "seeds": report.seeds, "speedrun": report.speed}[verb]()
 
 
 @pytest.mark.parametrize("private", [0.72, "unknown"])
 def test_the_seeds_of_the_speedrun_stand_above_their_mean(parts, private, monkeypatch):
-    scores = {"public_accuracy": 0.7, "private_accuracy": private, "private_no_twin_accuracy": private,
+    scores = {"public_accuracy": 0.7, "private_accuracy": private, "private_no_duplicate_accuracy": private,
               "private_low": private, "private_high": private}  # fmt: skip
     entry = scores | {"minutes": 40.0, "trained_with": [{"processor": "abacus"}]}
     spreads = {split: {"mean": 0.7, "deviation": 0.002} for split in list(scores)[:3]} if private == 0.72 else {}

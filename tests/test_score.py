@@ -7,20 +7,20 @@ import pandas as pd
 import pytest
 
 from pipeline import params
-from pipeline.command import Refusal
 from pipeline.competition import BOARD_2013, TEAMS_2013
 from pipeline.data import folds, provenance, solution
 from pipeline.data.faces import Faces
+from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, figures, score, submission
 from pipeline.evaluation.ensemble import Bag
 from pipeline.kaggle import leaderboard
 from pipeline.training import cells
 
 COLUMNS = [
-    "name", "parameters", "oof_accuracy", "oof_low", "oof_high", "oof_no_near_twin", "oof_no_near_twin_low",
-    "oof_no_near_twin_high", "public_accuracy", "public_low", "public_high",
-    "private_accuracy", "private_low", "private_high", "private_no_twin", "private_no_twin_low",
-    "private_no_twin_high", "private_no_near_twin", "private_no_near_twin_low", "private_no_near_twin_high",
+    "name", "parameters", "oof_accuracy", "oof_low", "oof_high", "oof_no_near_duplicate", "oof_no_near_duplicate_low",
+    "oof_no_near_duplicate_high", "public_accuracy", "public_low", "public_high",
+    "private_accuracy", "private_low", "private_high", "private_no_duplicate", "private_no_duplicate_low",
+    "private_no_duplicate_high", "private_no_near_duplicate", "private_no_near_duplicate_low", "private_no_near_duplicate_high",
     "private_macro_f1", "private_top_2", "private_log_loss", "private_brier", "private_calibration_error",
     "private_log_loss_tempered", "private_brier_tempered", "private_calibration_error_tempered", "rank_2013",
     "train_seconds", "sha256", "data",
@@ -72,16 +72,16 @@ def test_a_submission_is_judged_as_by_hand():
     assert score.judge(BAG, 2.0, TRAIN_LABELS, LABELS, USAGE, TWINS) == {
         "oof_accuracy": 0.75,
         **dict(zip(("oof_low", "oof_high"), wilson(3, 4), strict=True)),
-        "oof_no_near_twin": 1.0,  # the first and the third
-        **dict(zip(("oof_no_near_twin_low", "oof_no_near_twin_high"), wilson(2, 2), strict=True)),
+        "oof_no_near_duplicate": 1.0,  # the first and the third
+        **dict(zip(("oof_no_near_duplicate_low", "oof_no_near_duplicate_high"), wilson(2, 2), strict=True)),
         "public_accuracy": 0.5,
         **dict(zip(("public_low", "public_high"), wilson(1, 2), strict=True)),
         "private_accuracy": 0.6,
         **dict(zip(("private_low", "private_high"), wilson(3, 5), strict=True)),
-        "private_no_twin": 0.666667,  # of the last three, 1 and 2 are right
-        **dict(zip(("private_no_twin_low", "private_no_twin_high"), wilson(2, 3), strict=True)),
-        "private_no_near_twin": 1.0,  # of the two before the last, both
-        **dict(zip(("private_no_near_twin_low", "private_no_near_twin_high"), wilson(2, 2), strict=True)),
+        "private_no_duplicate": 0.666667,  # of the last three, 1 and 2 are right
+        **dict(zip(("private_no_duplicate_low", "private_no_duplicate_high"), wilson(2, 3), strict=True)),
+        "private_no_near_duplicate": 1.0,  # of the two before the last, both
+        **dict(zip(("private_no_near_duplicate_low", "private_no_near_duplicate_high"), wilson(2, 2), strict=True)),
         "private_macro_f1": 0.333333,  # (2/3 + 2/3 + 1 + 4 * 0) / 7
         "private_top_2": 0.8,  # of equally likely classes the last, 6, is the second
         "private_log_loss": pytest.approx(-(3 * np.log(0.7) + 2 * np.log(0.05)) / 5, abs=1.1e-5),
@@ -117,9 +117,9 @@ def test_the_interval_is_wilsons(right, rows):
     assert found["private_low"] <= found["private_accuracy"] <= found["private_high"]
 
 
-def test_where_every_row_has_a_twin_the_score_without_twins_is_unknown():
+def test_where_every_row_has_a_duplicate_the_score_without_duplicates_is_unknown():
     found = score.judge(BAG, 1.0, TRAIN_LABELS, LABELS, USAGE, TWINS.assign(identical=1))
-    assert found["private_no_twin"] == found["private_no_near_twin_high"] == "unknown"
+    assert found["private_no_duplicate"] == found["private_no_near_duplicate_high"] == "unknown"
     assert found["private_accuracy"] == 0.6
 
 
@@ -128,8 +128,8 @@ def test_without_labels_everything_that_needs_them_is_unknown(known):
     found = score.judge(BAG, 1.0, TRAIN_LABELS, np.where(known, LABELS, -1), USAGE, TWINS)
     expected = dict.fromkeys(COLUMNS[2:8] + TRUTH_COLUMNS, "unknown")
     expected |= score.accuracy(BAG.oof, TRAIN_LABELS, "oof")
-    twinless = score.accuracy(BAG.oof[[0, 2]], TRAIN_LABELS[[0, 2]], "oof_no_near_twin")
-    expected |= {name.replace("twin_accuracy", "twin"): value for name, value in twinless.items()}
+    duplicateless = score.accuracy(BAG.oof[[0, 2]], TRAIN_LABELS[[0, 2]], "oof_no_near_duplicate")
+    expected |= {name.replace("duplicate_accuracy", "duplicate"): value for name, value in duplicateless.items()}
     if known[:2].all():
         expected |= score.accuracy(BAG.test[:2], LABELS[:2], "public")
     assert found == expected
@@ -184,16 +184,16 @@ def test_a_solution_gives_the_test_rows_their_labels(tmp_path, monkeypatch):
 )
 def test_what_is_no_solution_is_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Refusal, match=r"^data/solution\.csv is missing; make it with: dvc repro prepare"):
+    with pytest.raises(UserError, match=r"^data/solution\.csv is missing; make it with: dvc repro prepare"):
         solution.load()
     solution.PATH.parent.mkdir()
     solution.PATH.write_text(content)
-    with pytest.raises(Refusal, match=r"^data/solution\.csv is not a table of row,usage,emotion"):
+    with pytest.raises(UserError, match=r"^data/solution\.csv is not a table of row,usage,emotion"):
         solution.load()
 
 
 def small_competition():
-    """28 Training rows and 7 of each test split; the first test picture of each has a twin in Training."""
+    """28 Training rows and 7 of each test split; the first test picture of each has a duplicate in Training."""
     chance = np.random.default_rng(0)
     usage = np.repeat([0, 1, 2], (28, 7, 7)).astype("uint8")
     pixels = chance.integers(0, 256, (42, 48, 48)).astype("uint8")
@@ -203,7 +203,7 @@ def small_competition():
     return data, solution.table(np.arange(28, 42), usage[28:], labels[28:])
 
 
-def twins():
+def duplicates():
     """What audit says of its rows."""
     return pd.DataFrame({"row": range(42), "identical": [*[0] * 28, *[1, *[0] * 6] * 2], "near": 0})
 
@@ -219,7 +219,7 @@ def test_the_scoreboard_has_its_columns_in_order_and_a_submission_for_every_line
     bags = {"vgg8": some_bag(1), "ensemble": some_bag(2)}
     efforts = {"vgg8": (123, 45.6), "ensemble": (1234, 99.4)}
     labels = solution.join(data.labels, hidden)[28:]
-    table = score.scoreboard(data, labels, bags, {"vgg8": 1.0, "ensemble": 2.0}, efforts, twins(), "drawn")
+    table = score.scoreboard(data, labels, bags, {"vgg8": 1.0, "ensemble": 2.0}, efforts, duplicates(), "drawn")
     assert list(table.columns) == COLUMNS
     assert table["name"].tolist() == list(bags)
     assert table["parameters"].tolist() == [123, 1234]
@@ -233,7 +233,7 @@ def test_the_scoreboard_has_its_columns_in_order_and_a_submission_for_every_line
         right = guesses[7:] == np.arange(7)
         line = table.set_index("name").loc[name]
         assert line["private_accuracy"] == round(right.mean(), 6)
-        assert line["private_no_twin"] == round(right[1:].mean(), 6)
+        assert line["private_no_duplicate"] == round(right[1:].mean(), 6)
         assert line["public_accuracy"] == round((guesses[:7] == np.arange(7)).mean(), 6)
 
 
@@ -242,7 +242,7 @@ def project(request, tmp_path, monkeypatch):
     """A folder with two networks' bags, histories and timings, whose test labels are known or not."""
     monkeypatch.chdir(tmp_path)
     params.PATH.write_text(
-        f"seed: 1\nbackend: auto\ntwins: keep\n{DATA}folds: [0, 1]\ntrain: {{}}\n"
+        f"seed: 1\nbackend: auto\nduplicates: keep\n{DATA}folds: [0, 1]\ntrain: {{}}\n"
         "architectures: {mini_xception: {}, vgg8: {}}\nstudents: {}\n"
         "ensemble: {method: bagged, members: [mini_xception, vgg8]}\nspeedrun: {}\n"
     )
@@ -260,7 +260,7 @@ def project(request, tmp_path, monkeypatch):
     ensemble.RESULT.parent.mkdir()
     weights = {"mini_xception": 0.0, "vgg8": 1.0}
     ensemble.RESULT.write_text(json.dumps({"weights": weights, "submissions": temperatures}))
-    twins().to_csv(audit.TWINS, index=False)
+    duplicates().to_csv(audit.TWINS, index=False)
     for seed, name in enumerate(("mini_xception", "vgg8")):
         for number in (0, 1):
             path = cells.path("predictions", name, number)
@@ -282,7 +282,7 @@ def project(request, tmp_path, monkeypatch):
 def test_an_ensemble_of_networks_that_are_not_there_is_refused(project):
     found = json.loads(ensemble.RESULT.read_text())
     ensemble.RESULT.write_text(json.dumps(found | {"weights": {"small_vgg": 1.0}}))
-    with pytest.raises(Refusal, match=r"results/ensemble.json is missing or damaged; make it with"):
+    with pytest.raises(UserError, match=r"results/ensemble.json is missing or damaged; make it with"):
         score.main()
 
 
@@ -315,7 +315,9 @@ def test_main_writes_scores_pictures_and_submissions_and_the_same_bytes_again(pr
         assert singles["vgg8"]["mean"] == pytest.approx(np.mean(alone), abs=1e-5)
         turned = [(some_bag(10 + n).test[7:, ::-1].argmax(axis=1) == np.arange(7)).mean() for n in (0, 1)]
         rest = [(some_bag(10 + n).test[8:].argmax(axis=1) == np.arange(1, 7)).mean() for n in (0, 1)]
-        assert singles["vgg8"]["no_twin_mean"] == pytest.approx(np.mean(rest), abs=1e-5)  # the first has a twin
+        assert singles["vgg8"]["no_duplicate_mean"] == pytest.approx(
+            np.mean(rest), abs=1e-5
+        )  # the first has a duplicate
         assert singles["vgg8"]["plain_mean"] == pytest.approx(np.mean(turned), abs=1e-5)
         assert singles["vgg8"]["deviation"] == pytest.approx(abs(alone[0] - alone[1]) / 2**0.5, abs=1e-5)
     else:
@@ -346,17 +348,17 @@ def test_the_board_is_drawn_among_the_teams_and_without_them(tmp_path, entries):
 def entry(name, private, rank, **others):
     """A line of submissions/scores.csv."""
     known = private != "unknown"
-    numbers = {"private_low": 0.6, "private_high": 0.7, "private_no_twin": 0.64, "public_accuracy": 0.651}
+    numbers = {"private_low": 0.6, "private_high": 0.7, "private_no_duplicate": 0.64, "public_accuracy": 0.651}
     numbers |= {column: 0.5 for column in TRUTH_COLUMNS if column not in {*numbers, "private_accuracy", "rank_2013"}}
     line = {"name": name, "parameters": 1234567, "oof_accuracy": 0.65432, "oof_low": 0.65, "oof_high": 0.66}
-    line |= {f"oof_no_near_twin{end}": 0.64 for end in ("", "_low", "_high")} | {"private_accuracy": private}
+    line |= {f"oof_no_near_duplicate{end}": 0.64 for end in ("", "_low", "_high")} | {"private_accuracy": private}
     line |= {key: value if known else "unknown" for key, value in numbers.items()}
     return line | {"rank_2013": rank, "train_seconds": 90, "sha256": "00", "data": "official"} | others
 
 
 def write_params():
     params.PATH.write_text(
-        f"seed: 1\nbackend: auto\ntwins: keep\n{DATA}folds: []\ntrain: {{}}\narchitectures: {{}}\n"
+        f"seed: 1\nbackend: auto\nduplicates: keep\n{DATA}folds: []\ntrain: {{}}\narchitectures: {{}}\n"
         "students: {}\nensemble: {}\nspeedrun: {}\n"
     )
 

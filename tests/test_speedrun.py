@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from pipeline.stages import check
 from ruamel.yaml import YAML
 
 from pipeline import params, recipe
-from pipeline.command import Refusal
 from pipeline.data import faces, solution, synthetic
+from pipeline.errors import UserError
 from pipeline.evaluation import audit
 from pipeline.experiments import speedrun
-from pipeline.stages import check
 from pipeline.training import executors
 
 ROOT = Path(__file__).parent.parent
@@ -38,8 +38,8 @@ def project(tmp_path, monkeypatch):
     faces.Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage.astype("uint8")).save()
     test = np.flatnonzero(usage)
     solution.table(test, usage[test], labels[test]).to_csv(solution.PATH, index=False)
-    twins = {"row": range(len(usage)), "identical": [0] * 83 + [1], "near": 0}
-    pd.DataFrame(twins).to_csv(audit.TWINS, index=False)
+    duplicates = {"row": range(len(usage)), "identical": [0] * 83 + [1], "near": 0}
+    pd.DataFrame(duplicates).to_csv(audit.TWINS, index=False)
     set_section()
     tiny.instead(monkeypatch)
     return tmp_path
@@ -52,8 +52,8 @@ def ready():
     rows = data.rows(0)
     speedrun.FOLDER.mkdir(parents=True, exist_ok=True)
     truth = solution.join(data.labels, solution.load())
-    twins = (audit.load_twins(len(truth))["identical"] > 0).to_numpy()
-    return speedrun.plan(settings, own, data, rows)[5], data, rows, truth, twins
+    duplicates = (audit.load_duplicates(len(truth))["identical"] > 0).to_numpy()
+    return speedrun.plan(settings, own, data, rows)[5], data, rows, truth, duplicates
 
 
 @pytest.fixture
@@ -106,11 +106,11 @@ def test_a_seed_is_kept_when_the_next_one_fails(project, capsys, monkeypatch, tr
 
     def failing(cells, *rest):
         if cells[0].seed == 6:
-            raise Refusal("the disk is full")
+            raise UserError("the disk is full")
         return run(cells, *rest)
 
     monkeypatch.setattr(speedrun, "run", failing)
-    with pytest.raises(Refusal, match="the disk is full"):
+    with pytest.raises(UserError, match="the disk is full"):
         speedrun.main()
     found = json.loads(speedrun.RESULT.read_text())
     assert list(found["by_seed"]) == ["5"]
@@ -149,15 +149,15 @@ def test_minutes_are_the_slowest_networks_as_often_as_they_follow_each_other(pro
     assert entry["minutes"] == minutes
     assert entry["private_accuracy"] == pytest.approx(2 / 14, abs=1e-5)  # one class, of seven alike in number
     assert entry["private_low"] < 2 / 14 < entry["private_high"]
-    alone = np.setdiff1d(np.arange(70, 84), [83])  # the last row has a twin
+    alone = np.setdiff1d(np.arange(70, 84), [83])  # the last row has a duplicate
     right = (solution.join(data.labels, solution.load())[alone] == 0).mean()
-    assert entry["private_no_twin_accuracy"] == pytest.approx(right, abs=1e-5)
+    assert entry["private_no_duplicate_accuracy"] == pytest.approx(right, abs=1e-5)
     assert [about["jobs"] for about in entry["trained_with"]] == [jobs]
 
 
 def test_means_are_over_the_seeds():
     entry = {"public_accuracy": 0.5, "private_accuracy": 0.25, "private_low": 0.1, "private_high": 0.4,
-             "private_no_twin_accuracy": "unknown", "minutes": 10.0}  # fmt: skip
+             "private_no_duplicate_accuracy": "unknown", "minutes": 10.0}  # fmt: skip
     found = speedrun.summary({1: entry, 2: entry | {"private_accuracy": 0.75, "minutes": 11.0}})
     assert found["minutes"] == 10.5
     assert "50.00% ± 35.36 " in speedrun.show(found)
@@ -168,7 +168,7 @@ def test_means_are_over_the_seeds():
 def test_results_that_are_none_of_ours_are_refused(project, text):
     speedrun.RESULT.parent.mkdir()
     speedrun.RESULT.write_text(text)
-    with pytest.raises(Refusal, match="delete it, or bring it back from git"):
+    with pytest.raises(UserError, match="delete it, or bring it back from git"):
         speedrun.main()
 
 
@@ -190,7 +190,7 @@ def test_results_that_are_none_of_ours_are_refused(project, text):
 def test_mistakes_are_refused_before_anything_runs(project, change, words):
     set_section(**change)
     assert any(words in mistake for mistake in check.mistakes())
-    with pytest.raises(Refusal):
+    with pytest.raises(UserError):
         check.main()
 
 
@@ -198,5 +198,5 @@ def test_unknown_test_labels_are_refused(project):
     table = solution.load()
     table["emotion"] = None
     table.to_csv(solution.PATH, index=False)
-    with pytest.raises(Refusal, match="does not know the labels of all test rows"):
+    with pytest.raises(UserError, match="does not know the labels of all test rows"):
         speedrun.main()

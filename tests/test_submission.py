@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from pipeline.command import Refusal
+from pipeline.errors import UserError
 from pipeline.evaluation import submission
 
 MALFORMED = {  # content of what should be three lines, and what is said of it
@@ -47,7 +47,7 @@ def test_what_is_written_reads_back(tmp_path):
 
 @pytest.mark.parametrize("labels", [[0, 7], [0, -1], [0.0, 1.0]])
 def test_what_is_no_class_is_not_written_as_if_it_were_one(tmp_path, labels):
-    with pytest.raises(Refusal, match="is no class from 0 to 6"):
+    with pytest.raises(UserError, match="is no class from 0 to 6"):
         submission.write(tmp_path / "some.csv", np.array(labels))
 
 
@@ -55,19 +55,19 @@ def test_what_is_no_class_is_not_written_as_if_it_were_one(tmp_path, labels):
 def test_a_malformed_file_is_refused_with_its_name_and_line_and_what_to_do(tmp_path, content, said):
     path = tmp_path / "some.csv"
     path.write_bytes(content)
-    with pytest.raises(Refusal, match=rf"some\.csv.*{said}.*dvc repro -f score$") as refusal:
+    with pytest.raises(UserError, match=rf"some\.csv.*{said}.*dvc repro -f score$") as refusal:
         submission.read(path, 3)
     assert len(str(refusal.value)) < len(str(path)) + 150
 
 
 def test_a_missing_file_is_refused_with_what_makes_it(tmp_path):
-    with pytest.raises(Refusal, match=r"some\.csv is missing; make it again with: dvc repro -f score"):
+    with pytest.raises(UserError, match=r"some\.csv is missing; make it again with: dvc repro -f score"):
         submission.read(tmp_path / "some.csv", 3)
 
 
 @pytest.mark.parametrize("found", [{}, {"single_networks": {"vgg9": {}}}, {"single_networks": {"vgg8": {"mean": 0.5}}}])
 def test_an_analysis_of_another_run_is_refused(found):
-    with pytest.raises(Refusal, match=r"results/analysis\.json is of another run or version; make it again"):
+    with pytest.raises(UserError, match=r"results/analysis\.json is of another run or version; make it again"):
         submission.singles(found, "vgg8")
-    entry = {"mean": 0.5, "deviation": 0.1, "no_twin_mean": 0.4, "agree": 0.8}
+    entry = {"mean": 0.5, "deviation": 0.1, "no_duplicate_mean": 0.4, "agree": 0.8}
     assert submission.singles({"single_networks": {"vgg8": entry}}, "vgg8") == entry

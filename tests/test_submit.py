@@ -15,8 +15,8 @@ import pytest
 from loopback import ALL, KEY, SIGNATURE, TOKEN, Server, Trouble, in_this_process
 
 from pipeline import params
-from pipeline.command import Refusal
 from pipeline.competition import SLUG
+from pipeline.errors import UserError
 from pipeline.evaluation import submission
 from pipeline.kaggle import answers, leaderboard, submit
 
@@ -44,7 +44,7 @@ def project(tmp_path, monkeypatch):
     for variable in ("FORCE", "REFRESH"):
         monkeypatch.delenv(variable, raising=False)
     Path("params.yaml").write_text(
-        "seed: 1\nbackend: auto\ntwins: keep\n"
+        "seed: 1\nbackend: auto\nduplicates: keep\n"
         f"data: {{source: kaggle, slug: {SLUG}, training_faces: 14, test_faces: 7}}\n"
         "folds: [0, 1]\ntrain: {}\narchitectures: {}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
     )
@@ -54,7 +54,7 @@ def project(tmp_path, monkeypatch):
         digest = submission.write(submission.FOLDER / f"{name}.csv", labels)
         lines.append({
             "name": name, "parameters": 1234, "oof_accuracy": 0.65432, "public_accuracy": 0.70019,
-            "private_accuracy": 0.7 + seed / 100, "private_low": 0.68, "private_high": 0.72, "private_no_twin": 0.69,
+            "private_accuracy": 0.7 + seed / 100, "private_low": 0.68, "private_high": 0.72, "private_no_duplicate": 0.69,
             "rank_2013": 2, "train_seconds": 60, "sha256": digest, "data": "official",
         })  # fmt: skip
     pd.DataFrame(lines).to_csv(submission.TABLE, index=False)
@@ -77,7 +77,7 @@ def metrics() -> dict:
 
 
 def refused(*words: str, name: str = "vgg8", message: str = "") -> str:
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(UserError) as refusal:
         submit.main(name, message)
     for word in words:
         assert word in str(refusal.value)
@@ -612,7 +612,7 @@ def test_a_score_of_another_competition_is_none_of_this_one(here, kaggle):
 
 def test_a_refresh_waits_for_no_submission_that_is_under_way(here, kaggle, monkeypatch):
     monkeypatch.setenv("REFRESH", "1")
-    with answers.alone(), pytest.raises(Refusal, match="another make submit is at work here"):
+    with answers.alone(), pytest.raises(UserError, match="another make submit is at work here"):
         leaderboard.main()
     assert not answers.PATH.exists()
 
@@ -663,7 +663,14 @@ def test_the_board_says_what_scores_on_other_data_are_worth(here, capsys, worth)
 def test_a_score_that_is_unknown_here_stands_beside_kaggles(here, kaggle, capsys):
     submit.main("vgg8")
     table = pd.read_csv(submission.TABLE).astype(object)
-    unknown = ["public_accuracy", "private_accuracy", "private_low", "private_high", "private_no_twin", "rank_2013"]
+    unknown = [
+        "public_accuracy",
+        "private_accuracy",
+        "private_low",
+        "private_high",
+        "private_no_duplicate",
+        "rank_2013",
+    ]
     table[unknown] = "unknown"
     table.to_csv(submission.TABLE, index=False)
     capsys.readouterr()

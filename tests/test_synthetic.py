@@ -47,11 +47,11 @@ def test_one_row_in_twenty_repeats_an_earlier_picture_of_its_class(large):
     pixels, labels, usage = large
     groups = faces.picture_groups(pixels)
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
-    twins = first[member] != np.arange(len(groups))
+    duplicates = first[member] != np.arange(len(groups))
     assert (labels[first[member]] == labels).all()
-    assert 0.03 < twins.mean() < 0.07  # of 980 rows: three standard errors about 0.05
+    assert 0.03 < duplicates.mean() < 0.07  # of 980 rows: three standard errors about 0.05
     assert np.isin(groups[usage == 2], groups[usage == TRAINING]).any()
-    assert twins[usage == TRAINING].any()
+    assert duplicates[usage == TRAINING].any()
     assert (labels[1:] == (labels[:-1] + 1) % 7).mean() < 0.4, "labels do not stand in order"
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from pipeline.stages import distill, teach, train
 from ruamel.yaml import YAML
 
 from pipeline import params
-from pipeline.command import Refusal
 from pipeline.data import faces, folds, synthetic
-from pipeline.stages import distill, teach, train
+from pipeline.errors import UserError
 from pipeline.training import cells
 
 ROOT = Path(__file__).parent.parent
@@ -69,7 +69,7 @@ def test_the_rows_of_the_fold_are_in_no_lesson(school):
     for fold in (0, 1):
         with np.load(cells.lessons(fold)) as lesson:
             assert not np.isin(lesson["rows"], rows[fold_of == fold]).any()
-        with pytest.raises(Refusal, match=r"lessons/fold\d\.npz cannot be used .* dvc repro -f teach@"):
+        with pytest.raises(UserError, match=r"lessons/fold\d\.npz cannot be used .* dvc repro -f teach@"):
             cells.said(fold, ["small_vgg"], rows[fold_of == fold])
 
 
@@ -132,7 +132,7 @@ def test_answers_are_labels_with_the_teachers_mixed_in():
     ],
 )
 def test_what_there_is_none_of_is_refused(school, run, words):
-    with pytest.raises(Refusal, match=words):
+    with pytest.raises(UserError, match=words):
         run()
 
 

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pipeline.recipe import Recipe
+from pipeline.stages import train
+from pipeline.training.cells import PLACES
 from ruamel.yaml import YAML
 
 from pipeline import architectures, params
-from pipeline.command import Refusal
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, TRAINING
 from pipeline.data import folds
 from pipeline.data.faces import Faces
-from pipeline.recipe import Recipe
-from pipeline.stages import train
+from pipeline.errors import UserError
 from pipeline.training import augment, backend, loop, machine
-from pipeline.training.cells import PLACES
 
 ROOT = Path(__file__).parent.parent
 RECIPE = Recipe(
@@ -454,7 +454,7 @@ def test_only_cells_that_are_out_of_date_are_trained(project: Path, monkeypatch:
 
 
 def test_worker_with_other_code_refuses(project: Path) -> None:
-    with pytest.raises(Refusal, match="has another version of the pipeline's code; install it there anew"):
+    with pytest.raises(UserError, match="has another version of the pipeline's code; install it there anew"):
         train.train(*made_up(), planned(code="0" * 16), planned().checkpoint())
 
 
@@ -511,7 +511,7 @@ def test_auto_is_refused_for_a_cluster(name: str, project: Path, monkeypatch: py
     if name == "precision":
         monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
         set_params(precision="auto")
-    with pytest.raises(Refusal, match="backend and precision must not be auto for a cluster"):
+    with pytest.raises(UserError, match="backend and precision must not be auto for a cluster"):
         train.main()
 
 
@@ -542,7 +542,7 @@ def test_weights_file_is_the_same_whatever_the_process_built_before(tmp_path: Pa
 
 @pytest.mark.parametrize("fold", ["2", "-1", "01", "", "x"])
 def test_command_refuses_a_fold_that_params_yaml_does_not_have(fold: str, project: Path) -> None:
-    with pytest.raises(Refusal, match=rf"there is no fold '{fold}'; params.yaml has 0, 1"):
+    with pytest.raises(UserError, match=rf"there is no fold '{fold}'; params.yaml has 0, 1"):
         train.main(NETWORK, fold)
 
 
@@ -551,5 +551,5 @@ def test_command_refuses_a_number_of_jobs_that_is_none(
     text: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBS", text)
-    with pytest.raises(Refusal, match=f"JOBS={text}: must be a whole number from 1 up"):
+    with pytest.raises(UserError, match=f"JOBS={text}: must be a whole number from 1 up"):
         train.main()

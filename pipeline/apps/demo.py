@@ -9,8 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline import command
-from pipeline.command import Refusal
+from pipeline.errors import UserError
 
 FOLDER = Path("demo")
 DVC_CONFIG = "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
@@ -28,11 +27,11 @@ def build(folder: Path, params: Path) -> None:
 
 
 def run(folder: Path, *words: str) -> None:
-    """Run `python -m WORDS` in `folder`, by this Python. Raises Refusal where it fails (it has said why)."""
+    """Run `python -m WORDS` in `folder`, by this Python. Raises UserError where it fails (it has said why)."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # DVC's stages take python from it
     done = subprocess.run([sys.executable, "-m", *words], cwd=folder, env=os.environ | {"PATH": path}, check=False)
     if done.returncode:
-        raise Refusal(
+        raise UserError(
             f"{' '.join(words)} failed in {folder}/: see above, then run this again, after make clean if need be"
         )
 
@@ -40,7 +39,7 @@ def run(folder: Path, *words: str) -> None:
 def main() -> None:
     """Run the command."""
     if not Path("pipeline").is_dir():
-        raise Refusal("pipeline/ is missing here; run from the project's folder")
+        raise UserError("pipeline/ is missing here; run from the project's folder")
     build(FOLDER, Path(__file__).with_suffix(".yaml"))
     lock = FOLDER / "dvc.lock"
     before = lock.read_bytes() if lock.exists() else b""
@@ -52,7 +51,3 @@ def main() -> None:
     print(
         f"\nThe submission: {FOLDER}/submissions/ensemble.csv. The report, for a browser: {FOLDER}/results/report.html"
     )
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.apps.demo")

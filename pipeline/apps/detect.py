@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.command import Refusal
 from pipeline.competition import SIDE
+from pipeline.errors import UserError
 
 # Measured by python -m bench.detection: of OpenCV's frontal cascades alt2, with these numbers, finds most faces without
 # false ones, and FER2013's pictures are as large as its boxes, but for the margin.
@@ -27,7 +27,7 @@ FORGET = 1.0  # seconds after which a face that is not found any more is another
 
 
 def opencv() -> Any:
-    """The module cv2. Raises Refusal where it is missing or has no cascades."""
+    """The module cv2. Raises UserError where it is missing or has no cascades."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a file is said here, once
     os.environ.setdefault(
         "OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file"
@@ -36,12 +36,12 @@ def opencv() -> Any:
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError as missing:
-        raise Refusal(
+        raise UserError(
             f"finding faces, and video, need OpenCV ({missing}): pip install 'opencv-python-headless<5'; pictures that "
             "show nothing but a face can do without it, with --no-detect"
         ) from None
     if not hasattr(cv2, "CascadeClassifier"):
-        raise Refusal(f"OpenCV {cv2.__version__} has no cascades: pip install 'opencv-python-headless<5'")
+        raise UserError(f"OpenCV {cv2.__version__} has no cascades: pip install 'opencv-python-headless<5'")
     return cv2
 
 

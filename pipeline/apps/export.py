@@ -25,11 +25,11 @@ import numpy as np
 from scipy import ndimage
 from tabulate import tabulate
 
-from pipeline import command, files, params, recipe
+from pipeline import files, params, recipe
 from pipeline.apps import release
-from pipeline.command import Refusal
 from pipeline.competition import CLASSES, SIDE
 from pipeline.data import faces, synthetic
+from pipeline.errors import UserError
 from pipeline.evaluation import ensemble
 from pipeline.evaluation.submission import percent
 from pipeline.training import backend, cells
@@ -55,7 +55,7 @@ def find(name: str, fold: str) -> tuple["keras.Model", dict[str, Any]]:
         return release.load()
     about = {"temperature": None, **cells.metadata(cells.path("about", name, fold), "make repro")[0]}
     network = cells.restore(about["architecture"], cells.path("weights", name, fold), "make repro")
-    with contextlib.suppress(Refusal):  # no ensemble has been made yet
+    with contextlib.suppress(UserError):  # no ensemble has been made yet
         about["temperature"] = ensemble.temperatures([about["architecture"]])[about["architecture"]]
     return network, about
 
@@ -184,11 +184,11 @@ def speeds(asks: dict[str, Ask], pictures: np.ndarray) -> dict[str, float]:
 def main(name: str = "", fold: str = "") -> None:
     """Run the command."""
     if missing := [each for each in NEEDED if importlib.util.find_spec(each.replace("-", "_")) is None]:
-        raise Refusal(f"make export needs more packages: .venv/bin/python -m pip install {' '.join(missing)}")
+        raise UserError(f"make export needs more packages: .venv/bin/python -m pip install {' '.join(missing)}")
     backend.start("tensorflow")
     backend.prepare(seed=0, precision="float32")
     if fold and not name:
-        raise Refusal(f"FOLD={fold}: of which network? Name it: make export NAME=... FOLD={fold}")
+        raise UserError(f"FOLD={fold}: of which network? Name it: make export NAME=... FOLD={fold}")
     fold = fold or "0" if name else ""
     network, about = find(name, fold)
     settings = params.parse("its recipe", recipe.Recipe, about["recipe"])
@@ -230,8 +230,4 @@ def main(name: str = "", fold: str = "") -> None:
     print(tabulate(table, headers, disable_numparse=True, colalign=("left", *["right"] * 4, "left")))
     print(f"\nAgainst Keras in float32, on {len(pixels):,} pictures: {rows}.\nHow to use them: {FOLDER / stem}.json")
     if refused := set(asks) - {"Keras", *checked}:
-        raise Refusal(f"too far from Keras, and so deleted: {', '.join(sorted(refused))}")
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.apps.export [NETWORK] [FOLD]")
+        raise UserError(f"too far from Keras, and so deleted: {', '.join(sorted(refused))}")

@@ -11,9 +11,9 @@ import numpy as np
 
 from pipeline import architectures, params
 from pipeline.apps import release
-from pipeline.command import Refusal
 from pipeline.competition import SIDE
 from pipeline.data import folds
+from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics
 from pipeline.recipe import Recipe
 from pipeline.training import backend, cells, machine
@@ -154,7 +154,7 @@ def _cells(which: str) -> tuple[dict[str, list[int]], str, list[float]]:
         return dict.fromkeys(shares, numbers), method, list(shares.values())
     name, _, fold = which.partition("-")
     if name not in known or (fold and fold not in map(str, numbers)):
-        raise Refusal(
+        raise UserError(
             f"there is no network {which!r}: it must be {RELEASED}, {ensemble.NAME}, an architecture "
             f"({', '.join(known)}) or one fold of it, like {known[-1]}-{numbers[0]}; {params.PATH} has the folds "
             f"{', '.join(map(str, numbers))}"
@@ -171,7 +171,7 @@ def _trained(which: str, library: str) -> Network:
     known = [cells.metadata(cells.path("about", *cell), cells.remedy(*cell)) for cell in found]
     classes = {tuple(about["classes"]) for about, _ in known}
     if len(classes) > 1:
-        raise Refusal(f"the networks of {which} do not know the same classes in the same order; run: make repro")
+        raise UserError(f"the networks of {which} do not know the same classes in the same order; run: make repro")
     _prepared([(about["architecture"], recipe) for about, recipe in known], library)
     members: dict[str, list[Member]] = {name: [] for name in cells}
     for cell, (_, recipe) in zip(found, known, strict=True):
@@ -190,7 +190,7 @@ def load(which: str = RELEASED) -> Network:
 
     Raises
     ------
-    Refusal : where there is no such network, or its files are missing, damaged or another's.
+    UserError : where there is no such network, or its files are missing, damaged or another's.
     """
     library = machine.choose(params.backend())
     return _released(library) if which == RELEASED else _trained(which, library)

@@ -1,7 +1,7 @@
 """Score a network that was trained elsewhere on the test rows, as the pipeline's own submissions are scored.
 
 Outside the graph. Reads FILE (a whole Keras model: .keras, or .h5 or .hdf5, of Keras 2 too), data/faces.npz,
-data/solution.csv, data/twins.csv, data/raw/PROVENANCE.json and params.yaml (its backend). Writes nothing but OUT, JSON,
+data/solution.csv, data/duplicates.csv, data/raw/PROVENANCE.json and params.yaml (its backend). Writes nothing but OUT, JSON,
 where that is given. No code in FILE is run: a model with Lambda layers is refused.
 
 SIDE is the pixels across that the network takes; faces are resized as cv2.resize does it. SCALING is what it takes grey
@@ -23,10 +23,10 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from pipeline import command, files, params
-from pipeline.command import Refusal
+from pipeline import files, params
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, TRAINING
 from pipeline.data import faces, provenance, solution
+from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, metrics, score, submission
 from pipeline.evaluation.submission import UNKNOWN, percent
 from pipeline.training import backend, machine
@@ -67,7 +67,7 @@ def order(text: str) -> list[int]:
     """Where a file that gives its classes in the order of `text` has each of the competition's; "" is that order."""
     names = re.split(r"[\s,]+", text.strip()) if text.strip() else list(CLASSES)
     if sorted(names) != sorted(CLASSES):
-        raise Refusal(f"CLASSES={text!r} must name each of {', '.join(CLASSES)} once, in the order of the outputs")
+        raise UserError(f"CLASSES={text!r} must name each of {', '.join(CLASSES)} once, in the order of the outputs")
     return [names.index(name) for name in CLASSES]
 
 
@@ -89,14 +89,14 @@ def modern(config: Any) -> Any:
 def load(path: Path, side: int) -> "keras.Model":
     """The network in a file, from pictures of this `side` to seven outputs. Keras must run already.
 
-    Raises Refusal where it is something else, or holds code.
+    Raises UserError where it is something else, or holds code.
     """
     import keras
 
     if not path.is_file():
-        raise Refusal(f"there is no file {path}; name a whole Keras model: make outside FILE=...")
+        raise UserError(f"there is no file {path}; name a whole Keras model: make outside FILE=...")
     if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise Refusal(f"{path} is no Keras file by its name; they end in .keras, .h5 or .hdf5")
+        raise UserError(f"{path} is no Keras file by its name; they end in .keras, .h5 or .hdf5")
     try:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
@@ -105,11 +105,11 @@ def load(path: Path, side: int) -> "keras.Model":
             with h5py.File(path) as file:
                 config = json.loads(file.attrs["model_config"])
     except KeyError:
-        raise Refusal(f"{path} holds no network, but weights alone perhaps; save it whole: model.save(...)") from None
+        raise UserError(f"{path} holds no network, but weights alone perhaps; save it whole: model.save(...)") from None
     except (OSError, ValueError, TypeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as trouble:
-        raise Refusal(f"{path} is not a Keras file ({trouble})") from None
+        raise UserError(f"{path} is not a Keras file ({trouble})") from None
     if '"class_name": "Lambda"' in json.dumps(config):
-        raise Refusal(f"{path} has a Lambda layer, which is code, and no code in a file is run; build it without")
+        raise UserError(f"{path} has a Lambda layer, which is code, and no code in a file is run; build it without")
     try:
         with tempfile.TemporaryDirectory() as folder:
             copy = shutil.copyfile(path, Path(folder) / path.name)
@@ -120,23 +120,25 @@ def load(path: Path, side: int) -> "keras.Model":
         takes, gives = network.input_shape, network.output_shape
     except Exception as trouble:  # Keras has no error of its own for a file that it cannot build
         reason = str(trouble).strip().split("\n")[0][:200]
-        raise Refusal(f"Keras cannot build the network in {path} ({reason})") from None
+        raise UserError(f"Keras cannot build the network in {path} ({reason})") from None
     if len(takes) != 4 or takes[0] or not {*takes[1:3]} <= {None, side} or takes[3] not in (1, 3):
-        raise Refusal(f"{path} takes {takes}, not (None, {side}, {side}, 1) or three channels; name the SIDE it takes")
+        raise UserError(
+            f"{path} takes {takes}, not (None, {side}, {side}, 1) or three channels; name the SIDE it takes"
+        )
     if gives != (None, len(CLASSES)):
-        raise Refusal(f"{path} gives {gives}, not (None, {len(CLASSES)}), a probability for each class")
+        raise UserError(f"{path} gives {gives}, not (None, {len(CLASSES)}), a probability for each class")
     try:
         network.predict_on_batch(np.zeros((1, side, side, takes[3]), "float32"))
     except Exception as trouble:  # every library has its own
         reason = str(trouble).strip().split("\n")[0][:200]
-        raise Refusal(f"{path} cannot take {side} x {side} pixels ({reason}); name the SIDE it takes") from None
+        raise UserError(f"{path} cannot take {side} x {side} pixels ({reason}); name the SIDE it takes") from None
     return network
 
 
 def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> np.ndarray:
     """The network's probabilities of `pixels`, uint8 [n, 48, 48], made to sum to 1: float32 [n, 7].
 
-    Three channels get the same grey levels. Raises Refusal where the outputs are no probabilities.
+    Three channels get the same grey levels. Raises UserError where the outputs are no probabilities.
     """
     from pipeline.training import loop
 
@@ -148,7 +150,7 @@ def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> 
         parts.append(network.predict_on_batch(np.repeat(pictures, network.input_shape[3], axis=3)))
     outputs = np.concatenate(parts)[: len(pixels)]
     if not (outputs.min() >= 0 and outputs.max() <= 1.001):  # NaN is neither
-        raise Refusal(
+        raise UserError(
             f"the outputs go from {outputs.min():.3g} to {outputs.max():.3g}, so they are no probabilities; let the "
             "network end in softmax or sigmoid"
         )
@@ -157,16 +159,16 @@ def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> 
     return probabilities
 
 
-def judge(probabilities: np.ndarray, data: faces.Faces, truth: np.ndarray, twins: pd.DataFrame) -> dict[str, Any]:
+def judge(probabilities: np.ndarray, data: faces.Faces, truth: np.ndarray, duplicates: pd.DataFrame) -> dict[str, Any]:
     """The columns of submissions/scores.csv that test rows alone decide; right answers, rows, and recall by class.
 
     Parameters
     ----------
-    probabilities : [k, 7], of the test rows. truth : int [n], labels of all rows. twins : [n], see audit.load_twins.
+    probabilities : [k, 7], of the test rows. truth : int [n], labels of all rows. duplicates : [n], see audit.load_duplicates.
     """
     training, test = data.rows(TRAINING), data.test_rows()
     unseen = ensemble.Bag(np.full((len(training), len(CLASSES)), np.nan), probabilities)
-    columns = score.judge(unseen, 1.0, truth[training], truth[test], data.usage[test], twins)
+    columns = score.judge(unseen, 1.0, truth[training], truth[test], data.usage[test], duplicates)
     found: dict[str, Any] = {
         key: value for key, value in columns.items() if not key.startswith("oof") and not key.endswith("tempered")
     }
@@ -184,8 +186,8 @@ def report(found: dict[str, Any]) -> str:
     """What `judge` found, as tables of text."""
     lines = []
     for title, key in (("PublicTest", "public"), ("PrivateTest", "private"),
-                       ("its rows without a twin", "private_no_twin"),
-                       ("nor a near twin", "private_no_near_twin")):  # fmt: skip
+                       ("its rows without a duplicate", "private_no_duplicate"),
+                       ("nor a near duplicate", "private_no_near_duplicate")):  # fmt: skip
         interval = f"{percent(found[f'{key}_low'])} to {percent(found[f'{key}_high'])}"
         right, rows = (found.get(f"{key}_{what}", "") for what in ("right", "rows"))
         lines.append((title, right, rows, percent(found.get(f"{key}_accuracy", found.get(key))), interval))
@@ -208,20 +210,20 @@ def report(found: dict[str, Any]) -> str:
 def main(name: str, side: str, scaling: str, classes: str = "", out: str = "") -> None:
     """Run the command."""
     if not (side.isdecimal() and 8 <= int(side) <= 1024):
-        raise Refusal(f"SIDE={side}: must be the pixels across that the network takes, 8 to 1024")
+        raise UserError(f"SIDE={side}: must be the pixels across that the network takes, 8 to 1024")
     if scaling not in ("unit", "symmetric", "raw"):
-        raise Refusal(f"SCALING={scaling}: must be unit (grey levels 0 to 1), symmetric (-1 to 1) or raw (0 to 255)")
+        raise UserError(f"SCALING={scaling}: must be unit (grey levels 0 to 1), symmetric (-1 to 1) or raw (0 to 255)")
     if out and Path(out).suffix != ".json":
-        raise Refusal(f"OUT={out}: must end in .json")
+        raise UserError(f"OUT={out}: must end in .json")
     places, path = order(classes), Path(name)
     data, worth = faces.load(), provenance.standing(provenance.read())
-    truth, twins = solution.join(data.labels, solution.load()), audit.load_twins(len(data.labels))
+    truth, duplicates = solution.join(data.labels, solution.load()), audit.load_duplicates(len(data.labels))
     if (truth < 0).any():
-        raise Refusal(f"{solution.PATH} does not know the labels of all test rows, so nothing can be scored on them")
+        raise UserError(f"{solution.PATH} does not know the labels of all test rows, so nothing can be scored on them")
     backend.start(machine.choose(params.backend()))
     backend.prepare(seed=0, precision="float32")
     network = load(path, int(side))
-    found = judge(ask(network, data.pixels[data.test_rows()], int(side), scaling)[:, places], data, truth, twins)
+    found = judge(ask(network, data.pixels[data.test_rows()], int(side), scaling)[:, places], data, truth, duplicates)
     if worth == provenance.OTHER_SPLIT:
         found["rank_2013"] = "none"
     print(f"{path.name}: {network.count_params():,} parameters\n\n{report(found)}\n")
@@ -236,7 +238,3 @@ def main(name: str, side: str, scaling: str, classes: str = "", out: str = "") -
         }  # fmt: skip
         files.write_json(Path(out), about)
         print(f"They stand in {out} too.")
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.apps.outside FILE SIDE SCALING [CLASSES] [OUT]")

@@ -27,7 +27,7 @@ from pipeline import command
 from pipeline.apps import annotate, detect, networks
 from pipeline.apps.networks import Network
 from pipeline.apps.sources import CAMERA, Picture, Source, Unusable, find
-from pipeline.command import Refusal
+from pipeline.errors import UserError
 
 SKIPPED = 3  # the exit status where something was
 TOGETHER = (128, 2**27)  # faces, and bytes of pictures, that are judged at a time
@@ -67,7 +67,7 @@ def look(source: Source, picture: Picture, detector: detect.Detector | None, opt
 
 
 class Window:
-    """A live picture on this machine's screen. Raises Refusal where there is none."""
+    """A live picture on this machine's screen. Raises UserError where there is none."""
 
     def __init__(self) -> None:
         try:
@@ -75,7 +75,7 @@ class Window:
 
             self.root = tkinter.Tk()
         except Exception as trouble:  # without tkinter an ImportError, without a display its own
-            raise Refusal(f"no window can be opened here ({trouble})") from None
+            raise UserError(f"no window can be opened here ({trouble})") from None
         self.root.title("Expressions (close the window to stop)")
         self.open = True
         self.root.protocol("WM_DELETE_WINDOW", self.close)
@@ -145,7 +145,7 @@ class Drawings:
 def unharmed(target: Path, sources: list[Source]) -> None:
     """Refuse to write over what shall be read."""
     if target.exists() and any(source.path.exists() and target.samefile(source.path) for source in sources):
-        raise Refusal(f"{target} is one of the files to be read; write to another")
+        raise UserError(f"{target} is one of the files to be read; write to another")
 
 
 class Run:
@@ -302,7 +302,7 @@ def _number(low: float, high: float, text: str) -> float:
 def main(options: argparse.Namespace) -> None:
     """Run the command."""
     if options.explain and not options.out:
-        raise Refusal("--explain draws into what --out writes: say where, with --out FOLDER")
+        raise UserError("--explain draws into what --out writes: say where, with --out FOLDER")
     sources = find(options.inputs)
     live = any(source.kind == CAMERA for source in sources)
     detector = None
@@ -316,7 +316,7 @@ def main(options: argparse.Namespace) -> None:
         if live:
             try:
                 run.drawings.window = Window()
-            except Refusal as reason:
+            except UserError as reason:
                 print(f"{reason}: the answers stand here alone; Ctrl-C stops", file=sys.stderr, flush=True)
         bar = stack.enter_context(tqdm(total=len(sources), unit="picture", disable=None, leave=False))
         run.say = partial(bar.write, file=sys.stdout)
@@ -339,9 +339,3 @@ def main(options: argparse.Namespace) -> None:
         file=sys.stderr,
     )
     sys.exit(130 if stopped and not live else SKIPPED if run.skipped else 0)
-
-
-if __name__ == "__main__":
-    words = parser().parse_args()
-    del sys.argv[1:]  # they are read
-    command.run(partial(main, words), "python -m pipeline.apps.predict")

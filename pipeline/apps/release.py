@@ -1,6 +1,6 @@
 """Pack one trained network for use: its weights under 5 MB, what one must know to use them, and a model card.
 
-Outside the graph. Reads params.yaml, data/faces.npz, data/folds.csv, data/solution.csv, data/twins.csv,
+Outside the graph. Reads params.yaml, data/faces.npz, data/folds.csv, data/solution.csv, data/duplicates.csv,
 results/ensemble.json, results/analysis.json and artifacts/. Writes released/NETWORK.npz (kernels in float16, all else
 in float32), released/NETWORK.json and released/README.md, its card, in place of what was released before. The scores
 are those of the packed network, measured anew. Without NETWORK: the one with the best out-of-fold accuracy. Without
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 
-from pipeline import architectures, command, files, params, recipe
-from pipeline.command import Refusal
+from pipeline import architectures, files, params, recipe
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC
 from pipeline.data import faces, folds, provenance, solution
+from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, metrics, submission
 from pipeline.evaluation.submission import percent
 from pipeline.stages import train
@@ -48,12 +48,12 @@ def pack(network: "keras.Model") -> dict[str, np.ndarray]:
 
 
 def unpack(network: "keras.Model", packed: dict[str, np.ndarray]) -> None:
-    """Put what `pack` returned into a network of the same architecture. Raises Refusal where it is of another."""
+    """Put what `pack` returned into a network of the same architecture. Raises UserError where it is of another."""
     wanted = {variable.path: variable for variable in network.weights}
     if {path: tuple(variable.shape) for path, variable in wanted.items()} != {
         path: values.shape for path, values in packed.items()
     }:
-        raise Refusal(f"the weights are not those of {network.name}")
+        raise UserError(f"the weights are not those of {network.name}")
     for path, variable in wanted.items():
         variable.assign(packed[path].astype("float32"))
 
@@ -62,7 +62,7 @@ def find() -> Path:
     """The JSON file of the released network."""
     found = sorted(FOLDER.glob("*.json"))
     if len(found) != 1:
-        raise Refusal(f"{FOLDER}/ holds {len(found)} networks instead of one; make it with: make release")
+        raise UserError(f"{FOLDER}/ holds {len(found)} networks instead of one; make it with: make release")
     return found[0]
 
 
@@ -79,7 +79,7 @@ def load() -> tuple["keras.Model", dict[str, Any]]:
         if about["architecture"] not in architectures.names() or float(about["temperature"]) <= 0:
             raise ValueError("its architecture or its temperature is none")
     except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as trouble:
-        raise Refusal(f"{path.with_suffix('')} cannot be read ({trouble}); make it with: make release") from None
+        raise UserError(f"{path.with_suffix('')} cannot be read ({trouble}); make it with: make release") from None
     import keras
 
     keras.utils.clear_session()  # variables are found by their paths, and layers are numbered from the start
@@ -107,14 +107,14 @@ def choose() -> str:
 
 def scores(
     ask: Callable[[np.ndarray], np.ndarray], data: faces.Faces, truth: np.ndarray, held_out: np.ndarray,
-    twins: np.ndarray,
+    duplicates: np.ndarray,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """What the card says of a network on rows that it has not seen.
 
     Parameters
     ----------
     ask : probabilities [m, 7] of rows, int [m]. truth : int [n], labels of all rows. held_out : int, rows of its fold.
-    twins : bool [n], which rows show a picture that stands in Training as well.
+    duplicates : bool [n], which rows show a picture that stands in Training as well.
     """
     private = data.rows(PRIVATE)
     parts = {"held-out fold of Training": held_out, "PublicTest": data.rows(PUBLIC), "PrivateTest": private}
@@ -125,9 +125,9 @@ def scores(
             found[name] = measure(probabilities, truth[rows])
             found[name]["by_class"] = metrics.by_class(probabilities, truth[rows])
             if name == "PrivateTest":
-                alone = ~twins[rows]
+                alone = ~duplicates[rows]
                 if alone.any():
-                    found["PrivateTest without twins"] = measure(probabilities[alone], truth[rows][alone])
+                    found["PrivateTest without duplicates"] = measure(probabilities[alone], truth[rows][alone])
     return found
 
 
@@ -148,7 +148,7 @@ def main(name: str = "", fold: str = "0") -> None:
     library = machine.choose(params.backend())
     cell = train.plan(data, fold_of, name, number, library)
     if not cell.done():
-        raise Refusal(f"{cell} is not trained as {params.PATH} wants it; run: make repro")
+        raise UserError(f"{cell} is not trained as {params.PATH} wants it; run: make repro")
     timing, siblings = json.loads(cell.paths()["timing"].read_text()), submission.singles(submission.analysis(), name)
     backend.start(library)
     from pipeline.training import augment, loop
@@ -158,7 +158,7 @@ def main(name: str = "", fold: str = "0") -> None:
     packed = pack(trainer.network)
     path = FOLDER / f"{name}.npz"
     if (size := sum(values.nbytes for values in packed.values())) > LIMIT:
-        raise Refusal(f"{name} takes {size / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f}; name a smaller network")
+        raise UserError(f"{name} takes {size / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f}; name a smaller network")
     unpack(trainer.network, packed)
     views = augment.views(settings)
 
@@ -167,7 +167,7 @@ def main(name: str = "", fold: str = "0") -> None:
         return mean
 
     held_out, truth = rows[fold_of == number], solution.join(data.labels, solution.load())
-    found = scores(ask, data, truth, held_out, (audit.load_twins(len(truth))["identical"] > 0).to_numpy())
+    found = scores(ask, data, truth, held_out, (audit.load_duplicates(len(truth))["identical"] > 0).to_numpy())
     _, before, _ = ensemble.read_cell(name, number)
     after = ask(held_out)
     content = io.BytesIO()
@@ -205,7 +205,3 @@ def main(name: str = "", fold: str = "0") -> None:
         for ending in (".json", ".npz"):
             (FOLDER / f"{other}{ending}").unlink(missing_ok=True)
     print(f"{path}: {about['bytes'] / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.apps.release [NETWORK] [FOLD]")

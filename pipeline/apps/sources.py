@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.apps import detect
-from pipeline.command import Refusal
 from pipeline.data import prepare
+from pipeline.errors import UserError
 
 # Not all that Pillow knows: some readers start other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -77,7 +77,7 @@ class Source:
         else:
             try:
                 table = prepare.read_file(self.path)
-            except (Refusal, OSError) as trouble:
+            except (UserError, OSError) as trouble:
                 raise Unusable(str(trouble)) from None
             self.count = len(table.pixels)
             for row, pixels in enumerate(table.pixels, 1):
@@ -157,7 +157,7 @@ def plain(picture: Image.Image) -> np.ndarray:
 def find(inputs: list[str]) -> list[Source]:
     """What `inputs` stand for: files, all files of folders (hidden ones and links to folders left out), "camera:1".
 
-    Raises Refusal for one that does not exist.
+    Raises UserError for one that does not exist.
     """
     found = []
     for text in inputs:
@@ -176,9 +176,9 @@ def find(inputs: list[str]) -> list[Source]:
         elif os.path.lexists(path):
             found.append(Source(path, Path(path.name), _kind(path)))
         else:
-            raise Refusal(f"{printable(path)} is neither a file nor a folder, nor a camera, like {CAMERA}:0")
+            raise UserError(f"{printable(path)} is neither a file nor a folder, nor a camera, like {CAMERA}:0")
     if not found:
-        raise Refusal(f"there are no files in {', '.join(printable(Path(text)) for text in inputs)}")
+        raise UserError(f"there are no files in {', '.join(printable(Path(text)) for text in inputs)}")
     return found
 
 

@@ -2,6 +2,8 @@
 
 import importlib
 import pkgutil
+import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,15 +11,26 @@ if TYPE_CHECKING:
     import keras
 
 
+@cache
 def names() -> list[str]:
     """The known architectures, sorted. Files whose name starts with an underscore are not one."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
+def _source(name: str) -> str:
+    return (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+
+
 def separable(name: str) -> bool:
     """Whether a network has depthwise convolutions, by its file's text: known before any library is imported."""
-    source = (Path(__file__).parent / f"{name}.py").read_text()
-    return "SeparableConv" in source or "DepthwiseConv" in source
+    return "SeparableConv" in _source(name) or "DepthwiseConv" in _source(name)
+
+
+def fixed_size(name: str) -> bool:
+    """Whether a network takes 48x48 pictures alone, by its file's text: known before any library is imported."""
+    side = r"(?:[\w.]*SIDE|48)\s*,\s*"
+    fixed = rf"Input\(\s*(?:shape\s*=\s*)?[(\[]\s*{side}{side}1\b|^\s*return (?:_blocks\.)?stack\("
+    return bool(re.search(fixed, _source(name), re.MULTILINE))
 
 
 def build(name: str) -> "keras.Model":

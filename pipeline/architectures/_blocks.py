@@ -62,15 +62,3 @@ def classified(pictures: keras.KerasTensor, x: keras.KerasTensor, dropout: float
     """The network from `pictures` to the class probabilities of `x`, pooled over the whole picture, of any side."""
     x = layers.Dropout(dropout)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(pictures, head("softmax")[0](x))
-
-
-def compact_resnet() -> keras.Model:
-    """Residual blocks after a stride and a pooling, for two CPU cores: what small_resnet and student are."""
-    pictures = layers.Input((None, None, 1))
-    x = normalised(pictures, 48, kernel=5, strides=2)
-    x = normalised(x, 64)
-    for filters in (128, 256):
-        x = layers.MaxPooling2D(2)(x)
-        x = normalised(x, filters)
-        x = layers.Add()([x, normalised(normalised(x, filters), filters)])
-    return classified(pictures, x, dropout=0.2)

@@ -5,10 +5,18 @@ arXiv 2404.00498), with a first convolution of stride 2, since these pictures ar
 """
 
 import keras
+from keras import layers
 
-from pipeline.architectures._blocks import compact_resnet
+from pipeline.architectures._blocks import classified, normalised
 
 
 def build() -> keras.Model:
     """1,878,903 parameters."""
-    return compact_resnet()
+    pictures = layers.Input((None, None, 1))
+    x = normalised(pictures, 48, kernel=5, strides=2)
+    x = normalised(x, 64)
+    for filters in (128, 256):
+        x = layers.MaxPooling2D(2)(x)
+        x = normalised(x, filters)
+        x = layers.Add()([x, normalised(normalised(x, filters), filters)])
+    return classified(pictures, x, dropout=0.2)

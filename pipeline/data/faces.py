@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.command import Refusal
+from pipeline import files
 from pipeline.competition import CLASSES, SIDE, SPLITS, TRAINING
 
 PATH = Path("data/faces.npz")
@@ -50,9 +50,9 @@ class Faces:
             raise ValueError("labels must be -1 for every row that is not Training")
 
     @cached_property
-    def digest(self) -> bytes:
-        """SHA-256 of pixels and labels."""
-        return hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).digest()
+    def digest(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of pixels and labels."""
+        return hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).hexdigest()[:16]
 
     def rows(self, split: int) -> np.ndarray:
         """Row numbers of a split (int64), in order."""
@@ -64,19 +64,13 @@ class Faces:
 
     def save(self, path: Path = PATH) -> None:
         """Write the arrays uncompressed: it takes a tenth of a second, and the same bytes every time."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, pixels=self.pixels, labels=self.labels, usage=self.usage)
+        files.replace(path, lambda file: np.savez(file, pixels=self.pixels, labels=self.labels, usage=self.usage))
 
 
 def load(path: Path = PATH) -> Faces:
-    """Read what `Faces.save` wrote. Raises Refusal where the file is missing or is something else."""
-    try:
-        with np.load(path) as arrays:
-            return Faces(arrays["pixels"], arrays["labels"], arrays["usage"])
-    except FileNotFoundError:
-        raise Refusal(f"{path} is missing; make it with: dvc repro prepare") from None
-    except Exception as trouble:  # zipfile, numpy and Faces each have their own way to say "not that file"
-        raise Refusal(f"{path} is not a faces file ({trouble}); make it again with: dvc repro -f prepare") from None
+    """Read what `Faces.save` wrote. Raises UserError where the file is missing or is something else."""
+    with files.reading(path, "dvc repro prepare"), np.load(path, allow_pickle=False) as arrays:
+        return Faces(arrays["pixels"], arrays["labels"], arrays["usage"])
 
 
 def picture_groups(pixels: np.ndarray) -> np.ndarray:

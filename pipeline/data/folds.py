@@ -1,46 +1,50 @@
 """Deal the Training rows into folds: stratified by label, and identical pictures always into the same fold.
 
-Reads data/faces.npz. Writes data/folds.csv: row,fold, a line for every Training row that `twins` in params.yaml keeps.
+Reads data/faces.npz. Writes data/folds.csv: row,fold, a line for every Training row that `duplicates` in params.yaml
+keeps.
 """
 
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pipeline import command, params
-from pipeline.command import Refusal
+from pipeline import config, files
 from pipeline.competition import TRAINING
 from pipeline.data import faces
+from pipeline.errors import UserError
 
 PATH = Path("data/folds.csv")
-TWINS = ("keep", "drop_test_twins", "drop_repeats")
 
 
-def numbers() -> list[int]:
-    """The fold numbers of params.yaml: 0, 1, 2 and so on, as DVC's matrix wants them."""
-    found = params.document()["folds"]
-    if not isinstance(found, list) or [type(n) for n in found] != [int] * len(found) or len(found) < 2:
-        raise Refusal(f"{params.PATH}: folds = {found!r}: must list at least two folds, like [0, 1, 2]")
-    if found != list(range(len(found))):
-        raise Refusal(f"{params.PATH}: folds = {found!r}: must count up from 0, like {list(range(len(found)))}")
-    return found
+@dataclass(frozen=True)
+class Folds:
+    """Which Training rows take part, and the fold of each.
 
+    Parameters
+    ----------
+    rows : int64 [n], in rising order. fold_of : int64 [n].
+    """
 
-def number(text: str) -> int:
-    """The fold that a command line names. Raises Refusal where there is none such."""
-    if text not in map(str, numbers()):
-        raise Refusal(f"there is no fold {text!r}; {params.PATH} has {', '.join(map(str, numbers()))}")
-    return int(text)
+    rows: np.ndarray
+    fold_of: np.ndarray
 
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits of both arrays."""
+        return hashlib.sha256(self.rows.tobytes() + self.fold_of.tobytes()).hexdigest()[:16]
 
-def twins() -> str:
-    """What params.yaml does with identical pictures: one of TWINS."""
-    value = params.document()["twins"]
-    if value not in TWINS:
-        raise Refusal(f"{params.PATH}: twins = {value!r}: must be one of {', '.join(TWINS)}")
-    return str(value)
+    def held_out(self, fold: int) -> np.ndarray:
+        """The rows of a fold, int64 [m]."""
+        return self.rows[self.fold_of == fold]
+
+    def seen(self, fold: int) -> np.ndarray:
+        """The rows outside of a fold, int64 [t]: what its networks are trained on."""
+        return self.rows[self.fold_of != fold]
 
 
 def kept(data: faces.Faces, choice: str) -> np.ndarray:
@@ -48,11 +52,11 @@ def kept(data: faces.Faces, choice: str) -> np.ndarray:
 
     Parameters
     ----------
-    choice : "keep" takes all; "drop_test_twins" leaves out those whose picture stands in a test split, byte for byte;
+    choice : "keep" takes all; "drop_test_duplicates" leaves out those whose picture stands in a test split, byte for byte;
         "drop_repeats" takes one row of every picture: the first with the label that most of its rows have.
     """
     rows, groups = data.rows(TRAINING), faces.picture_groups(data.pixels)
-    if choice == "drop_test_twins":
+    if choice == "drop_test_duplicates":
         return rows[~np.isin(groups[rows], groups[data.test_rows()])]
     if choice == "drop_repeats":
         table = pd.DataFrame({"row": rows, "group": groups[rows], "label": data.labels[rows]})
@@ -75,7 +79,7 @@ def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.nd
     """
     smallest = min((len(np.unique(groups[labels == label])) for label in np.unique(labels)), default=0)
     if smallest < count:
-        raise Refusal(
+        raise UserError(
             f"{count} folds need at least {count} different Training pictures of every class; one has {smallest}"
         )
     fold = np.full(len(labels), -1)
@@ -89,33 +93,34 @@ def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.nd
     return fold
 
 
-def load(data: faces.Faces) -> tuple[np.ndarray, np.ndarray]:
-    """Read data/folds.csv: rows of `data`, in rising order, and their folds, int64 [n] each."""
-    try:
-        table = pd.read_csv(PATH, dtype={"row": "uint32", "fold": "uint8"})
+def load(data: faces.Faces, count: int | None = None) -> Folds:
+    """Read data/folds.csv. Raises UserError where it is missing, no such table, or of other faces or folds.
+
+    Parameters
+    ----------
+    count : how many folds there must be; None takes params.yaml's.
+    """
+    count = len(config.load().folds) if count is None else count
+    with files.reading(PATH, "dvc repro folds"):
+        table = pd.read_csv(PATH)
         if list(table) != ["row", "fold"] or table.empty or not isinstance(table.index, pd.RangeIndex):
             raise ValueError("it has other columns, or no rows")
         rows, fold = table["row"].to_numpy("int64"), table["fold"].to_numpy("int64")
-    except FileNotFoundError:
-        raise Refusal(f"{PATH} is missing; make it with: dvc repro folds") from None
-    except (ValueError, OverflowError) as trouble:
-        raise Refusal(f"{PATH} is not a table of row,fold ({trouble}); make it with: dvc repro -f folds") from None
-    if (np.diff(rows) <= 0).any() or not np.isin(rows, data.rows(TRAINING)).all():
-        raise Refusal(f"{PATH} is not of these faces; make it again with: dvc repro -f folds")
-    return rows, fold
+        if (np.diff(rows) <= 0).any() or not np.isin(rows, data.rows(TRAINING)).all():
+            raise ValueError("it is not of these faces")
+        if set(np.unique(fold)) != set(range(count)):
+            raise ValueError(f"it has other folds than 0 to {count - 1}")
+        return Folds(rows, fold)
 
 
 def main() -> None:
     """Run the stage."""
-    count, seed, choice = len(numbers()), params.seed(), twins()
+    settings = config.load()
     data = faces.load()
-    rows = kept(data, choice)
-    fold = deal(data.labels[rows], faces.picture_groups(data.pixels[rows]), count, seed)
-    pd.DataFrame({"row": rows, "fold": fold}).to_csv(PATH, index=False)
+    rows = kept(data, settings.duplicates)
+    fold = deal(data.labels[rows], faces.picture_groups(data.pixels[rows]), len(settings.folds), settings.seed)
+    files.write(PATH, pd.DataFrame({"row": rows, "fold": fold}).to_csv(index=False).encode())
     dropped = len(data.rows(TRAINING)) - len(rows)
-    out = f"; {dropped:,} rows left out ({choice})" if dropped else ""
-    print(f"{len(rows):,} Training rows in {count} folds of {', '.join(f'{n:,}' for n in np.bincount(fold))}{out}")
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.data.folds")
+    out = f"; {dropped:,} rows left out ({settings.duplicates})" if dropped else ""
+    sizes = ", ".join(f"{n:,}" for n in np.bincount(fold))
+    print(f"{PATH}: {len(rows):,} Training rows in {len(settings.folds)} folds of {sizes}{out}")

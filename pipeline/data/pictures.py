@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.command import Refusal
 from pipeline.competition import CLASS_COUNTS, CLASSES, PRIVATE, PUBLIC, SIDE, SPLITS, TRAINING
+from pipeline.errors import UserError
 
 NAME = "pictures.zip"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -58,14 +58,14 @@ def class_of(path: str) -> int | None:
 
 
 def layout(paths: list[str]) -> Layout:
-    """Tell split and class of every picture by its path. Raises Refusal where one cannot be told, or is missing.
+    """Tell split and class of every picture by its path. Raises UserError where one cannot be told, or is missing.
 
     The file names' split is taken where every name begins with one, and none contradicts its folder; otherwise that of
     the folders, where test/ (or validation/, where that is all) stands as PrivateTest.
     """
     for path in paths:
         if class_of(path) is None:
-            raise Refusal(
+            raise UserError(
                 f"{path} lies in no folder of a class: it must be one of {', '.join(CLASS_OF)} (numbers could count "
                 "by the competition or by the alphabet); rename or remove it"
             )
@@ -82,7 +82,7 @@ def layout(paths: list[str]) -> Layout:
         if unknown := [
             (code is not None, path) for path, folder, code in zip(paths, folders, said, strict=True) if not folder
         ]:
-            raise Refusal(
+            raise UserError(
                 f"{min(unknown)[1]}: its split is not known; put the folders of the classes into train/ and test/ (or "
                 "validation/), or bring files whose names all begin with Training_, PublicTest_ or PrivateTest_"
             )
@@ -91,9 +91,9 @@ def layout(paths: list[str]) -> Layout:
     counts = np.zeros((len(SPLITS), len(CLASSES)), int)
     np.add.at(counts, (usage, labels), 1)
     if missing := [name for name, count in zip(CLASSES, counts[TRAINING], strict=True) if not count]:
-        raise Refusal(f"there is no picture to train on of {', '.join(missing)}: every class needs some in train/")
+        raise UserError(f"there is no picture to train on of {', '.join(missing)}: every class needs some in train/")
     if not counts[PRIVATE].any():
-        raise Refusal(
+        raise UserError(
             "no picture is held out as PrivateTest: there must be files PrivateTest_..., or a folder test/ (or "
             "validation/) whose file names do not say PublicTest_"
         )
@@ -108,7 +108,7 @@ def layout(paths: list[str]) -> Layout:
     order = sorted(range(len(paths)), key=lambda i: (usage[i], _number(names[i]), names[i]))
     for one, other in itertools.pairwise(order):
         if names[one] == names[other]:
-            raise Refusal(f"{paths[one]} and {paths[other]} are the same picture by their names: leave one of them")
+            raise UserError(f"{paths[one]} and {paths[other]} are the same picture by their names: leave one of them")
     return Layout(
         [paths[i] for i in order], [names[i] for i in order], np.array(labels, dtype=np.int8)[order],
         np.array(usage, dtype=np.uint8)[order], official, says,
@@ -129,20 +129,20 @@ def _number(name: str) -> int:
 
 
 def decode(content: bytes, what: str) -> np.ndarray:
-    """The grey levels of a picture file, uint8 [48, 48]. Raises Refusal that begins with `what` where it has others."""
+    """The grey levels of a picture file, uint8 [48, 48]. Raises UserError that begins with `what` where it has others."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             mode, size = picture.mode, picture.size
             colours = np.array(picture.convert("RGB")) if size == (SIDE, SIDE) else None
     except Exception as trouble:  # Pillow's readers each have their own way to say that a file is damaged
         why = "it is none" if isinstance(trouble, UnidentifiedImageError) else trouble
-        raise Refusal(f"{what} cannot be read as a picture ({why}); bring it again, or remove it") from None
+        raise UserError(f"{what} cannot be read as a picture ({why}); bring it again, or remove it") from None
     if colours is None:
-        raise Refusal(f"{what} has {size[0]} x {size[1]} pixels instead of {SIDE} x {SIDE}; bring it in that size")
+        raise UserError(f"{what} has {size[0]} x {size[1]} pixels instead of {SIDE} x {SIDE}; bring it in that size")
     if mode not in ("L", "RGB", "P"):
-        raise Refusal(f"{what} has the mode {mode}; save it as a grey picture with 8 bits")
+        raise UserError(f"{what} has the mode {mode}; save it as a grey picture with 8 bits")
     if (colours != colours[:, :, :1]).any():
-        raise Refusal(f"{what} is in colour; save it as a grey picture")
+        raise UserError(f"{what} is in colour; save it as a grey picture")
     return colours[:, :, 0]
 
 
@@ -153,5 +153,5 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             found = layout(archive.namelist())
             pixels = np.stack([decode(archive.read(name), f"{path}, {name}") for name in found.paths])
     except zipfile.BadZipFile as trouble:
-        raise Refusal(f"{path} is damaged ({trouble}); make it again with: dvc repro -f download") from None
+        raise UserError(f"{path} is damaged ({trouble}); make it again with: dvc repro -f download") from None
     return pixels, found.labels, found.usage

@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import command
-from pipeline.command import Refusal
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SIDE, SPLIT_ROWS, SPLITS, TRAINING
 from pipeline.data import pictures, solution
 from pipeline.data.faces import Faces
+from pipeline.errors import UserError
 
 RAW = Path("data/raw")
 PIXELS = SIDE * SIDE
@@ -122,13 +121,13 @@ def read_table(lines: Iterable[bytes], name: str) -> Table:
 
     Raises
     ------
-    Refusal : naming file and row, where the header or a row is not as the competition writes it.
+    UserError : naming file and row, where the header or a row is not as the competition writes it.
     """
     lines = iter(lines)
     first = next(lines, b"").removeprefix(codecs.BOM_UTF8)
     header = _fields(first)
     if b"pixels" not in header or set(header) - {b"emotion", b"pixels", b"Usage"} or len(set(header)) < len(header):
-        raise Refusal(
+        raise UserError(
             f"{name}: the first line must name the column pixels, and may name emotion and Usage, each once; "
             f"it is {first[:60].decode(errors='replace')!r}; bring the competition's own file"
         )
@@ -156,11 +155,11 @@ def read_table(lines: Iterable[bytes], name: str) -> Table:
                 usage += _codes(columns[b"Usage"], SPLITS, "Usage")
             done += len(block)
     except BadField as bad:
-        raise Refusal(
+        raise UserError(
             f"{name}, row {done + bad.args[0] + 1}: {bad.args[1]}; bring the file again, or mend it"
         ) from None
     if not done:
-        raise Refusal(f"{name} has no rows; bring the file again")
+        raise UserError(f"{name} has no rows; bring the file again")
     return Table(
         np.concatenate(blocks).reshape(done, SIDE, SIDE),
         np.array(labels if b"emotion" in header else [UNKNOWN] * done, dtype=np.int8),
@@ -186,8 +185,8 @@ def _lines(path: Path) -> Iterator[Iterable[bytes]]:
                         pass
                     return
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as trouble:
-        raise Refusal(f"{path} is damaged or cut off ({trouble}); bring the file again") from None
-    raise Refusal(f"{path} holds no fer2013.csv; bring the competition's own file")
+        raise UserError(f"{path} is damaged or cut off ({trouble}); bring the file again") from None
+    raise UserError(f"{path} holds no fer2013.csv; bring the competition's own file")
 
 
 def read_file(path: Path) -> Table:
@@ -199,12 +198,14 @@ def read_file(path: Path) -> Table:
 def join(train: Table, test: Table) -> Table:
     """One table of train.csv and test.csv. The latter holds PublicTest and PrivateTest, in equal parts."""
     if len(test.labels) % 2:
-        raise Refusal(
+        raise UserError(
             f"{RAW}/test.csv has {len(test.labels):,} rows, which are no two equal parts: bring the file again"
         )
     halves = np.where(np.arange(len(test.labels)) < len(test.labels) // 2, PUBLIC, PRIVATE)
     if test.usage is not None and (test.usage != halves).any():
-        raise Refusal(f"{RAW}/test.csv: its column Usage is not PublicTest, then PrivateTest; bring Kaggle's own file")
+        raise UserError(
+            f"{RAW}/test.csv: its column Usage is not PublicTest, then PrivateTest; bring Kaggle's own file"
+        )
     return Table(
         np.concatenate([train.pixels, test.pixels]),
         np.concatenate([train.labels, test.labels]),
@@ -226,9 +227,9 @@ def read_folder(folder: Path) -> Table:
         if path.exists():
             table = read_file(path)
             if table.usage is None:
-                raise Refusal(f"{path}: the column Usage is missing; bring the competition's own file")
+                raise UserError(f"{path}: the column Usage is missing; bring the competition's own file")
             if test.exists() and not np.array_equal(read_file(test).pixels, table.pixels[_test_rows(table.usage)]):
-                raise Refusal(
+                raise UserError(
                     f"{test} does not hold the test pictures of {path} in their order; bring files of one kind"
                 )
             return table
@@ -236,11 +237,11 @@ def read_folder(folder: Path) -> Table:
     if train.exists() and test.exists():
         labelled = read_file(train)
         if labelled.usage is not None:
-            raise Refusal(f"{train} has the column Usage, so it is all of the competition: name it fer2013.csv")
+            raise UserError(f"{train} has the column Usage, so it is all of the competition: name it fer2013.csv")
         if (labelled.labels == UNKNOWN).any():
-            raise Refusal(f"{train}: the column emotion is missing; bring the competition's own file")
+            raise UserError(f"{train}: the column emotion is missing; bring the competition's own file")
         return join(labelled, read_file(test))
-    raise Refusal(
+    raise UserError(
         f"{folder} holds none of fer2013.tar.gz, icml_face_data.csv, or train.csv with test.csv; run: dvc repro"
     )
 
@@ -257,10 +258,10 @@ def hide_test_labels(table: Table) -> tuple[Faces, pd.DataFrame]:
     usage, labels = table.usage[order], table.labels[order]
     for code, split in enumerate(SPLITS):
         if code not in usage and code not in table.may_lack:
-            raise Refusal(f"{RAW} has no {split} rows; bring all of the competition")
+            raise UserError(f"{RAW} has no {split} rows; bring all of the competition")
     training = usage == TRAINING
     if (labels[training] == UNKNOWN).any():
-        raise Refusal(f"{RAW} has no labels for its Training rows: the column emotion is missing")
+        raise UserError(f"{RAW} has no labels for its Training rows: the column emotion is missing")
     pixels = table.pixels if (order[:-1] < order[1:]).all() else table.pixels[order]
     hidden = solution.table(np.flatnonzero(~training), usage[~training], labels[~training])
     return Faces(pixels, np.where(training, labels, UNKNOWN).astype(np.int8), usage), hidden
@@ -281,7 +282,3 @@ def main() -> None:
     faces.save()
     hidden.to_csv(solution.PATH, index=False)
     print(describe(faces, hidden))
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.data.prepare")

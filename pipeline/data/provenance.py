@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.command import Refusal
 from pipeline.competition import CHECKSUMS
+from pipeline.errors import UserError
 
 NAME = "PROVENANCE.json"
 PATH = Path("data/raw") / NAME
@@ -28,13 +28,13 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path = PATH) -> dict[str, Any]:
-    """What stands there: source, official, and for every file bytes, md5 and official. Raises Refusal if unreadable."""
+    """What stands there: source, official, and for every file bytes, md5 and official. Raises UserError if unreadable."""
     try:
         found: dict[str, Any] = json.loads(path.read_text())
         if not {"source", "official", "files"} <= found.keys():
             raise ValueError("keys are missing")
     except (OSError, ValueError, AttributeError) as trouble:
-        raise Refusal(f"{path} cannot be read ({trouble}); make it again with: dvc repro -f download") from None
+        raise UserError(f"{path} cannot be read ({trouble}); make it again with: dvc repro -f download") from None
     return found
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.command import Refusal
 from pipeline.competition import SPLITS
+from pipeline.errors import UserError
 
 PATH = Path("data/solution.csv")
 
@@ -31,15 +31,15 @@ def load() -> pd.DataFrame:
             raise ValueError("it has other columns")
         return table
     except FileNotFoundError:
-        raise Refusal(f"{PATH} is missing; make it with: dvc repro prepare") from None
+        raise UserError(f"{PATH} is missing; make it with: dvc repro prepare") from None
     except ValueError as trouble:
-        raise Refusal(f"{PATH} is not a table of row,usage,emotion ({trouble}); run: dvc repro -f prepare") from None
+        raise UserError(f"{PATH} is not a table of row,usage,emotion ({trouble}); run: dvc repro -f prepare") from None
 
 
 def join(labels: np.ndarray, solution: pd.DataFrame) -> np.ndarray:
     """Labels of all rows, int64 [n]: those of Training from `labels`, the others from `solution`; -1 where unknown."""
     joined = labels.astype(np.int64)
     if not np.array_equal(solution["row"], np.arange(len(labels) - len(solution), len(labels))):
-        raise Refusal(f"{PATH} is not of these faces; make both again with: dvc repro -f prepare")
+        raise UserError(f"{PATH} is not of these faces; make both again with: dvc repro -f prepare")
     joined[solution["row"].to_numpy()] = solution["emotion"].fillna(-1).to_numpy("int64")
     return joined

@@ -1,7 +1,7 @@
 """Count what the data holds: classes, constant pictures, and pictures that stand there more than once, or nearly so.
 
 Reads data/faces.npz, data/solution.csv and data/raw/PROVENANCE.json. Writes results/data.json,
-results/plots/classes.png, data/twins.csv (row,identical,near: for every row how many other Training rows show the same
+results/plots/classes.png, data/duplicates.csv (row,identical,near: for every row how many other Training rows show the same
 picture, byte for byte, and nearly so), and artifacts/odd_pictures.png, a page of the odd ones (it shows people, and so
 stays out of git). Trains nothing: it is the only stage beside score that may see the test labels.
 """
@@ -15,15 +15,15 @@ import pandas as pd
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
-from pipeline import command, files
-from pipeline.command import Refusal
+from pipeline import files
 from pipeline.competition import CLASS_COUNTS, CLASSES, SIDE, SPLITS, TRAINING
 from pipeline.data import faces, provenance, solution
 from pipeline.data.faces import picture_groups
+from pipeline.errors import UserError
 from pipeline.evaluation import figures
 
 RESULT = Path("results/data.json")
-TWINS = Path("data/twins.csv")
+TWINS = Path("data/duplicates.csv")
 PAGE = Path("artifacts/odd_pictures.png")
 FLAT = 2.0  # grey levels of standard deviation, below which a picture shows next to nothing
 # Least correlation of two pictures, shrunk to 16 x 16, that are one rescaled, recompressed, retouched or mirrored.
@@ -61,20 +61,20 @@ def groups_inside(groups: np.ndarray, labels: np.ndarray) -> dict[str, int]:
 
 
 def shared(groups: np.ndarray, labels: np.ndarray, rows: np.ndarray, others: np.ndarray) -> dict[str, Any]:
-    """How many `rows` have a twin among `others`, and for how many a twin bears the same label.
+    """How many `rows` have a duplicate among `others`, and for how many a duplicate bears the same label.
 
     Parameters
     ----------
     groups, labels : int [n], see faces.picture_groups; rows, others : bool [n].
     """
-    twin = rows & np.isin(groups, groups[others])
+    duplicate = rows & np.isin(groups, groups[others])
     labelled = others & (labels >= 0)
     pairs = set(zip(groups[labelled].tolist(), labels[labelled].tolist(), strict=True))
-    judged = twin & (labels >= 0) & np.isin(groups, groups[labelled])
+    judged = duplicate & (labels >= 0) & np.isin(groups, groups[labelled])
     agree = [pair in pairs for pair in zip(groups[judged].tolist(), labels[judged].tolist(), strict=True)]
     return {
-        "rows": int(twin.sum()),
-        "part": round(float(twin.sum() / rows.sum()), 6),
+        "rows": int(duplicate.sum()),
+        "part": round(float(duplicate.sum() / rows.sum()), 6),
         "labels_agree": round(float(np.mean(agree)), 5) if agree else "unknown",
     }
 
@@ -114,7 +114,7 @@ def alike(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
 def near_pictures(
     groups: np.ndarray, labels: np.ndarray, usage: np.ndarray, near: sparse.csr_array, mirrored: sparse.csr_array
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """What results/data.json says of nearly equal pictures, and the table of data/twins.csv.
+    """What results/data.json says of nearly equal pictures, and the table of data/duplicates.csv.
 
     Parameters
     ----------
@@ -149,14 +149,14 @@ def near_pictures(
     return found, pd.DataFrame({"row": np.arange(rows), "identical": identical - training, "near": nearly})
 
 
-def load_twins(rows: int) -> pd.DataFrame:
-    """Read data/twins.csv, which must be of so many `rows`."""
+def load_duplicates(rows: int) -> pd.DataFrame:
+    """Read data/duplicates.csv, which must be of so many `rows`."""
     try:
         table = pd.read_csv(TWINS, dtype="int64")
         if list(table) != ["row", "identical", "near"] or not np.array_equal(table["row"], range(rows)):
             raise ValueError("it is of other faces")
     except (OSError, ValueError) as trouble:
-        raise Refusal(f"{TWINS} cannot be used ({trouble}); make it with: dvc repro -f audit") from None
+        raise UserError(f"{TWINS} cannot be used ({trouble}); make it with: dvc repro -f audit") from None
     return table
 
 
@@ -224,12 +224,8 @@ def main() -> None:
     groups = picture_groups(data.pixels)
     near, mirrored = alike(data.pixels[np.unique(groups, return_index=True)[1]])
     result = {"provenance": provenance.read(), **examine(data.pixels, labels, data.usage)}
-    result["nearly_identical_pictures"], twins = near_pictures(groups, labels, data.usage, near, mirrored)
-    twins.to_csv(TWINS, index=False)
+    result["nearly_identical_pictures"], duplicates = near_pictures(groups, labels, data.usage, near, mirrored)
+    duplicates.to_csv(TWINS, index=False)
     figures.page(odd_ones(data.pixels, labels, groups, near, mirrored), PAGE)
     files.write_json(RESULT, result)
     figures.classes(result["classes"], figures.FOLDER / "classes.png")
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.evaluation.audit")

@@ -7,9 +7,19 @@ from tabulate import tabulate
 from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
 from pipeline.evaluation.submission import UNKNOWN, judged_rows, percent
 
-HEADERS = ("rank", "", "PrivateTest", "95 % interval", "no twin", "PublicTest", "out of fold", "parameters", "minutes")
-SEED_HEADERS = ("seed", "PublicTest", "PrivateTest", "95 % interval", "no twin", "minutes")
-SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_twin_accuracy")
+HEADERS = (
+    "rank",
+    "",
+    "PrivateTest",
+    "95 % interval",
+    "no duplicate",
+    "PublicTest",
+    "out of fold",
+    "parameters",
+    "minutes",
+)
+SEED_HEADERS = ("seed", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "minutes")
+SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_duplicate_accuracy")
 NOTES = {
     "unofficial": "Measured on files that are not Kaggle's own; results/data.json says what is known of them.",
     "folders": "Measured on pictures in folders, in the competition's split by their names; whether they are Kaggle's "
@@ -37,7 +47,7 @@ def rows(scores: list[dict[str, Any]], more: dict[str, tuple[str, ...]]) -> list
             float(entry["private_accuracy"]) if known else -1.0,
             (
                 str(entry["rank_2013"]), f"{entry['name']} *", percent(entry["private_accuracy"]), interval,
-                percent(entry["private_no_twin"]), percent(entry["public_accuracy"]), percent(entry["oof_accuracy"]),
+                percent(entry["private_no_duplicate"]), percent(entry["public_accuracy"]), percent(entry["oof_accuracy"]),
                 f"{entry['parameters']:,}", f"{entry['train_seconds'] / 60:.1f}", *more.get(entry["sha256"], ()),
             ),
         ))  # fmt: skip

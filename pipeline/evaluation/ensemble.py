@@ -21,10 +21,10 @@ import numpy as np
 from pydantic import Field
 from scipy.optimize import nnls
 
-from pipeline import command, files, params, recipe
-from pipeline.command import Refusal
+from pipeline import files, params, recipe
 from pipeline.competition import CLASSES, TRAINING
 from pipeline.data import faces, folds
+from pipeline.errors import UserError
 from pipeline.evaluation import metrics
 from pipeline.training import cells
 
@@ -67,28 +67,28 @@ class Bag:
 
 
 def read_params() -> Ensemble:
-    """The section `ensemble`. Raises Refusal for a member that is not trained, or named twice."""
+    """The section `ensemble`. Raises UserError for a member that is not trained, or named twice."""
     settings = params.section(NAME, Ensemble)
     for member in settings.members:
         if member not in recipe.names():
-            raise Refusal(
+            raise UserError(
                 f"{params.PATH}: ensemble.members names {member!r}, which is never trained; architectures has "
                 f"{', '.join(recipe.names())}"
             )
     if NAME in recipe.names():
-        raise Refusal(f"pipeline/architectures/{NAME}.py: the ensemble's own name; give the network another")
+        raise UserError(f"pipeline/architectures/{NAME}.py: the ensemble's own name; give the network another")
     if len(set(settings.members)) < len(settings.members):
-        raise Refusal(f"{params.PATH}: ensemble.members names an architecture twice")
+        raise UserError(f"{params.PATH}: ensemble.members names an architecture twice")
     return settings
 
 
 def read_arrays(path: Path, names: tuple[str, ...], remedy: str) -> list[np.ndarray]:
-    """Read arrays from an .npz file. Raises Refusal that ends with `remedy`."""
+    """Read arrays from an .npz file. Raises UserError that ends with `remedy`."""
     try:
         with np.load(path) as arrays:
             return [arrays[name] for name in names]
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
-        raise Refusal(f"{path} is missing or damaged; make it with: {remedy}") from None
+        raise UserError(f"{path} is missing or damaged; make it with: {remedy}") from None
 
 
 def load(name: str) -> Bag:
@@ -97,11 +97,11 @@ def load(name: str) -> Bag:
 
 
 def result(pick: Callable[[Any], Any]) -> Any:
-    """What `pick` takes of results/ensemble.json. Raises Refusal where that is not there."""
+    """What `pick` takes of results/ensemble.json. Raises UserError where that is not there."""
     try:
         return pick(json.loads(RESULT.read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise Refusal(f"{RESULT} is missing or damaged; make it with: dvc repro -f ensemble") from None
+        raise UserError(f"{RESULT} is missing or damaged; make it with: dvc repro -f ensemble") from None
 
 
 def temperatures(names: list[str]) -> dict[str, float]:
@@ -123,17 +123,19 @@ def join_folds(parts: list[list[np.ndarray]], wanted: np.ndarray, name: str) -> 
     rows = np.concatenate([part[0] for part in parts])
     covered, times = np.unique(rows, return_counts=True)
     if (times > 1).any():
-        raise Refusal(f"{name}: row {covered[times > 1][0]} is predicted by two folds; train again: dvc repro -f train")
+        raise UserError(
+            f"{name}: row {covered[times > 1][0]} is predicted by two folds; train again: dvc repro -f train"
+        )
     if not np.array_equal(covered, wanted):
         odd = np.setxor1d(covered, wanted)
-        raise Refusal(
+        raise UserError(
             f"{name}: {len(odd):,} Training rows are in no fold or unknown, like {odd[0]}; run: dvc repro train"
         )
     oof = np.concatenate([part[1] for part in parts])[np.argsort(rows)].astype(np.float32)
     bag = Bag(oof, np.stack([part[2] for part in parts]).mean(axis=0, dtype=np.float32))
     for array in (bag.oof, bag.test):
         if not np.allclose(array.sum(axis=1), 1, atol=1e-3):
-            raise Refusal(f"{name}: some probabilities do not sum to 1; train again: dvc repro -f train")
+            raise UserError(f"{name}: some probabilities do not sum to 1; train again: dvc repro -f train")
     return bag
 
 
@@ -358,7 +360,7 @@ def read(
         cells = {number: read_cell(name, number, plain) for number in folds.numbers()}
         for number, (cell_rows, _, test) in cells.items():
             if not np.array_equal(np.sort(cell_rows), rows[fold == number]) or len(test) != len(data.test_rows()):
-                raise Refusal(f"{name}, fold {number} was trained on other data: {cells.remedy(name, number)}")
+                raise UserError(f"{name}, fold {number} was trained on other data: {cells.remedy(name, number)}")
         bags[name] = join_folds(list(cells.values()), rows, name)
         tests[name] = np.stack([test for _, _, test in cells.values()])
     return bags, tests
@@ -415,7 +417,3 @@ def main() -> None:
     for name, bag in bags.items():
         bag.over(rows, data.rows(TRAINING)).save(BAGS / f"{name}.npz")
     files.write_json(RESULT, found)
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.evaluation.ensemble")

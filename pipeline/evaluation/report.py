@@ -18,10 +18,10 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from pipeline import architectures, command, files, params, recipe
-from pipeline.command import Refusal
+from pipeline import architectures, files, params, recipe
 from pipeline.competition import CLASSES, SIDE, SPLITS
 from pipeline.data import folds
+from pipeline.errors import UserError
 from pipeline.evaluation import board, figures, submission
 from pipeline.evaluation.submission import UNKNOWN, percent
 from pipeline.training import backend, machine
@@ -52,11 +52,11 @@ class Section:
 
 
 def read(name: str) -> dict[str, Any]:
-    """A file of results/, by name. Raises Refusal where it is missing or no JSON."""
+    """A file of results/, by name. Raises UserError where it is missing or no JSON."""
     try:
         found: dict[str, Any] = json.loads((RESULTS / name).read_text())
     except (OSError, ValueError) as trouble:
-        raise Refusal(f"{RESULTS / name} cannot be read ({trouble}); make it with: make repro") from None
+        raise UserError(f"{RESULTS / name} cannot be read ({trouble}); make it with: make repro") from None
     return found
 
 
@@ -84,28 +84,31 @@ def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
          for one in names],
     )  # fmt: skip
     columns = {
-        "out of fold, neither twin nor near twin": ("oof_no_near_twin", percent),
+        "out of fold, neither duplicate nor near duplicate": ("oof_no_near_duplicate", percent),
         "accuracy": ("private_accuracy", percent),
-        "no twin": ("private_no_twin", percent), "nor near twin": ("private_no_near_twin", percent),
+        "no duplicate": ("private_no_duplicate", percent), "nor near duplicate": ("private_no_near_duplicate", percent),
         "macro-F1": ("private_macro_f1", number), "top 2": ("private_top_2", percent),
         "log-loss": ("private_log_loss", number), "Brier": ("private_brier", number),
     }  # fmt: skip
     more = Table(
-        "Without twins, and more than accuracy (PrivateTest, but for the first)",
+        "Without duplicates, and more than accuracy (PrivateTest, but for the first)",
         ["", *columns],
         [[name, *(show(entry[key]) for key, show in columns.values())] for name, entry in scores.items()],
     )
     worth = {entry["data"] for entry in scores.values()}
-    twins = folds.twins()
+    duplicates = folds.duplicates()
     text = [
         "No code that trains for a submission, chooses or weighs reads a label of a test row: epochs, weights and "
         "temperatures come from Training's labels alone (recipes that people chose carry whatever they chose by). "
-        "Intervals are 95 % (Wilson). An out-of-fold figure is that of single networks, which saw no twin of the row; "
-        "test rows get the mean of all folds' networks, which is better, and may have a twin in Training. Parameters "
-        "are of one network of each kind that has a say, minutes of all folds. “no twin” leaves out test rows whose "
-        "picture stands in Training, byte for byte, “nor near twin” also those that stand there rescaled, recompressed "
-        "or mirrored; near twins may stand on both sides of a fold.",
-        *([f"twins: {twins} in params.yaml, so not all Training rows were trained on and judged."] * (twins != "keep")),
+        "Intervals are 95 % (Wilson). An out-of-fold figure is that of single networks, which saw no duplicate of the row; "
+        "test rows get the mean of all folds' networks, which is better, and may have a duplicate in Training. Parameters "
+        "are of one network of each kind that has a say, minutes of all folds. “no duplicate” leaves out test rows whose "
+        "picture stands in Training, byte for byte, “nor near duplicate” also those that stand there rescaled, recompressed "
+        "or mirrored; near duplicates may stand on both sides of a fold.",
+        *(
+            [f"duplicates: {duplicates} in params.yaml, so not all Training rows were trained on and judged."]
+            * (duplicates != "keep")
+        ),
         *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
     ]
     pictures = {"board.png": "The board of 2013", "splits.png": "Out of fold against both boards"}
@@ -121,7 +124,7 @@ def optional(name: str, verb: str, needed: set[str]) -> dict[str, Any]:
         if not all(needed <= set(entry) for entry in (found.values() if verb == "claims" else [found])):
             raise ValueError("keys are missing")
     except (OSError, ValueError, TypeError, AttributeError) as trouble:
-        raise Refusal(f"{RESULTS / name} cannot be read ({trouble}); delete it, or run: make {verb}") from None
+        raise UserError(f"{RESULTS / name} cannot be read ({trouble}); delete it, or run: make {verb}") from None
     return found
 
 
@@ -183,7 +186,7 @@ def parts(ensemble: dict[str, Any]) -> Section:
             f"All out of fold. The ensemble joins its members by “{ensemble['method']}”, each at its own temperature.",
             "Expected Brier: the Brier score (0 is perfect) to be expected of rows as hard as these, if they got the "
             "mean of all folds' networks, as test rows do. Here one network of a member judges a row; what the mean "
-            "takes off is known without a label, from how far these networks are apart on test rows that have no twin "
+            "takes off is known without a label, from how far these networks are apart on test rows that have no duplicate "
             "in Training (Krogh & Vedelsby 1995). “bagged” makes it the least.",
         ],
         [
@@ -206,7 +209,7 @@ def data_section(data: dict[str, Any]) -> Section:
     counts = [
         [name, *(f"{data['classes'][split][name]:,}" for split in SPLITS)] for name in CLASSES
     ] + [["constant pictures", *(str(data["constant_pictures"][split]) for split in SPLITS)]]  # fmt: skip
-    twins = [
+    duplicates = [
         [f"{what}, {pair}", f"{entry['rows']:,}", percent(entry["part"]), percent(entry["labels_agree"])]
         for what, key in (("identical", "identical_pictures"), ("near", "nearly_identical_pictures"))
         for pair, entry in data[key].items() if isinstance(entry, dict) and "part" in entry
@@ -225,7 +228,7 @@ def data_section(data: dict[str, Any]) -> Section:
         ],
         [
             Table("Rows by class", ["", *SPLITS], counts),
-            Table("Twins across splits", ["", "rows", "of the split", "labels agree"], twins),
+            Table("Duplicates across splits", ["", "rows", "of the split", "labels agree"], duplicates),
         ],
         {"classes.png": "Classes"},
     )
@@ -270,7 +273,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
             name, f"{network.count_params():,}", f"{multiply_adds(network) / 1e6:.1f}", str(settings.epochs),
             f"{scores[name]['train_seconds'] / 60:.1f}",
             f"{np.mean(by_fold):.2%} ± {100 * np.std(by_fold, ddof=1):.2f}",
-            board.spread(alone) if alone["mean"] != UNKNOWN else UNKNOWN, percent(alone["no_twin_mean"]),
+            board.spread(alone) if alone["mean"] != UNKNOWN else UNKNOWN, percent(alone["no_duplicate_mean"]),
             percent(alone["agree"]),
         ])  # fmt: skip
         rows = [
@@ -279,7 +282,7 @@ def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[st
         ]
         layers.append(Table(f"Layers of {name}", ["layer", "output", "parameters"], rows))
     headers = ["", "parameters", "million multiply-adds", "epochs", "minutes, all folds", "folds: mean ± deviation",
-               "single networks on PrivateTest", "of them without twins",
+               "single networks on PrivateTest", "of them without duplicates",
                "test rows on which two of them agree"]  # fmt: skip
     return Section(
         "Networks", lessons, [Table("", headers, lines)], {"effort.png": "Accuracy against size and time"}, layers
@@ -473,7 +476,3 @@ def main() -> None:
     found = sections()
     for kind in ("html", "md"):
         files.write(RESULTS / f"report.{kind}", render(f"report.{kind}.j2", found).encode())
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.evaluation.report")

@@ -1,6 +1,6 @@
 """Write every submission in the competition's form, and score it where the test labels are known.
 
-Reads data/faces.npz, data/folds.csv, data/solution.csv, data/twins.csv, data/raw/PROVENANCE.json, results/ensemble.json
+Reads data/faces.npz, data/folds.csv, data/solution.csv, data/duplicates.csv, data/raw/PROVENANCE.json, results/ensemble.json
 (for the temperatures), artifacts/bags/, artifacts/predictions/, artifacts/histories/ and artifacts/timings/. Writes
 submissions/A.csv for every architecture A and submissions/ensemble.csv, submissions/scores.csv, results/scores.json
 (the same, nested by name), results/analysis.json (by class, by confidence, and tests of differences), results/metrics/
@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from pipeline import command, files, recipe
-from pipeline.command import Refusal
+from pipeline import files, recipe
 from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
 from pipeline.data import faces, folds, provenance, solution
 from pipeline.data.faces import Faces
+from pipeline.errors import UserError
 from pipeline.evaluation import audit, ensemble, figures, metrics, submission
 from pipeline.evaluation.submission import UNKNOWN
 from pipeline.training import cells
@@ -61,7 +61,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray, what: str) -> dict[s
 
 def judge(
     bag: ensemble.Bag, temperature: float, train_labels: np.ndarray, labels: np.ndarray, usage: np.ndarray,
-    twins: pd.DataFrame,
+    duplicates: pd.DataFrame,
 ) -> dict[str, Score]:  # fmt: skip
     """Score one submission.
 
@@ -70,7 +70,7 @@ def judge(
     temperature : fitted out of fold; what ends in "_tempered" is measured with it.
     train_labels : int [n], of the Training rows.
     labels, usage : int [k], of the test rows; labels are -1 where unknown.
-    twins : [n + k], of all rows, columns identical and near: how many other Training rows show the same picture, and
+    duplicates : [n + k], of all rows, columns identical and near: how many other Training rows show the same picture, and
         nearly the same.
 
     Returns
@@ -78,23 +78,23 @@ def judge(
     The columns of submissions/scores.csv from oof_accuracy to rank_2013.
     """
     covered = ~np.isnan(bag.oof[:, 0])
-    unlike = covered & ((twins["identical"] == 0) & (twins["near"] == 0)).to_numpy()[: len(covered)]
-    twins = twins[len(covered) :]
+    unlike = covered & ((duplicates["identical"] == 0) & (duplicates["near"] == 0)).to_numpy()[: len(covered)]
+    duplicates = duplicates[len(covered) :]
     public, private = usage == PUBLIC, usage == PRIVATE
     truth, probabilities = labels[private], bag.test[private]
     if (truth < 0).any():  # a part of them would be another score
         truth = np.full_like(truth, -1)
-    alone = (twins["identical"] == 0).to_numpy()[private]
-    apart = alone & (twins["near"] == 0).to_numpy()[private]
+    alone = (duplicates["identical"] == 0).to_numpy()[private]
+    apart = alone & (duplicates["near"] == 0).to_numpy()[private]
     scores = {
         **accuracy(bag.oof[covered], train_labels[covered], "oof"),
-        **accuracy(bag.oof[unlike], train_labels[unlike], "oof_no_near_twin"),
+        **accuracy(bag.oof[unlike], train_labels[unlike], "oof_no_near_duplicate"),
         **accuracy(bag.test[public], labels[public], "public"),
         **accuracy(probabilities, truth, "private"),
-        **accuracy(probabilities[alone], truth[alone], "private_no_twin"),
-        **accuracy(probabilities[apart], truth[apart], "private_no_near_twin"),
+        **accuracy(probabilities[alone], truth[alone], "private_no_duplicate"),
+        **accuracy(probabilities[apart], truth[apart], "private_no_near_duplicate"),
     }
-    scores = {name.replace("twin_accuracy", "twin"): value for name, value in scores.items()}
+    scores = {name.replace("duplicate_accuracy", "duplicate"): value for name, value in scores.items()}
     if scores["private_accuracy"] == UNKNOWN:
         return scores | dict.fromkeys(MORE, UNKNOWN)
     tempered = metrics.calibration(metrics.temper(probabilities, temperature), truth)
@@ -162,26 +162,28 @@ def folds_agree(tests: list[np.ndarray]) -> float:
     return float(np.mean(pairs)) if pairs else 1.0
 
 
-def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray, twins: np.ndarray) -> dict[str, Any]:
+def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray, duplicates: np.ndarray) -> dict[str, Any]:
     """PrivateTest accuracy of each single network of an architecture (one a fold), their mean and deviation.
 
-    `plain_mean` is without test-time augmentation, `no_twin_mean` without the rows whose picture stands in Training as
-    well (`twins`, bool [k]): what out-of-fold accuracy, which knows no twins either, can be compared with. `agree` is
+    `plain_mean` is without test-time augmentation, `no_duplicate_mean` without the rows whose picture stands in Training as
+    well (`duplicates`, bool [k]): what out-of-fold accuracy, which knows no duplicates either, can be compared with. `agree` is
     folds_agree over all test rows.
     """
     agree = round(folds_agree([ensemble.read_cell(name, number)[2] for number in range(count)]), 6)
     if (truth[private] < 0).any():
-        return {"agree": agree} | dict.fromkeys(("folds", "mean", "deviation", "plain_mean", "no_twin_mean"), UNKNOWN)
+        return {"agree": agree} | dict.fromkeys(
+            ("folds", "mean", "deviation", "plain_mean", "no_duplicate_mean"), UNKNOWN
+        )
 
     def each(rows: np.ndarray, plain: bool) -> list[float]:
         asked = (ensemble.read_cell(name, number, plain)[2] for number in range(count))
         return [float(metrics.right(said[rows], truth[rows]).mean()) for said in asked]
 
-    found, alone = metrics.spread(each(private, plain=False)), private & ~twins
+    found, alone = metrics.spread(each(private, plain=False)), private & ~duplicates
     return {
         "agree": agree, "folds": found.pop("values"), **found,
         "plain_mean": round(float(np.mean(each(private, plain=True))), 6),
-        "no_twin_mean": round(float(np.mean(each(alone, plain=False))), 6) if alone.any() else UNKNOWN,
+        "no_duplicate_mean": round(float(np.mean(each(alone, plain=False))), 6) if alone.any() else UNKNOWN,
     }  # fmt: skip
 
 
@@ -195,7 +197,7 @@ def timings(architecture: str, count: int) -> list[dict[str, Any]]:
             if not {"parameters", "seconds"} <= timing.keys():
                 raise ValueError
         except (OSError, ValueError, AttributeError):
-            raise Refusal(f"{path} is missing or damaged; run: {cells.remedy(architecture, number)}") from None
+            raise UserError(f"{path} is missing or damaged; run: {cells.remedy(architecture, number)}") from None
         found.append(timing)
     return found
 
@@ -207,13 +209,13 @@ def trained_with(cells: list[dict[str, Any]]) -> list[str]:
 
 def scoreboard(
     data: Faces, labels: np.ndarray, bags: dict[str, ensemble.Bag], temperatures: dict[str, float],
-    efforts: dict[str, tuple[int, float]], twins: pd.DataFrame, worth: str,
+    efforts: dict[str, tuple[int, float]], duplicates: pd.DataFrame, worth: str,
 ) -> pd.DataFrame:  # fmt: skip
     """Write a submission file for every bag, and return the table of submissions/scores.csv.
 
     Parameters
     ----------
-    labels : int [k], of the test rows. temperatures, efforts : by the bags' names. twins : see `judge`.
+    labels : int [k], of the test rows. temperatures, efforts : by the bags' names. duplicates : see `judge`.
     worth : what the data are, by provenance.standing; it goes with every score. Another split has no rank.
     """
     test, training = data.test_rows(), data.rows(TRAINING)
@@ -221,7 +223,7 @@ def scoreboard(
     for name, bag in bags.items():
         digest = submission.write(submission.FOLDER / f"{name}.csv", bag.test.argmax(axis=1))
         parameters, seconds = efforts[name]
-        scores = judge(bag, temperatures[name], data.labels[training], labels, data.usage[test], twins)
+        scores = judge(bag, temperatures[name], data.labels[training], labels, data.usage[test], duplicates)
         if worth == provenance.OTHER_SPLIT:
             scores["rank_2013"] = "none"
         lines.append({
@@ -237,7 +239,7 @@ def write_metrics(table: pd.DataFrame) -> None:
     shutil.rmtree(METRICS, ignore_errors=True)  # with what is no submission any more
     files.write_json(NESTED, nested)
     ratios = (
-        "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high", "private_no_twin",
+        "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high", "private_no_duplicate",
         "private_macro_f1",
     )  # fmt: skip
     for name, entry in nested.items():
@@ -280,18 +282,14 @@ def main() -> None:
     efforts[ensemble.NAME] = (parameters, sum(seconds for _, _, seconds in members))
     test, train_labels = data.test_rows(), data.labels[data.rows(TRAINING)]
     truth, private = solution.join(data.labels, hidden)[test], data.usage[test] == PRIVATE
-    twins, worth = audit.load_twins(len(data.labels)), provenance.standing(provenance.read())
-    table = scoreboard(data, truth, bags, temperatures, efforts, twins, worth)
+    duplicates, worth = audit.load_duplicates(len(data.labels)), provenance.standing(provenance.read())
+    table = scoreboard(data, truth, bags, temperatures, efforts, duplicates, worth)
     table.to_csv(submission.TABLE, index=False)
     write_metrics(table)
     found = analysis(bags, temperatures, train_labels, folds.load(data)[1], truth, private)
-    same = (twins["identical"] > 0).to_numpy()[test]
+    same = (duplicates["identical"] > 0).to_numpy()[test]
     found["single_networks"] = {name: singles(name, count, truth, private, same) for name in names}
     found["trained_with"] = trained_with([cell for cells in took.values() for cell in cells])
     files.write_json(submission.ANALYSIS, found)
     paths = {name: [cells.path("history", name, number) for number in range(count)] for name in names}
     draw(data, bags, table, {name: [pd.read_csv(path) for path in each] for name, each in paths.items()}, found)
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.evaluation.score")

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline import files
-from pipeline.command import Refusal
 from pipeline.competition import CLASSES
+from pipeline.errors import UserError
 
 FOLDER = Path("submissions")
 TABLE = FOLDER / "scores.csv"  # of every submission, written by score
@@ -28,26 +28,26 @@ def write(path: Path, labels: np.ndarray) -> str:
     """
     files.write(path, "".join(f"{label}\n" for label in labels).encode())
     if not np.array_equal(read(path, len(labels)), labels):
-        raise Refusal(f"{path} does not read as it was written; is the disk full?")
+        raise UserError(f"{path} does not read as it was written; is the disk full?")
     return sha256(path)
 
 
 def read(path: Path, rows: int) -> np.ndarray:
-    """Read a submission: int8 [rows]. Raises Refusal that names the file and line where it is malformed."""
+    """Read a submission: int8 [rows]. Raises UserError that names the file and line where it is malformed."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise Refusal(f"{path} is missing; {AGAIN}") from None
+        raise UserError(f"{path} is missing; {AGAIN}") from None
     lines = content.split(b"\n")
     if lines.pop() != b"":
-        raise Refusal(f"{path}, line {len(lines) + 1}: the last line does not end; {AGAIN}")
+        raise UserError(f"{path}, line {len(lines) + 1}: the last line does not end; {AGAIN}")
     digits = {str(label).encode(): label for label in range(len(CLASSES))}
     for number, line in enumerate(lines, start=1):
         if line not in digits:
             shown = repr(line[:20].decode(errors="replace"))
-            raise Refusal(f"{path}, line {number}: {shown} is no class from 0 to 6; {AGAIN}")
+            raise UserError(f"{path}, line {number}: {shown} is no class from 0 to 6; {AGAIN}")
     if len(lines) != rows:
-        raise Refusal(f"{path} has {len(lines):,} lines instead of {rows:,}; {AGAIN}")
+        raise UserError(f"{path} has {len(lines):,} lines instead of {rows:,}; {AGAIN}")
     return np.array([digits[line] for line in lines], dtype=np.int8)
 
 
@@ -57,27 +57,27 @@ def sha256(path: Path) -> str:
 
 
 def scores() -> list[dict[str, Any]]:
-    """The lines of submissions/scores.csv. Raises Refusal where it is missing or something else."""
+    """The lines of submissions/scores.csv. Raises UserError where it is missing or something else."""
     try:
         table = pd.read_csv(TABLE)
         lines: list[Any] = table.to_dict("records")
         if not {"name", "private_accuracy", "sha256", "data"} <= set(table):
             raise ValueError("it has other columns")
     except FileNotFoundError:
-        raise Refusal(f"{TABLE} is missing; make it with: make repro") from None
+        raise UserError(f"{TABLE} is missing; make it with: make repro") from None
     except ValueError as trouble:
-        raise Refusal(f"{TABLE} cannot be read ({trouble}); {AGAIN}") from None
+        raise UserError(f"{TABLE} cannot be read ({trouble}); {AGAIN}") from None
     return lines
 
 
 def analysis() -> dict[str, Any]:
-    """What stands in results/analysis.json. Raises Refusal where it is something else."""
+    """What stands in results/analysis.json. Raises UserError where it is something else."""
     try:
         found: dict[str, Any] = json.loads(ANALYSIS.read_text())
         if "out of fold" not in found:
             raise ValueError("it has other keys")
     except (OSError, ValueError, TypeError) as trouble:
-        raise Refusal(f"{ANALYSIS} cannot be read ({trouble}); {AGAIN}") from None
+        raise UserError(f"{ANALYSIS} cannot be read ({trouble}); {AGAIN}") from None
     return found
 
 
@@ -85,10 +85,10 @@ def singles(found: dict[str, Any], name: str) -> dict[str, Any]:
     """What results/analysis.json, as `found`, says of the single networks of `name`, one a fold."""
     try:
         entry: dict[str, Any] = found["single_networks"][name]
-        if not {"mean", "deviation", "no_twin_mean", "agree"} <= entry.keys():
+        if not {"mean", "deviation", "no_duplicate_mean", "agree"} <= entry.keys():
             raise KeyError(name)
     except (KeyError, TypeError, AttributeError):
-        raise Refusal(f"{ANALYSIS} is of another run or version; {AGAIN}") from None
+        raise UserError(f"{ANALYSIS} is of another run or version; {AGAIN}") from None
     return entry
 
 

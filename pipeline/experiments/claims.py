@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import architectures, command, files, params, recipe
-from pipeline.command import Refusal
+from pipeline import architectures, files, params, recipe
 from pipeline.competition import TRAINING
 from pipeline.data import faces, solution
+from pipeline.errors import UserError
 from pipeline.stages import train
 from pipeline.training import backend, cells, machine
 
@@ -140,11 +140,11 @@ def run(name: str, epochs: int | None, data: faces.Faces, labels: np.ndarray, be
 
 
 def read() -> dict[str, Any]:
-    """What earlier runs wrote to results/claims.json, {} where it is missing. Raises Refusal where it is no JSON."""
+    """What earlier runs wrote to results/claims.json, {} where it is missing. Raises UserError where it is no JSON."""
     try:
         found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     except ValueError as trouble:
-        raise Refusal(f"{RESULT} cannot be read ({trouble}); delete it, or bring it back from git") from None
+        raise UserError(f"{RESULT} cannot be read ({trouble}); delete it, or bring it back from git") from None
     return found
 
 
@@ -157,19 +157,15 @@ def save(found: dict[str, Any]) -> None:
 def main(name: str = "", epochs: str = "") -> None:
     """Run the command. Every network's result is written as soon as it is finished."""
     if name and name not in CLAIMS:
-        raise Refusal(f"no source claims anything for {name!r}; there are {', '.join(CLAIMS)}")
+        raise UserError(f"no source claims anything for {name!r}; there are {', '.join(CLAIMS)}")
     if epochs and not (epochs.isdecimal() and int(epochs)):
-        raise Refusal(f"EPOCHS={epochs}: must be a whole number from 1 up")
+        raise UserError(f"EPOCHS={epochs}: must be a whole number from 1 up")
     data = faces.load()
     labels = solution.join(data.labels, solution.load())
     if (labels < 0).any():
-        raise Refusal(f"{solution.PATH} does not know the labels of all test rows; the sources' protocols need them")
+        raise UserError(f"{solution.PATH} does not know the labels of all test rows; the sources' protocols need them")
     found = read()
     for each in CLAIMS:
         if name in ("", each):
             found[each] = run(each, int(epochs) if epochs else None, data, labels, found.get(each, {}))
             save(found)
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.experiments.claims [NETWORK] [EPOCHS]")

@@ -13,15 +13,15 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline import command, files, params
-from pipeline.command import Refusal
+from pipeline import files, params
+from pipeline.errors import UserError
 from pipeline.evaluation import metrics, submission
 
 FOLDER = Path("seeds")
 RESULT = Path("results/seeds.json")
-SHARED = ("data/faces.npz", "data/solution.csv", "data/twins.csv", "data/raw")
+SHARED = ("data/faces.npz", "data/solution.csv", "data/duplicates.csv", "data/raw")
 STAGES = ("check", "folds", "train", "teach", "distill", "ensemble", "score")
-SCORES = ("oof_accuracy", "public_accuracy", "private_accuracy", "private_no_twin")
+SCORES = ("oof_accuracy", "public_accuracy", "private_accuracy", "private_no_duplicate")
 
 
 def wanted() -> list[int]:
@@ -29,7 +29,7 @@ def wanted() -> list[int]:
     words = os.environ.get("SEEDS", "").split()
     numbers = sorted({int(word) for word in words if word.isdecimal()})
     if len(numbers) < 2 or len(numbers) < len(words) or numbers[-1] >= 2**32:
-        raise Refusal(f"SEEDS={' '.join(words)!r}: must name two or more different whole numbers, like SEEDS='1 2 3'")
+        raise UserError(f"SEEDS={' '.join(words)!r}: must name two or more different whole numbers, like SEEDS='1 2 3'")
     return numbers
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     numbers = wanted()
     for name in SHARED:
         if not Path(name).exists():
-            raise Refusal(f"{name} is missing; make it with: dvc repro audit")
+            raise UserError(f"{name} is missing; make it with: dvc repro audit")
     for seed in numbers:
         build(FOLDER / str(seed), seed)  # all now: params.yaml may change in the hours that follow
     for seed in numbers:
@@ -80,10 +80,6 @@ def main() -> None:
         for stage in STAGES:
             print(f"seed {seed}: {stage}", flush=True)
             if subprocess.run([sys.executable, "-m", f"pipeline.{stage}"], cwd=folder, check=False).returncode:
-                raise Refusal(f"{stage} failed in {folder}/: see above; the same command goes on from there")
+                raise UserError(f"{stage} failed in {folder}/: see above; the same command goes on from there")
     tables = {seed: pd.read_csv(FOLDER / str(seed) / submission.TABLE) for seed in numbers}
     files.write_json(RESULT, summary(tables))
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.experiments.seeds")

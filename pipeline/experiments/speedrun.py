@@ -1,7 +1,7 @@
 """How soon the score that won in 2013 can be reached: a network or a few, trained on all Training rows, that vote.
 
 Outside the graph. The section `speedrun` of params.yaml says which network, how many of it, and for how long; it is to
-be chosen by out-of-fold scores. Reads data/faces.npz, data/solution.csv and data/twins.csv. Writes
+be chosen by out-of-fold scores. Reads data/faces.npz, data/solution.csv and data/duplicates.csv. Writes
 results/speedrun.json: the scores of every seed with their intervals, mean and deviation over the seeds (never the
 best), and the minutes. JOBS=2 trains two networks of a seed at a time. What is finished stays in artifacts/speedrun/; a
 seed that results/speedrun.json has the scores of, from the same data, recipe and code, is not trained again.
@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from pipeline import command, files, params, recipe
-from pipeline.command import Refusal
+from pipeline import files, params, recipe
 from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS
 from pipeline.data import faces, folds, solution
+from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, metrics, score, submission
 from pipeline.stages import train
 from pipeline.training import cells, executors, machine
@@ -67,14 +67,14 @@ def digest(cells: list[train.Cell]) -> str:
 
 
 def run(
-    cells: list[train.Cell], data: faces.Faces, rows: np.ndarray, truth: np.ndarray, twins: np.ndarray, jobs: int
+    cells: list[train.Cell], data: faces.Faces, rows: np.ndarray, truth: np.ndarray, duplicates: np.ndarray, jobs: int
 ) -> dict[str, Any]:
     """Train the networks of one seed, `jobs` at a time, and score the mean of their answers: the seed's entry.
 
     Parameters
     ----------
     rows : that train, int [m]. truth : int [n], labels of all rows.
-    twins : bool [n], which rows show a picture that stands in Training as well.
+    duplicates : bool [n], which rows show a picture that stands in Training as well.
 
     The minutes are those that the slowest network takes, as often as networks follow each other.
     """
@@ -96,7 +96,7 @@ def run(
             trained_with += [about] if about not in trained_with else []
     test, mean_said = data.test_rows(), np.mean(said, axis=0)
     public, private = data.usage[test] == PUBLIC, data.usage[test] == PRIVATE
-    judged = {"public": public, "private": private, "private_no_twin": private & ~twins[test]}
+    judged = {"public": public, "private": private, "private_no_duplicate": private & ~duplicates[test]}
     entry: dict[str, Any] = {}
     for name, chosen in judged.items():
         entry |= score.accuracy(mean_said[chosen], truth[test][chosen], name)
@@ -104,11 +104,11 @@ def run(
 
 
 def read() -> dict[str, Any]:
-    """The seeds' entries of results/speedrun.json, {} where it is missing. Raises Refusal where it is none of ours."""
+    """The seeds' entries of results/speedrun.json, {} where it is missing. Raises UserError where it is none of ours."""
     try:
         found: dict[str, Any] = json.loads(RESULT.read_text())["by_seed"] if RESULT.exists() else {}
     except (ValueError, KeyError, TypeError) as trouble:
-        raise Refusal(f"{RESULT} cannot be read ({trouble}); delete it, or bring it back from git") from None
+        raise UserError(f"{RESULT} cannot be read ({trouble}); delete it, or bring it back from git") from None
     return found
 
 
@@ -134,20 +134,17 @@ def main() -> None:
     data, jobs = faces.load(), train.jobs()
     truth = solution.join(data.labels, solution.load())
     if (truth < 0).any():
-        raise Refusal(f"{solution.PATH} does not know the labels of all test rows")
-    rows, twins = folds.kept(data, folds.twins()), (audit.load_twins(len(truth))["identical"] > 0).to_numpy()
+        raise UserError(f"{solution.PATH} does not know the labels of all test rows")
+    rows, duplicates = (
+        folds.kept(data, folds.duplicates()),
+        (audit.load_duplicates(len(truth))["identical"] > 0).to_numpy(),
+    )
     cells, before = plan(settings, own, data, rows), read()
     by_seed = {seed: before[str(seed)] for seed in cells if before.get(str(seed), {}).get("key") == digest(cells[seed])}
     about = {"network": settings.network, "networks": settings.networks, "recipe": own.model_dump()}
     FOLDER.mkdir(parents=True, exist_ok=True)  # states stay where the project's artifacts are
     for seed in cells:
         if seed not in by_seed:
-            by_seed[seed] = run(cells[seed], data, rows, truth, twins, jobs)
+            by_seed[seed] = run(cells[seed], data, rows, truth, duplicates, jobs)
         files.write_json(RESULT, about | summary({each: by_seed[each] for each in cells if each in by_seed}))
     print(show(summary({seed: by_seed[seed] for seed in cells})))
-
-
-if __name__ == "__main__":
-    from pipeline.experiments import speedrun as importable
-
-    command.run(importable.main, "python -m pipeline.experiments.speedrun")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.command import Refusal
+from pipeline.errors import UserError
 from pipeline.evaluation import submission
 
 PATH = submission.FOLDER / "kaggle.json"
@@ -40,7 +40,7 @@ def read() -> list[Record]:
     except FileNotFoundError:
         return []
     except (ValueError, LookupError, TypeError, RecursionError) as trouble:
-        raise Refusal(f"{PATH} cannot be read ({trouble}); mend or remove it") from None
+        raise UserError(f"{PATH} cannot be read ({trouble}); mend or remove it") from None
     return records
 
 
@@ -51,7 +51,7 @@ def alone() -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Refusal("another make submit is at work here; run this again when it has ended") from None
+            raise UserError("another make submit is at work here; run this again when it has ended") from None
         yield
 
 

@@ -24,7 +24,7 @@ from urllib3.exceptions import ConnectTimeoutError, InvalidHeader, MaxRetryError
 from urllib3.exceptions import HTTPError as ConnectionTrouble
 from urllib3.util import Retry
 
-from pipeline.command import Refusal
+from pipeline.errors import UserError
 
 SITE = "https://www.kaggle.com"
 SETTINGS = f"{SITE}/settings/api"
@@ -43,15 +43,15 @@ SECRETS = ("kaggle.json", "access_token", "access_token.txt", "credentials.json"
 _send = HTTPAdapter.send
 
 
-class Unsure(Refusal):
+class Unsure(UserError):
     """Kaggle gave no answer, so what was asked for may have happened all the same."""
 
 
-class Missing(Refusal):
+class Missing(UserError):
     """Kaggle has no such thing."""
 
 
-class NotAccepted(Refusal):
+class NotAccepted(UserError):
     """The competition takes no submission (now)."""
 
 
@@ -160,7 +160,7 @@ class Kaggle:
     Parameters
     ----------
     slug : the competition's name in its address.
-    otherwise : how to go on without Kaggle; every Refusal ends with it.
+    otherwise : how to go on without Kaggle; every UserError ends with it.
     """
 
     def __init__(self, slug: str, otherwise: str) -> None:
@@ -199,21 +199,21 @@ class Kaggle:
             self.secrets = {str(each) for each in (token, *map(self.api.config_values.get, ("token", "key"))) if each}
         except SystemExit:
             if _token()[0]:
-                raise Refusal(f"{self._rejected()}; or {self.otherwise}") from None
+                raise UserError(f"{self._rejected()}; or {self.otherwise}") from None
             useless = "".join(f" ({path} holds none that works)" for path in files if path.exists())
-            raise Refusal(
+            raise UserError(
                 f"no Kaggle credentials{useless}: make a token at {SETTINGS} and put it into ~/.kaggle/access_token or "
                 "KAGGLE_API_TOKEN (or the older kaggle.json into ~/.kaggle/, or KAGGLE_USERNAME and KAGGLE_KEY; or log "
                 f"in with: .venv/bin/kaggle auth login); or {self.otherwise}"
             ) from None
         except (OSError, RecursionError, *MALFORMED) as trouble:  # its text may hold the token
-            raise Refusal(
+            raise UserError(
                 f"the Kaggle credentials cannot be read ({type(trouble).__name__}): see whether KAGGLE_API_TOKEN and "
                 f"the files in ~/.kaggle are whole (a new token: {SETTINGS}), and whether it is Kaggle that answers, "
                 f"not a login page of this network; or {self.otherwise}"
             ) from None
         if token and self.api.config_values.get("token") != token:  # the client goes on with a key that it never uses
-            raise Refusal(f"{self._rejected()}; or {self.otherwise}")
+            raise UserError(f"{self._rejected()}; or {self.otherwise}")
 
     def _rejected(self) -> str:
         """What to do about credentials that Kaggle does not accept."""
@@ -260,11 +260,11 @@ class Kaggle:
             status, words = self._words(trouble.response)
             said = f' ("{words}")' if words else ""
             open_end = _creating(trouble) and (status >= 500 or status == 408)
-            kind = Missing if status == 404 and not _by_link(trouble) else Unsure if open_end else Refusal
+            kind = Missing if status == 404 and not _by_link(trouble) else Unsure if open_end else UserError
             advice = self._advice(status, words, trouble)
             raise kind(f"{what}: HTTP {status}{said}: {advice}; or {self.otherwise}") from None
         except RequestException as trouble:
-            raise (Unsure if _creating(trouble) else Refusal)(
+            raise (Unsure if _creating(trouble) else UserError)(
                 f"{what}: Kaggle cannot be reached or does not answer ({type(trouble).__name__}): look after the "
                 f"network and run this again; or {self.otherwise}"
             ) from None
@@ -302,7 +302,7 @@ class Kaggle:
 
         Where the connection breaks or the link expires, it starts again with a new link. (The client's own function
         goes on with the old one: it has been seen to end with another text of the right size.) Raises Missing where
-        Kaggle has no such file, and Refusal.
+        Kaggle has no such file, and UserError.
         """
         with self.explained(name):
             for pause in (*PAUSES, None):
@@ -330,13 +330,13 @@ class Kaggle:
             if response.status_code != 200 or response.request.method != "GET" or "html" in kind or "json" in kind:
                 raise ValueError("this is no file")
             if size > free:
-                raise Refusal(f"{name} has {size:,} bytes, but the disk has only {free:,} left: make room, run again")
+                raise UserError(f"{name} has {size:,} bytes, but the disk has only {free:,} left: make room, run again")
             path = folder / (f"{name}.zip" if response.url.split("?")[0].endswith(".zip") else name)
             bar = tqdm(total=size or None, desc=name, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
             with bar, open(path, "wb") as file:
                 for block in response.iter_content(2**18):
                     if file.tell() + len(block) > LARGEST:
-                        raise Refusal(f"{name} has more than {LARGEST:,} bytes, which is no competition file")
+                        raise UserError(f"{name} has more than {LARGEST:,} bytes, which is no competition file")
                     file.write(block)
                     bar.update(len(block))
                 if not file.tell():
@@ -349,7 +349,7 @@ class Kaggle:
             with self.explained("today's entries"):
                 limits = self.api.competition_get_submission_limits(self.slug)
                 return int(limits.num_allowed_now) if limits.num_allowed_now or limits.num_total else None
-        except Refusal:
+        except UserError:
             return None
 
     def submissions(self, everything: bool = True) -> list[dict[str, Any]]:
@@ -385,7 +385,7 @@ class Kaggle:
     def submit(self, path: Path, message: str) -> int:
         """Upload a submission; return Kaggle's number for it.
 
-        Raises NotAccepted where the competition takes none, Unsure where it may have arrived, and Refusal.
+        Raises NotAccepted where the competition takes none, Unsure where it may have arrived, and UserError.
         """
         with self.explained(str(path)):
             try:
@@ -396,7 +396,7 @@ class Kaggle:
                     raise NotAccepted(f"HTTP {status}" + (f': "{words}"' if words else "")) from None
                 raise
             if UPLOAD_FAILED in str(answer.message):
-                raise Refusal(f"{path}: the upload failed ({UPLOAD_FAILED}): run this again; or {self.otherwise}")
+                raise UserError(f"{path}: the upload failed ({UPLOAD_FAILED}): run this again; or {self.otherwise}")
             if not answer.ref:
                 raise Unsure(f"{path}: Kaggle gives it no number ({self.clean(answer.message) or 'and says nothing'})")
             return int(answer.ref)

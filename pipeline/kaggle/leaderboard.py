@@ -9,7 +9,6 @@ from typing import Any
 
 from tabulate import tabulate
 
-from pipeline import command
 from pipeline.competition import TEAMS_2013
 from pipeline.data import download
 from pipeline.evaluation import board, submission
@@ -63,7 +62,7 @@ def main() -> None:
     alignment = ("right", "left", *["right"] * (len(headers) - 2))
     print(tabulate(board.rows(scores, theirs), headers, disable_numparse=True, colalign=alignment))
     print(
-        f"\n* ours. Ranks are places among the {TEAMS_2013} teams of 2013; no twin: rows whose picture Training lacks."
+        f"\n* ours. Ranks are places among the {TEAMS_2013} teams of 2013; no duplicate: rows whose picture Training lacks."
         "\nEach is the mean of all its folds' networks; parameters are of one network of each kind that has a say, "
         "minutes of all."
     )
@@ -75,7 +74,3 @@ def main() -> None:
     for worth in dict.fromkeys(entry["data"] for entry in scores):
         if worth in board.NOTES:
             print(board.NOTES[worth])
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.kaggle.leaderboard")

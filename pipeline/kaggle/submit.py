@@ -15,10 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline import command
-from pipeline.command import Refusal
 from pipeline.competition import PUBLIC, SPLIT_ROWS
 from pipeline.data import download, provenance
+from pipeline.errors import UserError
 from pipeline.evaluation import submission
 from pipeline.evaluation.submission import UNKNOWN, percent
 from pipeline.kaggle import answers, client
@@ -36,7 +35,7 @@ def local_score(name: str) -> dict[str, Any]:
     """The line of submissions/scores.csv for `name`."""
     lines = {line["name"]: line for line in submission.scores()}
     if name not in lines:
-        raise Refusal(f"there is no submission {name!r}; {submission.TABLE} has {', '.join(lines)}")
+        raise UserError(f"there is no submission {name!r}; {submission.TABLE} has {', '.join(lines)}")
     return lines[name]
 
 
@@ -44,12 +43,12 @@ def validate(name: str, line: dict[str, Any]) -> Path:
     """The path of a submission that has the competition's form and is the one that was scored."""
     path = submission.FOLDER / f"{name}.csv"
     if line["data"] in ("folders", provenance.OTHER_SPLIT):
-        raise Refusal(f"{path} is of pictures in folders, whose order is not that of Kaggle's test.csv; {OTHERWISE}")
+        raise UserError(f"{path} is of pictures in folders, whose order is not that of Kaggle's test.csv; {OTHERWISE}")
     if line["data"] == "drawn":
-        raise Refusal(f"{path} is of drawn faces, not of the competition's; {OTHERWISE}")
+        raise UserError(f"{path} is of drawn faces, not of the competition's; {OTHERWISE}")
     submission.read(path, sum(SPLIT_ROWS[PUBLIC:]))
     if submission.sha256(path) != line["sha256"]:
-        raise Refusal(f"{path} is not the file that {submission.TABLE} scored; make both again: dvc repro -f score")
+        raise UserError(f"{path} is not the file that {submission.TABLE} scored; make both again: dvc repro -f score")
     return path
 
 
@@ -71,7 +70,7 @@ def until_tomorrow(now: datetime) -> str:
 def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, records: list[Record]) -> Record:
     """Show what is sent, send it, and return the record of it, which stands in `records` and on the disk before.
 
-    Raises NotAccepted where the competition takes none, and Refusal.
+    Raises NotAccepted where the competition takes none, and UserError.
     """
     remaining = kaggle.remaining()
     print(
@@ -83,7 +82,9 @@ def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, records
         flush=True,
     )
     if remaining == 0:
-        raise Refusal(f"no entry is left today: run this again in {until_tomorrow(datetime.now(UTC))}; or {OTHERWISE}")
+        raise UserError(
+            f"no entry is left today: run this again in {until_tomorrow(datetime.now(UTC))}; or {OTHERWISE}"
+        )
     record: Record = dict.fromkeys(answers.KEYS) | {
         "slug": kaggle.slug, "name": line["name"], "date": datetime.now(UTC).strftime(TIME), "message": message,
         "sha256": line["sha256"], "status": SENDING,
@@ -93,8 +94,8 @@ def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, records
     try:
         record |= {"ref": kaggle.submit(path, message), "status": PENDING}
     except client.Unsure as trouble:
-        raise Refusal(f"{trouble}. Whether it arrived is not known: the same command looks before it sends") from None
-    except Refusal:
+        raise UserError(f"{trouble}. Whether it arrived is not known: the same command looks before it sends") from None
+    except UserError:
         records.remove(record)
         raise
     finally:
@@ -103,10 +104,10 @@ def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, records
 
 
 def open_question(record: Record, now: datetime) -> None:
-    """Raise Refusal where the fate of what was sent is not known: it is too early for Kaggle not to list it."""
+    """Raise UserError where the fate of what was sent is not known: it is too early for Kaggle not to list it."""
     age = (now - datetime.strptime(record["date"], TIME).replace(tzinfo=UTC)).total_seconds()
     if age < SETTLED:
-        raise Refusal(
+        raise UserError(
             f"these bytes were sent {max(age, 0):.0f} s ago without an answer, and Kaggle does not list them yet: run "
             f"this again in {(SETTLED - age) / 60:.0f} min, or look at Kaggle's page and send them again with FORCE=1"
         )
@@ -137,9 +138,9 @@ def wait(kaggle: Kaggle, records: list[Record], record: Record) -> None:
 
 
 def conclude(record: Record, line: dict[str, Any]) -> None:
-    """Say what Kaggle answered. Raises Refusal where it could not score the file."""
+    """Say what Kaggle answered. Raises UserError where it could not score the file."""
     if record["status"] == ERROR:
-        raise Refusal(f"Kaggle could not score submission {record['ref']}: {record['error'] or 'it gives no reason'}")
+        raise UserError(f"Kaggle could not score submission {record['ref']}: {record['error'] or 'it gives no reason'}")
     if record["status"] == COMPLETE:
         print(f"Kaggle   {describe(record['public_score'], record['private_score'])}")
         print(f"locally  {describe(line['public_accuracy'], line['private_accuracy'])}")
@@ -158,7 +159,7 @@ def main(name: str = "ensemble", message: str = "") -> None:
         records = answers.read()
         past = answers.latest(records, slug, line["sha256"])
         if past and past["status"] in (COMPLETE, ERROR) and not force:
-            raise Refusal(
+            raise UserError(
                 f"Kaggle already has these bytes of {path}: submission {past['ref']}, {past['status']} (see "
                 f"{answers.PATH}); send them again with FORCE=1"
             )
@@ -183,7 +184,3 @@ def main(name: str = "ensemble", message: str = "") -> None:
                 return
             wait(kaggle, records, record)
         conclude(record, line)
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.kaggle.submit [NAME] [MESSAGE]")

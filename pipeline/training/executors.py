@@ -10,7 +10,7 @@ from typing import Any
 
 import joblib
 
-from pipeline.command import Refusal
+from pipeline.errors import UserError
 
 PACKAGES = {"loky": "joblib", "dask": "distributed", "ray": "ray"}
 # What they raise where a worker died; their packages need not be installed to tell.
@@ -107,7 +107,7 @@ def results(
 
     Raises
     ------
-    Refusal : for an unknown backend, one that is not installed, a cluster that cannot be reached, or where workers do
+    UserError : for an unknown backend, one that is not installed, a cluster that cannot be reached, or where workers do
         nothing but die.
     """
     check(name)
@@ -117,7 +117,7 @@ def results(
             cluster = _dask(jobs, address, data) if name == "dask" else _joblib(name, jobs, address, data)
             run = stack.enter_context(cluster)
         except (ValueError, OSError) as trouble:  # of a wrong address
-            raise Refusal(f"BACKEND={name} ADDRESS={address or ''}: {trouble}") from None
+            raise UserError(f"BACKEND={name} ADDRESS={address or ''}: {trouble}") from None
         while left:
             try:
                 for key, result in run(work, dict(left)):
@@ -130,15 +130,15 @@ def results(
                     raise
                 deaths += 1
                 if deaths > DEATHS or "KilledWorker" in kinds:  # Dask has tried that task as often itself
-                    raise Refusal(f"workers did nothing but die ({trouble}); too little memory?") from None
+                    raise UserError(f"workers did nothing but die ({trouble}); too little memory?") from None
                 print(f"a worker died; what it had under way, of the {len(left)} left, is done again", flush=True)
 
 
 def check(name: str) -> None:
     """Refuse a backend that is unknown or not installed."""
     if name not in PACKAGES:
-        raise Refusal(f"BACKEND={name}: must be one of {', '.join(PACKAGES)}")
+        raise UserError(f"BACKEND={name}: must be one of {', '.join(PACKAGES)}")
     try:
         importlib.import_module(PACKAGES[name])
     except ImportError:
-        raise Refusal(f"BACKEND={name} needs the package {PACKAGES[name]}; install it") from None
+        raise UserError(f"BACKEND={name} needs the package {PACKAGES[name]}; install it") from None

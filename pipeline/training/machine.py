@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from pipeline import architectures
-from pipeline.command import Refusal
-from pipeline.params import BACKENDS
+from pipeline.config import BACKENDS
+from pipeline.errors import UserError
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo; the last is ARM's
 # What each library needs beside itself to use a GPU: as pip brings them, the first two run on the CPU.
@@ -58,7 +58,7 @@ def choose(wanted: str) -> str:
     """
     wanted = os.environ.get("KERAS_BACKEND") or wanted
     if wanted not in ("auto", *BACKENDS):
-        raise Refusal(f"KERAS_BACKEND is {wanted!r}; it must be auto, {', '.join(BACKENDS)}, or not set")
+        raise UserError(f"KERAS_BACKEND is {wanted!r}; it must be auto, {', '.join(BACKENDS)}, or not set")
     if wanted != "auto":
         return wanted
     return "jax" if reaches_gpu("jax") else next(filter(_installed, BACKENDS), BACKENDS[0])
@@ -91,6 +91,11 @@ def suitable(learned: str, library: str, network: str) -> str:
     bfloat16 where it was trained so and this machine is made for it, else float32.
     """
     return products("float32" if learned == "float32" else "auto", library, network)
+
+
+def device() -> str:
+    """What kind of device computes: "gpu", or the machine, like x86_64."""
+    return "gpu" if gpus() else platform.machine()
 
 
 def versions(name: str) -> dict[str, str]:

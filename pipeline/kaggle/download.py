@@ -22,10 +22,10 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import Field
 
-from pipeline import command, files, params
-from pipeline.command import Refusal
+from pipeline import files, params
 from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.data import pictures, provenance, synthetic
+from pipeline.errors import UserError
 from pipeline.kaggle import client
 from pipeline.kaggle.client import LARGEST, Kaggle
 
@@ -52,7 +52,7 @@ def read_params() -> Data:
 
 @contextmanager
 def unzipping(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a .zip. Raises Refusal where it is damaged, then or while it is read."""
+    """Open a .zip. Raises UserError where it is damaged, then or while it is read."""
     try:
         with zipfile.ZipFile(archive) as opened:
             yield opened
@@ -61,13 +61,13 @@ def unzipping(archive: Path) -> Iterator[zipfile.ZipFile]:
         if isinstance(trouble, OSError) and trouble.errno not in (None, errno.EINVAL):
             raise
         what = f"{type(trouble).__name__}: {trouble}".partition("<")[0]
-        raise Refusal(f"{archive} is damaged or cannot be unpacked ({what}); bring the file again") from None
+        raise UserError(f"{archive} is damaged or cannot be unpacked ({what}); bring the file again") from None
 
 
 def unzip(archive: Path, folder: Path) -> list[str]:
     """Unpack the competition's files from a .zip, whatever folders they lie in there; return their names.
 
-    Only known names are written, so no path in the archive can lead elsewhere. Raises Refusal where it is damaged.
+    Only known names are written, so no path in the archive can lead elsewhere. Raises UserError where it is damaged.
     """
     names: list[str] = []
     with unzipping(archive) as opened:
@@ -77,7 +77,7 @@ def unzip(archive: Path, folder: Path) -> list[str]:
                 continue
             if member.file_size > LARGEST or name in names:
                 many = "stands there twice" if name in names else f"unpacks to {member.file_size:,} bytes"
-                raise Refusal(f"{archive}: {name} {many}, which is no competition file")
+                raise UserError(f"{archive}: {name} {many}, which is no competition file")
             with opened.open(member) as source, open(folder / name, "wb") as target:
                 shutil.copyfileobj(source, target, 2**20)
             names.append(name)
@@ -90,10 +90,10 @@ def _shown(path: object) -> str:
 
 
 def _bring(path: Path, folder: Path, where: Path) -> None:
-    """Copy a file, from `where`, into `folder`. Raises Refusal where something else lies there under its name."""
+    """Copy a file, from `where`, into `folder`. Raises UserError where something else lies there under its name."""
     target = folder / path.name
     if target.exists() and not filecmp.cmp(path, target, shallow=False):
-        raise Refusal(f"{where} holds another {path.name} than a file beside it: leave one of them")
+        raise UserError(f"{where} holds another {path.name} than a file beside it: leave one of them")
     shutil.copyfile(path, target)
 
 
@@ -114,7 +114,7 @@ def take_local(incoming: Path, folder: Path) -> None:
         else:
             print(f"ignored: {_shown(path)} is none of the competition's files ({', '.join(CHECKSUMS)})")
     if not any(folder.iterdir()):
-        raise Refusal(
+        raise UserError(
             f"{incoming}/ holds none of the competition's files: put fer2013.tar.gz, fer2013.csv, icml_face_data.csv, "
             "or train.csv with test.csv there, as they are or zipped (from "
             f"{client.SITE}/competitions/{SLUG}/data); or set data.source to kaggle in params.yaml (to folders "
@@ -123,7 +123,7 @@ def take_local(incoming: Path, folder: Path) -> None:
 
 
 def _is_picture(place: str, size: int) -> bool:
-    """Whether a file below data/incoming/ is a picture. Raises Refusal where it is none and lies among them."""
+    """Whether a file below data/incoming/ is a picture. Raises UserError where it is none and lies among them."""
     path = PurePosixPath(place)
     if path.name.startswith(".") or "__MACOSX" in path.parts or path.name.lower() in ("thumbs.db", "desktop.ini"):
         return False  # what systems leave behind
@@ -131,9 +131,9 @@ def _is_picture(place: str, size: int) -> bool:
         return True
     if pictures.class_of(place) is not None:
         why = f"has {size:,} bytes" if size > pictures.LARGEST else f"ends in none of {', '.join(pictures.SUFFIXES)}"
-        raise Refusal(f"{_shown(INCOMING / place)} {why}, so it is no 48 x 48 picture: remove it")
+        raise UserError(f"{_shown(INCOMING / place)} {why}, so it is no 48 x 48 picture: remove it")
     if any(part.lower() in pictures.MAY_HOLD for part in path.parts[-3:-2]):
-        raise Refusal(f"{_shown(INCOMING / place)} is no picture in a folder of a class: rename or remove it")
+        raise UserError(f"{_shown(INCOMING / place)} is no picture in a folder of a class: rename or remove it")
     if place not in ("README.md", NOTE):
         print(f"ignored: {_shown(INCOMING / place)} is no picture in a folder of a class")
     return False
@@ -154,9 +154,9 @@ def take_folders(incoming: Path, folder: Path) -> pictures.Layout:
         if not _is_picture(place, size):
             return
         if place in found:
-            raise Refusal(f"{_shown(incoming / place)} stands there twice, in a folder and zipped: leave one of them")
+            raise UserError(f"{_shown(incoming / place)} stands there twice, in a folder and zipped: leave one of them")
         if place.encode(errors="replace").decode() != place:
-            raise Refusal(f"{_shown(incoming / place)} has a name that is not UTF-8: rename it")
+            raise UserError(f"{_shown(incoming / place)} has a name that is not UTF-8: rename it")
         found[place] = content()
 
     for root, _, names in os.walk(incoming, onerror=_stop, followlinks=True):
@@ -171,7 +171,7 @@ def take_folders(incoming: Path, folder: Path) -> pictures.Layout:
             else:
                 add(place.as_posix(), path.stat().st_size, path.read_bytes)
     if not found:
-        raise Refusal(
+        raise UserError(
             f"{incoming}/ holds no pictures: put the folders train/ and test/ there, each with a folder a class, as "
             "they are or zipped"
         )
@@ -185,7 +185,7 @@ def take_folders(incoming: Path, folder: Path) -> pictures.Layout:
 def fetch(kaggle: Kaggle, name: str, folder: Path) -> None:
     """Put one file from Kaggle into `folder`, unzipped; of the competition itself only if its checksum is official.
 
-    A damaged file is fetched once more. Raises Missing where Kaggle has none of this name, and Refusal.
+    A damaged file is fetched once more. Raises Missing where Kaggle has none of this name, and UserError.
     """
     for last in (False, True):
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
@@ -194,7 +194,7 @@ def fetch(kaggle: Kaggle, name: str, folder: Path) -> None:
             if arrived != path:
                 try:
                     wrong = "" if name in unzip(arrived, path.parent) else f"Kaggle's {arrived.name} holds none"
-                except Refusal as refusal:
+                except UserError as refusal:
                     wrong = str(refusal).replace(f"{path.parent}/", "Kaggle's ").partition(";")[0]
             if not wrong and kaggle.slug == SLUG and not provenance.describe(path)["official"]:
                 wrong = f"{name} arrived with {path.stat().st_size:,} bytes, but not with the official checksum"
@@ -202,7 +202,7 @@ def fetch(kaggle: Kaggle, name: str, folder: Path) -> None:
                 path.rename(folder / name)
                 return
         if last:
-            raise Refusal(f"{wrong}, twice: try again later; or {WITHOUT_KAGGLE}")
+            raise UserError(f"{wrong}, twice: try again later; or {WITHOUT_KAGGLE}")
         print(f"{wrong}: fetching it once more", file=sys.stderr, flush=True)
 
 
@@ -215,7 +215,7 @@ def take_kaggle(kaggle: Kaggle, folder: Path) -> None:
             return
         except client.Missing:
             continue
-    raise Refusal(
+    raise UserError(
         f"{kaggle.page} has none of fer2013.tar.gz, icml_face_data.csv, or train.csv with test.csv (HTTP 404): see "
         f"whether data.slug in params.yaml is right; or {WITHOUT_KAGGLE}"
     )
@@ -226,7 +226,7 @@ def still_good(settings: Data, folder: Path) -> bool:
     try:
         known = provenance.read(folder / provenance.NAME)
         here = {path.name: provenance.describe(path) for path in folder.iterdir() if path.name in CHECKSUMS}
-    except Refusal:
+    except UserError:
         return False
     if settings.slug == SLUG:
         same = all(facts["official"] for facts in here.values())
@@ -250,7 +250,7 @@ def collect(settings: Data, seed: int, folder: Path) -> dict[str, Any]:
         synthetic.write(folder, *faces, names={"fer2013.tar.gz"})
     described = {path.name: provenance.describe(path) for path in sorted(folder.iterdir())}
     if described.keys() in ({"train.csv"}, {"test.csv"}):
-        raise Refusal(
+        raise UserError(
             f"{INCOMING}/ holds {next(iter(described))} alone; put test.csv and train.csv there, or one whole file"
         )
     official = all(facts["official"] for facts in described.values())
@@ -289,7 +289,7 @@ def main() -> None:
         print(f"{RAW}/ holds {', '.join(provenance.read()['files'])} as Kaggle has it: not fetched again")
         return
     if RAW.is_symlink() or (RAW.exists() and not RAW.is_dir()):
-        raise Refusal(f"{RAW} is no folder; remove it and run this again")
+        raise UserError(f"{RAW} is no folder; remove it and run this again")
     RAW.parent.mkdir(parents=True, exist_ok=True)
     for stale in RAW.parent.glob(".raw-*"):  # of a run that was killed
         if not RAW.exists() and (stale / "old").exists():
@@ -311,9 +311,5 @@ def main() -> None:
     except OSError as trouble:
         if trouble.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise Refusal(f"the disk is full: make room in {RAW.parent}/ and run this again") from None
+        raise UserError(f"the disk is full: make room in {RAW.parent}/ and run this again") from None
     report(settings, facts)
-
-
-if __name__ == "__main__":
-    command.run(main, "python -m pipeline.data.download")

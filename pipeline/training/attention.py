@@ -4,10 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from pipeline.command import Refusal
 from pipeline.competition import CLASSES, SIDE
+from pipeline.errors import UserError
 from pipeline.training import augment
-from pipeline.training.loop import Feed
+from pipeline.training.models import Feed
 
 BATCH = 16
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D, keras.layers.DepthwiseConv2D)
@@ -16,11 +16,11 @@ CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D, keras.layers.
 def last_maps(network: keras.Model) -> keras.KerasTensor:
     """What the last convolution gives, with all that follows it up to the next pooling: [n, height, width, channels].
 
-    Raises Refusal where `network` has no convolution.
+    Raises UserError where `network` has no convolution.
     """
     places = [place for place, layer in enumerate(network.layers) if isinstance(layer, CONVOLUTIONS)]
     if not places:
-        raise Refusal(f"{network.name} has no convolution, and so no maps in which Grad-CAM could see where it looks")
+        raise UserError(f"{network.name} has no convolution, and so no maps in which Grad-CAM could see where it looks")
     found = network.layers[places[-1]].output
     for layer in network.layers[places[-1] :]:
         if len(layer.output.shape) != 4 or "Pooling" in type(layer).__name__:
@@ -59,6 +59,33 @@ class Probe(keras.Model):
         return found
 
 
+MOST = 50  # pictures a class: enough for a mean, and a second's work
+
+
+def class_maps(feed: Feed, network: keras.Model, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mean map of every class over at most MOST pictures each: uint8 [7, 48, 48], 255 where it looks most.
+
+    All 0 for a class without rows, and for a network without convolutions.
+
+    Parameters
+    ----------
+    rows : int [n], rows of the feed that the network has not seen.
+    labels : int [n], their classes.
+    """
+    parts = [np.flatnonzero(labels == label) for label in range(len(CLASSES))]
+    spread = [np.unique(np.linspace(0, len(part) - 1, min(MOST, len(part))).round().astype(int)) for part in parts]
+    chosen = np.concatenate([part[place] for part, place in zip(parts, spread, strict=True)])
+    means = np.zeros((len(CLASSES), SIDE, SIDE))
+    try:
+        maps = GradCam(feed, network).maps(rows[chosen], labels[chosen])
+    except UserError:  # it has no convolution
+        return means.astype("uint8")
+    for label in np.unique(labels[chosen]):
+        means[label] = maps[labels[chosen] == label].mean(axis=0)
+    scaled: np.ndarray = (255 * means).round().astype("uint8")
+    return scaled
+
+
 class GradCam:
     """Asks `network` where it looks, at pictures that lie in `feed`. Freezes it: it must not be trained afterwards."""
 
@@ -75,7 +102,7 @@ class GradCam:
 
         All 0 where nothing does, and beyond the window that the network sees.
         """
-        plain = np.tile(augment.views(self.feed.recipe)[0], (BATCH, 1))
+        plain = np.tile(augment.tta_maps(self.feed.recipe)[0], (BATCH, 1))
         chosen = np.eye(len(CLASSES), dtype="float32")[classes]
         parts = []
         for start in range(0, len(rows), BATCH):

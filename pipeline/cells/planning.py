@@ -1,0 +1,147 @@
+"""Write every model's plan, and tell which cells are stale, why, and how long they will take.
+
+Reads params.yaml and the code. Writes artifacts/plan/MODEL.json, whose content changes only where something that
+computes does.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from pipeline import config, files
+from pipeline.cells import progress, store
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.training import plan
+from pipeline.training.plan import Plan
+
+PLANS = Path("artifacts/plan")
+
+
+def path(name: str) -> Path:
+    """Where the plan of a model lies."""
+    return PLANS / f"{name}.json"
+
+
+def load(name: str) -> Plan:
+    """The plan of a model, as the stage wrote it."""
+    with files.reading(path(name), "dvc repro plan"):
+        return Plan.model_validate_json(path(name).read_bytes())
+
+
+def main() -> None:
+    """Run the stage."""
+    settings = config.load()
+    for name in settings.names:
+        files.write_json(path(name), plan.make(settings, name).model_dump())
+    for other in PLANS.glob("*.json"):
+        if other.stem not in settings.names:
+            other.unlink()
+    cells = len(settings.names) * len(settings.folds)
+    print(f"{PLANS}/: {len(settings.names)} models, {cells} cells; see what is stale: make plan")
+
+
+def using_dvc() -> bool:
+    """Whether this folder is a DVC project."""
+    return Path(".dvc").is_dir() and Path("dvc.yaml").exists()
+
+
+def dvc(*words: str, capture: bool = False) -> str:
+    """Run DVC. Raises UserError where it fails (it has said why)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words], check=False, text=True, stdout=subprocess.PIPE if capture else None
+    )
+    if done.returncode:
+        raise UserError(f"dvc {' '.join(words[:3])} failed: see above")
+    return done.stdout or ""
+
+
+def stale_stages(*targets: str) -> set[str]:
+    """The stages among `targets` that DVC says are out of date, like "train@deep_vgg-0"."""
+    text = dvc("status", "--json", *targets, capture=True)
+    try:
+        return set(json.loads(text[text.index("{") :]))
+    except ValueError:
+        raise UserError(f"dvc status said something else than expected: {text[:200]}") from None
+
+
+def differences(now: Plan, then: Plan) -> str:
+    """What changed between two plans, in words: keys of the recipe first, then definitions of the code."""
+    found = []
+    new, old = now.settings(), then.settings()
+    for key in type(new).model_fields:
+        if getattr(new, key) != getattr(old, key):
+            found.append(f"{key} {getattr(old, key)} -> {getattr(new, key)}")
+    for key in ("architecture", "seed", "backend", "teachers", "teacher_weight"):
+        if getattr(now, key) != getattr(then, key):
+            found.append(f"{key} {getattr(then, key)} -> {getattr(now, key)}")
+    changed = sorted(key for key in {*now.code, *then.code} if now.code.get(key) != then.code.get(key))
+    if changed:
+        more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""
+        found.append(f"code of {', '.join(key.rpartition('.')[2] for key in changed[:2])}{more}")
+    return "; ".join(found)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long cells took: seconds of one epoch and one million multiply-adds, by those that are there."""
+
+    by_architecture: dict[str, float]
+
+    def seconds(self, model: Plan) -> float | None:
+        """What a cell of a model will take; by all architectures' cells where its own has none; None without any."""
+        rates = self.by_architecture
+        rate = rates.get(model.architecture, float(np.median(list(rates.values()))) if rates else None)
+        return None if rate is None else rate * model.settings().epochs
+
+
+def timings(settings: Config) -> Timings:
+    """The median seconds an epoch of the cells that are there, by architecture."""
+    found: dict[str, list[float]] = {}
+    for file in [*store.CELLS.glob("*/*/cell.json"), *store.STUDENTS.glob("*/*/cell.json")]:
+        about = store.about(file.parent)
+        if about and about.seconds > 0:
+            found.setdefault(about.plan.architecture, []).append(about.seconds / about.plan.settings().epochs)
+    return Timings({name: float(np.median(each)) for name, each in found.items()})
+
+
+def why(settings: Config, name: str, fold: int, now: Plan) -> str:
+    """Why a cell that DVC calls out of date is, and what will be done."""
+    about = store.about(store.folder(settings, name, fold))
+    if about is None:
+        return "not trained yet"
+    changed = differences(now, about.plan)
+    if about.plan.training() == now.training():
+        return f"{changed}: {_anew(name, fold, about)}" if changed else "other faces, folds or soft targets"
+    return changed
+
+
+def _anew(name: str, fold: int, about: store.About) -> str:
+    weights = store.weights(name, fold)
+    there = weights.exists() and files.sha256(weights.read_bytes()) == about.weights_sha256
+    return "predicted anew from its weights" if there else "its weights are gone, so it is trained anew"
+
+
+def show() -> None:
+    """Print a table of the models: stale cells, why, and how long they will take."""
+    settings, took = config.load(), timings(config.load())
+    stale = stale_stages("train", *(["distill"] if settings.students else []))
+    lines, total, cells = [], 0.0, 0
+    for name in settings.names:
+        now = plan.make(settings, name)
+        each = took.seconds(now)
+        folds = [fold for fold in settings.folds if store.stage(settings, name, fold) in stale]
+        reasons = dict.fromkeys(why(settings, name, fold, now) for fold in folds)
+        expected = progress.duration(each * len(folds)) if each and folds else "" if not folds else "unknown"
+        total, cells = total + (each or 0) * len(folds), cells + len(folds)
+        lines.append([name, f"{len(folds)} of {len(settings.folds)}", expected, "; ".join(reasons)[:60]])
+    print(tabulate(lines, ["model", "stale cells", "core time", "why"], disable_numparse=True))
+    print(
+        f"\n{cells} stale cells, about {progress.duration(total)} of one core; train them: make train JOBS=2 THREADS=1"
+        if cells else "\nnothing is stale"
+    )  # fmt: skip

@@ -1,0 +1,146 @@
+"""The network with what stands before it: pictures on the device, augmentation, test-time augmentation."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from pipeline.competition import CLASSES
+from pipeline.config import Recipe
+from pipeline.training import augment, contrasts
+
+PREDICTION_BATCH = 128
+SCALINGS = {"unit": (1 / 255, 0.0), "symmetric": (2 / 255, -1.0), "raw": (1.0, 0.0)}  # factor, offset
+Batch = tuple[keras.KerasTensor, keras.KerasTensor]
+
+
+class Feed(keras.layers.Layer):
+    """Turns row numbers, and what was drawn for each, into network input; all pictures lie on the device, as uint8.
+
+    Parameters
+    ----------
+    pixels : uint8 [n, 48, 48].
+    """
+
+    def __init__(self, pixels: np.ndarray, recipe: Recipe) -> None:
+        super().__init__(dtype="float32")
+        pixels = contrasts.normalise(pixels, recipe.contrast)
+        self.pixels = keras.Variable(pixels[..., None], dtype="uint8", trainable=False, name="pixels")
+        self.recipe = recipe
+
+    def varied(self, batch: Batch, side: int) -> keras.KerasTensor:
+        """Rows int32 [n] and drawn float32 [n, k] to float32 [n, side, side, 1]."""
+        return self._scaled(augment.vary(self._pictures(batch[0]), batch[1], self.recipe, side))
+
+    def shown(self, batch: Batch) -> keras.KerasTensor:
+        """Rows int32 [n] and maps float32 [n, 8] to float32 [n, crop, crop, 1]."""
+        return self._scaled(augment.show(self._pictures(batch[0]), batch[1], self.recipe.crop))
+
+    def _pictures(self, rows: keras.KerasTensor) -> keras.KerasTensor:
+        return ops.cast(ops.take(self.pixels, rows, axis=0), "float32")
+
+    def _scaled(self, pictures: keras.KerasTensor) -> keras.KerasTensor:
+        factor, offset = SCALINGS[self.recipe.scaling]
+        return pictures * factor + offset
+
+
+class _Fed(keras.Model):
+    """A network behind its feed."""
+
+    def __init__(self, feed: Feed, network: keras.Model) -> None:
+        super().__init__()
+        self.feed = feed
+        self.network = network
+        self.built = True  # its parts are
+
+
+class Learner(_Fed):
+    """The network as it trains: (rows int32 [n], drawn float32 [n, k]) in, its outputs float32 [n, 7] out."""
+
+    def __init__(self, feed: Feed, network: keras.Model) -> None:
+        super().__init__(feed, network)
+        self.side = feed.recipe.crop
+        self.train_function: Any = None
+        self.programs: dict[int, Any] = {}  # compiled, one a side
+
+    def call(self, batch: Batch, training: bool = False) -> keras.KerasTensor:
+        """As Keras calls it."""
+        return self.network(self.feed.varied(batch, self.side), training=training)
+
+    def see(self, side: int) -> None:
+        """Train on pictures so many pixels across from now on."""
+        self.programs[self.side] = self.train_function
+        self.side = side
+        self.train_function = self.programs.get(side)
+
+
+class Predictor(_Fed):
+    """Row numbers and a map for each in, probabilities that sum to 1 out."""
+
+    def call(self, batch: Batch) -> keras.KerasTensor:
+        """int32 [n] and float32 [n, 8] to float32 [n, 7]."""
+        outputs = ops.cast(self.network(self.feed.shown(batch), training=False), "float32")
+        outputs = ops.maximum(outputs, 1e-7)  # seven sigmoids can all be 0
+        return outputs / ops.sum(outputs, axis=1, keepdims=True)
+
+    def views(self, rows: np.ndarray, maps: np.ndarray) -> np.ndarray:
+        """Probabilities of `rows`, int [n], under each of `maps`, float32 [v, 8]: float32 [v, n, 7]."""
+        if not len(rows):
+            return np.zeros((len(maps), 0, len(CLASSES)), "float32")
+        # Whole batches only: one compiled program, and no odd last batch, which can kill oneDNN (depthwise kernels).
+        padded = np.resize(rows, math.ceil(len(rows) / PREDICTION_BATCH) * PREDICTION_BATCH).astype("int32")
+        parts = [
+            [
+                self.predict_on_batch((batch, np.tile(view, (len(batch), 1))))
+                for batch in padded.reshape(-1, PREDICTION_BATCH)
+            ]
+            for view in maps
+        ]
+        return np.stack([np.concatenate(view)[: len(rows)] for view in parts])
+
+    def probabilities(self, rows: np.ndarray) -> np.ndarray:
+        """Probabilities of `rows` as they are, without test-time augmentation: float32 [n, 7]."""
+        plain: np.ndarray = self.views(rows, augment.tta_maps(self.feed.recipe)[:1])[0]
+        return plain
+
+
+def layers_of(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    """All layers of a network, those inside of others too."""
+    for layer in network.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)
+
+
+class Recalibrator(_Fed):
+    """Replaces batch normalisation's moving averages by means over some batches, with the weights as they are now.
+
+    Moving averages lag behind the weights, most of all at a high learning rate (Wu & Johnson 2021, arXiv 2105.07576,
+    section 3, "PreciseBN").
+    """
+
+    def __init__(self, feed: Feed, network: keras.Model) -> None:
+        super().__init__(feed, network)
+        self.normalisers = [one for one in layers_of(network) if isinstance(one, keras.layers.BatchNormalization)]
+
+    def call(self, batch: Batch) -> keras.KerasTensor:
+        """As a Learner's in training: with augmentation and dropout."""
+        return self.network(self.feed.varied(batch, self.feed.recipe.crop), training=True)
+
+    def measure(self, batches: np.ndarray, drawn: np.ndarray) -> None:
+        """Set the averages to the means over `batches`, int [k, batch_size], varied as `drawn`, float32 [n, d]."""
+        averages = [v for one in self.normalisers for v in (one.moving_mean, one.moving_variance)]
+        momenta = [one.momentum for one in self.normalisers]
+        for one in self.normalisers:
+            one.momentum = 0.0  # while this program is traced: a moving average is then the last batch's
+        seen = []
+        for rows, how in zip(batches.astype("int32"), drawn.reshape(*batches.shape, -1), strict=True):
+            self.predict_on_batch((rows, how))
+            seen.append([ops.convert_to_numpy(v) for v in averages])
+        for one, momentum in zip(self.normalisers, momenta, strict=True):
+            one.momentum = momentum
+        for variable, values in zip(averages, zip(*seen, strict=True), strict=True):
+            variable.assign(np.mean(values, axis=0))

@@ -1,0 +1,10 @@
+"""Adam (Kingma & Ba 2015, arXiv 1412.6980); with weight decay it is AdamW."""
+
+from typing import Any
+
+import keras
+
+
+def build(**shared: Any) -> keras.Optimizer:
+    """With Keras's own betas, 0.9 and 0.999."""
+    return keras.optimizers.Adam(**shared)

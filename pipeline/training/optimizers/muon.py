@@ -1,0 +1,82 @@
+"""Muon: momentum whose steps are made orthogonal, kernel by kernel, so that no direction is learned slowly."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from pipeline.competition import CLASSES
+
+MOMENTUM = 0.95
+STEPS = 5  # of Newton-Schulz
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of its polynomial (Jordan et al. 2024)
+RMS = 0.2  # root mean square of an update, as AdamW's (Liu et al. 2025, section 2.2)
+ADAM_RATE = 0.1  # AdamW's part of the learning rate
+BETAS = (0.9, 0.999)
+EPSILON = 1e-7
+
+
+def orthogonalized(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The nearest matrix with singular values near 1, by Newton-Schulz: float [m, n] to the same."""
+    a, b, c = COEFFICIENTS
+    tall = x.shape[0] > x.shape[1]
+    x = ops.transpose(x) if tall else x
+    x = x / (ops.norm(x, axis=(-2, -1), keepdims=True) + 1e-7)
+    for _ in range(STEPS):
+        gram = x @ ops.transpose(x)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return ops.transpose(x) if tall else x
+
+
+class Muon(keras.optimizers.Optimizer):
+    """Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with updates as long as AdamW's (arXiv 2502.16982).
+
+    A convolution's kernel is a matrix of its taps and input channels by its output channels. (Keras's own Muon leaves
+    convolutions to AdamW.) Biases, normalisation and the last layer learn by AdamW at a tenth of the rate.
+    """
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Make a momentum for every variable, and a velocity for those of AdamW."""
+        if self.built:
+            return
+        super().build(variables)
+        self._momenta: dict[str, keras.Variable] = {}
+        self._velocities: dict[str, keras.Variable] = {}
+        for variable in variables:
+            self._momenta[variable.path] = self.add_variable_from_reference(variable, name="momentum")
+            if not is_matrix(variable):
+                self._velocities[variable.path] = self.add_variable_from_reference(variable, name="velocity")
+
+    def update_step(
+        self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.KerasTensor
+    ) -> None:
+        """One step of one variable."""
+        momentum = self._momenta[variable.path]
+        if variable.path in self._velocities:
+            self._adamw(gradient, variable, learning_rate * ADAM_RATE, momentum, self._velocities[variable.path])
+            return
+        self.assign_add(momentum, ops.add(gradient, momentum * (MOMENTUM - 1)))
+        ahead = ops.reshape(ops.add(gradient, MOMENTUM * momentum), (-1, variable.shape[-1]))
+        step = learning_rate * orthogonalized(ahead)
+        step = step * ops.sqrt(ops.maximum(ahead.shape[0], ahead.shape[1])) * RMS
+        self.assign_sub(variable, ops.reshape(step, variable.shape))
+
+    def _adamw(
+        self, gradient: Any, variable: keras.Variable, rate: Any, momentum: keras.Variable, velocity: keras.Variable
+    ) -> None:
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        powers = [ops.power(ops.cast(beta, variable.dtype), step) for beta in BETAS]
+        scale = ops.cast(rate, variable.dtype) * ops.sqrt(1 - powers[1]) / (1 - powers[0])
+        self.assign_add(momentum, ops.multiply(ops.subtract(gradient, momentum), 1 - BETAS[0]))
+        self.assign_add(velocity, ops.multiply(ops.subtract(ops.square(gradient), velocity), 1 - BETAS[1]))
+        self.assign_sub(variable, ops.divide(ops.multiply(momentum, scale), ops.add(ops.sqrt(velocity), EPSILON)))
+
+
+def is_matrix(variable: keras.Variable) -> bool:
+    """Whether a variable is a kernel that Muon learns: neither of the last layer nor of three axes (attention's)."""
+    return variable.path.endswith("kernel") and variable.shape[-1] != len(CLASSES) and len(variable.shape) != 3
+
+
+def build(**shared: Any) -> keras.Optimizer:
+    """With the constants above."""
+    return Muon(**shared)
