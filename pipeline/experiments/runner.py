@@ -101,8 +101,8 @@ def load(path: Path) -> Result:
         return Result(**{key: arrays[key] for key in Result.__dataclass_fields__})
 
 
-def train(faces: Faces, task: Training, target: Path, alone: bool, jobs: int) -> None:
-    """Train and predict, and write the Result to `target`; `alone`: nothing else trains beside it.
+def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
+    """Train and predict beside `jobs` - 1 others, and write the Result to `target`.
 
     It goes on after the last whole epoch, if it was interrupted on a machine like this one.
     """
@@ -115,7 +115,7 @@ def train(faces: Faces, task: Training, target: Path, alone: bool, jobs: int) ->
     build = partial(architectures.build, task.architecture)
     trainer = loop.Trainer(build, faces.pixels, recipe, task.seed, len(task.rows) // recipe.batch_size)
     rows = loop.Rows(task.rows, loop.one_hot(task.labels[task.rows]), task.watched, task.labels[task.watched])
-    show = Display(task.name, recipe.epochs, alone)
+    show = Display(task.name, recipe.epochs, jobs == 1)
     progress = loop.fit(trainer, rows, task.seed, checkpoint.Checkpoint(state), show.epoch, show.batch)
     started = time.perf_counter()
     probabilities = trainer.predictor.views(task.judged, augment.tta_maps(recipe)).mean(axis=0)
@@ -133,16 +133,22 @@ def train(faces: Faces, task: Training, target: Path, alone: bool, jobs: int) ->
     state.unlink(missing_ok=True)
 
 
+def kept(faces: Faces, tasks: dict[Any, Training], folder: Path) -> dict[Any, Result]:
+    """The Results of those of `tasks` that are finished, by their keys."""
+    places = {key: folder / f"{task.key(faces)}.npz" for key, task in tasks.items()}
+    return {key: load(place) for key, place in places.items() if place.exists()}
+
+
 def run(faces: Faces, tasks: dict[Any, Training], folder: Path, jobs: int = 1) -> dict[Any, Result]:
     """The Results of `tasks`, by their keys; those that are not there are trained, `jobs` at a time."""
     (folder / "states").mkdir(parents=True, exist_ok=True)
-    places = {key: (folder / f"{task.key(faces)}.npz").absolute() for key, task in tasks.items()}
-    missing = {key: (tasks[key], place, jobs == 1, jobs) for key, place in places.items() if not place.exists()}
+    missing = {key: (task, (folder / f"{task.key(faces)}.npz").absolute(), jobs)
+               for key, task in tasks.items() if key not in kept(faces, {key: task}, folder)}  # fmt: skip
     started = time.monotonic()
     for done, (key, _) in enumerate(executors.results(train, faces, missing, "loky", jobs, None), start=1):
         left = duration((time.monotonic() - started) / done * (len(missing) - done))
         print(f"{tasks[key].name}  finished, {done} of {len(missing)}, {left} left", flush=True)
-    return {key: load(place) for key, place in places.items()}
+    return kept(faces, tasks, folder)
 
 
 def digest(faces: Faces, tasks: dict[Any, Training]) -> str:

@@ -4,6 +4,8 @@ Reads what download, prepare and audit have made. Writes, for each seed, a proje
 git; a second start goes on there), and results/seeds.json.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from pipeline import config, files
-from pipeline.apps import demo
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics, submission
@@ -84,6 +85,8 @@ def main(numbers: list[int]) -> None:
     for seed in wanted:
         for words in verbs(settings):
             print(f"seed {seed}: {' '.join(words)}", flush=True)
-            demo.run(FOLDER / str(seed), "pipeline", *words)
+            folder = FOLDER / str(seed)
+            if subprocess.run([sys.executable, "-m", "pipeline", *words], cwd=folder, check=False).returncode:
+                raise UserError(f"{words[0]} failed in {folder}/: see above; the same command goes on from there")
     tables = {seed: pd.read_csv(FOLDER / str(seed) / submission.TABLE) for seed in wanted}
     files.write_json(RESULT, summary(tables))
