@@ -40,11 +40,13 @@ class Folds:
 
     def held_out(self, fold: int) -> np.ndarray:
         """The rows of a fold, int64 [m]."""
-        return self.rows[self.fold_of == fold]
+        found: np.ndarray = self.rows[self.fold_of == fold]
+        return found
 
     def seen(self, fold: int) -> np.ndarray:
         """The rows outside of a fold, int64 [t]: what its networks are trained on."""
-        return self.rows[self.fold_of != fold]
+        found: np.ndarray = self.rows[self.fold_of != fold]
+        return found
 
 
 def kept(data: faces.Faces, choice: str) -> np.ndarray:
