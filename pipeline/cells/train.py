@@ -124,9 +124,9 @@ def agree(run: Run, tasks: list[Task], yes: bool) -> None:
     text = f"{len(waiting)} cells are to be trained, about {duration(total)} of one core by the last timings"
     if not total or total < LONG or {task.key for task in waiting} <= agreed:
         return
-    print(text, flush=True)
     if not yes and sys.stdin.isatty():
-        yes = input("Committed cells stay until new ones are whole. Go on? [y/N] ").strip().lower() in ("y", "yes")
+        answer = input(f"{text}. Committed cells stay until new ones are whole. Go on? [y/N] ")
+        yes = answer.strip().lower() in ("y", "yes")
     if not yes:
         raise UserError(f"{text}; nothing was changed. To do it: YES=1, as in YES=1 dvc repro, or make train YES=1")
     files.write_json(AGREED, sorted(agreed | {task.key for task in waiting}))
