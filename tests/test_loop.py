@@ -13,28 +13,33 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from pipeline.recipe import Recipe
 from sklearn.metrics import accuracy_score, log_loss
 
 from pipeline import architectures
+from pipeline.config import Recipe
 from pipeline.errors import UserError
-from pipeline.training import augment, backend, loop, machine
+from pipeline.training import augment, backend, contrasts, loop, machine, schedules
+from pipeline.training.cell import HISTORY
+from pipeline.training.checkpoint import Checkpoint, Progress
+from pipeline.training.models import Feed, Predictor, Recalibrator
+from pipeline.training.optimizers.muon import Muon
 
 ROOT = Path(__file__).parent.parent
 RECIPE = Recipe(
-    epochs=3, batch_size=8, optimizer="adam", weight_decay=0.0, learning_rate=0.01, schedule="constant", warmup=0.0,
-    plateau_factor=0.5, plateau_patience=1, average=0.0, loss="categorical", label_smoothing=0.0, contrast="none",
-    scaling="unit", crop=48, rotation=0.0, shift=0.0, zoom=0.0, flip=False, erase=0.0, mixup=0.0, cutmix=0.0,
-    plain_epochs=0, early_epochs=0, early_side=32, flip_at_test=False, shift_at_test=0, zoom_at_test=0.0,
-    recalibrate=False, precision="float32",
+    epochs=3, batch_size=8, learning_rate=0.01, plateau_factor=0.5, plateau_patience=1, progressive_side=32,
+    tta_flip=False, recalibrate=False, precision="float32",
 )  # fmt: skip
 VARIED = {
     "scaling": "symmetric", "contrast": "local", "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True,
-    "erase": 0.3, "mixup": 0.3, "cutmix": 0.3, "plain_epochs": 1, "label_smoothing": 0.1, "weight_decay": 0.001,
-    "average": 0.8, "recalibrate": True, "flip_at_test": True, "shift_at_test": 2, "zoom_at_test": 0.1,
+    "random_erasing": 0.3, "mixup": 0.3, "cutmix": 0.3, "unaugmented_epochs": 1, "label_smoothing": 0.1, "weight_decay": 0.001,
+    "ema": 0.8, "recalibrate": True, "tta_flip": True, "tta_shift": 2, "tta_zoom": 0.1,
 }  # fmt: skip
 EVERYTHING = VARIED | {"schedule": "plateau"}
-ANYWHERE = {"crop": 40, "early_epochs": 1, "early_side": 32}  # for a network that takes pictures of any side
+ANYWHERE = {
+    "crop": 40,
+    "progressive_epochs": 1,
+    "progressive_side": 32,
+}  # for a network that takes pictures of any side
 ROWS = np.arange(64)
 LABELS = ROWS % 7
 
@@ -112,43 +117,39 @@ def train(
     validation_labels: np.ndarray = LABELS[48:],
     trainer: loop.Trainer | None = None,
     **callbacks: Callable[[Any], None],
-) -> tuple[loop.Predictor, loop.Progress]:
+) -> tuple[Predictor, Progress]:
     """Train as a cell is trained: 48 of 64 faces, 16 watched."""
     trainer = trainer or made(settings, build, seed, rows)
-    progress = loop.fit(
-        trainer, rows, LABELS[rows], ROWS[48:], validation_labels, seed, loop.Checkpoint(checkpoint), **callbacks
-    )
+    seen = loop.Rows(rows, loop.one_hot(LABELS[rows]), ROWS[48:], validation_labels)
+    progress = loop.fit(trainer, seen, seed, Checkpoint(checkpoint), **callbacks)
     return trainer.predictor, progress
 
 
-def outcome(trained: tuple[loop.Predictor, loop.Progress]) -> dict[str, Any]:
+def outcome(trained: tuple[Predictor, Progress]) -> dict[str, Any]:
     """All that a training leaves but its duration, as bytes and exact numbers."""
     predictor, progress = trained
     return {
         "weights": [weight.tobytes() for weight in predictor.network.get_weights()],
         "history": progress.history,
-        "probabilities": predictor.views(ROWS, augment.views(predictor.feed.recipe)).tobytes(),
+        "probabilities": predictor.views(ROWS, augment.tta_maps(predictor.feed.recipe)).tobytes(),
     }
 
 
-def test_probabilities_are_learned_as_labels_are(tmp_path: Path) -> None:
-    """One-hot answers are the labels themselves; others make another network."""
-    hard = np.eye(7, dtype="float32")[LABELS[:48]]
-    progress = {}
-    for name, answers in {"labels": LABELS[:48], "hard": hard, "soft": 0.5 * hard + 0.5 / 7}.items():
-        trainer = made(RECIPE)
-        progress[name] = loop.fit(
-            trainer, ROWS[:48], answers, ROWS[48:], LABELS[48:], 1, loop.Checkpoint(tmp_path / f"{name}.npz")
-        ).history
-    assert progress["hard"] == progress["labels"]
-    assert [epoch["loss"] for epoch in progress["soft"]] != [epoch["loss"] for epoch in progress["hard"]]
+def test_soft_targets_make_another_network(tmp_path: Path) -> None:
+    hard = loop.one_hot(LABELS[:48])
+    losses = []
+    for number, targets in enumerate((hard, 0.5 * hard + 0.5 / 7)):
+        rows = loop.Rows(ROWS[:48], targets, ROWS[48:], LABELS[48:])
+        progress = loop.fit(made(RECIPE), rows, 1, Checkpoint(tmp_path / f"{number}.npz"))
+        losses.append([epoch["loss"] for epoch in progress.history])
+    assert losses[0] != losses[1]
 
 
 def test_nothing_need_be_watched(tmp_path: Path) -> None:
     watched, unwatched = (
         loop.fit(
-            made(RECIPE), ROWS[:48], LABELS[:48], ROWS[start:], LABELS[start:], 1,
-            loop.Checkpoint(tmp_path / f"{start}.npz"),
+            made(RECIPE), loop.Rows(ROWS[:48], loop.one_hot(LABELS[:48]), ROWS[start:], LABELS[start:]), 1,
+            Checkpoint(tmp_path / f"{start}.npz"),
         ).history
         for start in (48, 64)
     )  # fmt: skip
@@ -160,7 +161,7 @@ def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest()
     kernel, last, shift = (keras.Variable(np.zeros(shape, "float32")) for shape in ((3, 3, 4, 5), (5, 7), (5,)))
     for variable, path in ((kernel, "a/kernel"), (last, "b/kernel"), (shift, "b/bias")):
         variable._path = path
-    optimizer = loop.Muon(learning_rate=0.5, weight_decay=None)
+    optimizer = Muon(learning_rate=0.5, weight_decay=None)
     optimizer.build([kernel, last, shift])
     chance = np.random.default_rng(0)
     gradients = [chance.normal(size=variable.shape).astype("float32") for variable in (kernel, last, shift)]
@@ -205,17 +206,17 @@ LOSSES = {
 @pytest.mark.parametrize(("factor", "patience"), [(0.1, 1), (0.1, 2), (0.9, 3), (0.5, 12)])
 def test_plateau_is_that_of_keras(losses: list[float], factor: float, patience: int) -> None:
     settings = recipe(schedule="plateau", learning_rate=0.1, plateau_factor=factor, plateau_patience=patience)
-    rates = [loop.plateau(settings, losses[:epoch]) for epoch in range(len(losses) + 1)]
+    rates = [schedules.plateau(settings, losses[:epoch]) for epoch in range(len(losses) + 1)]
     np.testing.assert_allclose(rates, keras_plateau(losses, factor, patience), rtol=1e-5)
 
 
 def test_constant_rate_stays_whatever_the_losses_are() -> None:
-    assert {loop.plateau(recipe(), [1.0] * epoch) for epoch in range(20)} == {RECIPE.learning_rate}
+    assert {schedules.plateau(recipe(), [1.0] * epoch) for epoch in range(20)} == {RECIPE.learning_rate}
 
 
 def rates(steps: int, **changes: Any) -> np.ndarray:
     """The rate of each of `steps` steps, and of one more."""
-    rate = loop.Rate(recipe(**changes), steps)
+    rate = schedules.Stepwise(recipe(**changes), steps)
     return np.array([float(rate(step)) for step in range(steps + 1)])
 
 
@@ -242,7 +243,7 @@ def test_warmup_climbs_evenly_before_the_whole_fall(schedule: str) -> None:
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("warmup", [0.0, 0.01, 0.5])
 def test_rate_of_a_long_training_reaches_its_top_and_ends_at_zero(schedule: str, warmup: float) -> None:
-    rate = loop.Rate(recipe(schedule=schedule, warmup=warmup, learning_rate=3.0), 6000)
+    rate = schedules.Stepwise(recipe(schedule=schedule, warmup=warmup, learning_rate=3.0), 6000)
     assert float(rate(round(6000 * warmup))) == pytest.approx(3, rel=0.01)
     assert 0 < float(rate(5999)) < 0.001
     assert float(rate(6000)) == pytest.approx(0, abs=1e-9)
@@ -253,7 +254,7 @@ def test_every_step_is_made_at_its_own_rate(optimizer: str) -> None:
     """Without gradients a step takes the weight decay's part of its rate from a kernel."""
     settings = recipe(optimizer=optimizer, schedule="linear", warmup=0.2, learning_rate=0.8, weight_decay=0.1)
     network = tiny()
-    optimizer = loop.compiled(loop.Feed(faces(), settings), network, settings, 5).optimizer
+    optimizer = loop.compiled(Feed(faces(), settings), network, settings, 5).optimizer
     kernel = network.trainable_variables[2]
     kernel.assign(keras.ops.ones_like(kernel))
     zeros = [keras.ops.zeros_like(variable) for variable in network.trainable_variables]
@@ -282,7 +283,7 @@ def separable() -> keras.Model:
 def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
     settings = recipe(optimizer=optimizer, learning_rate=0.5, weight_decay=0.1)
     network = separable()
-    model = loop.compiled(loop.Feed(faces(), settings), network, settings, 1)
+    model = loop.compiled(Feed(faces(), settings), network, settings, 1)
     for variable in network.trainable_variables:
         variable.assign(keras.ops.ones_like(variable))
     zeros = [keras.ops.zeros_like(variable) for variable in network.trainable_variables]
@@ -298,7 +299,7 @@ def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
 @pytest.mark.parametrize("loss", ["categorical", "binary"])
 def test_label_smoothing_spreads_a_part_of_the_label(loss: str) -> None:
     settings = recipe(loss=loss, label_smoothing=0.2)
-    model = loop.compiled(loop.Feed(faces(), settings), tiny(), settings, 1)
+    model = loop.compiled(Feed(faces(), settings), tiny(), settings, 1)
     label, guess = np.eye(7)[[3]], np.full((1, 7), 0.1) + 0.3 * np.eye(7)[[3]]
     smooth = label * 0.8 + (0.2 / 7 if loss == "categorical" else 0.1)
     wanted = -(smooth * np.log(guess)).sum()
@@ -316,7 +317,7 @@ def test_every_epoch_has_the_rate_that_the_history_tells(schedule: str, tmp_path
         tmp_path / "c.npz",
         settings,
         trainer=trainer,
-        step=lambda part: used.append(float(trainer.model.optimizer.learning_rate)),
+        on_batch=lambda part: used.append(float(trainer.model.optimizer.learning_rate)),
     )
     told = [epoch["learning_rate"] for epoch in progress.history]
     if schedule in ("linear", "cosine"):
@@ -325,7 +326,7 @@ def test_every_epoch_has_the_rate_that_the_history_tells(schedule: str, tmp_path
         np.testing.assert_allclose(used, of_steps[1:], atol=1e-7)  # of the next step
         return
     losses = [epoch["loss"] for epoch in progress.history]
-    wanted = [loop.plateau(settings, losses[:epoch]) for epoch in range(4)]
+    wanted = [schedules.plateau(settings, losses[:epoch]) for epoch in range(4)]
     assert len(set(wanted)) == 1 if schedule == "constant" else len(set(wanted)) > 1
     np.testing.assert_allclose(told, wanted, rtol=1e-6)
     np.testing.assert_allclose(used, np.repeat(wanted, 6), rtol=1e-6)
@@ -333,7 +334,7 @@ def test_every_epoch_has_the_rate_that_the_history_tells(schedule: str, tmp_path
 
 def test_history_has_one_line_an_epoch_with_the_columns_in_order(tmp_path: Path) -> None:
     _, progress = train(tmp_path / "c.npz", recipe(epochs=2))
-    assert [tuple(epoch) for epoch in progress.history] == [loop.HISTORY] * 2
+    assert [tuple(epoch) for epoch in progress.history] == [HISTORY] * 2
     assert [epoch["epoch"] for epoch in progress.history] == [1, 2]
 
 
@@ -370,46 +371,15 @@ def test_fused_normalisation_gives_what_keras_gives(momentum: float) -> None:
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
 
 
-# Gradients over small grids
-
-
-def convolved(call: Callable[..., Any], shape: tuple[int, ...], filters: int) -> list[np.ndarray]:
-    """Outputs and gradients of a 3x3 convolution over made-up inputs, by one of two ways."""
-    tf = pytest.importorskip("tensorflow")
-    layer = layers.Conv2D(filters, 3, padding="same", kernel_initializer=keras.initializers.GlorotUniform(seed=1))
-    layer.build(shape)
-    chance = np.random.default_rng(0)
-    inputs = tf.constant(chance.normal(0, 1, shape).astype("float32"))
-    weights = tf.constant(chance.normal(0, 1, (*shape[:3], filters)).astype("float32"))
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        outputs = call(layer, inputs, layer.kernel.value)
-        loss = tf.reduce_sum(outputs * weights)
-    return [np.asarray(part) for part in (outputs, *tape.gradient(loss, [inputs, layer.kernel.value]))]
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is for TensorFlow's kernels")
-@pytest.mark.parametrize("shape", [(4, 6, 6, 64), (3, 5, 7, 96), (2, 1, 8, 64), (2, 12, 12, 64)], ids=str)
-def test_gradients_over_small_grids_are_those_of_tensorflow(shape: tuple[int, ...]) -> None:
-    by_taps = layers.Conv2D.convolution_op
-    assert by_taps.by_taps
-    backend.start("tensorflow")
-    assert layers.Conv2D.convolution_op is by_taps  # not wrapped twice
-    cells = dict(zip(by_taps.__code__.co_freevars, by_taps.__closure__, strict=True))
-    plain = cells["plain"].cell_contents
-    for ours, wanted in zip(convolved(by_taps, shape, 32), convolved(plain, shape, 32), strict=True):
-        np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-3)
-
-
 # Feed and Predictor
 
 
 @pytest.mark.parametrize(("scaling", "black", "white"), [("unit", 0, 1), ("symmetric", -1, 1), ("raw", 0, 255)])
 def test_scaling_takes_black_and_white_where_it_says(scaling: str, black: float, white: float) -> None:
     pixels = np.arange(256, dtype="uint8")[:, None, None].repeat(48, 1).repeat(48, 2)
-    feed = loop.Feed(pixels, recipe(scaling=scaling))
+    feed = Feed(pixels, recipe(scaling=scaling))
     rows = np.array([255, 0, 51], "int32")
-    shown = feed.shown((rows, np.tile(augment.views(feed.recipe)[0], (3, 1))))
+    shown = feed.shown((rows, np.tile(augment.tta_maps(feed.recipe)[0], (3, 1))))
     varied = feed.varied((rows, augment.draw(feed.recipe, 3, np.random.default_rng(0), 48)), 48)
     for pictures in map(keras.ops.convert_to_numpy, (shown, varied)):
         assert pictures.shape == (3, 48, 48, 1)
@@ -420,9 +390,9 @@ def test_scaling_takes_black_and_white_where_it_says(scaling: str, black: float,
 
 def test_pictures_are_shown_as_they_are_and_varied_as_drawn() -> None:
     settings = recipe(**VARIED | {"scaling": "raw", "contrast": "none", "crop": 40})
-    feed, rows = loop.Feed(faces(), settings), ROWS[::-1].astype("int32")
+    feed, rows = Feed(faces(), settings), ROWS[::-1].astype("int32")
     window = faces()[::-1, 4:44, 4:44]
-    shown = feed.shown((rows, np.tile(augment.views(settings)[0], (64, 1))))
+    shown = feed.shown((rows, np.tile(augment.tta_maps(settings)[0], (64, 1))))
     assert (keras.ops.convert_to_numpy(shown)[..., 0] == window).all()
     drawn = augment.draw(settings, 64, np.random.default_rng(0), 36)
     varied = keras.ops.convert_to_numpy(feed.varied((rows, drawn), 36))
@@ -432,19 +402,19 @@ def test_pictures_are_shown_as_they_are_and_varied_as_drawn() -> None:
 
 @pytest.mark.parametrize("kind", ["histogram", "local"])
 def test_contrast_is_normalised_before_all_else(kind: str) -> None:
-    feed = loop.Feed(faces(), recipe(scaling="raw", contrast=kind))
-    shown = feed.shown((ROWS.astype("int32"), np.tile(augment.views(feed.recipe)[0], (64, 1))))
-    assert (keras.ops.convert_to_numpy(shown)[..., 0] == augment.contrast(faces(), kind)).all()
-    assert (augment.contrast(faces(), kind) != faces()).any()
+    feed = Feed(faces(), recipe(scaling="raw", contrast=kind))
+    shown = feed.shown((ROWS.astype("int32"), np.tile(augment.tta_maps(feed.recipe)[0], (64, 1))))
+    assert (keras.ops.convert_to_numpy(shown)[..., 0] == contrasts.normalise(faces(), kind)).all()
+    assert (contrasts.normalise(faces(), kind) != faces()).any()
 
 
-def predictor(network: keras.Model, pixels: np.ndarray) -> loop.Predictor:
-    return loop.Predictor(loop.Feed(pixels, recipe()), network)
+def predictor(network: keras.Model, pixels: np.ndarray) -> Predictor:
+    return Predictor(Feed(pixels, recipe()), network)
 
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
 def test_probabilities_sum_to_one(head: str) -> None:
-    found = predictor(tiny(head), faces()).views(ROWS, augment.views(recipe(flip_at_test=True, shift_at_test=3)))
+    found = predictor(tiny(head), faces()).views(ROWS, augment.tta_maps(recipe(tta_flip=True, tta_shift=3)))
     assert found.shape == (10, 64, 7)
     assert found.dtype == "float32"
     assert (found > 0).all()
@@ -468,25 +438,25 @@ def test_views_are_the_networks_answers_to_each_and_the_first_alone_is_the_plain
         by_hand.append(outputs / outputs.sum(1, keepdims=True))
     assert (abs(by_hand[0] - by_hand[1]) > 1e-4).any(), "the views must differ for the test to mean something"
     both = predictor(network, pixels)
-    np.testing.assert_allclose(both.views(ROWS, augment.views(recipe(flip_at_test=True))), by_hand, atol=1e-5)
+    np.testing.assert_allclose(both.views(ROWS, augment.tta_maps(recipe(tta_flip=True))), by_hand, atol=1e-5)
     np.testing.assert_allclose(both.probabilities(ROWS), by_hand[0], atol=1e-5)
 
 
 @pytest.fixture(scope="module")
-def one_by_one() -> tuple[loop.Predictor, np.ndarray, np.ndarray]:
+def one_by_one() -> tuple[Predictor, np.ndarray, np.ndarray]:
     """A predictor, 257 shuffled rows, and their probabilities under two views, each asked for alone."""
     shuffled = np.random.default_rng(1).permutation(300)[:257]
     asked = predictor(tiny(), faces(300))
-    alone = [asked.views(shuffled[[i]], augment.views(recipe(flip_at_test=True))) for i in range(257)]
+    alone = [asked.views(shuffled[[i]], augment.tta_maps(recipe(tta_flip=True))) for i in range(257)]
     return asked, shuffled, np.concatenate(alone, axis=1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 257])
 def test_any_number_of_rows_gives_what_each_row_gives_alone(
-    count: int, one_by_one: tuple[loop.Predictor, np.ndarray, np.ndarray]
+    count: int, one_by_one: tuple[Predictor, np.ndarray, np.ndarray]
 ) -> None:
     asked, rows, wanted = one_by_one
-    found = asked.views(rows[:count], augment.views(recipe(flip_at_test=True)))
+    found = asked.views(rows[:count], augment.tta_maps(recipe(tta_flip=True)))
     assert found.shape == (2, count, 7)
     np.testing.assert_allclose(found, wanted[:, :count], rtol=1e-5)
     np.testing.assert_array_equal(asked.probabilities(rows[:count]), found[0])
@@ -494,13 +464,13 @@ def test_any_number_of_rows_gives_what_each_row_gives_alone(
 
 def test_agreement_is_that_of_scikit_learn() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(7), 64).astype("float32")
-    loss, accuracy = loop.agreement(probabilities, LABELS)
+    loss, accuracy = loop.validation_scores(probabilities, LABELS)
     assert loss == pytest.approx(log_loss(LABELS, probabilities, labels=range(7)), rel=1e-5)
     assert accuracy == accuracy_score(LABELS, probabilities.argmax(1))
 
 
 def test_agreement_is_finite_where_the_true_class_was_ruled_out() -> None:
-    loss, accuracy = loop.agreement(np.eye(7, dtype="float32"), (np.arange(7) + 1) % 7)
+    loss, accuracy = loop.validation_scores(np.eye(7, dtype="float32"), (np.arange(7) + 1) % 7)
     assert (round(loss), accuracy) == (16, 0)  # -log 1e-7
 
 
@@ -516,14 +486,14 @@ def test_training_learns_separable_pictures(loss: str, head: str, optimizer: str
     first, last = progress.history[0], progress.history[-1]
     assert last["loss"] < first["loss"] / 4
     assert last["accuracy"] > 0.9
-    seen = loop.agreement(trained.probabilities(ROWS[48:]), LABELS[48:])
+    seen = loop.validation_scores(trained.probabilities(ROWS[48:]), LABELS[48:])
     assert seen == (last["val_loss"], last["val_accuracy"])
     assert seen[1] > 0.9
 
 
 def test_batch_as_large_as_the_training_rows_is_one_step(tmp_path: Path) -> None:
     parts: list[float] = []
-    train(tmp_path / "c.npz", recipe(batch_size=48, epochs=1), step=parts.append)
+    train(tmp_path / "c.npz", recipe(batch_size=48, epochs=1), on_batch=parts.append)
     assert parts == [1.0]
 
 
@@ -534,7 +504,7 @@ def test_batch_larger_than_the_training_rows_is_refused(tmp_path: Path) -> None:
 
 def test_last_batch_that_is_not_full_is_left_out_with_other_rows_each_epoch(tmp_path: Path) -> None:
     parts: list[float] = []
-    train(tmp_path / "c.npz", recipe(batch_size=20, epochs=2), step=parts.append)
+    train(tmp_path / "c.npz", recipe(batch_size=20, epochs=2), on_batch=parts.append)
     assert parts == [0.5, 1.0, 0.5, 1.0]
 
 
@@ -560,10 +530,10 @@ def test_same_seed_gives_the_same_bytes(precision: str, tmp_path: Path) -> None:
 def stop_between_epochs() -> dict[str, Callable[[Any], None]]:
     """Callbacks that interrupt after the first epoch."""
 
-    def report(progress: loop.Progress) -> None:
+    def report(progress: Progress) -> None:
         raise Stop
 
-    return {"report": report}
+    return {"on_epoch": report}
 
 
 def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
@@ -575,7 +545,7 @@ def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
         if halves.count(0.5) == 2:
             raise Stop
 
-    return {"step": step}
+    return {"on_batch": step}
 
 
 @pytest.mark.parametrize(
@@ -590,9 +560,9 @@ def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
             marks=pytest.mark.slow,
         ),
         pytest.param(tiny, {"optimizer": "sgd"}, stop_between_epochs, id="dropout-sgd"),
-        pytest.param(tiny, {"optimizer": "muon", "average": 0.5}, stop_between_epochs, id="dropout-muon"),
+        pytest.param(tiny, {"optimizer": "muon", "ema": 0.5}, stop_between_epochs, id="dropout-muon"),
         pytest.param(tiny, {"schedule": "cosine"}, stop_within_an_epoch, id="dropout-within-an-epoch"),
-        pytest.param(tiny, {"average": 0.0, "recalibrate": False}, stop_between_epochs, id="judged-as-it-trains"),
+        pytest.param(tiny, {"ema": 0.0, "recalibrate": False}, stop_between_epochs, id="judged-as-it-trains"),
         pytest.param(anywhere, ANYWHERE, stop_between_epochs, id="early-side-plateau"),
         pytest.param(
             anywhere,
@@ -613,14 +583,14 @@ def test_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
     with pytest.raises(Stop):
         train(tmp_path / "parts.npz", settings, build, **stop())
     reported: list[int] = []
-    resumed = train(tmp_path / "parts.npz", settings, build, report=lambda p: reported.append(len(p.history)))
+    resumed = train(tmp_path / "parts.npz", settings, build, on_epoch=lambda p: reported.append(len(p.history)))
     assert reported == [2, 3]
     assert outcome(resumed) == whole
 
 
 def test_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     first = train(tmp_path / "c.npz", recipe())
-    again = train(tmp_path / "c.npz", recipe(), step=lambda part: pytest.fail("a batch was trained"))
+    again = train(tmp_path / "c.npz", recipe(), on_batch=lambda part: pytest.fail("a batch was trained"))
     assert outcome(again) == outcome(first)
     assert again[1].seconds == first[1].seconds
 
@@ -667,12 +637,13 @@ def test_targets_are_mixed_as_the_pictures_are(
     how: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, rows = watched(monkeypatch), ROWS[:61]  # in whole batches: 56
-    train(tmp_path / "c.npz", recipe(**how, flip=True, epochs=2), rows=rows)
+    settings = recipe(**how, flip=True, epochs=2)
+    train(tmp_path / "c.npz", settings, rows=rows)
     assert len(seen) == 2
     for numbers, drawn, targets in seen:
         assert len(np.unique(numbers)) == len(numbers) == 56
         assert np.isin(numbers, rows).all()
-        kept = augment.own(drawn)[:, 0]
+        kept = augment.own_part(settings, drawn)[:, 0]
         assert len(np.unique(kept)) > 20
         for i, row in enumerate(numbers):
             mate = numbers[i // 8 * 8 + 7 - i % 8]
@@ -684,14 +655,14 @@ def test_targets_are_mixed_as_the_pictures_are(
 
 def test_without_mixing_targets_are_the_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watched(monkeypatch)
-    train(tmp_path / "c.npz", recipe(flip=True, rotation=10.0, erase=0.5, epochs=1))
+    train(tmp_path / "c.npz", recipe(flip=True, rotation=10.0, random_erasing=0.5, epochs=1))
     rows, _, targets = seen[0]
     np.testing.assert_array_equal(targets, np.eye(7)[LABELS[rows]])
 
 
 def test_last_epochs_are_plain_and_first_ones_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watched(monkeypatch)
-    settings = recipe(**VARIED | {"plain_epochs": 2, "epochs": 5} | ANYWHERE | {"early_epochs": 2})
+    settings = recipe(**VARIED | {"unaugmented_epochs": 2, "epochs": 5} | ANYWHERE | {"progressive_epochs": 2})
     train(tmp_path / "c.npz", settings, anywhere)
     assert len(seen) == 5
     for epoch, (rows, drawn, targets) in enumerate(seen):
@@ -704,12 +675,12 @@ def test_last_epochs_are_plain_and_first_ones_small(tmp_path: Path, monkeypatch:
             np.testing.assert_allclose(abs(a0), 1)
             assert len(np.unique(a0)) == 2, "still mirrored"
             assert (b0 == 0).all()
-            assert (drawn[:, 8:16] == 0).all()
+            assert (drawn[:, 8:16] == 0).all(), "nothing else was drawn"
             np.testing.assert_array_equal(targets, np.eye(7)[LABELS[rows]])
         else:
             assert abs(angle).max() > 5
             assert (targets.max(axis=1) < 1).any()
-            assert drawn[:, augment.HOLE].any()
+            assert drawn[:, augment.MAP : augment.MAP + 4].any()
 
 
 def test_statistics_are_measured_on_pictures_like_those_of_the_epoch(
@@ -748,7 +719,7 @@ def test_early_epochs_have_a_program_of_their_own_that_is_compiled_once(tmp_path
     SIDES.clear()
     settings = recipe(**VARIED | ANYWHERE)
     trainer, sides = made(settings, probed), []
-    train(tmp_path / "first.npz", settings, trainer=trainer, step=lambda part: sides.append(trainer.model.side))
+    train(tmp_path / "first.npz", settings, trainer=trainer, on_batch=lambda part: sides.append(trainer.model.side))
     assert sides == [32] * 6 + [40] * 12
     assert set(SIDES) == {32, 40}
     traced, early, late = list(SIDES), trainer.model.programs[32], trainer.model.train_function
@@ -765,7 +736,11 @@ def test_early_epochs_are_trained_at_their_side(tmp_path: Path) -> None:
         history = train(tmp_path / f"{changes}.npz", settings, anywhere)[1].history
         return [epoch["loss"] for epoch in history]
 
-    never, same, small = losses(), losses(early_epochs=2, early_side=40), losses(early_epochs=2, early_side=16)
+    never, same, small = (
+        losses(),
+        losses(progressive_epochs=2, progressive_side=40),
+        losses(progressive_epochs=2, progressive_side=16),
+    )
     assert same == never
     assert small[0] != never[0]
 
@@ -777,15 +752,13 @@ def states(settings: Recipe, folder: Path) -> list[list[bytes]]:
     """All variables of the network, after each step."""
     trainer, found = made(settings), []
     train(
-        folder / f"{settings.average}-{settings.recalibrate}.npz", settings, trainer=trainer,
-        step=lambda part: found.append([keras.ops.convert_to_numpy(v).tobytes() for v in trainer.network.variables]),
+        folder / f"{settings.ema}-{settings.recalibrate}.npz", settings, trainer=trainer,
+        on_batch=lambda part: found.append([keras.ops.convert_to_numpy(v).tobytes() for v in trainer.network.variables]),
     )  # fmt: skip
     return found
 
 
-@pytest.mark.parametrize(
-    "how", [{"average": 0.8}, {"recalibrate": True}, {"average": 0.8, "recalibrate": True}], ids=str
-)
+@pytest.mark.parametrize("how", [{"ema": 0.8}, {"recalibrate": True}, {"ema": 0.8, "recalibrate": True}], ids=str)
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_judging_the_settled_network_leaves_training_alone(how: dict[str, Any], optimizer: str, tmp_path: Path) -> None:
     settings = recipe(optimizer=optimizer, learning_rate=0.01, flip=True, shift=0.1)
@@ -796,13 +769,13 @@ def test_judging_the_settled_network_leaves_training_alone(how: dict[str, Any], 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_average_is_the_moving_average_of_the_weights_over_all_steps(optimizer: str, tmp_path: Path) -> None:
-    settings = recipe(optimizer=optimizer, average=0.8)
+    settings = recipe(optimizer=optimizer, ema=0.8)
     trainer, found = made(settings), []
 
     def step(part: float) -> None:
         found.append([keras.ops.convert_to_numpy(v) for v in trainer.network.trainable_variables])
 
-    train(tmp_path / "c.npz", settings, trainer=trainer, step=step)
+    train(tmp_path / "c.npz", settings, trainer=trainer, on_batch=step)
     assert len(found) == 18
     averages = found[0]
     for weights in found[1:]:
@@ -816,10 +789,10 @@ def test_averaged_weights_are_no_part_of_what_jax_frees(tmp_path: Path) -> None:
     """JAX gives the memory of a step's weights to the next step; an average that lay there would be gone."""
     code = """
 from pathlib import Path
-from pipeline import backend
+from pipeline.training import backend
 backend.start("jax")
-import test_fit
-_, progress = test_fit.train(Path("c.npz"), test_fit.recipe(average=0.8, recalibrate=True))
+import test_loop
+_, progress = test_loop.train(Path("c.npz"), test_loop.recipe(ema=0.8, recalibrate=True))
 print(len(progress.history))
 """
     done = subprocess.run(
@@ -830,11 +803,14 @@ print(len(progress.history))
 
 
 def test_every_epoch_is_judged_by_the_network_that_would_be_settled_then(tmp_path: Path) -> None:
-    changes = VARIED | {"plain_epochs": 0, "schedule": "constant"}
+    changes = VARIED | {"unaugmented_epochs": 0, "schedule": "constant"}
     trained = {epochs: train(tmp_path / f"{epochs}.npz", recipe(**changes, epochs=epochs)) for epochs in (1, 2, 3)}
     for epochs, (judge, progress) in trained.items():
         last = progress.history[-1]
-        assert loop.agreement(judge.probabilities(ROWS[48:]), LABELS[48:]) == (last["val_loss"], last["val_accuracy"])
+        assert loop.validation_scores(judge.probabilities(ROWS[48:]), LABELS[48:]) == (
+            last["val_loss"],
+            last["val_accuracy"],
+        )
         assert last == trained[3][1].history[epochs - 1]
 
 
@@ -860,7 +836,7 @@ def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_we
 def test_recalibration_finds_what_normalises_inside_of_other_layers() -> None:
     inner = keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization()])
     network = keras.Sequential([keras.layers.Rescaling(1.0), inner, keras.layers.GlobalAveragePooling2D()])
-    found = loop.Recalibrator(loop.Feed(faces(), recipe()), network).normalisers
+    found = Recalibrator(Feed(faces(), recipe()), network).normalisers
     assert found == [inner.layers[1]]
 
 

@@ -75,13 +75,13 @@ def test_workers_that_do_nothing_but_die_are_given_up(name: str, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["dask", pytest.param("ray", marks=pytest.mark.slow)])
 def test_wrong_address_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=f"BACKEND={name} ADDRESS=nowhere: "):
+    with pytest.raises(UserError, match=f"EXECUTOR={name} ADDRESS=nowhere: "):
         list(executors.results(total, DATA, TASKS, name, 2, "nowhere"))
 
 
 def test_workers_end_with_a_driver_that_was_killed(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import test_engine; from pipeline import engine;"
+        "import sys; from pathlib import Path; import test_engine; from pipeline.training import executors;"
         "tasks = dict.fromkeys((1, 2), (Path(sys.argv[1]),));"
         "list(executors.results(test_engine.wait, 0, tasks, 'loky', 2, None))"
     )
@@ -127,11 +127,11 @@ def test_ray_gives_each_worker_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_unknown_backend_is_refused() -> None:
-    with pytest.raises(UserError, match="BACKEND=spark: must be one of loky, dask, ray"):
+    with pytest.raises(UserError, match="EXECUTOR=spark: must be one of loky, dask, ray"):
         list(executors.results(total, DATA, TASKS, "spark", 2, None))
 
 
 def test_backend_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(UserError, match="BACKEND=dask needs the package distributed; install it"):
+    with pytest.raises(UserError, match="EXECUTOR=dask needs the package distributed; install it"):
         list(executors.results(total, DATA, TASKS, "dask", 2, None))
