@@ -1,8 +1,8 @@
-"""What Kaggle answered: submissions/kaggle.json, a record a submission, and results/kaggle.json, its scores for DVC
-(of the submissions as they are now, in the competition that params.yaml names).
+"""Kaggle's records of our submissions: submissions/kaggle.json, and their scores for DVC: results/kaggle.json.
 
-A record has the submission's ref, slug, name, date, message, sha256, status, public_score, private_score and error. Its
-status is SENDING (ref null) from before it is sent until Kaggle has given it a number, then PENDING, COMPLETE or ERROR.
+The scores are those of the submissions as they are now, in the competition that params.yaml names. A record has the
+submission's ref, slug, name, date, message, sha256, status, public_score, private_score and error. Its status is
+SENDING (ref null) from before it is sent until Kaggle has given it a number, then PENDING, COMPLETE or ERROR.
 """
 
 import contextlib
@@ -29,19 +29,17 @@ Record = dict[str, Any]
 
 def read() -> list[Record]:
     """The records, oldest first; none where nothing was sent yet."""
-    try:
-        records: list[Record] = json.loads(PATH.read_text())
+    if not PATH.exists():
+        return []
+    with files.reading(PATH, "git restore submissions/kaggle.json"):
+        records: list[Record] = json.loads(PATH.read_bytes())
         if not isinstance(records, list):
             raise ValueError("it is no list")
         for record in records:
             for key, kind in KEYS.items():
                 if not isinstance(record[key], kind):
                     raise ValueError(f"{key} is {record[key]!r}")
-    except FileNotFoundError:
-        return []
-    except (ValueError, LookupError, TypeError, RecursionError) as trouble:
-        raise UserError(f"{PATH} cannot be read ({trouble}); mend or remove it") from None
-    return records
+        return records
 
 
 @contextlib.contextmanager
@@ -78,25 +76,23 @@ def latest(records: list[Record], slug: str, sha256: str) -> Record | None:
 
 
 def update(records: list[Record], listed: list[Record], lines: list[dict[str, Any]], slug: str) -> None:
-    """Take over what Kaggle says of the submissions in `records`, and add those that another checkout sent.
+    """Take over what Kaggle lists of the submissions in `records`, and add those that another checkout sent.
 
     Parameters
     ----------
-    listed : the account's submissions, as Kaggle lists them (see kaggle_client), newest first.
+    listed : the account's submissions, as Kaggle lists them (see client.py), newest first.
     lines : of submissions/scores.csv; by the mark in its message a submission is known to be one of these files.
     """
     known = {record["ref"]: record for record in records if record["slug"] == slug}
     sending = {mark(record["sha256"]): record for record in records if record["slug"] == slug and record["ref"] is None}
-    for answer in reversed(listed):
-        if answer["ref"] in known:
-            known[answer["ref"]] |= {key: answer[key] for key in ("status", "public_score", "private_score", "error")}
-            continue
-        for beginning in [each for each in sending if each in answer["message"]]:
-            sending.pop(beginning).update(answer)
-            break
+    for each in reversed(listed):
+        if each["ref"] in known:
+            known[each["ref"]] |= {key: each[key] for key in ("status", "public_score", "private_score", "error")}
+        elif sent := next((start for start in sending if start in each["message"]), None):
+            sending.pop(sent).update(each)
         else:
             records += [
-                answer | {"slug": slug, "name": line["name"], "sha256": line["sha256"]}
+                each | {"slug": slug, "name": line["name"], "sha256": line["sha256"]}
                 for line in lines
-                if mark(line["sha256"]) in answer["message"]
+                if mark(line["sha256"]) in each["message"]
             ]
