@@ -129,7 +129,7 @@ class Config(Section):
 
     seed: Seed
     backend: Literal["auto", "tensorflow", "jax", "torch"] = "auto"
-    data: Data = Data()
+    data: Data = Field(default_factory=lambda: Data.model_validate({}))
     folds: list[int] = Field(min_length=2, max_length=50)
     duplicates: Literal["keep", "drop_test_duplicates", "drop_repeats"] = "keep"
     recipes: dict[Name, dict[str, Any]] = {}

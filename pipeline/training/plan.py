@@ -91,8 +91,9 @@ def code(named: list[str]) -> dict[str, str]:
             continue
         module, _, own = name.rpartition(".")
         found = _definitions(module)
-        if own not in found:
-            raise KeyError(f"{name} is not defined at the top of its module")
+        if own not in found:  # the module only passes it on
+            waiting.append(_imports(_tree(module), module)[own])
+            continue
         digest, references = found[own]
         reached[name] = digest
         waiting += references
@@ -107,14 +108,19 @@ def _file(module: str) -> Path | None:
 
 
 @cache
+def _tree(module: str) -> ast.Module:
+    path = _file(module)
+    assert path is not None, module
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def _definitions(module: str) -> dict[str, tuple[str, list[str]]]:
     """Of every top-level definition of a module: its digest, and the full names of definitions that it refers to.
 
     Statements that are none, and run on import, are named "<number>".
     """
-    path = _file(module)
-    assert path is not None, module
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _tree(module)
     imported = _imports(tree, module)
     own: dict[str, ast.stmt] = {}
     for number, node in enumerate(tree.body):
