@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from pipeline import architectures, config, files
 from pipeline.apps import networks, packed
 from pipeline.cells import store
-from pipeline.data import faces, synthetic
+from pipeline.data import synthetic
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics
 from pipeline.training import augment, backend, machine, plan
@@ -182,7 +182,7 @@ def test_an_ensemble_with_another_system_in_it_is_an_error(predicted):
     ("cell.json", lambda content: content.replace(b'"crop"', b'"corp"'), "dvc repro train@one-0"),
     ("cell.json", lambda content: content.replace(b'"small_vgg"', b'"os.system"'), "dvc repro train@one-0"),
     ("cell.json", lambda content: content.replace(b'"fold": 0', b'"fold": 1'), "dvc repro train@one-0"),
-    ("cell.json", lambda content: content.replace(b"small_vgg.build", b"small_vgg.built"), "code of small_vgg has chan"),
+    ("cell.json", lambda content: content.replace(b"small_vgg.build", b"small_vgg.built"), "code of small_vgg"),
     ("weights", lambda content: content[:500], "python -m pipeline train one 0 --anew"),
     ("weights", lambda content: None, "missing; .* python -m pipeline train one 0 --anew"),
 ])  # fmt: skip

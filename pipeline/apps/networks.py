@@ -163,11 +163,12 @@ def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, str]:
         if (about.model, about.fold) != (name, fold):
             raise ValueError(f"it is of {about.model} fold {about.fold}")
         made, recipe = about.plan, about.plan.settings()
+        found = {"model": name, "architecture": made.architecture, "fold": fold, "seed": made.seed, "recipe": recipe}
+        facts = Facts.model_validate(found | {"precision": about.precision})
         now = plan.code(plan.ingredients(made.architecture, recipe))
         if any(now.get(key) != made.code[key] for key in made.code if key.startswith("architectures.")):
             raise ValueError(f"the code of {made.architecture} has changed since")
-        found = {"model": name, "architecture": made.architecture, "fold": fold, "seed": made.seed, "recipe": recipe}
-        return Facts.model_validate(found | {"precision": about.precision}), about.weights_sha256
+        return facts, about.weights_sha256
 
 
 def _restored(facts: Facts, sha256: str) -> Member:

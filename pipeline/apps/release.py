@@ -114,7 +114,7 @@ def main(name: str, fold: str) -> None:
     settings, data = config.load(), faces.load()
     name, number = name or choose(settings.names), settings.fold(fold)
     settings.model(name)
-    dealt, truth = folds.load(data), solution.join(data.labels, solution.load())
+    dealt, truth = folds.load(data), solution.join(data.labels, solution.load(data))
     cell, siblings = store.load(settings, name, number, data, dealt), submission.singles(submission.analysis(), name)
     told = cell.about
     network = networks.load(f"{name}-{number}")

@@ -76,7 +76,7 @@ class Result:
 
 def all_labels(data: Faces) -> np.ndarray:
     """Labels of all rows, int64 [n], those of the test rows too. Raises UserError where one is not known."""
-    labels = solution.join(data.labels, solution.load())
+    labels = solution.join(data.labels, solution.load(data))
     if (labels < 0).any():
         raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
     return labels
