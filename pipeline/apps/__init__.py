@@ -1,0 +1,1 @@
+"""What networks are used for: predict, release, export, other people's networks, and the demo."""

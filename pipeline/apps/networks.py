@@ -136,10 +136,10 @@ class Network:
     def probabilities(self, pictures: Any) -> np.ndarray:
         """Probabilities, at the temperature, of pictures in any form that `grey_levels` takes: float32 [n, 7]."""
         levels = grey_levels(pictures)
-        means = np.stack([
-            np.stack([each.probabilities(levels) for each in members]).mean(axis=0, dtype="float32")
+        means = [
+            np.mean([each.probabilities(levels) for each in members], axis=0, dtype="float32")
             for members in self.members.values()
-        ])  # fmt: skip
+        ]
         even = ensemble.at_temperatures(means, self.temperatures)
         if self.method == "geometric":
             blend = ensemble.geometric_mean(even)

@@ -47,7 +47,7 @@ class Facts(BaseModel, frozen=True, strict=True):
     precision: Literal["float32", "bfloat16"]
 
 
-class Released(Facts, extra="forbid"):
+class Released(Facts, frozen=True, extra="forbid"):
     """What released/MODEL.json says.
 
     Parameters

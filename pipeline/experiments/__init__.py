@@ -1,0 +1,1 @@
+"""Measurements outside the graph: the speedrun, the sources' claims, and other seeds."""

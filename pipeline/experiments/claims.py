@@ -45,26 +45,30 @@ class Claim:
     held_out: float = 0.0
 
 
+def _recipe(**keys: Any) -> Recipe:
+    return Recipe.model_validate(keys)
+
+
 CLAIMS = {
     "vgg8": Claim(
         "65.41 %", "random 20 % of all rows, which chose the epoch", True, "random",
-        Recipe(epochs=100, batch_size=64, schedule="plateau", plateau_factor=0.9, plateau_patience=3, rotation=20.0,
-               shift=0.1, flip=True), 0.2,
+        _recipe(epochs=100, batch_size=64, schedule="plateau", plateau_factor=0.9, plateau_patience=3, rotation=20.0,
+                shift=0.1, flip=True), 0.2,
     ),
-    "alizadeh_valid": Claim("62 %", "PrivateTest", False, "private", Recipe(epochs=35, learning_rate=0.01)),
+    "alizadeh_valid": Claim("62 %", "PrivateTest", False, "private", _recipe(epochs=35, learning_rate=0.01)),
     "alizadeh_sigmoid": Claim("65.55 %", "random 10 % of all rows", False, "random",
-                              Recipe(epochs=124, loss="binary"), 0.1),
+                              _recipe(epochs=124, loss="binary"), 0.1),
     "alizadeh_shallow": Claim("56.31 %", "random 10 % of all rows", False, "random",
-                              Recipe(epochs=15, loss="binary"), 0.1),
+                              _recipe(epochs=15, loss="binary"), 0.1),
     "alizadeh_same": Claim(
         "62.5 %", "validation rows of other people's split", False, "unknown",
-        Recipe(epochs=15, batch_size=64, learning_rate=0.0005, schedule="plateau", plateau_patience=2, scaling="raw",
-               flip=True),
+        _recipe(epochs=15, batch_size=64, learning_rate=0.0005, schedule="plateau", plateau_patience=2, scaling="raw",
+                flip=True),
     ),
     "mini_xception": Claim(
         "66 %", "PublicTest and PrivateTest, which chose the epoch", True, "official",
-        Recipe(epochs=110, batch_size=32, schedule="plateau", plateau_patience=12, scaling="symmetric", rotation=10.0,
-               shift=0.1, zoom=0.1, flip=True),
+        _recipe(epochs=110, batch_size=32, schedule="plateau", plateau_patience=12, scaling="symmetric", rotation=10.0,
+                shift=0.1, zoom=0.1, flip=True),
     ),
 }  # fmt: skip
 HONEST = "private"

@@ -21,7 +21,8 @@ from pipeline.config import Config
 from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
 from pipeline.errors import UserError
-from pipeline.evaluation import audit, board, metrics, score, submission
+from pipeline.evaluation import board, metrics, score, submission
+from pipeline.evaluation.score import Truth
 from pipeline.experiments import runner
 from pipeline.experiments.runner import Result, Training
 
@@ -47,21 +48,21 @@ def plan(settings: Config, data: Faces) -> dict[int, dict[int, Training]]:
     return found
 
 
-def judge(results: list[Result], truth: np.ndarray, usage: np.ndarray, duplicates: np.ndarray) -> dict[str, Any]:
+def judge(results: list[Result], truth: Truth) -> dict[str, Any]:
     """The scores of one seed: those of its networks' mean.
 
     The minutes are those that the slowest network takes, as often as networks follow each other.
 
     Parameters
     ----------
-    truth, usage : int [k], labels and splits of the test rows.
-    duplicates : bool [k], which show a picture that stands in Training as well.
+    truth : of the test rows.
     """
     probabilities = np.mean([each.probabilities for each in results], axis=0, dtype="float32")
-    public, private = usage == PUBLIC, usage == PRIVATE
+    public, private = truth.usage == PUBLIC, truth.usage == PRIVATE
+    parts = {"public": public, "private": private, "private_no_duplicate": private & (truth.identical == 0)}
     entry: dict[str, Any] = {}
-    for name, rows in {"public": public, "private": private, "private_no_duplicate": private & ~duplicates}.items():
-        entry |= score.accuracy(probabilities[rows], truth[rows], name)
+    for name, rows in parts.items():
+        entry |= score.accuracy(probabilities[rows], truth.labels[rows], name)
     about = [json.loads(str(each.about)) for each in results]
     minutes = [
         float(each.seconds + each.prediction_seconds) / 60 * math.ceil(len(results) / told["jobs"])
@@ -92,8 +93,7 @@ def main(jobs: int) -> None:
     settings, data = config.load(), faces.load()
     if settings.speedrun is None:
         raise UserError(f"{config.PATH} has no section speedrun; pipeline/config.py says what stands there")
-    truth, test = runner.all_labels(data), data.test_rows()
-    duplicates = (audit.load_duplicates(len(truth))["identical"] > 0).to_numpy()
+    truth = score.read_truth(data, np.zeros(0, "int64"))
     tasks, before = plan(settings, data), runner.entries(RESULT, "by_seed")
     keys = {seed: runner.digest(data, each) for seed, each in tasks.items()}
     by_seed = {seed: before[str(seed)] for seed in tasks if before.get(str(seed), {}).get("key") == keys[seed]}
@@ -104,6 +104,6 @@ def main(jobs: int) -> None:
     for seed in tasks:
         if seed not in by_seed:
             results = [*runner.run(data, tasks[seed], FOLDER, jobs).values()]
-            by_seed[seed] = judge(results, truth[test], data.usage[test], duplicates[test]) | {"key": keys[seed]}
+            by_seed[seed] = judge(results, truth) | {"key": keys[seed]}
         files.write_json(RESULT, about | summary({each: by_seed[each] for each in tasks if each in by_seed}))
     print(show(summary({seed: by_seed[seed] for seed in tasks})))
