@@ -125,16 +125,16 @@ class Speedrun(Section):
 
 
 class Config(Section):
-    """The whole file."""
+    """The whole file. DVC reads its sections too, so all but `speedrun` must be there, if empty."""
 
     seed: Seed
-    backend: Literal["auto", "tensorflow", "jax", "torch"] = "auto"
-    data: Data = Field(default_factory=lambda: Data.model_validate({}))
+    backend: Literal["auto", "tensorflow", "jax", "torch"]
+    data: Data
     folds: list[int] = Field(min_length=2, max_length=50)
-    duplicates: Literal["keep", "drop_test_duplicates", "drop_repeats"] = "keep"
-    recipes: dict[Name, dict[str, Any]] = {}
+    duplicates: Literal["keep", "drop_test_duplicates", "drop_repeats"]
+    recipes: dict[Name, dict[str, Any]]
     models: dict[Name, Model] = Field(min_length=1)
-    students: dict[Name, Student] = {}
+    students: dict[Name, Student]
     ensemble: Ensemble
     speedrun: Speedrun | None = None
 
