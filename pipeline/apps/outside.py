@@ -217,7 +217,7 @@ def main(name: str, side: str, scaling: str, classes: str = "", out: str = "") -
         raise UserError(f"OUT={out}: must end in .json")
     places, path = order(classes), Path(name)
     data, worth = faces.load(), provenance.standing(provenance.read())
-    truth, duplicates = solution.join(data.labels, solution.load()), audit.load_duplicates(len(data.labels))
+    truth, duplicates = solution.join(data.labels, solution.load(data)), audit.load_duplicates(len(data.labels))
     if (truth < 0).any():
         raise UserError(f"{solution.PATH} does not know the labels of all test rows, so nothing can be scored on them")
     backend.start(machine.choose(params.backend()))
