@@ -126,8 +126,8 @@ def best(limits: Limits, hours: np.ndarray, budget: float | None) -> tuple[np.nd
     """The weights with the least expected Brier score for so many core-hours, the networks of each recipe, the score.
 
     With n networks of a recipe that has the variance V and the weight w, averaging leaves w^2 V / n. For given weights
-    the best n under a budget H of cost c each leave (sum of w sqrt(V c))^2 / H in all (Cauchy and Schwarz). So the score
-    is quadratic in w, and least where non-negative least squares say.
+    the best n under a budget H of cost c each leave (sum of w sqrt(V c))^2 / H in all (Cauchy and Schwarz). So the
+    score is quadratic in w, and least where non-negative least squares say.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def main(names: list[str], budgets: list[float]) -> None:
     for budget in [*budgets, None]:
         weights, networks, score = best(limits, hours, budget)
         low, high = limits.interval(weights)
-        lines.append([f"{budget:g}" if budget else "no limit", f"{score:.4f}", f"{low - high:+.4f}"[1:],
-                      *(f"{w:.2f} x {n:.1f}" if budget else f"{w:.2f}" for w, n in zip(weights, networks, strict=True))])  # fmt: skip
-    heads = ["core-hours", "Brier", "width", *(name[:12] for name in limits.names)]
+        cells = [f"{w:.2f} x {n:.1f}" if budget else f"{w:.2f}" for w, n in zip(weights, networks, strict=True)]
+        lines.append([f"{budget:g}" if budget else "no limit", f"{score:.4f}", f"{high - low:.4f}", *cells])
+    heads = ["core-hours", "Brier", "width of 95 %", *(name[:12] for name in limits.names)]
     print(f"\nBest weights and networks of each\n\n{tabulate(lines, heads, disable_numparse=True)}")
