@@ -371,7 +371,7 @@ def test_a_worker_without_the_projects_folder_keeps_its_state_elsewhere_and_leav
     contents = train.work(run.faces, run.task("one", 0), copy / "nowhere/down/state.npz", False, None)
     assert contents["weights"] == store.weights("one", 0).read_bytes()
     assert not (copy / "nowhere").exists()
-    assert not [path for path in (copy / "tmp").rglob("*.npz")]
+    assert not list((copy / "tmp").rglob("*.npz"))
 
 
 # Interruptions

@@ -15,7 +15,8 @@ MODEL = {"architecture": "small_vgg", "epochs": 3}
 
 def document(**changes: Any) -> dict[str, Any]:
     """A sound file, as dictionaries."""
-    whole = {"seed": 1, "folds": [0, 1], "models": {"a": MODEL}, "ensemble": {"members": ["a"]}}
+    whole = {"seed": 1, "backend": "auto", "data": {}, "folds": [0, 1], "duplicates": "keep", "recipes": {},
+             "models": {"a": MODEL}, "students": {}, "ensemble": {"members": ["a"]}}  # fmt: skip
     return whole | changes
 
 

@@ -1,1 +1,1 @@
-"""What networks are used for: predict, release, export, other people's networks, and the demo."""
+"""Uses of trained networks: predict, export, release, somebody else's weights, the demo."""

@@ -1,0 +1,1 @@
+"""What is made of predictions: ensemble, metrics, scores, submissions, plots, report."""

@@ -1,1 +1,1 @@
-"""Measurements outside the graph: the speedrun, the sources' claims, and other seeds."""
+"""Trainings outside the graph: claims of the sources, seeds, the speedrun."""

@@ -64,7 +64,9 @@ class Plan(BaseModel, frozen=True, extra="forbid"):
 def make(config: Config, name: str) -> Plan:
     """The plan of a model of params.yaml."""
     model = config.model(name)
-    lesson = {"teachers": model.teachers, "teacher_weight": model.teacher_weight} if isinstance(model, Student) else {}
+    lesson: dict[str, Any] = {}
+    if isinstance(model, Student):
+        lesson = {"teachers": model.teachers, "teacher_weight": model.teacher_weight}
     return Plan(
         model=name, architecture=model.architecture, seed=config.seed_of(name), backend=config.backend,
         recipe=model.used(), code=code(ingredients(model.architecture, model)), **lesson,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 
-
 def before_import() -> None:
     """Set what TensorFlow reads when it is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up messages
