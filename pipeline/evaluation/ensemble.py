@@ -145,8 +145,8 @@ def tempered(oof: np.ndarray, temperatures: np.ndarray, fold_of: np.ndarray) -> 
 def fit_weights(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The weights, float64 [members], whose weighted mean has the least log-loss.
 
-    Expectation maximisation finds the weights of a mixture of given parts (Dempster, Laird & Rubin 1977, 4.3). Each step
-    lowers the log-loss. It is convex in the weights, so the end is the best of all.
+    Expectation maximisation finds the weights of a mixture of given parts (Dempster, Laird & Rubin 1977, 4.3). Each
+    step lowers the log-loss, which is convex in the weights, so the end is the best of all.
 
     Parameters
     ----------
@@ -338,7 +338,8 @@ class Run:
 def read(settings: Config, data: Faces, dealt: Folds) -> Run:
     """Read all cells and external members. Raises UserError where one cannot be used."""
     labels, groups = data.labels[dealt.rows], faces.picture_groups(data.pixels)
-    members, plain = {}, {}
+    members: dict[str, Member] = {}
+    plain: dict[str, Member] = {}
 
     def member(oof: np.ndarray, tests: np.ndarray) -> Member:
         return Member(oof, tests, fit_temperatures(oof, labels, dealt.fold_of))
@@ -346,15 +347,13 @@ def read(settings: Config, data: Faces, dealt: Folds) -> Run:
     for name in settings.names:
         cells = [store.load(settings, name, fold, data, dealt) for fold in settings.folds]
         order = np.argsort(np.concatenate([cell.rows for cell in cells]))
-        oof, oof_plain = (
-            np.concatenate(each)[order] for each in zip(*((c.oof, c.oof_plain) for c in cells), strict=True)
-        )
-        members[name] = member(oof, np.stack([cell.test for cell in cells]))
-        plain[name] = member(oof_plain, np.stack([cell.test_plain for cell in cells]))
+        for found, oof, test in ((members, "oof", "test"), (plain, "oof_plain", "test_plain")):
+            tests = np.stack([getattr(cell, test) for cell in cells])
+            found[name] = member(np.concatenate([getattr(cell, oof) for cell in cells])[order], tests)
     for name in settings.externals:
-        found = read_external(name, data, dealt)
-        tests = np.broadcast_to(found.test, (len(settings.folds), *found.test.shape))  # as if all folds' were the same
-        members[name] = plain[name] = member(found.oof, tests)
+        other = read_external(name, data, dealt)
+        tests = np.broadcast_to(other.test, (len(settings.folds), *other.test.shape))  # one network, for every fold
+        members[name] = plain[name] = member(other.oof, tests)
     unseen = ~np.isin(groups[data.test_rows()], groups[dealt.rows])
     return Run(members, plain, unseen, labels, dealt.fold_of)
 
@@ -408,3 +407,5 @@ def main() -> None:
         if path.stem not in blends:
             path.unlink()
     files.write_json(RESULT, found.model_dump())
+    accuracy = found.methods[found.method]["oof_accuracy"]
+    print(f"{RESULT}: {len(found.weights)} members by {found.method}, {accuracy:.2%} out of fold")
