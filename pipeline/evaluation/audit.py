@@ -1,9 +1,9 @@
-"""Count what the data holds: classes, constant pictures, and pictures that stand there more than once, or nearly so.
+"""Count what the data holds: classes, constant pictures, duplicates and near duplicates.
 
 Reads data/faces.npz, data/solution.csv and data/raw/PROVENANCE.json. Writes results/data.json,
-results/plots/classes.png, data/duplicates.csv (row,identical,near: for every row how many other Training rows show the same
-picture, byte for byte, and nearly so), and artifacts/odd_pictures.png, a page of the odd ones (it shows people, and so
-stays out of git). Trains nothing: it is the only stage beside score that may see the test labels.
+results/plots/classes.png, data/duplicates.csv (row,identical,near: for every row, how many other Training rows show the
+same picture, byte for byte, and nearly the same), and artifacts/odd_pictures.png (which shows people, and so stays out
+of git). Trains nothing. Beside score it is the only stage that may see the test labels.
 """
 
 import itertools
@@ -19,11 +19,10 @@ from pipeline import files
 from pipeline.competition import CLASS_COUNTS, CLASSES, SIDE, SPLITS, TRAINING
 from pipeline.data import faces, provenance, solution
 from pipeline.data.faces import picture_groups
-from pipeline.errors import UserError
 from pipeline.evaluation import figures
 
 RESULT = Path("results/data.json")
-TWINS = Path("data/duplicates.csv")
+DUPLICATES = Path("data/duplicates.csv")
 PAGE = Path("artifacts/odd_pictures.png")
 FLAT = 2.0  # grey levels of standard deviation, below which a picture shows next to nothing
 # Least correlation of two pictures, shrunk to 16 x 16, that are one rescaled, recompressed, retouched or mirrored.
@@ -44,8 +43,7 @@ def class_counts(labels: np.ndarray, usage: np.ndarray) -> dict[str, dict[str, i
 def deviation(pixels: np.ndarray) -> np.ndarray:
     """Standard deviation of the grey levels of each of uint8 [n, 48, 48]."""
     flat = pixels.reshape(len(pixels), -1)
-    found: np.ndarray = flat.std(axis=1, dtype=np.float32)
-    return found
+    return np.asarray(flat.std(axis=1, dtype=np.float32))
 
 
 def groups_inside(groups: np.ndarray, labels: np.ndarray) -> dict[str, int]:
@@ -151,13 +149,13 @@ def near_pictures(
 
 def load_duplicates(rows: int) -> pd.DataFrame:
     """Read data/duplicates.csv, which must be of so many `rows`."""
-    try:
-        table = pd.read_csv(TWINS, dtype="int64")
+    with files.reading(DUPLICATES, "dvc repro -f audit"):
+        table = pd.read_csv(DUPLICATES, dtype="int64")
         if list(table) != ["row", "identical", "near"] or not np.array_equal(table["row"], range(rows)):
-            raise ValueError("it is of other faces")
-    except (OSError, ValueError) as trouble:
-        raise UserError(f"{TWINS} cannot be used ({trouble}); make it with: dvc repro -f audit") from None
-    return table
+            raise ValueError("it has other columns or rows")
+        if (table < 0).any(axis=None):
+            raise ValueError("it counts below 0")
+        return table
 
 
 def _two(same: np.ndarray, labels: np.ndarray) -> list[int]:
@@ -225,7 +223,7 @@ def main() -> None:
     near, mirrored = alike(data.pixels[np.unique(groups, return_index=True)[1]])
     result = {"provenance": provenance.read(), **examine(data.pixels, labels, data.usage)}
     result["nearly_identical_pictures"], duplicates = near_pictures(groups, labels, data.usage, near, mirrored)
-    duplicates.to_csv(TWINS, index=False)
+    files.write(DUPLICATES, duplicates.to_csv(index=False).encode())
     figures.page(odd_ones(data.pixels, labels, groups, near, mirrored), PAGE)
     files.write_json(RESULT, result)
     figures.classes(result["classes"], figures.FOLDER / "classes.png")

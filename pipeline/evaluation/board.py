@@ -8,16 +8,8 @@ from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
 from pipeline.evaluation.submission import UNKNOWN, judged_rows, percent
 
 HEADERS = (
-    "rank",
-    "",
-    "PrivateTest",
-    "95 % interval",
-    "no duplicate",
-    "PublicTest",
-    "out of fold",
-    "parameters",
-    "minutes",
-)
+    "rank", "", "PrivateTest", "95 % interval", "no duplicate", "PublicTest", "out of fold", "parameters", "minutes",
+)  # fmt: skip
 SEED_HEADERS = ("seed", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "minutes")
 SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_duplicate_accuracy")
 NOTES = {
@@ -30,32 +22,49 @@ NOTES = {
 }
 
 
+def interval(scores: dict[str, Any], column: str) -> str:
+    """The 95 % interval of an accuracy of submissions/scores.csv."""
+    low, high = (scores[f"{column.removesuffix('_accuracy')}_{end}"] for end in ("low", "high"))
+    return UNKNOWN if low == UNKNOWN else f"{percent(low)} to {percent(high)}"
+
+
+def line(scores: dict[str, Any]) -> tuple[str, ...]:
+    """A submission's line of the board, of its line in submissions/scores.csv; blank where its effort is not known."""
+    parameters, seconds = scores["parameters"], scores["train_seconds"]
+    return (
+        str(scores["rank_2013"]), f"{scores['name']} *", percent(scores["private_accuracy"]),
+        interval(scores, "private_accuracy"), percent(scores["private_no_duplicate"]),
+        percent(scores["public_accuracy"]), percent(scores["oof_accuracy"]),
+        "" if parameters is None else f"{parameters:,}", "" if seconds is None else f"{seconds / 60:.1f}",
+    )  # fmt: skip
+
+
+def teams() -> list[tuple[float, tuple[str, ...]]]:
+    """The lines of the ten best teams of 2013, each with its accuracy."""
+    ratios = [(team, right / SPLIT_ROWS[PRIVATE]) for team, right in BOARD_2013]
+    blank = [""] * (len(HEADERS) - 3)
+    return [(ratio, (str(place), team, percent(ratio), *blank)) for place, (team, ratio) in enumerate(ratios, start=1)]
+
+
+def ranked(scores: list[dict[str, Any]]) -> bool:
+    """Whether these lines of submissions/scores.csv have places among the teams of 2013."""
+    return any(entry["rank_2013"] not in ("none", UNKNOWN) for entry in scores)
+
+
 def rows(scores: list[dict[str, Any]], more: dict[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The lines of the board, best first; submissions whose score is unknown come last.
+    """The lines of the board, best on PrivateTest first; submissions whose score is unknown come last.
 
     Parameters
     ----------
     scores : the lines of submissions/scores.csv.
     more : further cells for each submission, by its SHA-256; the teams' lines have blanks there.
     """
-    width = max(map(len, more.values()), default=0)
-    lines: list[tuple[float, tuple[str, ...]]] = []
+    blank = ("",) * max(map(len, more.values()), default=0)
+    lines = [(ratio, (*team, *blank)) for ratio, team in (teams() if ranked(scores) else [])]
     for entry in scores:
-        known = entry["private_accuracy"] != UNKNOWN
-        interval = f"{percent(entry['private_low'])} to {percent(entry['private_high'])}" if known else UNKNOWN
-        lines.append((
-            float(entry["private_accuracy"]) if known else -1.0,
-            (
-                str(entry["rank_2013"]), f"{entry['name']} *", percent(entry["private_accuracy"]), interval,
-                percent(entry["private_no_duplicate"]), percent(entry["public_accuracy"]), percent(entry["oof_accuracy"]),
-                f"{entry['parameters']:,}", f"{entry['train_seconds'] / 60:.1f}", *more.get(entry["sha256"], ()),
-            ),
-        ))  # fmt: skip
-    if any(entry[1][0] not in ("none", UNKNOWN) for entry in lines):
-        for place, (team, right) in enumerate(BOARD_2013, start=1):
-            ratio = right / SPLIT_ROWS[PRIVATE]
-            lines.append((ratio, (str(place), team, f"{ratio:.2%}", *[""] * (6 + width))))
-    return [line for _, line in sorted(lines, key=lambda entry: -entry[0])]
+        ratio = -1.0 if entry["private_accuracy"] == UNKNOWN else float(entry["private_accuracy"])
+        lines.append((ratio, (*line(entry), *more.get(entry["sha256"], ()))))
+    return [cells for _, cells in sorted(lines, key=lambda entry: -entry[0])]
 
 
 def spread(found: dict[str, float]) -> str:
@@ -68,8 +77,8 @@ def seed_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
     for seed, entry in found["by_seed"].items():
         public, private, alone = (percent(entry[score]) for score in SEED_SCORES)
-        interval = f"{percent(entry['private_low'])} to {percent(entry['private_high'])}"
-        lines.append((str(seed), public, private, interval, alone, f"{entry['minutes']:.1f}"))
+        reach = interval(entry, "private_accuracy")
+        lines.append((str(seed), public, private, reach, alone, f"{entry['minutes']:.1f}"))
     if len(lines) > 1:
         public, private, alone = (spread(found[score]) if score in found else "" for score in SEED_SCORES)
         lines.append(("mean", public, private, "", alone, f"{found['minutes']:.1f}"))

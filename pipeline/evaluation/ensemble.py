@@ -1,157 +1,156 @@
-"""Join the folds of every architecture, and the architectures with each other, without a look at a test label.
+"""Blend the folds of every model, and the models with each other, without a look at a test label.
 
-Reads data/faces.npz, data/folds.csv and artifacts/predictions/. Writes artifacts/bags/A.npz for every architecture A
-and artifacts/bags/ensemble.npz (oof float32 [n,7] for the Training rows, test float32 [k,7]), and
-results/ensemble.json: the members' weights, what every way of joining them gives out of fold, and what it can be
-expected to give where folds are averaged, what each member and test-time augmentation add, how far members agree, and
-every network's temperature.
+Reads data/faces.npz, data/folds.csv, all cells, and external/NAME.npz for members that are other systems' predictions.
+Writes artifacts/blends/NAME.npz for each of them and for the ensemble (oof float32 [n, 7] of the rows of
+data/folds.csv, test float32 [k, 7]), and results/ensemble.json: the members' weights, how good every method is out of
+fold, what each member and test-time augmentation add, how far members agree, and every submission's temperature.
 """
 
 import json
-import shutil
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, get_args
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, Field
 from scipy.optimize import nnls
 
-from pipeline import files, params, recipe
+from pipeline import config, files
+from pipeline.cells import store
 from pipeline.competition import CLASSES, TRAINING
+from pipeline.config import ENSEMBLE, EXTERNAL, Config
 from pipeline.data import faces, folds
-from pipeline.errors import UserError
+from pipeline.data.faces import Faces
+from pipeline.data.folds import Folds
 from pipeline.evaluation import metrics
-from pipeline.training import cells
 
-BAGS = Path("artifacts/bags")
+BLENDS = Path("artifacts/blends")
 RESULT = Path("results/ensemble.json")
-NAME = "ensemble"
-Method = Literal["mean", "geometric", "weights", "bagged"]
+REMEDY = "dvc repro -f ensemble"
+METHODS = get_args(config.Ensemble.model_fields["method"].annotation)
 
 
-class Ensemble(params.Section):
-    """How the architectures are joined: section `ensemble` of params.yaml."""
+class Submission(BaseModel, frozen=True):
+    """What results/ensemble.json says of one submission, from out-of-fold rows alone."""
 
-    method: Method
-    members: list[str] = Field(min_length=1)
+    folds: list[float]  # accuracy of each
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    calibration: dict[str, float]
+    calibration_tempered: dict[str, float]
+    test_time_augmentation: dict[str, float] | None  # accuracy_without, accuracy_with, p_value; None: there was none
 
 
-@dataclass(frozen=True)
-class Bag:
-    """Predictions for all rows of the competition.
+class Result(BaseModel, frozen=True):
+    """What results/ensemble.json holds.
 
     Parameters
     ----------
-    oof : float32 [n, 7], out-of-fold probabilities of the Training rows; NaN where no fold covers a row.
-    test : float32 [k, 7], probabilities of the test rows, PublicTest before PrivateTest.
+    weights : of the members; None where the method has none.
+    members, methods, without : what Blend.scores gives for each member alone, all by every method, all but one.
+    agreement : part of the rows of which two members predict the same class.
+    """
+
+    method: str
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)] | None]
+    members: dict[str, dict[str, float]]
+    methods: dict[str, dict[str, float]]
+    without: dict[str, dict[str, float]]
+    agreement: dict[str, dict[str, float]]
+    submissions: dict[str, Submission]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities of a model, of another system, or of the ensemble.
+
+    Parameters
+    ----------
+    oof : float32 [n, 7], out of fold, of the rows of data/folds.csv.
+    test : float32 [k, 7], of the test rows, PublicTest before PrivateTest.
     """
 
     oof: np.ndarray
     test: np.ndarray
 
-    def save(self, path: Path) -> None:
-        """Write the arrays."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, oof=self.oof, test=self.test)
-
-    def over(self, rows: np.ndarray, training_rows: np.ndarray) -> "Bag":
-        """The Bag of all `training_rows`, where this one's `oof` is of `rows`, some of them, alone."""
-        oof = np.full((len(training_rows), len(CLASSES)), np.nan, dtype=np.float32)
-        oof[np.searchsorted(training_rows, rows)] = self.oof
-        return Bag(oof, self.test)
+    def save(self, name: str) -> None:
+        """Write artifacts/blends/NAME.npz."""
+        files.replace(BLENDS / f"{name}.npz", lambda file: np.savez(file, oof=self.oof, test=self.test))
 
 
-def read_params() -> Ensemble:
-    """The section `ensemble`. Raises UserError for a member that is not trained, or named twice."""
-    settings = params.section(NAME, Ensemble)
-    for member in settings.members:
-        if member not in recipe.names():
-            raise UserError(
-                f"{params.PATH}: ensemble.members names {member!r}, which is never trained; architectures has "
-                f"{', '.join(recipe.names())}"
-            )
-    if NAME in recipe.names():
-        raise UserError(f"pipeline/architectures/{NAME}.py: the ensemble's own name; give the network another")
-    if len(set(settings.members)) < len(settings.members):
-        raise UserError(f"{params.PATH}: ensemble.members names an architecture twice")
-    return settings
+def load(name: str, data: Faces, dealt: Folds) -> Predictions:
+    """Read artifacts/blends/NAME.npz. Raises UserError where it is missing, damaged or of other rows."""
+    path = BLENDS / f"{name}.npz"
+    with files.reading(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
+        return Predictions(checked(arrays["oof"], len(dealt.rows)), checked(arrays["test"], len(data.test_rows())))
 
 
-def read_arrays(path: Path, names: tuple[str, ...], remedy: str) -> list[np.ndarray]:
-    """Read arrays from an .npz file. Raises UserError that ends with `remedy`."""
-    try:
-        with np.load(path) as arrays:
-            return [arrays[name] for name in names]
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
-        raise UserError(f"{path} is missing or damaged; make it with: {remedy}") from None
+def checked(array: np.ndarray, rows: int) -> np.ndarray:
+    """Probabilities as they are, as float32 [rows, 7]. Raises ValueError where they are none, to one in a thousand."""
+    store.probabilities(array, rows)
+    if (abs(array.sum(axis=1, dtype="float64") - 1) > 0.001).any():
+        raise ValueError("some rows do not sum to 1")
+    return array.astype("float32")
 
 
-def load(name: str) -> Bag:
-    """Read artifacts/bags/NAME.npz."""
-    return Bag(*read_arrays(BAGS / f"{name}.npz", ("oof", "test"), "dvc repro -f ensemble"))
+def result(names: Sequence[str] = ()) -> Result:
+    """Read results/ensemble.json. Raises UserError where it is damaged, or lacks one of the submissions `names`."""
+    with files.reading(RESULT, REMEDY):
+        found = Result.model_validate(json.loads(RESULT.read_bytes()))
+        if lacking := {*names, ENSEMBLE, *found.weights} - set(found.submissions):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+        return found
 
 
-def result(pick: Callable[[Any], Any]) -> Any:
-    """What `pick` takes of results/ensemble.json. Raises UserError where that is not there."""
-    try:
-        return pick(json.loads(RESULT.read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{RESULT} is missing or damaged; make it with: dvc repro -f ensemble") from None
+def temperatures(names: Sequence[str]) -> dict[str, float]:
+    """The temperature of each of these submissions, from results/ensemble.json."""
+    found = result(names).submissions
+    return {name: found[name].temperature for name in names}
 
 
-def temperatures(names: list[str]) -> dict[str, float]:
-    """The temperature of each of `names`, from results/ensemble.json."""
-    found: dict[str, float] = result(
-        lambda whole: {name: float(whole["submissions"][name]["temperature"]) for name in names}
-    )
-    return found
-
-
-def join_folds(parts: list[list[np.ndarray]], wanted: np.ndarray, name: str) -> Bag:
-    """Put the folds of one architecture together.
+@dataclass(frozen=True)
+class Member:
+    """What can be a member of the ensemble: a model's networks, or another system.
 
     Parameters
     ----------
-    parts : for every fold, rows int [m], their probabilities [m, 7], and those of the test rows [k, 7].
-    wanted : int [n], all rows that must be covered exactly once, in rising order. name : for messages.
+    oof : float32 [n, 7]. tests : float32 [folds, k, 7], by the network of each fold.
+    temperatures : float64 [folds + 1]; number k fits all rows but those of fold k, the last fits all rows.
     """
-    rows = np.concatenate([part[0] for part in parts])
-    covered, times = np.unique(rows, return_counts=True)
-    if (times > 1).any():
-        raise UserError(
-            f"{name}: row {covered[times > 1][0]} is predicted by two folds; train again: dvc repro -f train"
-        )
-    if not np.array_equal(covered, wanted):
-        odd = np.setxor1d(covered, wanted)
-        raise UserError(
-            f"{name}: {len(odd):,} Training rows are in no fold or unknown, like {odd[0]}; run: dvc repro train"
-        )
-    oof = np.concatenate([part[1] for part in parts])[np.argsort(rows)].astype(np.float32)
-    bag = Bag(oof, np.stack([part[2] for part in parts]).mean(axis=0, dtype=np.float32))
-    for array in (bag.oof, bag.test):
-        if not np.allclose(array.sum(axis=1), 1, atol=1e-3):
-            raise UserError(f"{name}: some probabilities do not sum to 1; train again: dvc repro -f train")
-    return bag
+
+    oof: np.ndarray
+    tests: np.ndarray
+    temperatures: np.ndarray
+
+    @property
+    def predictions(self) -> Predictions:
+        """With the folds' networks averaged."""
+        return Predictions(self.oof, self.tests.mean(axis=0))
+
+
+def fit_temperatures(oof: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+    """Temperatures as a Member has them. oof : float [n, 7]. labels, fold_of : int [n]."""
+    known = [fold_of != fold for fold in range(fold_of.max() + 1)] + [np.ones(len(labels), dtype=bool)]
+    return np.array([metrics.fit_temperature(oof[rows], labels[rows]) for rows in known])
+
+
+def tempered(oof: np.ndarray, temperatures: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+    """Every fold's probabilities at the temperature that is fitted on the other folds: float64 [n, 7]."""
+    found = np.empty(oof.shape)
+    for fold, temperature in enumerate(temperatures[:-1]):
+        found[fold_of == fold] = metrics.temper(oof[fold_of == fold], temperature)
+    return found
 
 
 def fit_weights(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Find the weighted mean of the members with the least log-loss.
+    """The weights, float64 [members], whose weighted mean has the least log-loss.
 
-    The weights of a mixture whose parts are given are found by expectation maximisation (Dempster, Laird & Rubin 1977,
-    4.3): each step makes the log-loss smaller, and as it is convex in the weights, the end is the best of all.
+    Expectation maximisation finds the weights of a mixture of given parts (Dempster, Laird & Rubin 1977, 4.3). Each
+    step lowers the log-loss, which is convex in the weights, so the end is the best of all.
 
     Parameters
     ----------
     oof : float [members, n, 7]. labels : int [n].
-
-    Returns
-    -------
-    float64 [members], from 0 up, with the sum 1.
     """
     likelihood = oof[:, np.arange(len(labels)), labels].astype(np.float64).clip(1e-12)
     weights = np.full(len(oof), 1 / len(oof))
@@ -164,44 +163,35 @@ def fit_weights(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return weights
 
 
-def ambiguity(answers: np.ndarray) -> np.ndarray:
-    """How much less squared error the mean of all folds' networks has than one of them, known without any label.
+def ambiguity(tests: np.ndarray) -> np.ndarray:
+    """By how much averaging the folds' networks lowers the squared error: A, float64 [members, members].
 
     Krogh & Vedelsby 1995 (NIPS 7): the squared error of a mean of networks is the mean of their squared errors less
-    their ambiguity, which is their mean squared distance from what they say together. A mean of members by the
+    their ambiguity, which is their mean squared distance from that mean. No label is needed. A mean of members by the
     weights w has the ambiguity w'Aw.
 
     Parameters
     ----------
-    answers : float [members, folds, k, 7], what every fold's network of each member says of rows that none has seen.
-
-    Returns
-    -------
-    A, float64 [members, members].
+    tests : float [members, folds, k, 7], probabilities by every fold's network of rows that none has seen.
     """
-    answers = answers.astype(np.float64)
-    apart = (answers - answers.mean(axis=1, keepdims=True)).reshape(len(answers), -1)
-    found: np.ndarray = apart @ apart.T / max(1, answers.shape[1] * answers.shape[2])
+    tests = tests.astype(np.float64)
+    apart = (tests - tests.mean(axis=1, keepdims=True)).reshape(len(tests), -1)
+    found: np.ndarray = apart @ apart.T / max(1, tests.shape[1] * tests.shape[2])
     return found
 
 
 def fit_bagged(oof: np.ndarray, labels: np.ndarray, ambiguous: np.ndarray) -> np.ndarray:
-    """Find the weighted mean of the members with the least squared error to be expected of means over folds.
+    """The weights, float64 [members], with the least squared error to be expected of means over folds.
 
-    Out of fold one network of each member has judged a row; a test row gets the mean of all folds' networks. So what
-    the folds' networks of one member do for each other, other members need not do: that is taken off the squared
-    error out of fold, w'Cw, as w'Aw (see `ambiguity`), and w'(C - A)w made the least. As C and A come from different
-    rows, C - A may have small negative eigenvalues; they count as 0. With a factor R'R of it the weights are those of
-    the non-negative least squares of Rw = 0 and sum(w) = 1, made to sum to 1 (scipy): scaling w does not change which
-    is the best.
+    Out of fold one network of each member predicts a row; a test row gets the mean of all folds' networks. What these
+    do for each other, other members need not do. So the ambiguity w'Aw is taken off the squared error w'Cw, and
+    w'(C - A)w made the least. C and A come from different rows, so C - A may have small negative eigenvalues; they
+    count as 0. With a factor R'R of it the weights solve the non-negative least squares of Rw = 0 and sum(w) = 1
+    (scipy), and are scaled to sum to 1, which does not change which are the best.
 
     Parameters
     ----------
     oof : float [members, n, 7]. labels : int [n]. ambiguous : A, float [members, members].
-
-    Returns
-    -------
-    float64 [members], from 0 up, with the sum 1.
     """
     wrong = (oof - np.eye(len(CLASSES))[labels]).reshape(len(oof), -1)
     values, vectors = np.linalg.eigh(wrong @ wrong.T / len(labels) - ambiguous)
@@ -225,195 +215,197 @@ def geometric_mean(members: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Joint:
-    """Several members' predictions, joined.
+class Blend:
+    """Members that are blended.
 
     Parameters
     ----------
-    bag : what they say together. weights : of the members, float64 [members]; None where they are no weighted mean.
-    ambiguity : how much squared error the folds' networks take off each other (see `ambiguity`).
+    weights : of the members, float64 [members]; None where they are no weighted mean.
+    ambiguity : by how much averaging the folds' networks lowers the squared error (see `ambiguity`).
     """
 
-    bag: Bag
+    predictions: Predictions
     weights: np.ndarray | None
     ambiguity: float
 
-    def judge(self, labels: np.ndarray) -> dict[str, float]:
-        """Accuracy, log-loss and Brier score out of fold, and the latter less the ambiguity.
+    def scores(self, labels: np.ndarray) -> dict[str, float]:
+        """How good it is out of fold, and the Brier score less the ambiguity.
 
-        That is the Brier score to be expected of the mean of all folds' networks, on rows as hard as those of Training.
+        That is what to expect of the mean of all folds' networks, on rows as hard as those of Training.
         """
-        brier = metrics.brier(self.bag.oof, labels)
+        oof = self.predictions.oof
+        brier = metrics.brier(oof, labels)
         return {
-            "oof_accuracy": round(float(metrics.right(self.bag.oof, labels).mean()), 6),
-            "oof_log_loss": round(metrics.cross_entropy(self.bag.oof, labels), 6),
+            "oof_accuracy": round(float(metrics.right(oof, labels).mean()), 6),
+            "oof_log_loss": round(metrics.cross_entropy(oof, labels), 6),
             "oof_brier": round(brier, 6),
             "expected_brier": round(brier - self.ambiguity, 6),
         }
 
 
-def join_members(
-    method: str, oof: np.ndarray, tests: np.ndarray, unseen: np.ndarray, labels: np.ndarray, fold: np.ndarray
-) -> Joint:
-    """Join several members' predictions, each brought to its own temperature first (metrics.fit_temperature).
+def blend(method: str, members: Sequence[Member], unseen: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> Blend:
+    """Blend members, each brought to its own temperature first.
 
-    Otherwise a member that was taught soft labels, and so is less sure of what it has right, would be taken for a
-    worse one. Temperatures and weights are nested: a fold's rows are judged with those fitted on the other folds'
-    rows. (The networks that predicted those, or on which "bagged" measures how far folds are apart, have seen this
-    fold's labels; a handful of numbers carries next to nothing of them.) Test rows get those of all folds, and every
-    member's folds are averaged before it is brought to its temperature; the ambiguity is that of the other order,
-    which differs little.
+    Otherwise a member that is less sure of what it has right (because it learned soft targets) would pass for a worse
+    one. Temperatures and weights are nested: a fold's rows are blended with those fitted on the other folds' rows. (The
+    networks that predicted those rows have seen this fold's labels; a handful of numbers carries next to nothing of
+    them.) Test rows get those of all folds, and a member's folds are averaged before they are brought to its
+    temperature. The ambiguity is that of the other order, which differs little.
 
     Parameters
     ----------
-    method : "mean", "geometric", "weights" or "bagged".
-    oof : float [members, n, 7]. tests : float [members, folds, k, 7], by each fold's network. labels, fold : int [n].
-    unseen : bool [k], the test rows whose picture does not stand in Training too: how far folds are apart is measured
-        on them.
+    method : one of METHODS. labels, fold_of : int [n].
+    unseen : bool [k], test rows whose picture Training lacks: on them the ambiguity is measured.
     """
 
-    def fit(known: np.ndarray) -> tuple[list[float], np.ndarray | None]:
-        """Temperatures and weights that fit the `known` rows, bool [n]."""
-        temperatures = [metrics.fit_temperature(each[known], labels[known]) for each in oof]
-        even = at_temperatures(oof[:, known], temperatures)
+    def fit(part: int, known: np.ndarray) -> np.ndarray | None:
         if method == "geometric":
-            return temperatures, None
+            return None
+        if method == "mean":
+            return np.full(len(members), 1 / len(members))
+        at = [each.temperatures[part] for each in members]
+        oof = at_temperatures([each.oof[known] for each in members], at)
         if method == "weights":
-            return temperatures, fit_weights(even, labels[known])
-        if method == "bagged":
-            apart = ambiguity(at_temperatures(tests[:, :, unseen], temperatures))
-            return temperatures, fit_bagged(even, labels[known], apart)
-        return temperatures, np.full(len(oof), 1 / len(oof))
+            return fit_weights(oof, labels[known])
+        apart = ambiguity(at_temperatures([each.tests[:, unseen] for each in members], at))
+        return fit_bagged(oof, labels[known], apart)
 
-    def join(parts: np.ndarray, temperatures: list[float], weights: np.ndarray | None) -> np.ndarray:
-        even = at_temperatures(parts, temperatures)
+    def mix(parts: Sequence[np.ndarray], part: int, weights: np.ndarray | None) -> np.ndarray:
+        even = at_temperatures(parts, [each.temperatures[part] for each in members])
         return geometric_mean(even) if weights is None else weighted_mean(even, weights)
 
-    blended = np.full(oof.shape[1:], np.nan, dtype=np.float32)
-    for number in np.unique(fold):
-        inside = fold == number
-        blended[inside] = join(oof[:, inside], *fit(~inside))
-    fitted = fit(np.ones(len(labels), dtype=bool))
-    by_fold = np.stack([join(part, *fitted) for part in tests[:, :, unseen].swapaxes(0, 1)])
-    return Joint(Bag(blended, join(tests.mean(axis=1), *fitted)), fitted[1], float(ambiguity(by_fold[None])[0, 0]))
+    oof = np.empty_like(members[0].oof)
+    for fold in range(len(members[0].temperatures) - 1):
+        inside = fold_of == fold
+        oof[inside] = mix([each.oof[inside] for each in members], fold, fit(fold, ~inside))
+    weights = fit(-1, np.ones(len(labels), dtype=bool))
+    test = mix([each.predictions.test for each in members], -1, weights)
+    networks = range(len(members[0].tests))
+    by_network = np.stack([mix([each.tests[i][unseen] for each in members], -1, weights) for i in networks])
+    return Blend(Predictions(oof, test), weights, float(ambiguity(by_network[None])[0, 0]))
 
 
-def at_temperatures(members: np.ndarray, temperatures: list[float]) -> np.ndarray:
+def at_temperatures(members: Sequence[np.ndarray], temperatures: Sequence[float]) -> np.ndarray:
     """Every member's probabilities, float [members, ..., 7], at its temperature: float64."""
     return np.stack([metrics.temper(each, at) for each, at in zip(members, temperatures, strict=True)])
 
 
-def tempered(oof: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Every fold's probabilities, at the temperature that is fitted on the other folds: float64 [n, 7]."""
-    result = np.full(oof.shape, np.nan)
-    for number in np.unique(fold):
-        inside = fold == number
-        temperature = metrics.fit_temperature(oof[~inside], labels[~inside])
-        result[inside] = metrics.temper(oof[inside], temperature)
-    return result
-
-
-def describe(bag: Bag, plain: Bag, labels: np.ndarray, fold: np.ndarray) -> dict[str, Any]:
-    """What results/ensemble.json says of one network or the ensemble, from out-of-fold rows alone.
+def describe(oof: np.ndarray, plain: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> Submission:
+    """What results/ensemble.json says of one submission.
 
     Parameters
     ----------
-    plain : the same without test-time augmentation. labels, fold : int [n].
+    oof : float [n, 7]. plain : the same without test-time augmentation. labels, fold_of : int [n].
     """
-    hits = [metrics.right(each.oof, labels) for each in (bag, plain)]
+    hits, plain_hits = metrics.right(oof, labels), metrics.right(plain, labels)
+    temperatures = fit_temperatures(oof, labels, fold_of)
     augmentation = {
-        "accuracy_without": round(float(hits[1].mean()), 6),
-        "accuracy_with": round(float(hits[0].mean()), 6),
-        "p_value": float(f"{metrics.mcnemar(*hits):.3g}"),
+        "accuracy_without": round(float(plain_hits.mean()), 6),
+        "accuracy_with": round(float(hits.mean()), 6),
+        "p_value": float(f"{metrics.mcnemar(hits, plain_hits):.3g}"),
     }
-    return {
-        "folds": [round(float(hits[0][fold == number].mean()), 6) for number in np.unique(fold)],
-        "temperature": round(metrics.fit_temperature(bag.oof, labels), 4),
-        "calibration": metrics.calibration(bag.oof, labels),
-        "calibration_tempered": metrics.calibration(tempered(bag.oof, labels, fold), labels),
-        "test_time_augmentation": None if np.array_equal(bag.oof, plain.oof) else augmentation,  # None: there was none
-    }
+    return Submission(
+        folds=[round(float(hits[fold_of == fold].mean()), 6) for fold in np.unique(fold_of)],
+        temperature=round(float(temperatures[-1]), 4),
+        calibration=metrics.calibration(oof, labels),
+        calibration_tempered=metrics.calibration(tempered(oof, temperatures, fold_of), labels),
+        test_time_augmentation=None if np.array_equal(oof, plain) else augmentation,
+    )
 
 
-def read_cell(architecture: str, fold: int, plain: bool = False) -> list[np.ndarray]:
-    """Read what train@ARCHITECTURE-FOLD predicted: rows, validation, test; `plain`: without test-time augmentation."""
-    path = cells.path("predictions", architecture, fold)
-    names = ("rows", "validation_plain", "test_plain") if plain else ("rows", "validation", "test")
-    return read_arrays(path, names, cells.remedy(architecture, fold))
-
-
-def read(
-    data: faces.Faces, rows: np.ndarray, fold: np.ndarray, plain: bool = False
-) -> tuple[dict[str, Bag], dict[str, np.ndarray]]:
-    """What all networks predicted: their folds put together, and what each fold's network says of the test rows.
+@dataclass(frozen=True)
+class Run:
+    """All that is blended.
 
     Parameters
     ----------
-    rows, fold : the Training rows and their folds (see folds.load). plain : without test-time augmentation.
-
-    Returns
-    -------
-    By the network's name, its Bag, and float32 [folds, k, 7].
+    members, plain : every model and external member by name, with and without test-time augmentation.
+    unseen, labels, fold_of : see `blend`.
     """
-    bags, tests = {}, {}
-    for name in recipe.names():
-        cells = {number: read_cell(name, number, plain) for number in folds.numbers()}
-        for number, (cell_rows, _, test) in cells.items():
-            if not np.array_equal(np.sort(cell_rows), rows[fold == number]) or len(test) != len(data.test_rows()):
-                raise UserError(f"{name}, fold {number} was trained on other data: {cells.remedy(name, number)}")
-        bags[name] = join_folds(list(cells.values()), rows, name)
-        tests[name] = np.stack([test for _, _, test in cells.values()])
-    return bags, tests
+
+    members: dict[str, Member]
+    plain: dict[str, Member]
+    unseen: np.ndarray
+    labels: np.ndarray
+    fold_of: np.ndarray
+
+    def blend(self, method: str, names: Sequence[str], plain: bool = False) -> Blend:
+        """Blend the members of these names."""
+        members = [(self.plain if plain else self.members)[name] for name in names]
+        return blend(method, members, self.unseen, self.labels, self.fold_of)
 
 
-def joined(
-    bags: dict[str, Bag], tests: dict[str, np.ndarray], unseen: np.ndarray, labels: np.ndarray, fold: np.ndarray,
-    method: str, members: list[str],
-) -> Joint:  # fmt: skip
-    """As join_members, of the networks of these names among what `read` gave."""
-    oof, said = np.stack([bags[name].oof for name in members]), np.stack([tests[name] for name in members])
-    return join_members(method, oof, said, unseen, labels, fold)
+def read(settings: Config, data: Faces, dealt: Folds) -> Run:
+    """Read all cells and external members. Raises UserError where one cannot be used."""
+    labels, groups = data.labels[dealt.rows], faces.picture_groups(data.pixels)
+    members: dict[str, Member] = {}
+    plain: dict[str, Member] = {}
+
+    def member(oof: np.ndarray, tests: np.ndarray) -> Member:
+        return Member(oof, tests, fit_temperatures(oof, labels, dealt.fold_of))
+
+    for name in settings.names:
+        cells = [store.load(settings, name, fold, data, dealt) for fold in settings.folds]
+        order = np.argsort(np.concatenate([cell.rows for cell in cells]))
+        for found, oof, test in ((members, "oof", "test"), (plain, "oof_plain", "test_plain")):
+            tests = np.stack([getattr(cell, test) for cell in cells])
+            found[name] = member(np.concatenate([getattr(cell, oof) for cell in cells])[order], tests)
+    for name in settings.externals:
+        other = read_external(name, data, dealt)
+        tests = np.broadcast_to(other.test, (len(settings.folds), *other.test.shape))  # one network, for every fold
+        members[name] = plain[name] = member(other.oof, tests)
+    unseen = ~np.isin(groups[data.test_rows()], groups[dealt.rows])
+    return Run(members, plain, unseen, labels, dealt.fold_of)
 
 
-def summary(
-    settings: Ensemble, join: Callable[[str, list[str]], Joint], bags: dict[str, Bag], labels: np.ndarray
-) -> tuple[Bag, dict[str, Any]]:
-    """The ensemble's Bag, and what results/ensemble.json says of it and of the ways that were not taken.
+def read_external(name: str, data: Faces, dealt: Folds) -> Predictions:
+    """Read external/NAME.npz; its `oof` may be of all Training rows. Raises UserError where it cannot be used."""
+    path = EXTERNAL / f"{name}.npz"
+    with files.reading(path, f"the other system, as {EXTERNAL}/README.md says"):
+        with np.load(path, allow_pickle=False) as arrays:
+            oof, test = arrays["oof"], arrays["test"]
+        training = data.rows(TRAINING)
+        if len(oof) == len(training):
+            oof = oof[np.isin(training, dealt.rows)]
+        return Predictions(checked(oof, len(dealt.rows)), checked(test, len(data.test_rows())))
 
-    Parameters
-    ----------
-    join : joins the members of these names by a method. bags : by name. labels : int [n].
-    """
-    members = settings.members
-    ways = {way: join(way, members) for way in get_args(Method)}
+
+def summary(settings: config.Ensemble, run: Run) -> tuple[Blend, Result]:
+    """The ensemble, and what results/ensemble.json says of it and of the alternatives to it."""
+    names, labels = settings.members, run.labels
+    ways = {method: run.blend(method, names) for method in METHODS}
     taken = ways[settings.method]
-    shares = [None] * len(members) if taken.weights is None else taken.weights.tolist()
-    guesses = {name: bags[name].oof.argmax(axis=1) for name in members}
-    without = {name: [other for other in members if other != name] for name in members if len(members) > 1}
-    return taken.bag, {
-        "method": settings.method,
-        "weights": dict(zip(members, shares, strict=True)),
-        "members": {name: join("mean", [name]).judge(labels) for name in members},
-        "methods": {way: one.judge(labels) for way, one in ways.items()},
-        "without": {name: join(settings.method, others).judge(labels) for name, others in without.items()},
-        "agreement": {
-            name: {other: round(float((mine == theirs).mean()), 4) for other, theirs in guesses.items()}
-            for name, mine in guesses.items()
+    oof = {name: each.oof for name, each in run.members.items()} | {ENSEMBLE: taken.predictions.oof}
+    plain = {name: each.oof for name, each in run.plain.items()}
+    plain[ENSEMBLE] = run.blend(settings.method, names, plain=True).predictions.oof
+    weights = [None] * len(names) if taken.weights is None else taken.weights.tolist()
+    guesses = {name: oof[name].argmax(axis=1) for name in names}
+    without = {name: [other for other in names if other != name] for name in names if len(names) > 1}
+    return taken, Result(
+        method=settings.method,
+        weights=dict(zip(names, weights, strict=True)),
+        members={name: run.blend("mean", [name]).scores(labels) for name in names},
+        methods={method: each.scores(labels) for method, each in ways.items()},
+        without={name: run.blend(settings.method, others).scores(labels) for name, others in without.items()},
+        agreement={
+            one: {other: round(float((mine == theirs).mean()), 4) for other, theirs in guesses.items()}
+            for one, mine in guesses.items()
         },
-    }
+        submissions={name: describe(oof[name], plain[name], labels, run.fold_of) for name in oof},
+    )
 
 
 def main() -> None:
     """Run the stage."""
-    settings, data = read_params(), faces.load()
-    rows, fold = folds.load(data)
-    labels, groups = data.labels[rows], faces.picture_groups(data.pixels)
-    unseen = ~np.isin(groups[data.test_rows()], groups[rows])
-    (bags, tests), (plain, plain_tests) = (read(data, rows, fold, plain=way) for way in (False, True))
-    bags[NAME], found = summary(settings, partial(joined, bags, tests, unseen, labels, fold), bags, labels)
-    plain[NAME] = joined(plain, plain_tests, unseen, labels, fold, settings.method, settings.members).bag
-    found["submissions"] = {name: describe(bag, plain[name], labels, fold) for name, bag in bags.items()}
-    shutil.rmtree(BAGS, ignore_errors=True)  # with those of networks that are trained no more
-    for name, bag in bags.items():
-        bag.over(rows, data.rows(TRAINING)).save(BAGS / f"{name}.npz")
-    files.write_json(RESULT, found)
+    settings, data = config.load(), faces.load()
+    run = read(settings, data, folds.load(data))
+    ensemble, found = summary(settings.ensemble, run)
+    blends = {name: each.predictions for name, each in run.members.items()} | {ENSEMBLE: ensemble.predictions}
+    for name, predictions in blends.items():
+        predictions.save(name)
+    for path in BLENDS.glob("*.npz"):
+        if path.stem not in blends:
+            path.unlink()
+    files.write_json(RESULT, found.model_dump())
+    accuracy = found.methods[found.method]["oof_accuracy"]
+    print(f"{RESULT}: {len(found.weights)} members by {found.method}, {accuracy:.2%} out of fold")

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, PercentFormatter
 
+from pipeline import files
 from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, SPLIT_ROWS
 
 FOLDER = Path("results/plots")
@@ -45,8 +46,8 @@ mpl.rcParams.update({
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})  # the version of matplotlib would change the bytes
+    version = {"Software": None}  # matplotlib's would change the bytes
+    files.replace(path, lambda file: figure.savefig(file, format="png", metadata=version))
     plt.close(figure)
 
 
@@ -248,29 +249,28 @@ def calibration(reliability: dict[str, Any], rows: str, path: Path) -> None:
     _save(figure, path)
 
 
-def attention(maps: dict[str, np.ndarray], faces: np.ndarray, rows: np.ndarray, path: Path) -> None:
-    """Draw where networks look for each class: mean maps over mean faces.
+def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> None:
+    """Draw where networks look for each class: the class's mean face, and below it each model's mean map over it.
 
     Parameters
     ----------
-    maps : float [7, 48, 48] by network, 0 to 1. faces : float [7, 48, 48], mean faces. rows : int [7], how many.
+    maps : float [7, 48, 48] by model, 0 to 1. faces : float [7, 48, 48], mean faces.
     """
-    figure, grid = plt.subplots(len(maps), len(CLASSES), figsize=(9.6, 1.4 * len(maps) + 0.7), squeeze=False)
-    for line, (name, each) in zip(grid, maps.items(), strict=True):
+    lines = 1 + len(maps)
+    figure, grid = plt.subplots(lines, len(CLASSES), figsize=(9.6, 1.3 * lines + 0.7), squeeze=False)
+    for line, (name, each) in zip(grid, {"mean face": None, **maps}.items(), strict=True):
         for place, axes in enumerate(line):
             axes.imshow(faces[place], cmap="gray", vmin=0, vmax=255)
-            drawn = axes.imshow(each[place], cmap="inferno", vmin=0, vmax=1, alpha=0.55)
-            axes.set_xticks([])
-            axes.set_yticks([])
+            if each is not None:
+                drawn = axes.imshow(each[place], cmap="inferno", vmin=0, vmax=1, alpha=0.55)
+            axes.set(xticks=[], yticks=[])
             axes.grid(visible=False)
-            for spine in axes.spines.values():
-                spine.set_visible(False)
+            axes.spines[:].set_visible(False)
         line[0].set_ylabel(name, fontsize=9)
-    for place, axes in enumerate(grid[0]):
-        axes.set_title(f"{CLASSES[place]} ({rows[place]})", fontsize=9)
-    figure.colorbar(drawn, ax=grid, label="mean Grad-CAM, each scaled to 1", shrink=0.9, aspect=30)
+    for name, axes in zip(CLASSES, grid[0], strict=True):
+        axes.set_title(name, fontsize=9)
+    figure.colorbar(drawn, ax=grid, label="mean Grad-CAM", shrink=0.9, aspect=30)
     figure.suptitle(
-        "Where the networks look for each class: means over held-out pictures (their number), on the mean face",
-        fontsize=10,
+        "Where the networks look for each class: means over held-out pictures, on the mean face", fontsize=10
     )
     _save(figure, path)

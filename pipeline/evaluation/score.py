@@ -1,149 +1,162 @@
 """Write every submission in the competition's form, and score it where the test labels are known.
 
-Reads data/faces.npz, data/folds.csv, data/solution.csv, data/duplicates.csv, data/raw/PROVENANCE.json, results/ensemble.json
-(for the temperatures), artifacts/bags/, artifacts/predictions/, artifacts/histories/ and artifacts/timings/. Writes
-submissions/A.csv for every architecture A and submissions/ensemble.csv, submissions/scores.csv, results/scores.json
-(the same, nested by name), results/analysis.json (by class, by confidence, and tests of differences), results/metrics/
-and results/plots/. Nothing that trains or chooses reads what it writes.
+Reads data/faces.npz, data/folds.csv, data/solution.csv, data/duplicates.csv, data/raw/PROVENANCE.json, all cells,
+artifacts/blends/ and results/ensemble.json. Writes submissions/NAME.csv for every model, external member and the
+ensemble, submissions/scores.csv, results/scores.json (the same by name), results/analysis.json (by class, by
+confidence, and tests of differences), results/metrics/ and results/plots/. Nothing that trains or chooses reads them.
 """
 
 import itertools
-import json
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
+from tabulate import tabulate
 
-from pipeline import files, recipe
+from pipeline import config, files
+from pipeline.cells import store
+from pipeline.cells.store import Cell
 from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
+from pipeline.config import ENSEMBLE
 from pipeline.data import faces, folds, provenance, solution
 from pipeline.data.faces import Faces
-from pipeline.errors import UserError
-from pipeline.evaluation import audit, ensemble, figures, metrics, submission
-from pipeline.evaluation.submission import UNKNOWN
-from pipeline.training import cells
+from pipeline.evaluation import audit, board, ensemble, figures, metrics, submission
+from pipeline.evaluation.ensemble import Predictions
+from pipeline.evaluation.submission import UNKNOWN, percent
 
 NESTED = Path("results/scores.json")
-METRICS = Path("results/metrics")  # the ratios alone, a file each: `dvc metrics show` makes a table of them
-
-Score = float | int | str
-MORE = (
+METRICS = Path("results/metrics")  # ratios, a file each: `dvc metrics show` makes a table of them
+RATIOS = (
+    "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high", "private_no_duplicate",
+    "private_macro_f1", "private_log_loss_tempered", "private_brier_tempered",
+)  # fmt: skip
+NEED_LABELS = (
     "private_macro_f1", "private_top_2",
     *(f"private_{key}{when}" for when in ("", "_tempered") for key in ("log_loss", "brier", "calibration_error")),
     "rank_2013",
 )  # fmt: skip
+Value = float | int | str
+Effort = tuple[int | None, float | None]  # parameters, and seconds of training; None where they are not known
 
 
-def rank_2013(right: int, rows: int) -> Score:
-    """The place that `right` answers of `rows` would have had on the final board of 2013.
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the rows on which submissions are scored: those of data/folds.csv, then all test rows.
 
-    Ties share the better place. Below the tenth team places are not known (">10"); rows of another number than the
-    board's 3,589 have no place ("none").
+    Parameters
+    ----------
+    labels : int64 [m], -1 where unknown. usage : uint8 [m].
+    identical, near : int64 [m], how many other Training rows show the same picture, and nearly the same.
+    source : what the data are, see data/provenance.py.
     """
-    if rows != SPLIT_ROWS[PRIVATE]:
+
+    labels: np.ndarray
+    usage: np.ndarray
+    identical: np.ndarray
+    near: np.ndarray
+    source: str
+
+    def of(self, rows: np.ndarray) -> "Truth":
+        """The same of some of these rows."""
+        return Truth(self.labels[rows], self.usage[rows], self.identical[rows], self.near[rows], self.source)
+
+
+def read_truth(data: Faces, training_rows: np.ndarray) -> Truth:
+    """The Truth of these Training rows and all test rows."""
+    labels = solution.join(data.labels, solution.load())
+    if (labels[data.rows(PRIVATE)] < 0).any():  # a part of them would be another score
+        labels[data.rows(PRIVATE)] = -1
+    duplicates = audit.load_duplicates(len(labels))
+    source = provenance.standing(provenance.read())
+    everyone = Truth(labels, data.usage, duplicates["identical"].to_numpy(), duplicates["near"].to_numpy(), source)
+    return everyone.of(np.concatenate([training_rows, data.test_rows()]))
+
+
+def rank_2013(right: int, rows: int, source: str) -> Value:
+    """The place that so many right of `rows` would have had on the final board of 2013.
+
+    Ties share the better place. Below the tenth team places are not known (">10"); rows of another split, or of another
+    number than the board's 3,589, have no place ("none").
+    """
+    if rows != SPLIT_ROWS[PRIVATE] or source == provenance.OTHER_SPLIT:
         return "none"
     place = 1 + sum(team > right for _, team in BOARD_2013)
     return place if place <= len(BOARD_2013) else f">{len(BOARD_2013)}"
 
 
-def accuracy(probabilities: np.ndarray, labels: np.ndarray, what: str) -> dict[str, Score]:
-    """The columns WHAT_accuracy, WHAT_low and WHAT_high; "unknown" where there are no labels, or no rows.
+def accuracy(probabilities: np.ndarray, labels: np.ndarray, what: str) -> dict[str, Value]:
+    """The columns WHAT_accuracy, and WHAT_low and WHAT_high, the ends of its 95 % interval (see metrics.accuracy).
 
-    The last two are the ends of the 95 % interval (see metrics.accuracy).
+    They are "unknown" where there is a row without a label, or no row.
     """
     if not len(labels) or (labels < 0).any():
         return dict.fromkeys((f"{what}_accuracy", f"{what}_low", f"{what}_high"), UNKNOWN)
     return {f"{what}_{key}": round(value, 6) for key, value in metrics.accuracy(probabilities, labels).items()}
 
 
-def judge(
-    bag: ensemble.Bag, temperature: float, train_labels: np.ndarray, labels: np.ndarray, usage: np.ndarray,
-    duplicates: pd.DataFrame,
-) -> dict[str, Score]:  # fmt: skip
-    """Score one submission.
+def judge(probabilities: np.ndarray, tempered: np.ndarray, truth: Truth) -> dict[str, Value]:
+    """Score one submission: the columns of submissions/scores.csv from oof_accuracy to rank_2013.
 
     Parameters
     ----------
-    temperature : fitted out of fold; what ends in "_tempered" is measured with it.
-    train_labels : int [n], of the Training rows.
-    labels, usage : int [k], of the test rows; labels are -1 where unknown.
-    duplicates : [n + k], of all rows, columns identical and near: how many other Training rows show the same picture, and
-        nearly the same.
-
-    Returns
-    -------
-    The columns of submissions/scores.csv from oof_accuracy to rank_2013.
+    probabilities, tempered : float [m, 7], as they are and at the temperature fitted out of fold; rows as in `truth`.
     """
-    covered = ~np.isnan(bag.oof[:, 0])
-    unlike = covered & ((duplicates["identical"] == 0) & (duplicates["near"] == 0)).to_numpy()[: len(covered)]
-    duplicates = duplicates[len(covered) :]
-    public, private = usage == PUBLIC, usage == PRIVATE
-    truth, probabilities = labels[private], bag.test[private]
-    if (truth < 0).any():  # a part of them would be another score
-        truth = np.full_like(truth, -1)
-    alone = (duplicates["identical"] == 0).to_numpy()[private]
-    apart = alone & (duplicates["near"] == 0).to_numpy()[private]
-    scores = {
-        **accuracy(bag.oof[covered], train_labels[covered], "oof"),
-        **accuracy(bag.oof[unlike], train_labels[unlike], "oof_no_near_duplicate"),
-        **accuracy(bag.test[public], labels[public], "public"),
-        **accuracy(probabilities, truth, "private"),
-        **accuracy(probabilities[alone], truth[alone], "private_no_duplicate"),
-        **accuracy(probabilities[apart], truth[apart], "private_no_near_duplicate"),
-    }
-    scores = {name.replace("duplicate_accuracy", "duplicate"): value for name, value in scores.items()}
+    oof, public, private = (truth.usage == split for split in (TRAINING, PUBLIC, PRIVATE))
+    alone = truth.identical == 0
+    apart = alone & (truth.near == 0)
+    parts = {
+        "oof": oof, "oof_no_near_duplicate": oof & apart, "public": public, "private": private,
+        "private_no_duplicate": private & alone, "private_no_near_duplicate": private & apart,
+    }  # fmt: skip
+    scores: dict[str, Value] = {}
+    for name, rows in parts.items():
+        found = accuracy(probabilities[rows], truth.labels[rows], name)
+        scores |= {key.replace("duplicate_accuracy", "duplicate"): value for key, value in found.items()}
     if scores["private_accuracy"] == UNKNOWN:
-        return scores | dict.fromkeys(MORE, UNKNOWN)
-    tempered = metrics.calibration(metrics.temper(probabilities, temperature), truth)
+        return scores | dict.fromkeys(NEED_LABELS, UNKNOWN)
+    mine, labels = probabilities[private], truth.labels[private]
     return scores | {
-        "private_macro_f1": round(metrics.macro_f1(probabilities, truth), 6),
-        "private_top_2": round(metrics.top_2(probabilities, truth), 6),
-        **{f"private_{key}": value for key, value in metrics.calibration(probabilities, truth).items()},
-        **{f"private_{key}_tempered": value for key, value in tempered.items()},
-        "rank_2013": rank_2013(int(metrics.right(probabilities, truth).sum()), len(truth)),
+        "private_macro_f1": round(metrics.macro_f1(mine, labels), 6),
+        "private_top_2": round(metrics.top_2(mine, labels), 6),
+        **{f"private_{key}": value for key, value in metrics.calibration(mine, labels).items()},
+        **{f"private_{key}_tempered": value for key, value in metrics.calibration(tempered[private], labels).items()},
+        "rank_2013": rank_2013(int(metrics.right(mine, labels).sum()), len(labels), truth.source),
     }
 
 
 def analysis(
-    bags: dict[str, ensemble.Bag], temperatures: dict[str, float], train_labels: np.ndarray, fold: np.ndarray,
-    truth: np.ndarray, private: np.ndarray,
-) -> dict[str, Any]:  # fmt: skip
-    """What results/analysis.json says, for the out-of-fold rows and, where their labels are known, for PrivateTest.
+    probabilities: dict[str, np.ndarray], tempered: dict[str, np.ndarray], truth: Truth
+) -> dict[str, dict[str, Any]]:
+    """What results/analysis.json says of the out-of-fold rows and, where their labels are known, of PrivateTest.
 
     Parameters
     ----------
-    train_labels : int [n]. fold : int, of the Training rows that have out-of-fold predictions.
-    truth : int [k], labels of the test rows. private : bool [k], which are PrivateTest.
+    probabilities, tempered : by submission, see `judge`.
 
     Returns
     -------
     By rows: `by_class` and `reliability` (see metrics) of every submission, the latter as it is and tempered, and
     `paired`: McNemar's p-value of every two submissions, as a mapping from name to name to value.
     """
-    covered = ~np.isnan(next(iter(bags.values())).oof[:, 0])
-    oof = {name: bag.oof[covered] for name, bag in bags.items()}
-    known = train_labels[covered]
-    parts = {"out of fold": (oof, {name: ensemble.tempered(one, known, fold) for name, one in oof.items()}, known)}
-    if (truth[private] >= 0).all():
-        tests = {name: bag.test[private] for name, bag in bags.items()}
-        parts["PrivateTest"] = (
-            tests, {name: metrics.temper(one, temperatures[name]) for name, one in tests.items()}, truth[private],
-        )  # fmt: skip
-    found: dict[str, Any] = {}
-    for rows, (probabilities, tempered, labels) in parts.items():
-        hits = {name: metrics.right(each, labels) for name, each in probabilities.items()}
-        paired: dict[str, dict[str, float]] = {name: {} for name in bags}
-        for one, other in itertools.permutations(bags, 2):
+    found: dict[str, dict[str, Any]] = {}
+    for title, split in (("out of fold", TRAINING), ("PrivateTest", PRIVATE)):
+        rows = truth.usage == split
+        labels = truth.labels[rows]
+        if (labels < 0).any():
+            continue
+        hits = {name: metrics.right(each[rows], labels) for name, each in probabilities.items()}
+        paired: dict[str, dict[str, float]] = {name: {} for name in hits}
+        for one, other in itertools.permutations(hits, 2):
             paired[one][other] = float(f"{metrics.mcnemar(hits[one], hits[other]):.3g}")
-        found[rows] = {
-            "by_class": {name: metrics.by_class(each, labels) for name, each in probabilities.items()},
+        found[title] = {
+            "by_class": {name: metrics.by_class(each[rows], labels) for name, each in probabilities.items()},
             "reliability": {
                 name: {
-                    "as_it_is": metrics.reliability(each, labels),
-                    "tempered": metrics.reliability(tempered[name], labels),
+                    "as_it_is": metrics.reliability(each[rows], labels),
+                    "tempered": metrics.reliability(tempered[name][rows], labels),
                 }
                 for name, each in probabilities.items()
             },
@@ -153,7 +166,7 @@ def analysis(
 
 
 def folds_agree(tests: list[np.ndarray]) -> float:
-    """Part of the test rows of which two folds' networks say the same class, the mean over all pairs of them.
+    """Part of the test rows of which two folds' networks predict the same class, the mean over all pairs of them.
 
     The more alike they are, the less their mean gains. `tests` are float [k, 7], one a fold; 1 for a lone one.
     """
@@ -162,134 +175,163 @@ def folds_agree(tests: list[np.ndarray]) -> float:
     return float(np.mean(pairs)) if pairs else 1.0
 
 
-def singles(name: str, count: int, truth: np.ndarray, private: np.ndarray, duplicates: np.ndarray) -> dict[str, Any]:
-    """PrivateTest accuracy of each single network of an architecture (one a fold), their mean and deviation.
+def singles(cells: list[Cell], truth: Truth) -> dict[str, Any]:
+    """PrivateTest accuracy of each single network of a model (one a fold), their mean and deviation.
 
-    `plain_mean` is without test-time augmentation, `no_duplicate_mean` without the rows whose picture stands in Training as
-    well (`duplicates`, bool [k]): what out-of-fold accuracy, which knows no duplicates either, can be compared with. `agree` is
-    folds_agree over all test rows.
+    `plain_mean` is without test-time augmentation. `no_duplicate_mean` leaves out the rows whose picture stands in
+    Training, so that it compares with out-of-fold accuracy, which knows no duplicates either. `agree` is folds_agree
+    over all test rows. `truth` is of the test rows.
     """
-    agree = round(folds_agree([ensemble.read_cell(name, number)[2] for number in range(count)]), 6)
-    if (truth[private] < 0).any():
-        return {"agree": agree} | dict.fromkeys(
-            ("folds", "mean", "deviation", "plain_mean", "no_duplicate_mean"), UNKNOWN
-        )
+    found = {
+        "multiply_adds": cells[0].about.multiply_adds,
+        "agree": round(folds_agree([cell.test for cell in cells]), 6),
+    }
+    private = truth.usage == PRIVATE
+    if (truth.labels[private] < 0).any():
+        return found | dict.fromkeys(("folds", "mean", "deviation", "plain_mean", "no_duplicate_mean"), UNKNOWN)
 
-    def each(rows: np.ndarray, plain: bool) -> list[float]:
-        asked = (ensemble.read_cell(name, number, plain)[2] for number in range(count))
-        return [float(metrics.right(said[rows], truth[rows]).mean()) for said in asked]
+    def each(tests: list[np.ndarray], rows: np.ndarray) -> list[float]:
+        return [float(metrics.right(test[rows], truth.labels[rows]).mean()) for test in tests]
 
-    found, alone = metrics.spread(each(private, plain=False)), private & ~duplicates
-    return {
-        "agree": agree, "folds": found.pop("values"), **found,
-        "plain_mean": round(float(np.mean(each(private, plain=True))), 6),
-        "no_duplicate_mean": round(float(np.mean(each(alone, plain=False))), 6) if alone.any() else UNKNOWN,
+    spread, alone = metrics.spread(each([cell.test for cell in cells], private)), private & (truth.identical == 0)
+    return found | {
+        "folds": spread.pop("values"), **spread,
+        "plain_mean": round(float(np.mean(each([cell.test_plain for cell in cells], private))), 6),
+        "no_duplicate_mean": (
+            round(float(np.mean(each([cell.test for cell in cells], alone))), 6) if alone.any() else UNKNOWN
+        ),
     }  # fmt: skip
 
 
-def timings(architecture: str, count: int) -> list[dict[str, Any]]:
-    """What train wrote of each fold: parameters, seconds to train and predict, and what computed."""
-    found = []
-    for number in range(count):
-        path = cells.path("timing", architecture, number)
-        try:
-            timing = json.loads(path.read_text())
-            if not {"parameters", "seconds"} <= timing.keys():
-                raise ValueError
-        except (OSError, ValueError, AttributeError):
-            raise UserError(f"{path} is missing or damaged; run: {cells.remedy(architecture, number)}") from None
-        found.append(timing)
+def efforts(cells: dict[str, list[Cell]], weights: dict[str, float | None]) -> dict[str, Effort]:
+    """What each submission took; the ensemble, of which these are the members' weights, last.
+
+    The ensemble's parameters are those of members whose weight is not 0, its seconds those of all.
+    """
+    found: dict[str, Effort] = {
+        name: (each[0].about.parameters, sum(cell.about.seconds for cell in each)) for name, each in cells.items()
+    }
+    found |= {name: (None, None) for name in weights if name not in cells}
+    parameters = [found[name][0] for name, weight in weights.items() if weight != 0]
+    seconds = [found[name][1] for name in weights]
+    found[ENSEMBLE] = (
+        None if None in parameters else sum(filter(None, parameters)),
+        None if None in seconds else sum(filter(None, seconds)),
+    )
     return found
 
 
-def trained_with(cells: list[dict[str, Any]]) -> list[str]:
-    """The different machines, versions and precisions that trained, as words, from `timings`."""
-    return sorted({", ".join(f"{key} {value}" for key, value in cells.computed_with(cell).items()) for cell in cells})
-
-
 def scoreboard(
-    data: Faces, labels: np.ndarray, bags: dict[str, ensemble.Bag], temperatures: dict[str, float],
-    efforts: dict[str, tuple[int, float]], duplicates: pd.DataFrame, worth: str,
-) -> pd.DataFrame:  # fmt: skip
-    """Write a submission file for every bag, and return the table of submissions/scores.csv.
+    probabilities: dict[str, np.ndarray], tempered: dict[str, np.ndarray], took: dict[str, Effort], truth: Truth
+) -> pd.DataFrame:
+    """Write every submission's file, and return the table of submissions/scores.csv.
 
     Parameters
     ----------
-    labels : int [k], of the test rows. temperatures, efforts : by the bags' names. duplicates : see `judge`.
-    worth : what the data are, by provenance.standing; it goes with every score. Another split has no rank.
+    probabilities, tempered, took : by submission, see `judge` and `efforts`.
     """
-    test, training = data.test_rows(), data.rows(TRAINING)
     lines = []
-    for name, bag in bags.items():
-        digest = submission.write(submission.FOLDER / f"{name}.csv", bag.test.argmax(axis=1))
-        parameters, seconds = efforts[name]
-        scores = judge(bag, temperatures[name], data.labels[training], labels, data.usage[test], duplicates)
-        if worth == provenance.OTHER_SPLIT:
-            scores["rank_2013"] = "none"
+    for name, each in probabilities.items():
+        digest = submission.write(submission.FOLDER / f"{name}.csv", each[truth.usage != TRAINING].argmax(axis=1))
+        parameters, seconds = took[name]
         lines.append({
-            "name": name, "parameters": parameters, **scores, "train_seconds": round(seconds), "sha256": digest,
-            "data": worth,
+            "name": name, "parameters": parameters, **judge(each, tempered[name], truth),
+            "train_seconds": None if seconds is None else round(seconds), "sha256": digest, "data": truth.source,
         })  # fmt: skip
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).astype({"parameters": "Int64", "train_seconds": "Int64"})
 
 
-def write_metrics(table: pd.DataFrame) -> None:
-    """Write the table for DVC and other programs: results/scores.json and results/metrics/."""
-    nested: dict[Any, dict[Any, Any]] = table.set_index("name").to_dict(orient="index")
-    shutil.rmtree(METRICS, ignore_errors=True)  # with what is no submission any more
+def write_tables(table: pd.DataFrame, found: ensemble.Result) -> None:
+    """Write submissions/scores.csv, results/scores.json and results/metrics/."""
+    files.write(submission.TABLE, table.to_csv(index=False).encode())
+    nested = {line.pop("name"): line for line in submission.plain(table)}
     files.write_json(NESTED, nested)
-    ratios = (
-        "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high", "private_no_duplicate",
-        "private_macro_f1",
-    )  # fmt: skip
-    for name, entry in nested.items():
-        files.write_json(METRICS / f"{name}.json", {key: entry[key] for key in ratios})
+    for name, line in nested.items():
+        calibration = found.submissions[name].calibration_tempered
+        oof = {f"oof_{key}_tempered": calibration[key] for key in ("log_loss", "brier")}
+        files.write_json(METRICS / f"{name}.json", {key: line[key] for key in RATIOS} | oof)
+    for path in METRICS.glob("*.json"):
+        if path.stem not in nested:
+            path.unlink()
 
 
 def draw(
-    data: Faces, bags: dict[str, ensemble.Bag], table: pd.DataFrame, histories: dict[str, list[pd.DataFrame]],
-    found: dict[str, Any],
+    probabilities: dict[str, np.ndarray], table: pd.DataFrame, cells: dict[str, list[Cell]], found: dict[str, Any],
+    truth: Truth,
 ) -> None:  # fmt: skip
-    """Draw results/plots/."""
-    labels = data.labels[data.rows(TRAINING)]
-    covered = ~np.isnan(next(iter(bags.values())).oof[:, 0])
+    """Draw results/plots/ but for attention.png, the best out of fold first."""
+    order = table.sort_values("oof_accuracy", ascending=False)["name"]
+    oof = truth.usage == TRAINING
     matrices = {
-        name: confusion_matrix(labels[covered], bag.oof[covered].argmax(axis=1), labels=metrics.EVERY)
-        for name, bag in bags.items()
+        name: confusion_matrix(truth.labels[oof], probabilities[name][oof].argmax(axis=1), labels=metrics.EVERY)
+        for name in order
     }
     figures.confusions(matrices, figures.FOLDER / "confusion.png")
+    histories = {name: [cell.history for cell in cells[name]] for name in order if name in cells}
     figures.curves(histories, figures.FOLDER / "curves.png")
     rows = submission.judged_rows(found)
-    figures.calibration(found[rows]["reliability"], rows, figures.FOLDER / "calibration.png")
+    reliability = {name: found[rows]["reliability"][name] for name in order}
+    figures.calibration(reliability, rows, figures.FOLDER / "calibration.png")
     figures.splits(table, figures.FOLDER / "splits.png")
     figures.effort(table, len(next(iter(histories.values()))), figures.FOLDER / "effort.png")
     known = table[table["private_accuracy"] != UNKNOWN]
-    columns = ["name", "private_accuracy", "private_low", "private_high"]
     ranked = not set(table["rank_2013"]) & {"none", UNKNOWN}
+    columns = ["name", "private_accuracy", "private_low", "private_high"]
     figures.board(known[columns], ranked, figures.FOLDER / "board.png")
+
+
+def draw_attention(cells: dict[str, list[Cell]], data: Faces, rows: np.ndarray) -> None:
+    """Draw where the first folds' networks look, on mean faces of `rows`. No cell holds maps: there is no picture."""
+    path = figures.FOLDER / "attention.png"
+    maps = {name: each[0].attention / 255 for name, each in cells.items() if each[0].attention is not None}
+    if maps:
+        means = [data.pixels[rows[data.labels[rows] == label]].mean(axis=0) for label in metrics.EVERY]
+        figures.attention(maps, np.stack(means), path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def at_temperature(blend: Predictions, temperature: float, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+    """A submission's probabilities [m, 7], out of fold at the other folds' temperatures, of test rows at this one."""
+    fitted = ensemble.fit_temperatures(blend.oof, labels, fold_of)
+    return np.concatenate([ensemble.tempered(blend.oof, fitted, fold_of), metrics.temper(blend.test, temperature)])
 
 
 def main() -> None:
     """Run the stage."""
-    data, hidden, names, count = faces.load(), solution.load(), recipe.names(), len(folds.numbers())
-    bags = {name: ensemble.load(name) for name in (*names, ensemble.NAME)}
-    temperatures = ensemble.temperatures(list(bags))
-    took = {name: timings(name, count) for name in names}
-    efforts = {name: (cells[0]["parameters"], sum(cell["seconds"] for cell in cells)) for name, cells in took.items()}
-    members = ensemble.result(lambda whole: [(weight, *efforts[name]) for name, weight in whole["weights"].items()])
-    # who has no weight was trained, but has no say
-    parameters = sum(count for weight, count, _ in members if weight != 0)
-    efforts[ensemble.NAME] = (parameters, sum(seconds for _, _, seconds in members))
-    test, train_labels = data.test_rows(), data.labels[data.rows(TRAINING)]
-    truth, private = solution.join(data.labels, hidden)[test], data.usage[test] == PRIVATE
-    duplicates, worth = audit.load_duplicates(len(data.labels)), provenance.standing(provenance.read())
-    table = scoreboard(data, truth, bags, temperatures, efforts, duplicates, worth)
-    table.to_csv(submission.TABLE, index=False)
-    write_metrics(table)
-    found = analysis(bags, temperatures, train_labels, folds.load(data)[1], truth, private)
-    same = (duplicates["identical"] > 0).to_numpy()[test]
-    found["single_networks"] = {name: singles(name, count, truth, private, same) for name in names}
-    found["trained_with"] = trained_with([cell for cells in took.values() for cell in cells])
-    files.write_json(submission.ANALYSIS, found)
-    paths = {name: [cells.path("history", name, number) for number in range(count)] for name in names}
-    draw(data, bags, table, {name: [pd.read_csv(path) for path in each] for name, each in paths.items()}, found)
+    settings, data = config.load(), faces.load()
+    dealt = folds.load(data)
+    found = ensemble.result([*settings.names, *settings.externals])
+    truth = read_truth(data, dealt.rows)
+    cells = {name: [store.load(settings, name, k, data, dealt) for k in settings.folds] for name in settings.names}
+    blends = {name: ensemble.load(name, data, dealt) for name in (*settings.names, *settings.externals, ENSEMBLE)}
+    probabilities = {name: np.concatenate([each.oof, each.test]) for name, each in blends.items()}
+    tempered = {
+        name: at_temperature(each, found.submissions[name].temperature, data.labels[dealt.rows], dealt.fold_of)
+        for name, each in blends.items()
+    }
+    table = scoreboard(probabilities, tempered, efforts(cells, found.weights), truth)
+    write_tables(table, found)
+    whole = analysis(probabilities, tempered, truth)
+    whole["single_networks"] = {name: singles(each, truth.of(truth.usage != TRAINING)) for name, each in cells.items()}
+    used = sorted({cell.about.computed_with() for each in cells.values() for cell in each})
+    files.write_json(submission.ANALYSIS, whole | {"trained_with": used})
+    draw(probabilities, table, cells, whole, truth)
+    draw_attention(cells, data, dealt.rows)
+    print(f"{submission.TABLE}: {len(table)} submissions; see them: make leaderboard")
+
+
+def score_file(path: Path) -> None:
+    """Print how good a submission file is; write nothing."""
+    data = faces.load()
+    guesses = submission.read(path, len(data.test_rows()))
+    truth = read_truth(data, np.empty(0, dtype=np.int64))
+    probabilities = np.eye(len(metrics.EVERY))[guesses]
+    scores = judge(probabilities, probabilities, truth)
+    parts = {"PublicTest": "public_accuracy", "PrivateTest": "private_accuracy",
+             "PrivateTest, no duplicate": "private_no_duplicate"}  # fmt: skip
+    lines = [[title, percent(scores[column]), board.interval(scores, column)] for title, column in parts.items()]
+    print(tabulate(lines, [str(path), "accuracy", "95 % interval"], colalign=("left", "right", "right")))
+    print(f"\nmacro-F1 on PrivateTest: {scores['private_macro_f1']}; rank in 2013: {scores['rank_2013']}")
+    if truth.source in board.NOTES:
+        print(board.NOTES[truth.source])

@@ -1,6 +1,5 @@
 """The submission file, as the competition takes it: no header, one class from 0 to 6 a line, one line a test row."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from pipeline.errors import UserError
 FOLDER = Path("submissions")
 TABLE = FOLDER / "scores.csv"  # of every submission, written by score
 ANALYSIS = Path("results/analysis.json")  # of all submissions together, written by score
-UNKNOWN = "unknown"  # stands there instead of a number that needs labels which are not known
-AGAIN = "make it again with: dvc repro -f score"
+UNKNOWN = "unknown"  # instead of a number that needs labels which are not known
+REMEDY = "dvc repro -f score"
 
 
 def write(path: Path, labels: np.ndarray) -> str:
@@ -34,62 +33,60 @@ def write(path: Path, labels: np.ndarray) -> str:
 
 def read(path: Path, rows: int) -> np.ndarray:
     """Read a submission: int8 [rows]. Raises UserError that names the file and line where it is malformed."""
+    form = f"a submission is {rows:,} lines with one class from 0 to 6 each, and no header"
     try:
-        content = path.read_bytes()
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; {AGAIN}") from None
-    lines = content.split(b"\n")
-    if lines.pop() != b"":
-        raise UserError(f"{path}, line {len(lines) + 1}: the last line does not end; {AGAIN}")
+        raise UserError(f"{path} is missing; submissions are made with: {REMEDY}") from None
     digits = {str(label).encode(): label for label in range(len(CLASSES))}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines[:-1], start=1):
         if line not in digits:
-            shown = repr(line[:20].decode(errors="replace"))
-            raise UserError(f"{path}, line {number}: {shown} is no class from 0 to 6; {AGAIN}")
+            raise UserError(f"{path}, line {number}: {line[:20].decode(errors='replace')!r} is no class; {form}")
+    if lines.pop():
+        raise UserError(f"{path}, line {len(lines) + 1}: the last line does not end; {form}")
     if len(lines) != rows:
-        raise UserError(f"{path} has {len(lines):,} lines instead of {rows:,}; {AGAIN}")
+        raise UserError(f"{path} has {len(lines):,} lines; {form}")
     return np.array([digits[line] for line in lines], dtype=np.int8)
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return files.sha256(path.read_bytes())
 
 
 def scores() -> list[dict[str, Any]]:
     """The lines of submissions/scores.csv. Raises UserError where it is missing or something else."""
-    try:
-        table = pd.read_csv(TABLE)
-        lines: list[Any] = table.to_dict("records")
-        if not {"name", "private_accuracy", "sha256", "data"} <= set(table):
-            raise ValueError("it has other columns")
-    except FileNotFoundError:
-        raise UserError(f"{TABLE} is missing; make it with: make repro") from None
-    except ValueError as trouble:
-        raise UserError(f"{TABLE} cannot be read ({trouble}); {AGAIN}") from None
-    return lines
+    with files.reading(TABLE, REMEDY):
+        table = pd.read_csv(TABLE, dtype={"parameters": "Int64", "train_seconds": "Int64"})
+        if lacking := {"name", "oof_accuracy", "private_accuracy", "sha256", "data"} - set(table):
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+        return plain(table)
+
+
+def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's lines as JSON has them; None where a number is missing."""
+    filled = table.astype(object).where(table.notna(), None)
+    return [dict(zip(map(str, table), line, strict=True)) for line in filled.to_numpy().tolist()]
 
 
 def analysis() -> dict[str, Any]:
-    """What stands in results/analysis.json. Raises UserError where it is something else."""
-    try:
-        found: dict[str, Any] = json.loads(ANALYSIS.read_text())
-        if "out of fold" not in found:
-            raise ValueError("it has other keys")
-    except (OSError, ValueError, TypeError) as trouble:
-        raise UserError(f"{ANALYSIS} cannot be read ({trouble}); {AGAIN}") from None
-    return found
+    """What results/analysis.json holds. Raises UserError where it is something else."""
+    with files.reading(ANALYSIS, REMEDY):
+        found: dict[str, Any] = json.loads(ANALYSIS.read_bytes())
+        rows = found[judged_rows(found)]
+        if not rows["paired"].keys() == rows["by_class"].keys() == rows["reliability"].keys():
+            raise ValueError("its parts are of different submissions")
+        found["single_networks"].keys(), found["trained_with"]
+        return found
 
 
 def singles(found: dict[str, Any], name: str) -> dict[str, Any]:
-    """What results/analysis.json, as `found`, says of the single networks of `name`, one a fold."""
-    try:
+    """What results/analysis.json, as `found`, says of the single networks of a model, one a fold."""
+    with files.reading(ANALYSIS, REMEDY):
         entry: dict[str, Any] = found["single_networks"][name]
-        if not {"mean", "deviation", "no_duplicate_mean", "agree"} <= entry.keys():
-            raise KeyError(name)
-    except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{ANALYSIS} is of another run or version; {AGAIN}") from None
-    return entry
+        if lacking := {"mean", "deviation", "no_duplicate_mean", "agree", "multiply_adds"} - entry.keys():
+            raise ValueError(f"{name} lacks {', '.join(sorted(lacking))}")
+        return entry
 
 
 def judged_rows(found: dict[str, Any]) -> str:
