@@ -1,0 +1,1 @@
+"""What the cells give: the ensemble, the submissions, their scores and the report."""
