@@ -1,7 +1,7 @@
 """Install what requirements.lock names, for `make setup`: each lock has its own environment, .venv-DIGEST.
 
-.venv is a link to the one of the lock that lies here. It is set when that environment is whole, so nothing that works is
-ever destroyed, and a lock that comes back finds its environment there. Runs on any Python 3 without packages.
+.venv is a link to the one of the lock that lies here. The link is set when that environment is whole, so nothing that
+works is ever destroyed. A lock that comes back finds its environment there. Needs no packages.
 """
 
 import fcntl
@@ -23,14 +23,14 @@ def stop(text):
 def install(folder):
     """Build an environment at its place; what an earlier try left there is cleared first."""
     if not (3, 11) <= sys.version_info < (3, 14):
-        name = "{}.{}".format(*sys.version_info)
-        stop("this is Python " + name + ", not 3.11 to 3.13; name another: make setup PYTHON=python3.12")
-    print("installing what {} names into {}/ ...".format(LOCK, folder), flush=True)
+        name = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        stop(f"this is Python {name}, not 3.11 to 3.13; name another: make setup PYTHON=python3.12")
+    print(f"installing what {LOCK} names into {folder}/ ...", flush=True)
     python = str(folder / "bin/python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     for words in ([sys.executable, "-m", "venv", "--clear", str(folder)], [*pip, "--requirement", str(LOCK)]):
         if subprocess.run(words, check=False).returncode:
-            stop("{} is not whole, and {} is as it was; run make setup again".format(folder, LINK))
+            stop(f"{folder} is not whole, and {LINK} is as it was; run make setup again")
     (folder / ".gitignore").write_text("*\n")
     (folder / ".whole").touch()
 
@@ -46,7 +46,7 @@ def switch(folder):
         LINK.rename(old)
     new.replace(LINK)
     shutil.rmtree(str(old), ignore_errors=True)
-    print(".venv is now {}".format(folder))
+    print(f".venv is now {folder}")
     others = [str(path) for path in sorted(Path().glob(".venv-*")) if path.is_dir() and path != folder]
     if others:
         print("kept, of other locks: {} (make clean removes them)".format(", ".join(others)))
@@ -55,9 +55,9 @@ def switch(folder):
 def main():
     """Run the command."""
     if not LOCK.exists():
-        stop("{} is missing here; run make in the project's folder".format(LOCK))
+        stop(f"{LOCK} is missing here; run make in the project's folder")
     if LINK.is_symlink() and not os.readlink(str(LINK)).startswith(".venv-"):
-        stop("{} is a link to {}, which this must not change; remove the link".format(LINK, os.readlink(str(LINK))))
+        stop(f"{LINK} is a link to {os.readlink(str(LINK))}, which this must not change; remove the link")
     folder = Path(".venv-" + hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12])
     if LINK.is_symlink() and os.readlink(str(LINK)) == str(folder) and (folder / ".whole").exists():
         return
