@@ -39,7 +39,7 @@ class Pipeline:
 
         chosen = loop.Rows(rows, loop.one_hot(self.labels), rows[:0], rows[:0])
         self.epoch += 1
-        self.trainer.train_epoch(chosen, 0, self.epoch, [])
+        self.trainer.train_epoch(chosen, 0, self.epoch, lambda part: None)
 
     def predict(self, rows: np.ndarray) -> None:
         """Mean probabilities of each picture and its mirror image."""

@@ -3,6 +3,7 @@
 Reads and writes data/solution.csv: row,usage,emotion; emotion is empty where it is unknown.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,10 @@ def save(hidden: pd.DataFrame) -> None:
 def load(data: Faces | None = None) -> pd.DataFrame:
     """Read data/solution.csv. Raises UserError where it is missing, no such table, or of other faces than `data`."""
     with files.reading(PATH, "dvc repro -f prepare"):
-        text = pd.read_csv(PATH, dtype=str, keep_default_na=False)
+        content = PATH.read_bytes()
+        if not content.endswith(b"\n"):
+            raise ValueError("its last line does not end")
+        text = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
         if list(text) != list(FORM) or not isinstance(text.index, pd.RangeIndex):
             raise ValueError("it has other columns than row,usage,emotion")
         for name, form in FORM.items():

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from pipeline import config, files
 from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS
 from pipeline.config import Config
-from pipeline.data import faces, folds
+from pipeline.data import faces, folds, solution
 from pipeline.data.faces import Faces
 from pipeline.errors import UserError
 from pipeline.evaluation import board, metrics, score, submission
@@ -94,6 +94,8 @@ def main(jobs: int) -> None:
     if settings.speedrun is None:
         raise UserError(f"{config.PATH} has no section speedrun; pipeline/config.py says what stands there")
     truth = score.read_truth(data, np.zeros(0, "int64"))
+    if (truth.labels < 0).any():
+        raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
     tasks, before = plan(settings, data), runner.entries(RESULT, "by_seed")
     keys = {seed: runner.digest(data, each) for seed, each in tasks.items()}
     by_seed = {seed: before[str(seed)] for seed in tasks if before.get(str(seed), {}).get("key") == keys[seed]}
