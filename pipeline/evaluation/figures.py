@@ -14,6 +14,8 @@ mpl.use("Agg")  # files only; no display is needed
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, PercentFormatter
@@ -87,7 +89,7 @@ def page(pictures: dict[str, list[tuple[np.ndarray, str]]], path: Path) -> None:
 
 
 def curves(histories: dict[str, list[pd.DataFrame]], path: Path) -> None:
-    """Draw loss and accuracy by epoch, all folds of every architecture; `histories` maps it to a table a fold."""
+    """Draw loss and accuracy by epoch, all folds of every model; `histories` maps it to a table a fold."""
     figure, grid = plt.subplots(
         2, len(histories), figsize=(max(7, 2.4 * len(histories) + 1), 5), squeeze=False, sharex="col", sharey="row"
     )
@@ -108,7 +110,10 @@ def curves(histories: dict[str, list[pd.DataFrame]], path: Path) -> None:
     lines = [Line2D([], [], color=color) for color in (GREY, GREEN)]
     figure.legend(
         lines,
-        ["training rows, varied and with dropout (loss: the recipe's)", "held-out fold, one view (loss: log-loss)"],
+        [
+            "training rows, augmented (loss: the recipe's)",
+            "held-out fold, without test-time augmentation (loss: log-loss)",
+        ],
         ncols=2 if len(histories) > 3 else 1,
         loc="outside upper center",
     )
@@ -135,7 +140,8 @@ def confusions(matrices: dict[str, np.ndarray], path: Path) -> None:
         axes.set_yticks(range(len(CLASSES)), names if position % columns == 0 else [], fontsize=8)
         axes.grid(visible=False)
     figure.suptitle(
-        "Confusion out of fold: a line is a true class (its rows), a column an answer; blank: under 0.5 %", fontsize=10
+        "Confusion out of fold: a line is a true class (its rows), a column the prediction; blank: under 0.5 %",
+        fontsize=10,
     )
     _save(figure, path)
 
@@ -171,23 +177,25 @@ def board(entries: pd.DataFrame, with_teams: bool, path: Path) -> None:
 
 
 def effort(table: pd.DataFrame, folds: int, path: Path) -> None:
-    """Draw out-of-fold accuracy against parameters and training time of one network of each kind.
+    """Draw out-of-fold accuracy against parameters and training time of one network of each model.
 
     Parameters
     ----------
-    table : that of submissions/scores.csv, whose seconds are of all `folds`.
+    table : that of submissions/scores.csv, whose seconds are of all `folds`; what lacks them is not drawn.
     """
     figure, grid = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
     scales = (
         ("parameters", 1e6, "million parameters"),
         ("train_seconds", 60 * folds, "minutes of training"),
     )
+    entries = table.sort_values("oof_accuracy", ascending=False).to_dict("records")
     for axes, (what, unit, label) in zip(grid, scales, strict=True):
-        colors = dict(zip(table["name"], itertools.cycle(COLORS)))
-        for entry in table.sort_values("oof_accuracy", ascending=False).to_dict("records"):
-            name, x, y = entry["name"], entry[what] / unit, entry["oof_accuracy"]
+        for entry, color in zip(entries, itertools.cycle(COLORS)):
+            if pd.isna(entry[what]):
+                continue
+            y = entry["oof_accuracy"]
             reach = [[y - entry["oof_low"]], [entry["oof_high"] - y]]
-            axes.errorbar(x, y, reach, fmt="o", color=colors[name], ms=5, label=name)
+            axes.errorbar(entry[what] / unit, y, reach, fmt="o", color=color, ms=5, label=entry["name"])
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
@@ -198,7 +206,7 @@ def effort(table: pd.DataFrame, folds: int, path: Path) -> None:
     grid[0].set_ylabel("out-of-fold accuracy")
     # Beside the points the names of networks that are nearly as good would lie over each other.
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
-    figure.suptitle("What accuracy costs, one network of each kind (bars: 95 % intervals, of the rows)", fontsize=11)
+    figure.suptitle("What accuracy costs, one network of each model (bars: 95 % intervals, of the rows)", fontsize=11)
     _save(figure, path)
 
 
@@ -262,14 +270,15 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> Non
         for place, axes in enumerate(line):
             axes.imshow(faces[place], cmap="gray", vmin=0, vmax=255)
             if each is not None:
-                drawn = axes.imshow(each[place], cmap="inferno", vmin=0, vmax=1, alpha=0.55)
+                axes.imshow(each[place], cmap="inferno", vmin=0, vmax=1, alpha=0.65 * each[place])
             axes.set(xticks=[], yticks=[])
             axes.grid(visible=False)
             axes.spines[:].set_visible(False)
         line[0].set_ylabel(name, fontsize=9)
     for name, axes in zip(CLASSES, grid[0], strict=True):
         axes.set_title(name, fontsize=9)
-    figure.colorbar(drawn, ax=grid, label="mean Grad-CAM", shrink=0.9, aspect=30)
+    scale = ScalarMappable(Normalize(0, 1), "inferno")
+    figure.colorbar(scale, ax=grid, label="mean Grad-CAM", shrink=0.9, aspect=30)
     figure.suptitle(
         "Where the networks look for each class: means over held-out pictures, on the mean face", fontsize=10
     )

@@ -1,8 +1,8 @@
-"""Tell all that a run found on one page: results first, then data, networks, curves, errors, calibration, provenance.
+"""Tell all that a run found on one page: results first, then data, models, curves, errors, calibration, provenance.
 
-Reads params.yaml, results/ (data.json, ensemble.json, scores.json, analysis.json, plots/, and where they are there
-claims.json, speedrun.json and seeds.json) and submissions/scores.csv, so that git alone is enough to write it anew.
-Writes results/report.html, which needs nothing beside it, and results/report.md, the same for the README's readers.
+Reads params.yaml and results/ (data.json, ensemble.json, scores.json, analysis.json, plots/, and where they are there
+claims.json, speedrun.json and seeds.json), so git alone is enough to write it anew. Writes results/report.md by
+report.md.j2, which holds all words, and the same as results/report.html, which needs nothing beside it.
 """
 
 import base64
@@ -11,391 +11,273 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
+from markdown_it import MarkdownIt
+from tabulate import tabulate
 
-from pipeline import architectures, files, params, recipe
-from pipeline.competition import CLASSES, SIDE, SPLITS
-from pipeline.data import folds
-from pipeline.errors import UserError
-from pipeline.evaluation import board, figures, submission
+from pipeline import config, files
+from pipeline.competition import CLASSES, SPLITS
+from pipeline.config import ENSEMBLE, Config, Recipe, Student
+from pipeline.evaluation import board, ensemble, figures, submission
 from pipeline.evaluation.submission import UNKNOWN, percent
-from pipeline.training import backend, machine
+from pipeline.training import machine
 
 RESULTS = Path("results")
 PACKAGES = ("dvc", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
+Context = dict[str, Any]  # what report.md.j2 shows; tables are data frames of texts
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table: the first column is text, the others are numbers."""
-
-    caption: str
-    headers: list[str]
-    rows: list[list[str]]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report, as both templates show it; `folded` tables are shown on demand."""
-
-    title: str
-    text: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    pictures: dict[str, str] = field(default_factory=dict)  # file in results/plots: caption
-    folded: list[Table] = field(default_factory=list)
-    listing: str = ""  # shown as it is
-
-
-def read(name: str) -> dict[str, Any]:
-    """A file of results/, by name. Raises UserError where it is missing or no JSON."""
-    try:
-        found: dict[str, Any] = json.loads((RESULTS / name).read_text())
-    except (OSError, ValueError) as trouble:
-        raise UserError(f"{RESULTS / name} cannot be read ({trouble}); make it with: make repro") from None
-    return found
-
-
-def points(value: float) -> str:
-    """A difference of ratios, in percentage points."""
-    return f"{100 * value:+.2f}"
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A number with so many decimals, or what stands there instead."""
-    return str(value) if isinstance(value, str) else f"{value:.{digits}f}"
-
-
-def results(scores: dict[str, Any], analysis: dict[str, Any]) -> Section:
-    """The board, and whether the differences on it are more than chance."""
-    lines = board.rows(submission.scores(), {})
-    swapped = [[line[1], line[0], *line[2:]] for line in (board.HEADERS, *lines)]  # names first
-    table = Table("Our submissions (*) among the teams of 2013", swapped[0], swapped[1:])
-    rows = submission.judged_rows(analysis)
-    names = sorted(scores, key=lambda name: -scores[name]["oof_accuracy"])
-    paired = Table(
-        f"McNemar's exact test of every two on {rows}: p-values",
-        ["", *names],
-        [[one, *("" if one == other else board.p_value(analysis[rows]["paired"][one][other]) for other in names)]
-         for one in names],
-    )  # fmt: skip
-    columns = {
-        "out of fold, neither duplicate nor near duplicate": ("oof_no_near_duplicate", percent),
-        "accuracy": ("private_accuracy", percent),
-        "no duplicate": ("private_no_duplicate", percent), "nor near duplicate": ("private_no_near_duplicate", percent),
-        "macro-F1": ("private_macro_f1", number), "top 2": ("private_top_2", percent),
-        "log-loss": ("private_log_loss", number), "Brier": ("private_brier", number),
-    }  # fmt: skip
-    more = Table(
-        "Without duplicates, and more than accuracy (PrivateTest, but for the first)",
-        ["", *columns],
-        [[name, *(show(entry[key]) for key, show in columns.values())] for name, entry in scores.items()],
-    )
-    worth = {entry["data"] for entry in scores.values()}
-    duplicates = folds.duplicates()
-    text = [
-        "No code that trains for a submission, chooses or weighs reads a label of a test row: epochs, weights and "
-        "temperatures come from Training's labels alone (recipes that people chose carry whatever they chose by). "
-        "Intervals are 95 % (Wilson). An out-of-fold figure is that of single networks, which saw no duplicate of the row; "
-        "test rows get the mean of all folds' networks, which is better, and may have a duplicate in Training. Parameters "
-        "are of one network of each kind that has a say, minutes of all folds. “no duplicate” leaves out test rows whose "
-        "picture stands in Training, byte for byte, “nor near duplicate” also those that stand there rescaled, recompressed "
-        "or mirrored; near duplicates may stand on both sides of a fold.",
-        *(
-            [f"duplicates: {duplicates} in params.yaml, so not all Training rows were trained on and judged."]
-            * (duplicates != "keep")
-        ),
-        *(board.NOTES[each] for each in sorted(worth) if each in board.NOTES),
-    ]
-    pictures = {"board.png": "The board of 2013", "splits.png": "Out of fold against both boards"}
-    return Section("Results", text, [table, more, paired], pictures)
-
-
-def optional(name: str, verb: str, needed: set[str]) -> dict[str, Any]:
-    """A file of results/ that only `make VERB` writes, whose entries have the `needed` keys; {} where it is missing."""
-    if not (RESULTS / name).exists():
-        return {}
-    try:
-        found: dict[str, Any] = json.loads((RESULTS / name).read_text())
-        if not all(needed <= set(entry) for entry in (found.values() if verb == "claims" else [found])):
-            raise ValueError("keys are missing")
-    except (OSError, ValueError, TypeError, AttributeError) as trouble:
-        raise UserError(f"{RESULTS / name} cannot be read ({trouble}); delete it, or run: make {verb}") from None
-    return found
-
-
-def claims() -> Section | None:
-    """What the sources claim, and why it cannot be compared: None where `make claims` was not run."""
-    found = optional("claims.json", "claims", {"claimed", "measured_on", "epochs_there", "theirs_here", "honest"})
-    rows = []
-    for name, entry in found.items():
-        theirs, honest = entry["theirs_here"], entry["honest"]
-        rows.append([
-            name, entry["claimed"], entry["measured_on"], str(entry["epochs_there"]), str(honest["epochs"]),
-            percent(theirs["best_epoch"]) if theirs and theirs["best_epoch"] else "",
-            percent(theirs["last_epoch"]) if theirs else "", f"{honest['trained_rows']:,}",
-            percent(honest["last_epoch"]),
-        ])  # fmt: skip
-    headers = ["network", "claimed", "measured on", "epochs there", "epochs here", "epoch chosen by their rows",
-               "last epoch, their rows", "honest: trained on", "honest"]  # fmt: skip
-    text = [
-        "Each source's recipe, run here twice, for as many epochs as the table says: trained and judged on the "
-        "source's rows, at the epoch that those rows choose (where the source let them) and at the last one; and "
-        "honestly, trained on Training (or, by an earlier version, three networks on two thirds of it each, and their "
-        "mean) and judged on PrivateTest after the last epoch. No test-time augmentation."
-    ]
-    return Section("Claimed against ours", text, [Table("", headers, rows)]) if rows else None
-
-
-def parts(ensemble: dict[str, Any]) -> Section:
-    """What members, weights and test-time augmentation add, by Training's labels."""
-    whole = ensemble["methods"][ensemble["method"]]
-
-    def judged(found: dict[str, float]) -> list[str]:
-        return [percent(found["oof_accuracy"]), number(found["oof_log_loss"]), number(found["expected_brier"], 4)]
-
-    def adds(without: dict[str, float] | None) -> list[str]:
-        if without is None:
-            return ["", ""]
-        less = without["expected_brier"] - whole["expected_brier"]
-        return [points(whole["oof_accuracy"] - without["oof_accuracy"]), number(less, 4)]
-
-    members = []
-    for name, alone in ensemble["members"].items():
-        weight = ensemble["weights"][name]
-        shown = "" if weight is None else number(weight)
-        members.append([name, shown, *judged(alone), *adds(ensemble["without"].get(name))])
-    ways = [[way, *judged(got)] for way, got in ensemble["methods"].items()]
-    flips = []
-    for name, entry in ensemble["submissions"].items():
-        if tta := entry["test_time_augmentation"]:
-            with_it, without = tta["accuracy_with"], tta["accuracy_without"]
-            cells = [percent(without), percent(with_it), points(with_it - without), board.p_value(tta["p_value"])]
-        else:
-            cells = ["not used", "", "", ""]
-        flips.append([name, *cells])
-    names = list(ensemble["agreement"])
-    same = [[one, *(percent(ensemble["agreement"][one][other]) for other in names)] for one in names]
-    return Section(
-        "What each part adds",
-        [
-            f"All out of fold. The ensemble joins its members by “{ensemble['method']}”, each at its own temperature.",
-            "Expected Brier: the Brier score (0 is perfect) to be expected of rows as hard as these, if they got the "
-            "mean of all folds' networks, as test rows do. Here one network of a member judges a row; what the mean "
-            "takes off is known without a label, from how far these networks are apart on test rows that have no duplicate "
-            "in Training (Krogh & Vedelsby 1995). “bagged” makes it the least.",
-        ],
-        [
-            Table(
-                "Members",
-                ["", "weight", "alone", "log-loss", "expected Brier", "adds, points", "takes off Brier"],
-                members,
-            ),
-            Table("Ways to join them", ["", "accuracy", "log-loss", "expected Brier"], ways),
-            Table(
-                "Views at test time (mirrored, shifted, zoomed)", ["", "without", "with", "points", "p-value"], flips
-            ),
-            Table("Rows on which two members say the same class", ["", *names], same),
-        ],
-    )
-
-
-def data_section(data: dict[str, Any]) -> Section:
-    """What the data holds."""
-    counts = [
-        [name, *(f"{data['classes'][split][name]:,}" for split in SPLITS)] for name in CLASSES
-    ] + [["constant pictures", *(str(data["constant_pictures"][split]) for split in SPLITS)]]  # fmt: skip
-    duplicates = [
-        [f"{what}, {pair}", f"{entry['rows']:,}", percent(entry["part"]), percent(entry["labels_agree"])]
-        for what, key in (("identical", "identical_pictures"), ("near", "nearly_identical_pictures"))
-        for pair, entry in data[key].items() if isinstance(entry, dict) and "part" in entry
-    ]  # fmt: skip
-    as_published = "equal" if data["classes_as_published"] else "do NOT equal"
-    near = data["nearly_identical_pictures"]
-    return Section(
-        "Data",
-        [
-            f"The class counts {as_published} the published ones. {data['identical_pictures']['extra_copies']:,} rows "
-            f"repeat a picture byte for byte; {data['identical_pictures']['groups_with_conflicting_labels']} groups of "
-            f"identical pictures bear different labels. {near['rows_with_another']:,} rows have another one that is "
-            f"nearly the same (correlation above {near['correlation']}); {near['mirrored_pairs']} pairs are mirrored.",
-            *([f"The split: {data['provenance']['split']}."] if "split" in data["provenance"] else []),
-            *filter(None, [data["provenance"].get("note", "")]),
-        ],
-        [
-            Table("Rows by class", ["", *SPLITS], counts),
-            Table("Duplicates across splits", ["", "rows", "of the split", "labels agree"], duplicates),
-        ],
-        {"classes.png": "Classes"},
-    )
-
-
-def at_full_size(network: Any) -> Any:
-    """The same layers for whole pictures alone, with new weights: every output has a shape, which some leave open."""
-    import keras
-
-    return keras.models.clone_model(network, input_tensors=keras.Input((SIDE, SIDE, 1)))
-
-
-def multiply_adds(network: Any) -> int:
-    """Multiply-adds of one picture's forward pass through convolutions and dense layers; all else is small change.
+class Run:
+    """What the report is written from: params.yaml, and the files of results/ that every run has.
 
     Parameters
     ----------
-    network : at full size.
+    scores : a line for each submission, best out of fold first, with the columns of submissions/scores.csv.
     """
-    total = 0
-    for layer in network.layers:
-        places = int(np.prod(layer.output.shape[1:-1]))  # each takes all kernels once
-        total += places * sum(int(np.prod(v.shape)) for v in layer.weights if v.name.endswith("kernel"))
-        if type(layer).__name__ == "MultiHeadAttention":
-            total += 2 * places**2 * layer.num_heads * layer.key_dim
-    return total
+
+    config: Config
+    scores: pd.DataFrame
+    ensemble: ensemble.Result
+    analysis: dict[str, Any]
+    data: dict[str, Any]
+
+    @property
+    def order(self) -> list[str]:
+        """All submissions, best out of fold first."""
+        return list(map(str, self.scores.index))
+
+    @property
+    def models(self) -> list[str]:
+        """The models among them."""
+        return [name for name in self.order if name in self.config.names]
 
 
-def networks(scores: dict[str, Any], ensemble: dict[str, Any], analysis: dict[str, Any]) -> Section:
-    """What was trained, what it cost, and how much its folds differ."""
-    lines, layers, lessons = [], [], []
-    for name in recipe.names():
-        if lesson := recipe.lesson(name):
-            who = ", ".join(lesson.teachers)
-            lessons.append(
-                f"{name} learns labels of which {lesson.taught:.0%} are what {who} say of the picture; its minutes do "
-                "not contain theirs."
-            )
-        network, settings = at_full_size(architectures.build(name)), recipe.read(name)
-        by_fold, alone = ensemble["submissions"][name]["folds"], submission.singles(analysis, name)
-        lines.append([
-            name, f"{network.count_params():,}", f"{multiply_adds(network) / 1e6:.1f}", str(settings.epochs),
-            f"{scores[name]['train_seconds'] / 60:.1f}",
-            f"{np.mean(by_fold):.2%} ± {100 * np.std(by_fold, ddof=1):.2f}",
-            board.spread(alone) if alone["mean"] != UNKNOWN else UNKNOWN, percent(alone["no_duplicate_mean"]),
-            percent(alone["agree"]),
-        ])  # fmt: skip
-        rows = [
-            [type(layer).__name__, "x".join(map(str, layer.output.shape[1:])), f"{layer.count_params():,}"]
-            for layer in network.layers
-        ]
-        layers.append(Table(f"Layers of {name}", ["layer", "output", "parameters"], rows))
-    headers = ["", "parameters", "million multiply-adds", "epochs", "minutes, all folds", "folds: mean ± deviation",
-               "single networks on PrivateTest", "of them without duplicates",
-               "test rows on which two of them agree"]  # fmt: skip
-    return Section(
-        "Networks", lessons, [Table("", headers, lines)], {"effort.png": "Accuracy against size and time"}, layers
-    )
+def read() -> Run:
+    """Read them. Raises UserError where one is missing, damaged or of another run."""
+    settings, analysis, path = config.load(), submission.analysis(), RESULTS / "scores.json"
+    with files.reading(path, submission.REMEDY):
+        scores = pd.DataFrame.from_dict(json.loads(path.read_bytes()), orient="index", dtype=object)
+        if set(scores.index) != {*settings.names, *settings.externals, ENSEMBLE}:
+            raise ValueError("it is of other submissions than params.yaml")
+        scores = scores.sort_values("oof_accuracy", ascending=False, kind="stable")
+    path = RESULTS / "data.json"
+    with files.reading(path, "dvc repro -f audit"):
+        data = json.loads(path.read_bytes())
+        data["provenance"]["files"], data["classes"], data["identical_pictures"], data["nearly_identical_pictures"]
+    return Run(settings, scores, ensemble.result(list(scores.index)), analysis, data)
 
 
-def errors(analysis: dict[str, Any]) -> Section:
-    """Where the submissions go wrong."""
-    rows = submission.judged_rows(analysis)
-    found = analysis[rows]["by_class"]
-    whole = found["ensemble"]
-    detail = [
-        [name, *(number(whole[name][key]) for key in ("precision", "recall", "f1")), f"{whole[name]['rows']:,}"]
-        for name in CLASSES
-    ]
-    recalls = [[name, *(number(entry[each]["recall"], 2) for each in CLASSES)] for name, entry in found.items()]
-    return Section(
-        "Errors",
-        [],
-        [
-            Table(f"The ensemble on {rows}", ["", "precision", "recall", "F1", "rows"], detail),
-            Table(f"Recall of every submission on {rows}", ["", *CLASSES], recalls),
-        ],
-        {"confusion.png": "Confusion out of fold"},
-    )
+def number(value: Any, digits: int = 3) -> str:
+    """A number with so many decimals, what stands there instead, or blank where there is none."""
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no -0.000
 
 
-def attention() -> Section | None:
-    """Where the networks look: None where the results are of a run before the stage explain."""
-    if not (figures.FOLDER / "attention.png").exists():
+def points(value: float) -> str:
+    """A difference of ratios, in percentage points; blank where there is none."""
+    return "" if pd.isna(value) else f"{100 * value:+.2f}"
+
+
+def table(frame: pd.DataFrame) -> str:
+    """A data frame in Markdown: the index is text, the columns are numbers."""
+    lines = [[str(cell).replace("|", r"\|") for cell in line] for line in frame.reset_index().to_numpy()]
+    alignment = ("left", *["right"] * len(frame.columns))
+    return tabulate(lines, ["", *frame.columns], tablefmt="pipe", disable_numparse=True, colalign=alignment)
+
+
+def columns(frame: pd.DataFrame, chosen: Mapping[str, tuple[str, Callable[[Any], str]]]) -> pd.DataFrame:
+    """A data frame to show: by heading, a column of `frame` and how its values are written."""
+    return pd.DataFrame({title: frame[key].map(show) for title, (key, show) in chosen.items()})
+
+
+def square(found: dict[str, dict[str, float]], order: list[str], show: Callable[[Any], str]) -> pd.DataFrame:
+    """A data frame to show of values by two names, blank where there is none."""
+    frame = pd.DataFrame.from_dict(found, orient="index").reindex(index=order, columns=order)
+    return frame.map(lambda value: "" if pd.isna(value) else show(value))
+
+
+def results(run: Run) -> Context:
+    """The board, and whether the differences on it are more than chance."""
+    scores, rows = run.scores, submission.judged_rows(run.analysis)
+    lines = submission.plain(scores.rename_axis("name").reset_index())
+    ranked = board.ranked(lines)
+    ours = [(rank, f"**{each['name']}**", *rest) for each in lines for rank, _, *rest in [board.line(each)]]
+    shown = pd.DataFrame([*ours, *(team for _, team in board.teams() if ranked)], columns=list(board.HEADERS))
+    more = {
+        "out of fold, neither duplicate nor near duplicate": ("oof_no_near_duplicate", percent),
+        "accuracy": ("private_accuracy", percent), "no duplicate": ("private_no_duplicate", percent),
+        "nor near duplicate": ("private_no_near_duplicate", percent), "macro-F1": ("private_macro_f1", number),
+        "top 2": ("private_top_2", percent), "log-loss": ("private_log_loss", number),
+        "Brier": ("private_brier", number),
+    }  # fmt: skip
+    return {
+        "rows": rows,
+        "ranked": ranked,
+        "notes": [board.NOTES[each] for each in sorted(set(scores["data"])) if each in board.NOTES],
+        "board": shown.set_index(""),
+        "more": columns(scores, more),
+        "paired": square(run.analysis[rows]["paired"], run.order, board.p_value),
+    }
+
+
+def optional(name: str, verb: str, show: Callable[[dict[str, Any]], Any]) -> Any:
+    """What is shown of a file of results/ that only `make VERB` writes; None where it is missing."""
+    path = RESULTS / name
+    if not path.exists():
         return None
-    return Section(
-        "Attention",
-        [
-            "Grad-CAM (Selvaraju et al. 2017) tells which parts of a picture speak for a class. Shown are means over "
-            "pictures of each class that the network has not seen, of the first fold, laid over the class's mean face; "
-            "each map is scaled to a maximum of 1, so brightness tells how alike a class's maps are placed."
-        ],
-        pictures={"attention.png": "Where the networks look for each class"},
-    )
+    with files.reading(path, f"make {verb}"):
+        return show(json.loads(path.read_bytes()))
 
 
-def calibration(scores: dict[str, Any], ensemble: dict[str, Any]) -> Section:
-    """How far the probabilities can be believed."""
-    keys = ("log_loss", "brier", "calibration_error")
-
-    def pair(before: Any, after: Any) -> str:
-        return f"{number(before)} → {number(after)}"
-
-    oof = [
-        [name, number(entry["temperature"], 2),
-         *(pair(entry["calibration"][key], entry["calibration_tempered"][key]) for key in keys)]
-        for name, entry in ensemble["submissions"].items()
-    ]  # fmt: skip
-    private = [
-        [name, *(pair(entry[f"private_{key}"], entry[f"private_{key}_tempered"]) for key in keys)]
-        for name, entry in scores.items()
-    ]
-    headers = ["log-loss", "Brier score", "calibration error"]
-    return Section(
-        "Calibration",
-        [
-            "Before → after temperature scaling. Temperatures are fitted out of fold: a fold's rows are judged at "
-            "the one that the other folds give, test rows at that of all (which were fitted on single networks, and "
-            "so are too high for the mean of several). The calibration error is the expected one over 15 bins; the "
-            "Brier score is summed over the classes."
-        ],
-        [
-            Table("Out of fold", ["", "temperature", *headers], oof),
-            Table("PrivateTest", ["", *headers], private),
-        ],
-        {"calibration.png": "Accuracy against confidence"},
-    )
+def claims(found: dict[str, Any]) -> pd.DataFrame:
+    """What the sources claim, and what their protocol and ours give."""
+    lines = {}
+    for name, entry in found.items():
+        theirs, honest = entry["theirs_here"] or {"best_epoch": None, "last_epoch": None}, entry["honest"]
+        lines[name] = {
+            "claimed": entry["claimed"], "measured on": entry["measured_on"], "epochs there": entry["epochs_there"],
+            "epochs here": honest["epochs"],
+            "epoch chosen by their rows": percent(theirs["best_epoch"] or ""),
+            "last epoch, their rows": percent(theirs["last_epoch"] or ""),
+            "honest: trained on": f"{honest['trained_rows']:,}", "honest": percent(honest["last_epoch"]),
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(lines, orient="index")
 
 
-def speed() -> Section | None:
-    """How soon a few networks without folds get there: None where `make speedrun` was not run."""
-    found = optional("speedrun.json", "speedrun", {"network", "networks", "recipe", "minutes", "by_seed"})
-    if not found:
-        return None
+def speedrun(settings: Config, found: dict[str, Any]) -> Context:
+    """How soon a few networks without folds get there."""
+    own = settings.speedrun
+    now = own and (own.model, own.networks, settings.speedrun_recipe().model_dump())
     machines = sorted({each["processor"] for entry in found["by_seed"].values() for each in entry["trained_with"]})
-    several = found["networks"] > 1
-    text = [
-        f"{found['networks']} {found['network']}, {found['recipe']['epochs']} epochs{' each' if several else ''}, "
-        f"trained on all Training rows without folds{'; the mean of what they say is judged' if several else ''}. "
-        f"On {', '.join(machines)}. ± is the standard deviation over the seeds; the intervals are of the sampling of "
-        "test rows, which all seeds share."
-    ]
-    settings, own = recipe.speedrun()
-    if (settings.network, settings.networks, own.model_dump()) != (
-        found["network"],
-        found["networks"],
-        found["recipe"],
-    ):
-        text.append("This was made by another params.yaml than the rest of this page: make speedrun.")
-    elif settings.recipe:
-        changed = ", ".join(f"{key} {value}" for key, value in settings.recipe.items())
-        text.append(f"Its recipe is the network's own in params.yaml, but for: {changed}.")
-    return Section("Speedrun", text, [Table("", list(board.SEED_HEADERS), list(map(list, board.seed_rows(found))))])
+    return {
+        "model": found["model"], "networks": found["networks"], "epochs": found["recipe"]["epochs"],
+        "machines": ", ".join(machines), "changed": now != (found["model"], found["networks"], found["recipe"]),
+        "table": pd.DataFrame(board.seed_rows(found), columns=list(board.SEED_HEADERS)).set_index("seed"),
+    }  # fmt: skip
 
 
-def seeds() -> Section | None:
-    """Mean and deviation over whole runs with different seeds: None where `make seeds` was not run."""
-    found = optional("seeds.json", "seeds", {"seeds", "params", "submissions"})
-    if not found:
-        return None
-    keys = list(next(iter(found["submissions"].values()), {}))
-    lines = [[name, *(board.spread(entry[key]) for key in keys)] for name, entry in found["submissions"].items()]
-    now = params.but_seed()
-    text = [f"The whole run with each of the seeds {', '.join(map(str, found['seeds']))}: mean ± standard deviation."]
-    if found["params"] != json.loads(json.dumps(now)):
-        text.append("These runs were made by another params.yaml than the rest of this page: make seeds.")
-    return Section("Seeds", text, [Table("", ["", *(key.replace("_", " ") for key in keys)], lines)])
+def seeds(found: dict[str, Any]) -> Context:
+    """Mean and deviation over whole runs with different seeds."""
+    frame = pd.DataFrame.from_dict(found["submissions"], orient="index")
+    frame = frame.sort_values("oof_accuracy", key=lambda each: each.map(lambda entry: -entry["mean"]))
+    now = {key: value for key, value in config.read().items() if key != "seed"}
+    return {
+        "numbers": found["seeds"], "changed": found["params"] != json.loads(json.dumps(now)),
+        "table": frame.map(board.spread).rename(columns=lambda key: key.replace("_", " ")),
+    }  # fmt: skip
+
+
+def parts(run: Run) -> Context:
+    """What members, weights and test-time augmentation add, by Training's labels."""
+    found, order = run.ensemble, [name for name in run.order if name in run.ensemble.weights]
+    whole = found.methods[found.method]
+    judged = {"accuracy": ("oof_accuracy", percent), "log-loss": ("oof_log_loss", number),
+              "expected Brier": ("expected_brier", lambda value: number(value, 4))}  # fmt: skip
+    members = pd.DataFrame.from_dict(found.members, orient="index").loc[order]
+    members["weight"] = pd.Series(found.weights)
+    for key in ("oof_accuracy", "expected_brier"):
+        without = pd.Series({name: each[key] for name, each in found.without.items()}, dtype=float)
+        members[f"less_{key}"] = without - whole[key]
+    tta = {name: found.submissions[name].test_time_augmentation for name in run.order}
+    augmentation = {
+        name: {
+            "without": percent(each["accuracy_without"]), "with": percent(each["accuracy_with"]),
+            "points": points(each["accuracy_with"] - each["accuracy_without"]),
+            "p-value": board.p_value(each["p_value"]),
+        } if each else {"without": "not used"} for name, each in tta.items()
+    }  # fmt: skip
+    return {
+        "method": found.method,
+        "members": columns(members, {"weight": ("weight", number)} | judged | {
+            "adds, points": ("less_oof_accuracy", lambda value: points(-value)),
+            "takes off Brier": ("less_expected_brier", lambda value: number(value, 4)),
+        }),
+        "methods": columns(pd.DataFrame.from_dict(found.methods, orient="index"), judged),
+        "augmentation": pd.DataFrame.from_dict(augmentation, orient="index").fillna(""),
+        "agreement": square(found.agreement, order, percent),
+    }  # fmt: skip
+
+
+def data(run: Run) -> Context:
+    """What the data holds."""
+    found = run.data
+    classes = pd.DataFrame(found["classes"]).reindex(CLASSES)[list(SPLITS)].map(lambda rows: f"{rows:,}")
+    classes.loc["constant pictures"] = [str(found["constant_pictures"][split]) for split in SPLITS]
+    duplicates = {
+        f"{what}, {pair}": {
+            "rows": f"{entry['rows']:,}", "of the split": percent(entry["part"]),
+            "labels agree": percent(entry["labels_agree"]),
+        }
+        for what, key in (("identical", "identical_pictures"), ("near", "nearly_identical_pictures"))
+        for pair, entry in found[key].items() if isinstance(entry, dict) and "part" in entry
+    }  # fmt: skip
+    frame = pd.DataFrame.from_dict(duplicates, orient="index")
+    return {"data": found, "source": found["provenance"], "classes": classes, "duplicates": frame}
+
+
+def models(run: Run) -> Context:
+    """What was trained, how, what it cost, and how much its folds differ."""
+    lines, recipes = {}, {}
+    for name in run.models:
+        alone, by_fold = submission.singles(run.analysis, name), run.ensemble.submissions[name].folds
+        lines[name] = {
+            "parameters": f"{run.scores['parameters'][name]:,}",
+            "million multiply-adds": f"{alone['multiply_adds'] / 1e6:.1f}",
+            "minutes, all folds": f"{run.scores['train_seconds'][name] / 60:.1f}",
+            "folds: mean ± deviation": f"{np.mean(by_fold):.2%} ± {100 * np.std(by_fold, ddof=1):.2f}",
+            "single networks on PrivateTest": UNKNOWN if alone["mean"] == UNKNOWN else board.spread(alone),
+            "of them without duplicates": percent(alone["no_duplicate_mean"]),
+            "test rows on which two of them agree": percent(alone["agree"]),
+        }
+        model = run.config.model(name)
+        recipes[name] = {"architecture": model.architecture, "seed": run.config.seed_of(name)} | model.used()
+        if isinstance(model, Student):
+            recipes[name] |= {"teachers": ", ".join(model.teachers), "teacher_weight": model.teacher_weight}
+    frame = pd.DataFrame(recipes, dtype=object)
+    keys = ["architecture", "seed", "teachers", "teacher_weight", *Recipe.model_fields]
+    return {
+        "models": pd.DataFrame.from_dict(lines, orient="index"),
+        "recipes": frame.reindex([key for key in keys if key in frame.index]).fillna(""),
+    }
+
+
+def errors(run: Run) -> Context:
+    """Where the submissions go wrong."""
+    found = run.analysis[submission.judged_rows(run.analysis)]["by_class"]
+    whole = {"precision": ("precision", number), "recall": ("recall", number), "F1": ("f1", number)}
+    recall = {name: {each: number(found[name][each]["recall"], 2) for each in CLASSES} for name in run.order}
+    return {
+        "by_class": columns(pd.DataFrame(found[ENSEMBLE]).T, whole | {"rows": ("rows", "{:,.0f}".format)}),
+        "recall": pd.DataFrame.from_dict(recall, orient="index"),
+        "attention": (figures.FOLDER / "attention.png").exists(),
+    }
+
+
+def calibration(run: Run) -> Context:
+    """How far the probabilities can be believed."""
+    keys = {"log-loss": "log_loss", "Brier score": "brier", "calibration error": "calibration_error"}
+    oof, private = {}, {}
+    for name in run.order:
+        entry, scores = run.ensemble.submissions[name], run.scores.loc[name]
+        oof[name] = {"temperature": number(entry.temperature, 2)} | {
+            title: f"{number(entry.calibration[key])} → {number(entry.calibration_tempered[key])}"
+            for title, key in keys.items()
+        }
+        private[name] = {
+            title: f"{number(scores[f'private_{key}'])} → {number(scores[f'private_{key}_tempered'])}"
+            for title, key in keys.items()
+        }
+    frames = [pd.DataFrame.from_dict(each, orient="index") for each in (oof, private)]
+    return {"calibration_oof": frames[0], "calibration_private": frames[1]}
 
 
 def revision() -> str:
@@ -411,68 +293,73 @@ def revision() -> str:
     return f"{commit}-dirty" if changes else commit
 
 
-def origin(scores: dict[str, Any], analysis: dict[str, Any], source: dict[str, Any]) -> Section:
-    """What it was made from, by what, and in which time; `source` as in data/raw/PROVENANCE.json."""
-    rows = [
-        [name, f"{entry['bytes']:,}", entry["md5"], "yes" if entry["official"] else "no"]
+def origin(run: Run) -> Context:
+    """What it was made from, by what, and in which time."""
+    source = run.data["provenance"]
+    published = {
+        name: {
+            "bytes": f"{entry['bytes']:,}",
+            "md5": entry["md5"],
+            "Kaggle's own": "yes" if entry["official"] else "no",
+        }
         for name, entry in source["files"].items()
-    ]
-    seconds = sum(scores[name]["train_seconds"] for name in recipe.names())
+    }
     installed = {distribution.metadata["Name"] for distribution in importlib.metadata.distributions()}
-    facts = [
-        ["source of the data", source["source"]],
-        ["git revision of this page", revision()],
-        ["seed", str(params.seed())],
-        ["cells trained with", "; ".join(analysis["trained_with"])],
-        ["training, all cells", f"{seconds / 60:.0f} minutes"],
-        ["this page written on", f"{machine.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"],
-        ["with", ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if name in installed)],
-    ]
-    hashes = [[f"{name}.csv", entry["sha256"]] for name, entry in scores.items()]
-    return Section(
-        "Provenance",
-        [],
-        [
-            Table("Files of the competition", ["", "bytes", "md5", "Kaggle's own"], rows),
-            Table("Run", ["", ""], facts),
-            Table("Submissions", ["", "SHA-256"], hashes),
-        ],
-        listing=params.PATH.read_text(),
-    )
+    facts = {
+        "source of the data": source["source"],
+        "git revision of this page": revision(),
+        "seed": run.config.seed,
+        "cells trained with": "; ".join(run.analysis["trained_with"]),
+        "training, all cells": f"{run.scores['train_seconds'][run.models].sum() / 60:.0f} minutes",
+        "this page written on": f"{machine.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "with": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if name in installed),
+    }
+    return {
+        "published": pd.DataFrame.from_dict(published, orient="index", columns=["bytes", "md5", "Kaggle's own"]),
+        "facts": pd.DataFrame({"": facts}),
+        "digests": run.scores[["sha256"]].rename("{}.csv".format).rename(columns={"sha256": "SHA-256"}),
+        "params": config.PATH.read_text(encoding="utf-8").rstrip(),
+    }
 
 
-def sections() -> list[Section]:
-    """All parts of the report, in its order."""
-    scores, ensemble, analysis, data = (read(f"{name}.json") for name in ("scores", "ensemble", "analysis", "data"))
-    mixed = ["A student's accuracy on training rows is that by its labels, its teachers' answers mixed in."]
-    lessons = mixed if recipe.students() else []
-    every = [
-        results(scores, analysis), claims(), speed(), seeds(), parts(ensemble), data_section(data),
-        networks(scores, ensemble, analysis),
-        Section("Learning curves", lessons, pictures={"curves.png": "All folds of every network"}),
-        errors(analysis), attention(), calibration(scores, ensemble), origin(scores, analysis, data["provenance"]),
-    ]  # fmt: skip
-    return [section for section in every if section]
+def context(run: Run) -> Context:
+    """All that report.md.j2 shows."""
+    return {
+        "config": run.config, **results(run), **parts(run), **data(run), **models(run), **errors(run),
+        **calibration(run), **origin(run),
+        "claims": optional("claims.json", "claims", claims),
+        "speedrun": optional("speedrun.json", "speedrun", lambda found: speedrun(run.config, found)),
+        "seeds": optional("seeds.json", "seeds", seeds),
+    }  # fmt: skip
 
 
-def inlined(name: str) -> str:
-    """A picture of results/plots as a URL that holds it."""
-    return f"data:image/png;base64,{base64.b64encode((figures.FOLDER / name).read_bytes()).decode()}"
-
-
-def render(template: str, parts: list[Section]) -> str:
-    """The report by pipeline/TEMPLATE."""
+def render(template: str, shown: Context) -> str:
+    """A template of this folder with what it shows."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=template.endswith(".html.j2"),
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
     )  # fmt: skip
-    text: str = environment.get_template(template).render(sections=parts, inlined=inlined)
-    return text
+    environment.filters["table"] = table
+    return environment.get_template(template).render(shown)
+
+
+def page(markdown: str) -> str:
+    """The report as HTML that holds its pictures; HTML inside of the Markdown is shown as text."""
+    converter = MarkdownIt("js-default")
+    tokens = converter.parse(markdown)
+    headings = [place for place, token in enumerate(tokens) if token.type == "heading_open" and token.tag == "h2"]
+    for number, place in enumerate(headings, start=1):
+        tokens[place].attrSet("id", f"part{number}")
+    for token in (child for each in tokens for child in each.children or [] if child.type == "image"):
+        picture = base64.b64encode((RESULTS / str(token.attrs["src"])).read_bytes()).decode()
+        token.attrSet("src", f"data:image/png;base64,{picture}")
+    body = converter.renderer.render(tokens, converter.options, {})
+    return render("report.html.j2", {"titles": [tokens[place + 1].content for place in headings], "body": body})
 
 
 def main() -> None:
     """Run the stage."""
-    backend.start(machine.choose(params.backend()))  # some library must run under Keras to build the networks
-    found = sections()
-    for kind in ("html", "md"):
-        files.write(RESULTS / f"report.{kind}", render(f"report.{kind}.j2", found).encode())
+    markdown = render("report.md.j2", context(read()))
+    files.write(RESULTS / "report.md", markdown.encode())
+    files.write(RESULTS / "report.html", page(markdown).encode())
+    print(f"{RESULTS}/report.html; the same as Markdown: {RESULTS}/report.md")
