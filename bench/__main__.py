@@ -117,8 +117,8 @@ def stages() -> dict[str, Any]:
         project, random = Path(folder), np.random.default_rng(2013)
         demo.build(project)
         model = {"architecture": "mini_xception", "epochs": 1}
-        document = {"seed": 1, "folds": [0, 1], "models": {"mini_xception": model}, "students": {},
-                    "ensemble": {"members": ["mini_xception"]}}  # fmt: skip
+        document = YAML(typ="safe").load(demo.PARAMS) | {"models": {"mini_xception": model}, "students": {}}
+        document |= {"data": {"source": "local"}, "ensemble": {"method": "weights", "members": ["mini_xception"]}}
         YAML().dump(document, project / "params.yaml")
         with open(project / "data/incoming/fer2013.csv", "w") as file:
             file.write("emotion,pixels,Usage\n")

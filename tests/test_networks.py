@@ -24,7 +24,8 @@ MODELS = {
     "one": {"architecture": "small_vgg", "epochs": 1, "crop": 42, "contrast": "local", "tta_shift": 2},
     "two": {"architecture": "mini_xception", "epochs": 1, "scaling": "symmetric"},
 }
-PARAMS = {"seed": 1, "folds": [0, 1], "models": MODELS, "ensemble": {"members": ["one", "two"]}}
+PARAMS = {"seed": 1, "backend": "auto", "duplicates": "keep", "data": {"source": "local"}, "folds": [0, 1],
+          "models": MODELS, "ensemble": {"method": "mean", "members": ["one", "two"]}}  # fmt: skip
 PIXELS, LABELS, USAGE = synthetic.competition(training=56, test=70, seed=1)
 TEMPERATURES = {"one": 1.5, "two": 0.7, "ensemble": 0.8}
 
