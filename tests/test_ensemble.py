@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from pipeline.config import ENSEMBLE, EXTERNAL
+from pipeline.data import solution
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics
 from pipeline.evaluation.ensemble import (
@@ -293,6 +294,11 @@ def test_main_blends_every_model_and_gives_the_same_bytes_again(run, method):
     assert found.agreement[one] == {one: 1.0, other: round(float((guesses[0] == guesses[1]).mean()), 4)}
     ensemble.main()
     assert outputs() == written
+
+
+def test_no_label_of_a_test_row_is_read(run):
+    solution.PATH.unlink()
+    ensemble.main()
 
 
 def test_every_training_row_has_the_prediction_of_the_fold_that_holds_it_out(run):
