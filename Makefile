@@ -1,63 +1,89 @@
-# The verbs for people. What depends on what stands in dvc.yaml, the numbers in params.yaml.
+# The verbs for every day: each is a line of `python -m pipeline VERB`, with these options (python -m pipeline VERB -h).
+# What depends on what stands in dvc.yaml, the numbers in params.yaml.
 
 PYTHON ?= python3
 PY := .venv/bin/python
+RUN := $(PY) -m pipeline
+DVC := $(PY) -m dvc
 # DVC starts the stages with the first python on the PATH.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-STAMP := .venv/.installed
+
+# Options are taken from the command line alone, as they stand there: neither make nor the shell expands them.
+OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE INPUT JOBS MESSAGE NAME OPTIONS OUT REFRESH SCALING \
+  SEEDS SIDE THREADS YES
+given = $(filter command,$(origin $1))
+$(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
+export $(OPTIONS_KNOWN)
+unknown := $(foreach name,$(filter-out $(OPTIONS_KNOWN) PYTHON,$(.VARIABLES)),$(if \
+  $(call given,$(name)),$(name)))
+ifneq ($(strip $(unknown)),)
+$(error unknown: $(strip $(unknown)); the options are $(OPTIONS_KNOWN) and PYTHON (make help shows which verb takes which))
+endif
+option = $${$1:+--$2="$$$1"}
+flag = $(if $(filter-out 0 no false,$($1)),--$2)
+training = $(call option,JOBS,jobs) $(call option,THREADS,threads)
+report := $(DVC) repro --force --single-item report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo repro train release predict export outside claims seeds speedrun bench notebook test lint submit leaderboard clean
+.PHONY: help setup demo plan train repro score submit leaderboard predict release export outside speedrun claims seeds \
+  bench notebook test lint clean scm
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## install everything into .venv, as locked (the other verbs do it when needed)
+setup: ## install everything, as locked (every verb does it where it is needed)
+	@$(PYTHON) .ci/setup.py
 
-$(STAMP): requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else 1)' || \
-	  { echo "error: $(PYTHON) is not Python 3.11 to 3.13; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv --clear .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	@touch $@
+scm: setup # a copy without git
+	@[ -e .git ] || $(DVC) config --local core.no_scm true
 
 demo: setup ## run the whole pipeline on drawn faces, in demo/ (no data or credentials needed)
-	@$(PY) -m pipeline.demo
+	@$(RUN) demo
 
-repro: setup ## run what is out of date, from the competition's files to scored submissions
-	@[ -e .git ] || $(PY) -m dvc config --local core.no_scm true
-	$(PY) -m dvc repro
-	@$(PY) -m pipeline.leaderboard
+plan: setup ## show which cells are stale, why, and how long they will take
+	@$(RUN) plan --show
 
-train: setup ## train all cells that are out of date: JOBS=2 THREADS=1 BACKEND=loky|dask|ray ADDRESS=... (then: make repro)
-	@[ -e .git ] || $(PY) -m dvc config --local core.no_scm true
-	$(PY) -m dvc repro check folds
-	@$(PY) -m pipeline.train
-	$(PY) -m dvc repro teach
-	@$(PY) -m pipeline.distill
+train: scm ## train all stale cells: JOBS=2 THREADS=1 EXECUTOR=loky|dask|ray ADDRESS=... YES=1 (then: make repro)
+	@$(RUN) train $(training) $(call option,EXECUTOR,executor) $(call option,ADDRESS,address) $(call flag,YES,yes)
 
-release: setup ## pack a trained network, under 5 MB, with a model card, into released/: NAME=... FOLD=0
-	@$(PY) -m pipeline.release "$$NAME" "$${FOLD:-0}"
+repro: scm ## run what is out of date, from the competition's files to scored submissions: YES=1
+	@$(RUN) check
+	$(DVC) repro
+	@$(RUN) leaderboard
+
+score: setup ## score a submission file of your own: FILE=mine.csv
+	@$(RUN) score $${FILE:+-- "$$FILE"}
+
+submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
+	@$(RUN) submit $(call option,MESSAGE,message) $(call flag,FORCE,force) -- "$${NAME:-ensemble}"
+
+leaderboard: setup ## show our submissions among the teams of 2013; REFRESH=1 asks Kaggle for its scores first
+	@$(RUN) leaderboard $(call flag,REFRESH,refresh)
 
 predict: setup ## name the expressions in pictures, a folder, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
-	@set -f; $(PY) -m pipeline.predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
-export: setup ## write the released network (or NAME=... FOLD=0) for ONNX and LiteRT, into artifacts/exported/
-	@$(PY) -m pipeline.export "$$NAME" "$$FOLD"
+	@set -f; $(RUN) predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
+
+release: setup ## pack a trained network, under 5 MB, with a model card, into released/: NAME=... FOLD=0
+	@$(RUN) release -- "$$NAME" "$${FOLD:-0}"
+
+export: setup ## write the released network (or NAME=... FOLD=0) for ONNX and LiteRT into artifacts/exported/
+	@$(RUN) export -- "$$NAME" "$$FOLD"
 
 outside: setup ## score a Keras file from elsewhere: FILE=... SIDE=48 SCALING=unit|symmetric|raw CLASSES=... OUT=...
-	@$(PY) -m pipeline.outside "$$FILE" "$${SIDE:-48}" "$$SCALING" "$$CLASSES" "$$OUT"
+	@$(RUN) outside $(call option,SIDE,side) $(call option,SCALING,scaling) $(call option,CLASSES,classes) $(call \
+	  option,OUT,out) -- "$$FILE"
 
-claims: setup ## run the sources' own protocols, to show what their figures owe to them: NAME=... EPOCHS=... (hours)
-	@$(PY) -m pipeline.claims "$$NAME" "$$EPOCHS"
-	$(PY) -m dvc repro --force --single-item report
+speedrun: setup ## train networks on all Training rows, for every seed, and score them: JOBS=2 THREADS=1
+	@$(RUN) speedrun $(training)
+	$(report)
 
-seeds: setup ## run all with other seeds, and show mean and deviation in the report: SEEDS="1 2 3" (hours)
-	@$(PY) -m pipeline.seeds
-	$(PY) -m dvc repro --force --single-item report
+claims: setup ## run the sources' own recipes and protocols: NAME=... EPOCHS=... (hours)
+	@$(RUN) claims $(call option,EPOCHS,epochs) -- "$$NAME"
+	$(report)
 
-speedrun: setup ## train networks on all Training rows, as params.yaml says, for each of its seeds, and score them (forty minutes; several networks a seed: JOBS=2 THREADS=1)
-	@$(PY) -m pipeline.speedrun
-	$(PY) -m dvc repro --force --single-item report
+seeds: setup ## run all with other seeds, for mean and deviation in the report: SEEDS="1 2 3" (hours)
+	@set -f; $(RUN) seeds $$SEEDS
+	$(report)
 
 bench: setup ## measure how fast it is, against what others use, into results/bench.json
 	@$(PY) -m bench
@@ -71,24 +97,7 @@ test: setup ## run the tests: ALL=1 for the slow ones, too
 lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
-# These are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-$(foreach name,NAME FOLD FILE SIDE SCALING CLASSES OUT EPOCHS MESSAGE FORCE REFRESH JOBS THREADS BACKEND ADDRESS \
-  SEEDS INPUT OPTIONS,$(eval override export $(name) \
-  $(if $(filter command line,$(origin $(name))),:= $$(value $(name)),:=)))
-ifneq ($(THREADS),$(filter $(shell seq 999),$(firstword $(THREADS))))
-$(error THREADS=$(THREADS): must be a whole number from 1 to 999)
-endif
-ifneq ($(THREADS),) # of each training: with JOBS=2 on two cores 1 is fastest, and rounds otherwise
-export TF_NUM_INTRAOP_THREADS := $(THREADS)
-export TF_NUM_INTEROP_THREADS := $(THREADS)
-endif
-
-submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
-	@$(PY) -m pipeline.submit "$${NAME:-ensemble}" "$$MESSAGE"
-
-leaderboard: setup ## show our submissions among the teams of 2013; REFRESH=1 asks Kaggle for its scores first
-	@$(PY) -m pipeline.leaderboard
-
-clean: ## remove the demo and the tools' caches; data, models and .venv stay
+clean: ## remove the demo, the tools' caches, and environments of other locks; data, models and .venv stay
 	rm -rf demo .mypy_cache .pytest_cache .ruff_cache
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+	@for folder in .venv-*; do [ ! -d "$$folder" ] || [ "$$folder" = "$$(readlink .venv)" ] || rm -rf "$$folder"; done

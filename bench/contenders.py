@@ -1,30 +1,22 @@
 """Those who race in training and prediction, each in a process of its own that waits until it is called."""
 
+import importlib.util
+import multiprocessing
 import os
 import resource
 import time
+import timeit
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Any
 
 import numpy as np
-from pipeline.recipe import Recipe
 
 from pipeline import architectures
-from pipeline.evaluation import report
+from pipeline.config import Recipe
 from pipeline.training import backend, machine
 
 TRAINING_ROWS = {"alizadeh_same": 256, "vgg8": 192, "mini_xception": 1920}  # a few seconds' work on two cores
 PREDICTED_ROWS = {"alizadeh_same": 256, "vgg8": 256, "mini_xception": 2048}
-
-
-class Contender(Protocol):
-    """Who can be raced: both methods return when the work on all `rows` is done."""
-
-    def train(self, rows: np.ndarray) -> None:
-        """Take one training step a batch of `rows`."""
-
-    def predict(self, rows: np.ndarray) -> None:
-        """Probabilities of `rows`, averaged over each picture and its mirror image."""
 
 
 class Pipeline:
@@ -38,62 +30,39 @@ class Pipeline:
         self.recipe = recipe.model_copy(update={"precision": machine.products(recipe.precision, library, name)})
         steps = TRAINING_ROWS[name] // recipe.batch_size
         self.trainer = loop.Trainer(lambda: architectures.build(name), pixels, self.recipe, 0, steps)
-        self.targets = np.eye(7, dtype="float32")[labels]
-        self.chance = np.random.default_rng(0)
+        self.labels = labels
+        self.epoch = 0
 
     def train(self, rows: np.ndarray) -> None:
-        """As `loop.fit` trains an epoch."""
-        from pipeline.training import augment
+        """An epoch of whole batches."""
+        from pipeline.training import loop
 
-        drawn = augment.draw(self.recipe, len(rows), self.chance, self.recipe.crop)
-        batches = backend.batches((rows.astype("int32"), drawn), self.targets[rows], self.recipe.batch_size)
-        self.trainer.model.fit(**batches, shuffle=False, verbose=0)
+        chosen = loop.Rows(rows, loop.one_hot(self.labels), rows[:0], rows[:0])
+        self.epoch += 1
+        self.trainer.train_epoch(chosen, 0, self.epoch, lambda part: None)
 
     def predict(self, rows: np.ndarray) -> None:
-        """As a cell judges rows."""
+        """Mean probabilities of each picture and its mirror image."""
         from pipeline.training import augment
 
-        self.trainer.predictor.views(rows, augment.views(self.recipe)).mean(axis=0)
+        self.trainer.predictor.views(rows, augment.tta_maps(self.recipe)).mean(axis=0)
 
     def facts(self) -> dict[str, float]:
-        """Multiply-adds of a forward pass, and milliseconds a batch that augmentation takes, drawing included."""
+        """Multiply-adds of a forward pass, and milliseconds a batch of augmentation, the way to the device included."""
         import keras
 
-        from pipeline.training import augment
+        from pipeline.training import augment, cell, models
 
-        feed, recipe = self.trainer.feed, self.recipe
-        rows = np.arange(recipe.batch_size, dtype="int32")
+        recipe, random = self.recipe, np.random.default_rng(0)
+        mean = keras.Sequential([keras.Input((None, None, 1)), keras.layers.GlobalAveragePooling2D()])
+        shown = models.Learner(self.trainer.feed, mean)  # one number a picture leaves the device
 
-        class Fed(keras.Model):
-            def __init__(self, varied: bool) -> None:
-                super().__init__()
-                self.feed = feed
-                self.varied = varied
-                self.built = True  # of parts that are
+        def augmented() -> None:
+            drawn = augment.draw(recipe, recipe.batch_size, random, recipe.crop)
+            shown.predict_on_batch((np.arange(recipe.batch_size, dtype="int32"), drawn))
 
-            def call(self, batch: tuple[keras.KerasTensor, keras.KerasTensor]) -> keras.KerasTensor:
-                if self.varied:
-                    pictures = self.feed.varied(batch, recipe.crop)
-                else:
-                    pictures = keras.ops.cast(keras.ops.take(self.feed.pixels, batch[0], axis=0), "float32")
-                # Only one number leaves the device, so that copying pictures out is not measured.
-                return keras.ops.sum(pictures, axis=(1, 2, 3))
-
-        took = {}
-        drawn = augment.draw(recipe, len(rows), self.chance, recipe.crop)
-        for varied in (True, False):
-            model, times = Fed(varied), []
-            for _ in range(40):
-                started = time.perf_counter()
-                if varied:
-                    drawn = augment.draw(recipe, len(rows), self.chance, recipe.crop)
-                model.predict_on_batch((rows, drawn))
-                times.append(time.perf_counter() - started)
-            took[varied] = float(np.median(times[5:]))
-        return {
-            "multiply_adds": report.multiply_adds(report.at_full_size(self.trainer.network)),
-            "augmentation_ms": 1000 * max(0.0, took[True] - took[False]),
-        }
+        milliseconds = 1000 * float(np.median(timeit.repeat(augmented, number=1, repeat=40)))
+        return {"multiply_adds": cell.multiply_adds(self.trainer.network), "augmentation_ms": milliseconds}
 
 
 class Reference:
@@ -115,24 +84,39 @@ class Reference:
         )  # fmt: skip
 
     def train(self, rows: np.ndarray) -> None:
-        """One epoch of `rows`."""
+        """An epoch of `rows`."""
         self.network.fit(self.generator.flow(self.pictures[rows], self.targets[rows], self.batch), verbose=0)
 
     def predict(self, rows: np.ndarray) -> None:
-        """`predict`, once a view."""
+        """As the pipeline's, once a view."""
         views = (self.pictures[rows], self.pictures[rows][:, :, ::-1])
         np.mean([self.network.predict(view, batch_size=self.batch, verbose=0) for view in views], axis=0)
 
 
-def make(kind: str, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> Contender:
+def ceiling() -> dict[str, float]:
+    """What the machine can do at most: GFLOP/s of the largest matrix products, and GB/s of a copy in memory."""
+    side, source = 2048, np.ones(2**26, "uint8")
+    one, target, flops = np.random.default_rng(0).random((side, side), dtype="float32"), source.copy(), 2 * side**3
+    work: dict[str, tuple[Any, int]] = {"float32 NumPy": (lambda: one @ one, flops)}
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        full = torch.from_numpy(one)
+        half = full.bfloat16()
+        work["float32 PyTorch"] = (lambda: full @ full, flops)
+        if machine.bfloat16_on_cpu():
+            work["bfloat16 PyTorch"] = (lambda: half @ half, flops)
+    work["copy GB/s"] = (lambda: np.copyto(target, source), 2 * source.nbytes)
+    return {name: amount / 1e9 / min(timeit.repeat(run, number=1)) for name, (run, amount) in work.items()}
+
+
+def make(kind: str, *needs: Any) -> Any:
     """The contender called `kind`: ours, reference, or pytorch_ and a precision. Some library is imported only now."""
-    if kind == "ours":
-        return Pipeline(name, recipe, pixels, labels)
-    if kind == "reference":
-        return Reference(name, recipe, pixels, labels)
+    if kind in ("ours", "reference"):
+        return (Pipeline if kind == "ours" else Reference)(*needs)
     from bench import pytorch
 
-    return pytorch.Contender(name, recipe, pixels, labels, kind.removeprefix("pytorch_"))
+    return pytorch.Contender(*needs, kind.removeprefix("pytorch_"))
 
 
 def serve(pipe: Connection, kind: str, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> None:
@@ -143,7 +127,7 @@ def serve(pipe: Connection, kind: str, name: str, recipe: Recipe, pixels: np.nda
     contender = make(kind.removesuffix("_x2"), name, recipe, pixels, labels)
     rows = {"train": np.arange(TRAINING_ROWS[name]), "predict": np.arange(PREDICTED_ROWS[name])}
     for _ in range(2):  # compiles, and fills caches
-        contender.train(rows["train"][: 2 * recipe.batch_size])
+        contender.train(rows["train"])
     contender.predict(rows["predict"][:256])
     pipe.send("ready")
     while word := pipe.recv():
@@ -154,3 +138,28 @@ def serve(pipe: Connection, kind: str, name: str, recipe: Recipe, pixels: np.nda
         started = time.perf_counter()
         getattr(contender, word)(rows[word])
         pipe.send(len(rows[word]) / (time.perf_counter() - started))
+
+
+class Racers:
+    """Processes that work at the same time, and say how fast."""
+
+    def __init__(self, count: int, serve: Any, *needs: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        pipes = [context.Pipe() for _ in range(count)]
+        self.pipes = [ours for ours, _ in pipes]
+        for _, theirs in pipes:
+            context.Process(target=serve, args=(theirs, *needs), daemon=True).start()
+            theirs.close()
+        for pipe in self.pipes:
+            pipe.recv()  # ready
+
+    def ask(self, word: str) -> list[Any]:
+        """Their answers to `word`."""
+        for pipe in self.pipes:
+            pipe.send(word)
+        return [pipe.recv() for pipe in self.pipes]
+
+    def close(self) -> None:
+        """Let them end."""
+        for pipe in self.pipes:
+            pipe.send(None)

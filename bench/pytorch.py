@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.recipe import Recipe
+from pipeline.config import Recipe
 
 
 def _convolutions(channels: int, *widths: tuple[int, int], relu_first: bool, dropout: float) -> list[nn.Module]:

@@ -38,35 +38,39 @@ class Recipe(Section):
     """How a network is trained. Only `epochs` has no default."""
 
     epochs: int = Field(ge=1, le=10_000)
-    batch_size: int = Field(128, ge=1, le=8192)
+    batch_size: Annotated[int, Field(ge=1, le=8192)] = 128
     optimizer: Literal["adam", "sgd", "muon"] = "adam"  # a file each in training/optimizers/
-    learning_rate: float = Field(0.001, gt=0, allow_inf_nan=False)
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
     weight_decay: Fraction = 0.0  # part of every kernel that a step at learning rate 1 takes away
     # cosine and linear end at zero; plateau watches the training loss
     schedule: Literal["constant", "cosine", "linear", "plateau"] = "constant"
     warmup: Fraction = 0.0  # part of all steps in which cosine and linear climb to the full rate
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of the rate, when the training loss stalls
-    plateau_patience: int = Field(10, ge=1)  # epochs without progress before it falls
+    plateau_patience: Annotated[int, Field(ge=1)] = 10  # epochs without progress before it falls
     ema: Fraction = 0.0  # momentum of an exponential moving average of the weights, which then predicts; 0: none
     loss: Literal["categorical", "binary"] = "categorical"  # softmax cross-entropy, or one sigmoid a class
     label_smoothing: Fraction = 0.0  # part of each label that is spread over all classes
     contrast: Literal["none", "histogram", "local"] = "none"  # normalisation of each picture; files in contrasts/
     scaling: Literal["unit", "symmetric", "raw"] = "unit"  # grey levels to 0..1, to -1..1, or left at 0..255
-    crop: int = Field(SIDE, ge=8, le=SIDE)  # pixels across of the central window that the network sees
+    crop: Annotated[int, Field(ge=8, le=SIDE)] = SIDE  # pixels across of the central window that the network sees
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # random, up to so many degrees either way
     shift: Fraction = 0.0  # random, up to this part of the side, on each axis
     zoom: Fraction = 0.0  # random, each axis by a factor of 1 - zoom to 1 + zoom
     flip: bool = False  # mirror half of the pictures
     random_erasing: Part = 0.0  # part of the pictures in which a rectangle is covered with grey
-    mixup: float = Field(0.0, ge=0, allow_inf_nan=False)  # blend pairs of pictures and labels: parameter of Beta
+    mixup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = (
+        0.0  # blend pairs of pictures and labels: parameter of Beta
+    )
     cutmix: Part = 0.0  # part of the pictures in which a square comes from another, and so does part of the label
-    unaugmented_epochs: int = Field(0, ge=0)  # the last epochs, with no augmentation but `flip`
-    progressive_epochs: int = Field(0, ge=0)  # progressive resizing: the first epochs, with pictures shrunk to
-    progressive_side: int = Field(36, ge=8, le=SIDE)  # so many pixels across
+    unaugmented_epochs: Annotated[int, Field(ge=0)] = 0  # the last epochs, with no augmentation but `flip`
+    progressive_epochs: Annotated[int, Field(ge=0)] = (
+        0  # progressive resizing: the first epochs, with pictures shrunk to
+    )
+    progressive_side: Annotated[int, Field(ge=8, le=SIDE)] = 36  # so many pixels across
     recalibrate: bool = True  # predict with batch normalisation's statistics measured anew
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: what suits the machine
     tta_flip: bool = True  # test-time augmentation: average a picture and its mirror image,
-    tta_shift: int = Field(0, ge=0, lt=SIDE)  # both also shifted diagonally, four ways, by so many pixels,
+    tta_shift: Annotated[int, Field(ge=0, lt=SIDE)] = 0  # both also shifted diagonally, four ways, by so many pixels,
     tta_zoom: Fraction = 0.0  # and both also smaller and larger by this part
 
     def used(self) -> dict[str, Any]:
@@ -103,9 +107,9 @@ class Data(Section):
     """Where the competition's files come from."""
 
     source: Literal["local", "folders", "kaggle", "synthetic"] = "local"
-    slug: str = Field(SLUG, pattern=r"^[a-z0-9][a-z0-9-]*$")  # of the competition on Kaggle
-    training_faces: int = Field(1470, ge=7, le=100_000)  # drawn by "synthetic"
-    test_faces: int = Field(420, ge=7, le=100_000)  # of each test split, drawn by "synthetic"
+    slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] = SLUG  # of the competition on Kaggle
+    training_faces: Annotated[int, Field(ge=7, le=100_000)] = 1470  # drawn by "synthetic"
+    test_faces: Annotated[int, Field(ge=7, le=100_000)] = 420  # of each test split, drawn by "synthetic"
 
 
 class Ensemble(Section):
@@ -119,22 +123,22 @@ class Speedrun(Section):
     """What `make speedrun` trains on all Training rows, without folds."""
 
     model: str
-    networks: int = Field(1, ge=1)  # whose probabilities are averaged
+    networks: Annotated[int, Field(ge=1)] = 1  # whose probabilities are averaged
     seeds: list[Seed] = Field(min_length=2)
     override: dict[str, Any] = {}  # keys of the model's recipe
 
 
 class Config(Section):
-    """The whole file."""
+    """The whole file. DVC reads its sections too, so all but `speedrun` must be there, if empty."""
 
     seed: Seed
-    backend: Literal["auto", "tensorflow", "jax", "torch"] = "auto"
-    data: Data = Data()
+    backend: Literal["auto", "tensorflow", "jax", "torch"]
+    data: Data
     folds: list[int] = Field(min_length=2, max_length=50)
-    duplicates: Literal["keep", "drop_test_duplicates", "drop_repeats"] = "keep"
-    recipes: dict[Name, dict[str, Any]] = {}
+    duplicates: Literal["keep", "drop_test_duplicates", "drop_repeats"]
+    recipes: dict[Name, dict[str, Any]]
     models: dict[Name, Model] = Field(min_length=1)
-    students: dict[Name, Student] = {}
+    students: dict[Name, Student]
     ensemble: Ensemble
     speedrun: Speedrun | None = None
 

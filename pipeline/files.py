@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import pydantic
+
 from pipeline.errors import UserError
 
-DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile,
+          zlib.error)  # fmt: skip
 
 
 @contextmanager
@@ -29,8 +32,17 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; make it with: {remedy}") from None
     except DAMAGE as trouble:
-        what = repr(trouble) if isinstance(trouble, KeyError) else str(trouble)
-        raise UserError(f"{path} is damaged, or of another run ({what[:200]}); make it with: {remedy}") from None
+        raise UserError(f"{path} is damaged, or of another run ({_cause(trouble)}); make it with: {remedy}") from None
+
+
+def _cause(trouble: Exception) -> str:
+    """What an exception says, on one line."""
+    if isinstance(trouble, pydantic.ValidationError):
+        first = trouble.errors(include_url=False, include_input=False)[0]
+        text = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
+    else:
+        text = repr(trouble) if isinstance(trouble, KeyError) else str(trouble)
+    return " ".join(text.split())[:200]
 
 
 def sha256(content: bytes) -> str:

@@ -3,10 +3,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pipeline import params
+from pipeline import config
 
 # These take longest. Two processes share the tests file by file: what is long must not begin last.
-FIRST = ("pipeline", "fit", "train", "kaggle_pipeline", "networks", "kaggle_download", "notebook", "teach", "real_data")
+FIRST = ("graph", "loop", "cells", "kaggle_pipeline", "networks", "kaggle_download", "notebook", "real_data")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,11 +16,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_params() -> Iterator[None]:
+def _fresh_config() -> Iterator[None]:
     """Let no test see the params.yaml of another's folder: what is read is kept for the length of a command."""
-    params.document.cache_clear()
+    config.load.cache_clear()
     yield
-    params.document.cache_clear()
+    config.load.cache_clear()
 
 
 @pytest.fixture

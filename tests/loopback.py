@@ -5,11 +5,13 @@ everything to the port where this listens. What a test wants to go wrong it puts
 """
 
 import base64
+import contextlib
 import io
 import itertools
 import json
 import os
 import re
+import ssl
 import threading
 import time
 import zipfile
@@ -58,6 +60,8 @@ class Server:
         self.verdicts: Iterator[dict[str, Any]] = itertools.repeat({"status": "PENDING"})
         self.limits: dict[str, Any] = {"numToday": 0, "numTotal": 3, "numAllowedNow": 2}
         self.page = 20  # submissions on one, however many are asked for
+        self.redirect = b"", "application/json"  # body and type of the answer that leads to a file
+        self.certificate: Path | None = None  # with its key; without one, tunnels through this want a login
         self.released = threading.Event()
         server = self
 
@@ -69,12 +73,15 @@ class Server:
 
             do_GET = do_PUT = do_POST  # noqa: N815
 
+            def do_CONNECT(self) -> None:
+                server.tunnel(self)
+
             def log_message(self, *_: object) -> None:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
         self.released.set()
@@ -118,6 +125,18 @@ class Server:
         else:
             self.send(handler, status, reply, headers)
 
+    def tunnel(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer one request for a tunnel: refuse it, or pretend to be who was asked for."""
+        self.requests.append("CONNECT")
+        handler.send_response(200 if self.certificate else 407)
+        handler.end_headers()
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            with contextlib.suppress(OSError):
+                context.wrap_socket(handler.connection, server_side=True)
+        handler.close_connection = True
+
     def authorized(self, handler: BaseHTTPRequestHandler) -> bool:
         """Whether a call bears the good token or the good key."""
         basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
@@ -154,7 +173,8 @@ class Server:
         if name not in self.files:
             return 404, {"code": 404, "message": "Not found"}, {}
         name += ".zip" if name in self.zipped else ""
-        return 302, {}, {"Location": f"http://storage.local/files/{name}?{SIGNATURE}"}
+        body, kind = self.redirect
+        return 302, body, {"Location": f"http://storage.local/files/{name}?{SIGNATURE}", "Content-Type": kind}
 
     def GetSubmissionLimits(self, asked: dict[str, Any]) -> Any:  # noqa: N802
         return 200, self.limits, {}
@@ -205,11 +225,16 @@ class Server:
         handler.close_connection = trouble.cut
 
 
-def in_this_process(kaggle: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let the client in this process speak to `kaggle`, logged in; its pauses are noted instead of waited for."""
-    for key in [key for key in os.environ if key.upper().startswith("KAGGLE") or key.lower().endswith("_proxy")]:
+def in_this_process(kaggle: Server, home: Path, monkeypatch: pytest.MonkeyPatch, **credentials: str) -> list[float]:
+    """Let the client in this process speak to `kaggle`, by the good token or by other credentials.
+
+    Returns
+    -------
+    Its pauses, which are noted instead of waited for.
+    """
+    for key in [key for key in os.environ if re.match("KAGGLE|XDG|.*_PROXY$", key.upper())]:
         monkeypatch.delenv(key)
-    for key, value in kaggle.environment(home, KAGGLE_API_TOKEN=TOKEN).items():
+    for key, value in kaggle.environment(home, **(credentials or {"KAGGLE_API_TOKEN": TOKEN})).items():
         monkeypatch.setenv(key, value)
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
@@ -217,5 +242,6 @@ def in_this_process(kaggle: Server, home: Path, monkeypatch: pytest.MonkeyPatch)
     from kaggle.api.kaggle_api_extended import KaggleApi
 
     monkeypatch.setattr(KaggleApi, "args", ["--local"])  # as the environment would have it had it been set before
+    monkeypatch.setattr(KaggleApi, "config", str(home / ".kaggle/kaggle.json"))
     kaggle.requests.clear()  # of that import
     return pauses

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import architectures, params, recipe
-from pipeline.stages import check
+from pipeline import architectures, config
 from pipeline.training import backend
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +33,6 @@ COUNTS = {  # total, trainable, non-trainable
     "small_coatnet": (1_697_463, 1_695_959, 1_504),
     "small_resnet": (1_878_903, 1_876_375, 2_528),
     "small_vgg": (1_176_359, 1_174_439, 1_920),
-    "student": (1_915_175, 1_912_487, 2_688),
     "vgg8": (5_905_863, 5_902_151, 3_712),
 }
 NETWORKS = pytest.mark.parametrize("name", COUNTS)
@@ -129,7 +127,7 @@ def test_no_narrow_convolution_of_one_pixel_has_strides(name: str) -> None:
 
 @NETWORKS
 def test_which_networks_take_whole_pictures_only_is_known_without_building_them(name: str) -> None:
-    assert check.whole_only(name) == (network(name).input_shape[1:3] == (48, 48))
+    assert architectures.fixed_size(name) == (network(name).input_shape[1:3] == (48, 48))
 
 
 @pytest.mark.parametrize(("line", "whole"), [
@@ -143,7 +141,7 @@ def test_what_a_network_takes_is_read_off_its_file(
 ) -> None:
     (tmp_path / "mine.py").write_text(f"def build():\n    {line}\n")
     monkeypatch.setattr(architectures, "__file__", str(tmp_path / "__init__.py"))
-    assert check.whole_only("mine") == whole
+    assert architectures.fixed_size("mine") == whole
 
 
 def test_mini_xceptions_shortcuts_are_convolutions_with_strides() -> None:
@@ -186,7 +184,7 @@ def test_settings_that_the_tables_leave_out_are_keras_defaults(name: str) -> Non
         assert {key: config[key] for key in left_out} == {key: default[key] for key in left_out}, layer.name
 
 
-@pytest.mark.parametrize("name", ["deep_vgg", "preact_resnet", "small_coatnet", "small_resnet", "small_vgg", "student"])
+@pytest.mark.parametrize("name", ["deep_vgg", "preact_resnet", "small_coatnet", "small_resnet", "small_vgg"])
 @pytest.mark.parametrize("side", [24, 36, 42])
 def test_network_for_any_side_takes_smaller_pictures_with_the_same_weights(name: str, side: int) -> None:
     assert network(name).input_shape == (None, None, None, 1)
@@ -212,19 +210,11 @@ def head(name: str) -> str:
     return (GOLDEN / f"{name}.txt").read_text().split()[-1]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for section in ("architectures", "students")
-        for name in YAML(typ="safe").load(COMMITTED.read_text())[section]
-    ],
-)
+@pytest.mark.parametrize("name", config.parse(YAML(typ="safe").load(COMMITTED.read_text())).names)
 def test_recipe_has_the_loss_that_fits_the_head(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    params.document.cache_clear()
-    assert recipe.read(name).loss == {"softmax": "categorical", "sigmoid": "binary"}[head(name)]
-    params.document.cache_clear()
+    model = config.load().model(name)
+    assert model.loss == {"softmax": "categorical", "sigmoid": "binary"}[head(model.architecture)]
 
 
 @pytest.mark.parametrize("name", ["resnet", "", "_blocks", "vgg8.py", "VGG8"])

@@ -120,7 +120,7 @@ def test_main_writes_the_counts_and_a_picture_and_the_same_bytes_again(tmp_path,
     provenance.PATH.write_text(json.dumps(facts))
     prepare.main()
     audit.main()
-    written = [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/plots/classes.png")]
+    written = [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/classes.png")]
     found = json.loads(written[0])
     assert found.pop("provenance") == facts
     known = names == {"fer2013.tar.gz"}
@@ -139,7 +139,7 @@ def test_main_writes_the_counts_and_a_picture_and_the_same_bytes_again(tmp_path,
     assert found["identical_pictures"]["groups"] > 0
     assert written[1].startswith(b"\x89PNG")
     audit.main()
-    assert [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/plots/classes.png")] == written
+    assert [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/classes.png")] == written
 
 
 def portrait(seed):

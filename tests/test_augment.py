@@ -6,38 +6,47 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from pipeline.recipe import Recipe
 from scipy import ndimage
 
-from pipeline.training import augment
+from pipeline.config import Recipe
+from pipeline.training import augment, contrasts
+from pipeline.training.augmentations import mixing
 
 MIDDLE = 23.5  # of 48 pixels
 RAMP = np.arange(48, dtype="float32")
-NOTHING = {
-    "contrast": "none", "crop": 48, "rotation": 0.0, "shift": 0.0, "zoom": 0.0, "flip": False, "erase": 0.0,
-    "mixup": 0.0, "cutmix": 0.0, "flip_at_test": False, "shift_at_test": 0, "zoom_at_test": 0.0,
-}  # fmt: skip
 MOVED = {"rotation": 30.0, "shift": 0.2, "zoom": 0.3, "flip": True}
-EVERYTHING = MOVED | {"crop": 40, "erase": 0.5, "mixup": 0.4, "cutmix": 0.5}
+EVERYTHING = MOVED | {"crop": 40, "random_erasing": 0.5, "mixup": 0.4, "cutmix": 0.5}
 
 
 def recipe(**changes: Any) -> Recipe:
-    """A recipe that varies pictures by `changes` alone; what augmentation does not read is left out."""
-    return Recipe.model_construct(**(NOTHING | changes))
+    """A recipe that varies pictures by `changes` alone."""
+    return Recipe(**({"epochs": 1, "tta_flip": False} | changes))
 
 
 def draw(count: int, seed: int = 1, side: int | None = None, plain: bool = False, **changes: Any) -> np.ndarray:
     """What is drawn for `count` pictures, [count, WIDTH]; the network sees the whole window unless `side` is given."""
     settings = recipe(**changes)
     drawn = augment.draw(settings, count, np.random.default_rng(seed), side or settings.crop, plain)
-    assert drawn.shape == (count, augment.WIDTH)
     assert drawn.dtype == "float32"
     return drawn
 
 
+HOLE = slice(8, 12)
+
+
+def patch(drawn: np.ndarray) -> np.ndarray:
+    """The squares of cutmix: with the part of mixup they are drawn last."""
+    return drawn[:, -5:-1]
+
+
+def own(drawn: np.ndarray) -> np.ndarray:
+    """The part of each label that is its own, of draws with mixing last."""
+    return mixing.own_part(drawn[:, -mixing.WIDTH :])
+
+
 def maps(count: int, **how: Any) -> np.ndarray:
     """The maps that are drawn, as matrices [count, 2, 3]: input (x, y) = matrix @ output (x, y, 1)."""
-    rows = draw(count, **how)[:, augment.MAP]
+    rows = draw(count, **how)[:, : augment.MAP]
     assert (rows[:, 6:] == 0).all(), "no perspective"
     return rows[:, :6].reshape(count, 2, 3).astype("float64")
 
@@ -109,9 +118,8 @@ def test_without_ranges_pictures_stay_what_they_are(pictures: np.ndarray) -> Non
 def test_without_ranges_every_map_is_the_identity_and_nothing_is_mixed() -> None:
     drawn = draw(5)
     assert (maps(5) == [[1, 0, 0], [0, 1, 0]]).all()
-    assert (drawn[:, augment.HOLE] == 0).all()
-    assert (drawn[:, augment.PATCH] == 0).all()
-    assert (augment.own(drawn) == 1).all()
+    assert drawn.shape == (5, augment.MAP)
+    assert (augment.own_part(recipe(), drawn) == 1).all()
 
 
 @pytest.mark.parametrize("ranges", [{"rotation": 40.0}, {"zoom": 0.3}, {"shift": 0.2}, {"flip": True}, MOVED], ids=str)
@@ -164,9 +172,9 @@ def test_one_range_leaves_the_other_parts_alone(allowed: str, still: list[str]) 
 
 
 def test_parts_are_drawn_independently() -> None:
-    drawn = draw(4000, **MOVED, erase=1.0, cutmix=1.0)
-    holes, patches = drawn[:, augment.HOLE], drawn[:, augment.PATCH]
-    each = [*parts(maps(4000, **MOVED, erase=1.0, cutmix=1.0)).values(), holes[:, 0], patches[:, 0]]
+    drawn = draw(4000, **MOVED, random_erasing=1.0, cutmix=1.0)
+    holes, patches = drawn[:, HOLE], patch(drawn)
+    each = [*parts(maps(4000, **MOVED, random_erasing=1.0, cutmix=1.0)).values(), holes[:, 0], patches[:, 0]]
     correlation = np.corrcoef([part.astype(float) for part in each])
     np.testing.assert_allclose(correlation, np.eye(len(each)), atol=0.1)
 
@@ -198,7 +206,7 @@ def test_shift_moves_a_ramp_by_what_the_map_says() -> None:
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (3, 0), (0, 3), (-5, 2), (48, 0), (0, -60)])
 def test_whole_shift_moves_pixels_and_repeats_the_edge(right: int, down: int, pictures: np.ndarray) -> None:
     drawn = draw(len(pictures))
-    drawn[:, augment.MAP] = [1, 0, -right, 0, 1, -down, 0, 0]
+    drawn[:, : augment.MAP] = [1, 0, -right, 0, 1, -down, 0, 0]
     columns, rows = (np.clip(np.arange(48) - move, 0, 47) for move in (right, down))
     assert (done(pictures, drawn) == pictures[:, rows][:, :, columns]).all()
 
@@ -263,13 +271,13 @@ def test_another_side_changes_nothing_else_that_is_drawn(side: int) -> None:
 
 @pytest.mark.parametrize("part", [0.0, 0.25, 1.0])
 def test_part_of_the_pictures_gets_a_hole(part: float) -> None:
-    holes = draw(4000, erase=part)[:, augment.HOLE]
+    holes = draw(4000, random_erasing=part)[:, HOLE]
     atol = 0.0 if part in (0, 1) else 0.04  # six standard errors
     np.testing.assert_allclose((holes != 0).any(axis=1).mean(), part, atol=atol)
 
 
 def test_holes_have_the_areas_and_aspects_of_the_paper_anywhere_inside() -> None:
-    left, top, right, bottom = draw(8000, erase=1.0)[:, augment.HOLE].T.astype("float64")
+    left, top, right, bottom = draw(8000, random_erasing=1.0)[:, HOLE].T.astype("float64")
     assert min(left.min(), top.min()) >= 0
     assert max(right.max(), bottom.max()) <= 1 + 1e-6
     width, height = right - left, bottom - top
@@ -289,9 +297,9 @@ def test_holes_have_the_areas_and_aspects_of_the_paper_anywhere_inside() -> None
 
 @pytest.mark.parametrize("side", [48, 36])
 def test_hole_is_grey_and_all_around_it_stays(side: int, pictures: np.ndarray) -> None:
-    drawn = draw(32, side=side, erase=0.5)
-    found, plain = done(pictures, drawn, side, erase=0.5), vary(pictures, side=side)
-    hole = covered(drawn[:, augment.HOLE], side)[..., None]
+    drawn = draw(32, side=side, random_erasing=0.5)
+    found, plain = done(pictures, drawn, side, random_erasing=0.5), vary(pictures, side=side)
+    hole = covered(drawn[:, HOLE], side)[..., None]
     assert hole.any((1, 2, 3)).any()
     assert not hole.any((1, 2, 3)).all()
     assert (found[hole] == 128).all()
@@ -299,9 +307,9 @@ def test_hole_is_grey_and_all_around_it_stays(side: int, pictures: np.ndarray) -
 
 
 def test_hole_lies_in_what_is_shown_and_not_in_the_picture(smooth: np.ndarray) -> None:
-    drawn = draw(32, **MOVED, erase=1.0)
-    found, moved = done(smooth, drawn, **MOVED, erase=1.0), done(smooth, drawn, **MOVED)
-    hole = covered(drawn[:, augment.HOLE])[..., None]
+    drawn = draw(32, **MOVED, random_erasing=1.0)
+    found, moved = done(smooth, drawn, **MOVED, random_erasing=1.0), done(smooth, drawn, **MOVED)
+    hole = covered(drawn[:, HOLE])[..., None]
     assert (found[hole] == 128).all()
     np.testing.assert_array_equal(found[~hole], moved[~hole])
 
@@ -313,16 +321,16 @@ FLAT = np.arange(1, 33, dtype="float32") * 7  # of pictures that have one grey l
 FLAT_PICTURES = np.broadcast_to(FLAT[:, None, None, None], (32, 48, 48, 1)).astype("float32")
 
 
-@pytest.mark.parametrize("part", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("part", [0.3, 1.0])
 def test_part_of_the_pictures_gets_a_patch(part: float) -> None:
     drawn = draw(4000, cutmix=part)
     atol = 0.0 if part in (0, 1) else 0.045  # six standard errors
-    np.testing.assert_allclose((augment.own(drawn) < 1).mean(), part, atol=atol)
-    assert (drawn[:, augment.SHARE] == 1).all()
+    np.testing.assert_allclose((own(drawn) < 1).mean(), part, atol=atol)
+    assert (drawn[:, -1] == 1).all()
 
 
 def test_patches_are_squares_inside_whose_area_is_even() -> None:
-    left, top, right, bottom = draw(4000, cutmix=1.0)[:, augment.PATCH].T.astype("float64")
+    left, top, right, bottom = patch(draw(4000, cutmix=1.0)).T.astype("float64")
     np.testing.assert_allclose(right - left, bottom - top, atol=1e-6)
     assert min(left.min(), top.min()) >= 0
     assert max(right.max(), bottom.max()) <= 1 + 1e-6
@@ -334,20 +342,20 @@ def test_patches_are_squares_inside_whose_area_is_even() -> None:
 def test_patch_shows_the_mate_and_own_is_the_part_that_is_left(side: int, pictures: np.ndarray) -> None:
     drawn = draw(32, side=side, cutmix=0.7)
     found, plain = done(pictures, drawn, side, cutmix=0.7), vary(pictures, side=side)
-    patch = covered(drawn[:, augment.PATCH], side)[..., None]
-    assert (found[patch] == plain[::-1][patch]).all()
-    assert (found[~patch] == plain[~patch]).all()
-    kept = augment.own(drawn)
+    square = covered(patch(drawn), side)[..., None]
+    assert (found[square] == plain[::-1][square]).all()
+    assert (found[~square] == plain[~square]).all()
+    kept = own(drawn)
     assert kept.shape == (32, 1)
     assert len(np.unique(kept)) > 10
     # Each side of a square takes or leaves less than a pixel's width.
-    np.testing.assert_allclose(1 - patch.mean((1, 2, 3)), kept[:, 0], atol=2 / side + 1 / side**2)
+    np.testing.assert_allclose(1 - square.mean((1, 2, 3)), kept[:, 0], atol=2 / side + 1 / side**2)
 
 
 def test_blended_pictures_have_the_share_that_own_says_of_every_pixel() -> None:
     drawn = draw(32, mixup=1.0)
     found = done(FLAT_PICTURES, drawn, mixup=1.0)
-    kept = augment.own(drawn)[:, 0]
+    kept = own(drawn)[:, 0]
     assert 0.5 <= kept.min() < 0.6 < 0.9 < kept.max() <= 1
     wanted = kept * FLAT + (1 - kept) * FLAT[::-1]
     np.testing.assert_allclose(found, np.broadcast_to(wanted[:, None, None, None], found.shape), rtol=1e-5)
@@ -355,7 +363,7 @@ def test_blended_pictures_have_the_share_that_own_says_of_every_pixel() -> None:
 
 @pytest.mark.parametrize("strength", [0.2, 1.0, 4.0])
 def test_shares_are_the_larger_parts_of_a_beta_distribution(strength: float) -> None:
-    kept = augment.own(draw(20_000, mixup=strength))[:, 0]
+    kept = own(draw(20_000, mixup=strength))[:, 0]
     either = np.random.default_rng(9).beta(strength, strength, 20_000)
     wanted = np.maximum(either, 1 - either)
     np.testing.assert_allclose(np.quantile(kept, [0.1, 0.5, 0.9]), np.quantile(wanted, [0.1, 0.5, 0.9]), atol=0.02)
@@ -364,20 +372,20 @@ def test_shares_are_the_larger_parts_of_a_beta_distribution(strength: float) -> 
 def test_with_both_a_patched_picture_is_not_blended_too_and_labels_agree_with_pixels() -> None:
     both = {"mixup": 1.0, "cutmix": 0.5}
     drawn = draw(32, **both)
-    patched = drawn[:, augment.PATCH].any(axis=1)
+    patched = patch(drawn).any(axis=1)
     assert 4 < patched.sum() < 28
-    assert (drawn[patched, augment.SHARE] == 1).all()
-    assert (drawn[~patched, augment.SHARE] < 1).all()
-    kept, seen = augment.own(drawn)[:, 0], done(FLAT_PICTURES, drawn, **both).mean((1, 2, 3))
+    assert (drawn[patched, -1] == 1).all()
+    assert (drawn[~patched, -1] < 1).all()
+    kept, seen = own(drawn)[:, 0], done(FLAT_PICTURES, drawn, **both).mean((1, 2, 3))
     mean_kept = (seen - FLAT[::-1]) / (FLAT - FLAT[::-1])
     np.testing.assert_allclose(mean_kept[~patched], kept[~patched], atol=1e-4)
     np.testing.assert_allclose(mean_kept[patched], kept[patched], atol=2 / 48 + 1 / 48**2)
 
 
 def test_mate_is_mixed_in_as_it_is_shown_itself(smooth: np.ndarray) -> None:
-    ranges = {"rotation": 30.0, "flip": True, "erase": 1.0}
+    ranges = {"rotation": 30.0, "flip": True, "random_erasing": 1.0}
     drawn = draw(32, **ranges, mixup=1.0)
-    alone, kept = done(smooth, drawn, **ranges), augment.own(drawn)[:, :, None, None]
+    alone, kept = done(smooth, drawn, **ranges), own(drawn)[:, :, None, None]
     mixed = done(smooth, drawn, **ranges, mixup=1.0)
     np.testing.assert_allclose(mixed, kept * alone + (1 - kept) * alone[::-1], atol=1e-3)
 
@@ -388,7 +396,7 @@ def test_mate_is_mixed_in_as_it_is_shown_itself(smooth: np.ndarray) -> None:
 def test_plain_pictures_are_mirrored_and_nothing_else(pictures: np.ndarray) -> None:
     drawn = draw(32, plain=True, **EVERYTHING)
     assert (drawn[:, 8:16] == 0).all()
-    assert (augment.own(drawn) == 1).all()
+    assert (own(drawn) == 1).all()
     found, window = done(pictures, drawn, **EVERYTHING), pictures[:, 4:44, 4:44]
     kept, mirrored = ((found == each).all((1, 2, 3)) for each in (window, window[:, :, ::-1]))
     assert (kept ^ mirrored).all()
@@ -432,7 +440,7 @@ def test_views_are_the_picture_its_mirror_image_and_both_shifted_four_ways(
         rows, columns = (np.clip(np.arange(edge, 48 - edge) + step, 0, 47) for step in (y, x))
         moved = pictures[:, rows][:, :, columns]
         wanted += [moved, moved[:, :, ::-1]] if flip else [moved]
-    found = augment.views(recipe(crop=crop, flip_at_test=flip, shift_at_test=shift))
+    found = augment.tta_maps(recipe(crop=crop, tta_flip=flip, tta_shift=shift))
     assert len(found) == (5 if shift else 1) * (2 if flip else 1) == len(wanted)
     images = [shown(pictures, view, crop) for view in found]
     assert (images[0] == pictures[:, edge : 48 - edge, edge : 48 - edge]).all()
@@ -442,9 +450,9 @@ def test_views_are_the_picture_its_mirror_image_and_both_shifted_four_ways(
 
 @pytest.mark.parametrize("crop", [48, 40])
 def test_zoomed_views_come_last_and_show_less_and_more_around_the_middle(crop: int) -> None:
-    how = {"crop": crop, "flip_at_test": True, "shift_at_test": 2}
-    found = augment.views(recipe(zoom_at_test=0.125, **how))
-    np.testing.assert_array_equal(found[:10], augment.views(recipe(**how)))
+    how = {"crop": crop, "tta_flip": True, "tta_shift": 2}
+    found = augment.tta_maps(recipe(tta_zoom=0.125, **how))
+    np.testing.assert_array_equal(found[:10], augment.tta_maps(recipe(**how)))
     across, down = np.meshgrid(np.arange(crop) - (crop - 1) / 2, np.arange(crop) - (crop - 1) / 2)
     ramp = np.tile(RAMP, (48, 1))  # of which each pixel says where it is
     places = np.stack([ramp, ramp.T])[..., None]
@@ -457,7 +465,7 @@ def test_zoomed_views_come_last_and_show_less_and_more_around_the_middle(crop: i
 
 
 def test_views_read_nothing_that_varies_training_pictures() -> None:
-    plain, varied = (augment.views(recipe(flip_at_test=True, shift_at_test=3, **more)) for more in ({}, MOVED))
+    plain, varied = (augment.tta_maps(recipe(tta_flip=True, tta_shift=3, **more)) for more in ({}, MOVED))
     np.testing.assert_array_equal(plain, varied)
 
 
@@ -486,12 +494,12 @@ def dim() -> np.ndarray:
 
 def test_no_contrast_leaves_the_pixels() -> None:
     pixels = np.zeros((2, 48, 48), "uint8")
-    assert augment.contrast(pixels, "none") is pixels
+    assert contrasts.normalise(pixels, "none") is pixels
 
 
 @pytest.mark.parametrize("kind", ["histogram", "local"])
 def test_contrast_is_that_of_a_computation_picture_by_picture(kind: str, dim: np.ndarray) -> None:
-    found, before = augment.contrast(dim, kind), dim.copy()
+    found, before = contrasts.normalise(dim, kind), dim.copy()
     assert (found.dtype, found.shape) == ("uint8", dim.shape)
     assert (dim == before).all(), "the pictures that were given stay"
     for picture, normalised in zip(dim, found, strict=True):
@@ -500,7 +508,7 @@ def test_contrast_is_that_of_a_computation_picture_by_picture(kind: str, dim: np
 
 
 def test_equalised_histogram_is_even(dim: np.ndarray) -> None:
-    for picture in augment.contrast(dim, "histogram"):
+    for picture in contrasts.normalise(dim, "histogram"):
         shares = np.histogram(picture, bins=4, range=(0, 256))[0] / picture.size
         np.testing.assert_allclose(shares, 0.25, atol=0.05)
 
@@ -508,12 +516,12 @@ def test_equalised_histogram_is_even(dim: np.ndarray) -> None:
 @pytest.mark.parametrize("kind", ["histogram", "local"])
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
 def test_constant_pictures_become_grey(kind: str, level: int) -> None:
-    assert (augment.contrast(np.full((2, 48, 48), level, "uint8"), kind) == 128).all()
+    assert (contrasts.normalise(np.full((2, 48, 48), level, "uint8"), kind) == 128).all()
 
 
 @pytest.mark.parametrize("kind", ["histogram", "local"])
 def test_contrast_of_a_picture_does_not_depend_on_those_around_it(kind: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1030, 48, 48)).astype("uint8")  # more than one part
-    found = augment.contrast(pixels, kind)
+    found = contrasts.normalise(pixels, kind)
     for one in (0, 1023, 1024, 1029):
-        assert (augment.contrast(pixels[[one]], kind)[0] == found[one]).all()
+        assert (contrasts.normalise(pixels[[one]], kind)[0] == found[one]).all()

@@ -2,15 +2,21 @@
 
 import json
 import math
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 from bench import __main__ as bench
-from bench import ablation, precision, reading
-from pipeline import architectures, params, recipe
-from pipeline.evaluation import report
+from bench import ablation, contenders
+from pipeline import architectures
+from pipeline.data import synthetic
+from pipeline.data.faces import Faces
+from pipeline.data.folds import Folds
+from pipeline.experiments import runner
+from pipeline.training import cell
 
 ROOT = Path(__file__).parent.parent
 # Forward multiply-adds counted by hand: kernel height x width x inputs x filters x output pixels, summed; dense layers.
@@ -34,7 +40,7 @@ MULTIPLY_ADDS = {
 
 @pytest.mark.parametrize("name", MULTIPLY_ADDS)
 def test_multiply_adds_are_those_of_a_count_by_hand(name: str) -> None:
-    assert report.multiply_adds(report.at_full_size(architectures.build(name))) == MULTIPLY_ADDS[name]
+    assert cell.multiply_adds(architectures.build(name)) == MULTIPLY_ADDS[name]
 
 
 @pytest.mark.parametrize("name", bench.NETWORKS)
@@ -46,20 +52,21 @@ def test_pytorchs_networks_have_the_layers_of_ours(name: str) -> None:
     assert theirs == sum(int(np.prod(weights.shape)) for weights in architectures.build(name).trainable_weights)
 
 
-@pytest.mark.parametrize("way", reading.WAYS)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_every_way_of_reading_gives_the_same_pixels_and_labels(way: str, tmp_path: Path) -> None:
-    pytest.importorskip({"ours": "numpy", "pandas_fromstring": "pandas"}.get(way, way))
-    path = tmp_path / "raw/fer2013.csv"
-    path.parent.mkdir()
-    reading.write(path, {"Training": 14, "PublicTest": 7, "PrivateTest": 7})
-    lines = [line.split(",") for line in path.read_text().splitlines()[1:]]
-    (tmp_path / "out").mkdir()
-    reading.WAYS[way](path, tmp_path / "out")
-    with np.load(tmp_path / "out/faces.npz") as found:
-        pixels = [[int(level) for level in pixels.split()] for _, pixels, _ in lines]
-        np.testing.assert_array_equal(found["pixels"].reshape(28, -1), pixels)
-        np.testing.assert_array_equal(found["labels"][:14], [int(label) for label, _, _ in lines[:14]])
+@pytest.mark.parametrize("kind", ["ours", "pytorch_float32"])
+def test_a_contender_tells_how_fast_it_is(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    if kind.startswith("pytorch"):
+        pytest.importorskip("torch", reason="PyTorch is not installed: it is needed by the benchmark alone")
+    else:
+        tiny.instead(monkeypatch)
+    for rows in (contenders.TRAINING_ROWS, contenders.PREDICTED_ROWS):
+        monkeypatch.setitem(rows, "mini_xception", 64)
+    pixels, labels, _ = synthetic.competition(training=64, test=7, seed=1)
+    ours, theirs = multiprocessing.Pipe()
+    for word in ("train", "predict", "facts", None):
+        ours.send(word)
+    contenders.serve(theirs, kind, "mini_xception", bench.NETWORKS["mini_xception"], pixels, labels)
+    assert ours.recv() == "ready"
+    assert min(ours.recv(), ours.recv(), ours.recv()["peak_mb"]) > 0
 
 
 def test_the_committed_measurement_is_whole_and_readme_shows_its_rows() -> None:
@@ -70,8 +77,6 @@ def test_the_committed_measurement_is_whole_and_readme_shows_its_rows() -> None:
     for network in found["race"]["networks"].values():
         assert {"ours", "ours_x2", "reference", "pytorch_float32"} <= set(network["contenders"])
         assert all(len(entry["train_rounds"]) == rounds for entry in network["contenders"].values())
-    assert set(found["reading"]["ways"]) == set(reading.WAYS)
-    assert found["precision"]["rows"] == 28_709
     readme = (ROOT / "bench/README.md").read_text()
     table = [line for line in bench.show(found).splitlines() if line.startswith(("| alizadeh", "| vgg8", "| mini"))]
     assert len(table) >= 9
@@ -79,37 +84,40 @@ def test_the_committed_measurement_is_whole_and_readme_shows_its_rows() -> None:
         assert line in readme
 
 
-def test_precisions_are_compared_row_by_row() -> None:
-    labels = np.arange(700) % 7
-    right, wrong = np.eye(7, dtype="float32")[labels], np.eye(7, dtype="float32")[(labels + 1) % 7]
-    one, other = (np.where((np.arange(700) < count)[:, None], right, wrong) * 0.9 + 0.1 / 7 for count in (350, 364))
-    found = precision.compare({"float32": one, "bfloat16": other}, labels)
-    assert (found["float32"]["oof_accuracy"], found["bfloat16"]["oof_accuracy"]) == (0.5, 0.52)
+def test_two_networks_are_compared_row_by_row() -> None:
+    one, other = (np.arange(700) < count for count in (350, 364))
+    found = ablation.paired(other, one)
     assert found["points"] == 2.0
     reach = 196 * math.sqrt((0.02 - 0.02**2) / 700)
     np.testing.assert_allclose(found["points_95"], [2 - reach, 2 + reach], atol=1e-3)
     assert found["p_value"] == pytest.approx(2 * 0.5**14, rel=0.01)  # all of 14 for one side
-    same = precision.compare({"float32": one, "bfloat16": one}, labels)
+    same = ablation.paired(one, one)
     assert (same["points"], same["points_95"], same["p_value"]) == (0, [0, 0], 1)
 
 
 def test_halves_keep_folds_whole() -> None:
     fold_of = np.array([0, 1, 2, 3, 4, 0, 4, 2])
-    assert precision.halves(fold_of).tolist() == [0, 0, 1, 1, 1, 0, 1, 1]
-    assert precision.halves(np.array([1, 0])).tolist() == [1, 0]
+    assert ablation.halves(fold_of).tolist() == [0, 0, 1, 1, 1, 0, 1, 1]
+    assert ablation.halves(np.array([1, 0])).tolist() == [1, 0]
 
 
-# ablation
-
-
-def test_every_variant_is_a_recipe_of_a_network_that_there_is() -> None:
+def test_every_variant_is_a_recipe_of_a_network_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, change in ablation.VARIANTS.items():
-        own = ablation.BASE | change
-        assert own.pop("network") in architectures.names()
-        assert own.pop("seed") >= 0
-        params.parse(name, recipe.Recipe, own)
         assert change or name == ablation.NAME
-        assert all(ablation.BASE[key] != value for key, value in change.items()), name  # it changes something
+        assert all(ablation.BASE.get(key) != value for key, value in change.items()), name  # it changes something
+    monkeypatch.chdir(ROOT)
+    pixels, labels, usage = synthetic.competition(training=70, test=7, seed=1)
+    data = Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage.astype("uint8"))
+    tasks = ablation.plan(data, Folds(np.arange(70), np.arange(70) % 5))
+    assert len(tasks) == 2 * len(ablation.VARIANTS) == len({task.key(data) for task in tasks.values()})
+    for task in tasks.values():
+        assert task.architecture in architectures.names()
+        assert sorted([*task.rows, *task.judged]) == list(range(70))
+
+
+def result(predicted: np.ndarray) -> runner.Result:
+    return runner.Result(predicted.astype("float16"), np.zeros(0), np.array(0.5), np.array(60.0), np.array(0.0),
+                         np.array("{}"))  # fmt: skip
 
 
 def test_variants_are_compared_on_the_rows_that_both_judged() -> None:
@@ -117,12 +125,11 @@ def test_variants_are_compared_on_the_rows_that_both_judged() -> None:
     right = np.eye(7)[labels] * 0.9 + 0.1 / 7
     wrong = np.roll(right, 1, axis=1)
 
-    def part(half: int, correct: int) -> dict[str, np.ndarray]:
-        said = np.where((np.arange(140) % 70 < correct)[:, None], right, wrong)[half_of == half]
-        return {"said": said.astype("float16"), "accuracy": np.array(0.5), "seconds": np.array(60.0)}
+    def part(half: int, correct: int) -> runner.Result:
+        return result(np.where((np.arange(140) % 70 < correct)[:, None], right, wrong)[half_of == half])
 
-    found = {ablation.NAME: {0: part(0, 35), 1: part(1, 35)}, "better": {0: part(0, 49), 1: part(1, 35)},
-             "half": {0: part(0, 28)}}  # fmt: skip
+    found = {(ablation.NAME, 0): part(0, 35), ("better", 0): part(0, 49), ("half", 0): part(0, 28),
+             (ablation.NAME, 1): part(1, 35), ("better", 1): part(1, 35)}  # fmt: skip
     table = ablation.summary(found, labels, half_of)
     assert [line["rows"] for line in table.values()] == [140, 140, 70]
     assert [line["oof_accuracy"] for line in table.values()] == [0.5, 0.6, 0.4]
@@ -133,23 +140,27 @@ def test_variants_are_compared_on_the_rows_that_both_judged() -> None:
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["better", ablation.NAME, "half"]
 
 
-def test_a_variant_is_joined_with_the_base_by_the_mean_of_their_answers() -> None:
+def test_a_variant_is_joined_with_the_base_by_the_mean_of_their_predictions() -> None:
     labels, half_of = np.zeros(100, dtype=int), np.arange(100) // 60
     sure, unsure, wrong = np.eye(7)[0] * 0.9 + 0.1 / 7, np.eye(7)[0] * 0.2 + 0.8 / 7, np.eye(7)[1] * 0.5 + 0.5 / 7
-    part = {"said": np.stack([sure] * 30 + [wrong] * 30), "accuracy": np.array(0.5), "seconds": np.array(60.0)}
-    other = part | {"said": np.stack([wrong] * 30 + [unsure] * 15 + [sure] * 15)}
-    table = ablation.summary({ablation.NAME: {0: part}, "another": {0: other}}, labels, half_of)
+    base = result(np.stack([sure] * 30 + [wrong] * 30))
+    other = result(np.stack([wrong] * 30 + [unsure] * 15 + [sure] * 15))
+    table = ablation.summary({(ablation.NAME, 0): base, ("another", 0): other}, labels, half_of)
     assert [found for found, line in table.items() if "joined" in line] == ["another"]
-    assert (table["another"]["points"], table["another"]["joined"]["points"]) == (
-        0,
-        25,
-    )  # sure beats wrong beats unsure
+    # Sure beats wrong beats unsure.
+    assert (table["another"]["points"], table["another"]["joined"]["points"]) == (0, 25)
     assert "+25.00" in ablation.show(table)
 
 
-def test_the_committed_ablation_is_the_table_in_the_readme() -> None:
+def test_the_committed_ablation_is_whole_and_the_table_in_the_readme() -> None:
     found = json.loads((ROOT / "results/ablation.json").read_text())
     assert found["base"] == ablation.BASE
     assert set(found["variants"]) <= set(ablation.VARIANTS)
     for line in ablation.show(found["variants"]).splitlines():
         assert line in (ROOT / "bench/README.md").read_text()
+    kept = [runner.load(path) for path in (ROOT / ablation.FOLDER).glob("*.npz")]
+    assert len(kept) == len(found["variants"])
+    assert {part.probabilities.shape for part in kept} == {(11_484, 7)}
+    assert sorted(round(float(part.accuracy), 4) for part in kept) == sorted(
+        line["training_accuracy"] for line in found["variants"].values()
+    )

@@ -1,27 +1,34 @@
+"""What the user brings to data/incoming/, in every form, and how data/raw/ is replaced."""
+
+import gzip
 import hashlib
+import io
 import json
 import os
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import settings
 
-from pipeline import params
 from pipeline.competition import CHECKSUMS, SLUG
-from pipeline.data import download
-from pipeline.data.prepare import read_folder
+from pipeline.data import archives, incoming, prepare
 from pipeline.errors import UserError
+from pipeline.kaggle import download
 
 FILES = {name: f"what {name} holds, ".encode() * 50 for name in CHECKSUMS}
+INCOMING = incoming.FOLDER
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An empty data/incoming, and a folder to put files into."""
+    """A project with an empty data/incoming, and a folder to put files into."""
     monkeypatch.chdir(tmp_path)
-    download.INCOMING.mkdir(parents=True)
+    settings.write()
+    INCOMING.mkdir(parents=True)
     (tmp_path / "out").mkdir()
     return tmp_path
 
@@ -32,99 +39,122 @@ def pack(path, members, compression=zipfile.ZIP_DEFLATED):
             archive.writestr(name, content)
 
 
+def tar(path, members, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
 def held(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def taken(place):
-    download.take_local(download.INCOMING, place / "out")
+    incoming.take(place / "out")
     return held(place / "out")
 
 
-@pytest.mark.parametrize("form", ["{}.zip", "{}.zip of folders", "{}.zip stored", "other.zip", "{}"])
-def test_a_file_is_taken_plain_or_zipped(place, form):
-    for name, content in FILES.items():
-        path = download.INCOMING / form.split()[0].format(name)
-        if form == "{}":
-            path.write_bytes(content)
-        else:
-            compression = zipfile.ZIP_STORED if "stored" in form else zipfile.ZIP_DEFLATED
-            pack(path, {f"fer2013/deep/{name}" if "folders" in form else name: content}, compression)
-        assert taken(place)[name] == content
+@pytest.mark.parametrize("form", ["plain", "folders", "zip", "zip stored", "zip of folders", "tar", "tar.gz", "tgz"])
+def test_files_are_taken_in_every_form(place, form):
+    deep = {f"fer2013/{'deep/' * i}{name}": content for i, (name, content) in enumerate(FILES.items())}
+    deep |= {"fer2013/README": b"", "example_submission.csv": b"id"}
+    if form in ("plain", "folders"):
+        for name, content in (FILES if form == "plain" else deep).items():
+            (INCOMING / name).parent.mkdir(parents=True, exist_ok=True)
+            (INCOMING / name).write_bytes(content)
+    elif form.startswith("zip"):
+        compression = zipfile.ZIP_STORED if "stored" in form else zipfile.ZIP_DEFLATED
+        pack(INCOMING / f"{SLUG}.zip", deep if "folders" in form else FILES, compression)
+    else:
+        tar(INCOMING / f"all.{form}", deep, "w" if form == "tar" else "w:gz")
     assert taken(place) == FILES
 
 
-def test_the_zip_of_the_whole_competition_gives_all_of_its_files(place, capsys):
-    inside = {f"some/{'folder/' * i}{name}": content for i, (name, content) in enumerate(FILES.items())}
-    pack(download.INCOMING / f"{SLUG}.zip", {"some/": b"", **inside, "README": b"", "example_submission.csv": b"id"})
-    assert taken(place) == FILES
-    assert capsys.readouterr().out == ""
+WHOLE, ICML = b"emotion,pixels,Usage\n", b"emotion, Usage, pixels\n"
 
 
-def test_several_forms_are_taken_at_once(place):
-    (download.INCOMING / "fer2013.tar.gz").write_bytes(FILES["fer2013.tar.gz"])
-    pack(download.INCOMING / "train.csv.zip", {"train.csv": FILES["train.csv"]})
-    pack(download.INCOMING / "rest.zip", {"a/test.csv": FILES["test.csv"], "icml_face_data.csv": b"x"})
-    assert set(taken(place)) == {"fer2013.tar.gz", "train.csv", "test.csv", "icml_face_data.csv"}
+@pytest.mark.parametrize(("name", "content", "found"), [
+    ("fer2013 (1).csv", b"x", "fer2013.csv"),
+    ("fer2013 - Copy.csv", b"x", "fer2013.csv"),
+    ("fer2013.tar (2).gz", b"x", "fer2013.tar.gz"),
+    ("ICML_face_data.CSV", b"x", "icml_face_data.csv"),
+    ("fer2013", WHOLE, "fer2013.csv"),
+    ("faces.csv", ICML, "icml_face_data.csv"),
+    ("sub/folder/download", WHOLE, "fer2013.csv"),
+])  # fmt: skip
+def test_a_file_is_known_by_its_name_or_where_that_is_certain_by_its_first_line(place, name, content, found):
+    (INCOMING / name).parent.mkdir(parents=True, exist_ok=True)
+    (INCOMING / name).write_bytes(content)
+    assert incoming.take(place / "out") == {found: str(INCOMING / name)}
+    assert held(place / "out") == {found: content}
 
 
-@pytest.mark.parametrize("held", ["no folder", "nothing", "README.md", "cat.jpg", "cats.zip"])
-def test_where_nothing_is_brought_the_refusal_names_every_way(place, held):
-    if held == "no folder":
-        download.INCOMING.rmdir()
-    elif held == "cats.zip":
-        pack(download.INCOMING / held, {"cat.jpg": b"meow"})
-    elif held != "nothing":
-        (download.INCOMING / held).write_bytes(b"meow")
-    with pytest.raises(UserError, match="data/incoming/ holds none of the competition's files") as refusal:
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("name", ["fer2013", "fer2013.csv"])
+def test_an_archive_is_known_by_its_content_whatever_its_name(place, kind, name):
+    if kind == "zip":
+        pack(INCOMING / name, {"a/fer2013.csv": b"1"})
+    else:
+        tar(INCOMING / name, {"a/fer2013.csv": b"1"}, "w:gz" if kind == "tar.gz" else "w")
+    assert incoming.take(place / "out") == {"fer2013.csv": f"data/incoming/{name}: a/fer2013.csv"}
+
+
+def test_train_and_test_without_endings_are_taken(place):
+    (INCOMING / "train").write_bytes(b"emotion,pixels\n")
+    (INCOMING / "test (1)").write_bytes(b"pixels\n")
+    assert set(taken(place)) == {"train.csv", "test.csv"}
+
+
+@pytest.mark.parametrize("brought", [None, {}, {"cat.jpg": b"x", "deep/labels.csv": b"emotion,pixels\n"}])
+def test_where_nothing_is_brought_it_is_told_what_was_found_and_what_is_missing(place, brought):
+    if brought is None:
+        INCOMING.rmdir()
+    for name, content in (brought or {}).items():
+        (INCOMING / name).parent.mkdir(exist_ok=True)
+        (INCOMING / name).write_bytes(content)
+    with pytest.raises(UserError) as refusal:
         taken(place)
-    for way in ("fer2013.tar.gz", "train.csv", "zipped", f"/competitions/{SLUG}/data", "kaggle in params", "make demo"):
-        assert way in str(refusal.value)
+    for word in ("fer2013.tar.gz", "train.csv", f"/competitions/{SLUG}/data", "make demo", *(brought or {})):
+        assert word in str(refusal.value)
 
 
-def test_unknown_files_are_named_and_ignored(place, capsys):
-    (download.INCOMING / "train.csv").write_bytes(b"1")
-    for name in ("cat.jpg", "train.csv.bak", "README.md", ".gitignore"):
-        (download.INCOMING / name).write_bytes(b"meow")
-    (download.INCOMING / "folder").mkdir()
-    pack(download.INCOMING / "cats.zip", {"cat.jpg": b"meow"})
-    assert taken(place) == {"train.csv": b"1"}
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines] == [
-        f"data/incoming/{name}" for name in ("cat.jpg", "cats.zip", "folder", "train.csv.bak")
-    ]
-    assert all(line.startswith("ignored: ") for line in lines)
+@pytest.mark.parametrize(("there", "missing"), [("train.csv", "test.csv"), ("test.csv", "train.csv")])
+def test_half_a_competition_is_refused(place, there, missing):
+    (INCOMING / there).write_bytes(b"1")
+    with pytest.raises(UserError, match=f"{there} without {missing}"):
+        taken(place)
 
 
-def test_hidden_files_are_passed_over_and_zip_may_be_written_in_any_case(place, capsys):
-    (download.INCOMING / "._train.zip").write_bytes(b"\0\5\26\7")  # as macOS leaves it beside train.zip
-    pack(download.INCOMING / "TRAIN.ZIP", {"train.csv": b"1"})
-    assert taken(place) == {"train.csv": b"1"}
-    assert capsys.readouterr().out == ""
+def test_other_files_are_named_and_ignored_and_hidden_ones_are_passed_over(place, capsys):
+    others = [f"cat{number}.jpg" for number in range(20)] + ["train.csv.bak", os.fsdecode(b"gl\xfcck.txt")]
+    for name in ("train.csv", "test.csv", "README.md", "NOTE.txt", ".gitignore", "._train.zip", *others):
+        (INCOMING / name).write_bytes(b"1")
+    (INCOMING / "loop").symlink_to(INCOMING.absolute())
+    assert taken(place) == {"train.csv": b"1", "test.csv": b"1"}
+    said = capsys.readouterr().out
+    assert "cat0.jpg" in said
+    assert "17 more" in said
 
 
 def test_a_file_that_stands_there_twice_must_be_the_same(place):
-    (download.INCOMING / "train.csv").write_bytes(b"one")
-    pack(download.INCOMING / "a.zip", {"train.csv": b"one"})
-    assert taken(place) == {"train.csv": b"one"}
-    pack(download.INCOMING / "b.zip", {"train.csv": b"two"})
-    with pytest.raises(UserError, match=r"data/incoming/b.zip holds another train.csv than a file beside it"):
+    (INCOMING / "fer2013.csv").write_bytes(b"one")
+    pack(INCOMING / "a.zip", {"fer2013.csv": b"one"})
+    assert taken(place) == {"fer2013.csv": b"one"}
+    pack(INCOMING / "b.zip", {"fer2013.csv": b"two"})
+    with pytest.raises(UserError, match=r"b\.zip: .* is another fer2013\.csv than data/incoming/a\.zip"):
         taken(place)
 
 
-def test_names_that_are_not_utf_8_can_be_shown(place, capsys):
-    Path(os.fsdecode(os.fsencode(download.INCOMING) + b"/gl\xfcck.txt")).write_bytes(b"")
-    (download.INCOMING / "train.csv").write_bytes(b"1")
-    taken(place)
-    capsys.readouterr().out.encode()
+# Archives that are damaged, or made to do harm.
 
 
 def packed_bytes(tmp_path):
-    """A zip of train.csv, and the places where its deflated data start and end."""
-    content = np.random.default_rng(0).bytes(2000).hex().encode()
-    pack(tmp_path / "good.zip", {"train.csv": content})
+    """A zip of fer2013.csv, and the places where its deflated data start and end."""
+    pack(tmp_path / "good.zip", {"fer2013.csv": np.random.default_rng(0).bytes(2000).hex().encode()})
     data = (tmp_path / "good.zip").read_bytes()
-    return data, 30 + len("train.csv"), data.index(b"PK\x01\x02")
+    return data, 30 + len("fer2013.csv"), data.index(b"PK\x01\x02")
 
 
 def put(data, at, new):
@@ -135,10 +165,8 @@ DAMAGE = {
     "no zip": lambda data, start, end: b"hello",
     "empty": lambda data, start, end: b"",
     "cut in the middle": lambda data, start, end: data[: len(data) // 2],
-    "cut by a byte": lambda data, start, end: data[:-1],
     "only its directory": lambda data, start, end: data[end:],
     "no deflate stream": lambda data, start, end: put(data, start, b"\xff" * 8),
-    "bytes changed": lambda data, start, end: put(data, (start + end) // 2, b"\xff\x00\xff\x00"),
     "wrong checksum": lambda data, start, end: put(data, end + 16, b"\0\0\0\0"),
     "a lying size": lambda data, start, end: put(data, end + 24, struct.pack("<I", 100)),
     "encrypted": lambda data, start, end: put(put(data, 6, b"\1"), end + 8, b"\1"),
@@ -148,71 +176,73 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_zip_is_refused_by_its_name(place, damage):
-    (download.INCOMING / "train.csv.zip").write_bytes(damage(*packed_bytes(place)))
-    with pytest.raises(UserError, match=r"data/incoming/train\.csv\.zip"):
-        taken(place)
-
-
-def test_no_path_in_a_zip_leads_out_of_the_folder(place):
-    link = zipfile.ZipInfo("a/test.csv")
-    link.create_system, link.external_attr = 3, 0o120777 << 16
-    for path in ("../train.csv", "../../train.csv", "/train.csv", "a/../../train.csv", "//x/train.csv"):
-        others = {"../evil.csv": b"2", "/evil.sh": b"3", "../out/PROVENANCE.json": b"4", link: b"/etc/passwd"}
-        pack(download.INCOMING / "x.zip", {path: b"1"} | others)
-        before = held(place / "data")
-        assert taken(place) == {"train.csv": b"1", "test.csv": b"/etc/passwd"}
-        assert not (place / "out/test.csv").is_symlink()
-        assert held(place) == {f"data/{name}": content for name, content in before.items()} | {
-            "out/train.csv": b"1", "out/test.csv": b"/etc/passwd"
-        }  # fmt: skip
-
-
-def test_a_file_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(place, monkeypatch):
-    monkeypatch.setattr(download, "LARGEST", 1000)
-    pack(download.INCOMING / "x.zip", {"train.csv": b"0" * 1001})
-    with pytest.raises(UserError, match=r"x\.zip: train\.csv unpacks to 1,001 bytes, which is no competition file"):
-        taken(place)
-    assert not held(place / "out")
-    pack(download.INCOMING / "x.zip", {"train.csv": b"0" * 1000, "cat.jpg": b"0" * 1001})
-    assert taken(place) == {"train.csv": b"0" * 1000}
-
-
-def test_a_name_that_stands_twice_in_a_zip_is_refused(place):
-    """A small zip of one name many times over would write without end."""
-    with zipfile.ZipFile(download.INCOMING / "x.zip", "w") as archive:
-        for content in (b"1", b"2"):
-            archive.writestr(f"{len(archive.namelist())}/train.csv", content)
-    with pytest.raises(UserError, match=r"x\.zip: train\.csv stands there twice"):
-        taken(place)
-
-
-@pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_damage_is_seen_in_every_compression(place, compression):
-    content = np.random.default_rng(0).bytes(5000).hex().encode()
-    pack(download.INCOMING / "x.zip", {"train.csv": content}, compression)
-    data = bytearray((download.INCOMING / "x.zip").read_bytes())
-    for at in range(60, 3000, 7):
-        data[at] ^= 0xFF
-    (download.INCOMING / "x.zip").write_bytes(data)
-    with pytest.raises(UserError, match=r"x\.zip is damaged or cannot be unpacked"):
-        taken(place)
-
-
-def test_a_lying_header_does_not_unpack_more_than_it_says(place):
-    data, start, end = packed_bytes(place)
-    (download.INCOMING / "x.zip").write_bytes(DAMAGE["a lying size"](data, start, end))
-    with pytest.raises(UserError):
+    (INCOMING / "x.zip").write_bytes(damage(*packed_bytes(place)))
+    with pytest.raises(UserError, match=r"data/incoming/x\.zip is damaged or cannot be unpacked"):
         taken(place)
     assert all(len(content) <= 100 for content in held(place / "out").values())
 
 
-def settings(place, source="local", training=14, test=7):
-    (place / "params.yaml").write_text(
-        "seed: 1\nbackend: auto\nduplicates: keep\n"
-        f"data: {{source: {source}, slug: {SLUG}, training_faces: {training}, test_faces: {test}}}\n"
-        "folds: [0, 1]\ntrain: {}\narchitectures: {}\nstudents: {}\nensemble: {}\nspeedrun: {}\n"
+@pytest.mark.parametrize("damage", [lambda data: data[:900], lambda data: data[:-4], lambda data: b"x" * 600])
+def test_a_damaged_tar_is_refused_by_its_name(place, damage):
+    tar(place / "x.tar.gz", {"fer2013.csv": np.random.default_rng(0).bytes(2000)}, "w:gz")
+    (INCOMING / "x.tar.gz").write_bytes(damage((place / "x.tar.gz").read_bytes()))
+    with pytest.raises(UserError, match=r"data/incoming/x\.tar\.gz is damaged or cannot be unpacked"):
+        taken(place)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_no_path_in_an_archive_leads_out_of_the_folder(place, kind):
+    link = zipfile.ZipInfo("a/icml_face_data.csv")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    members = {"../fer2013.csv": b"1", "../evil.csv": b"2", "/evil.sh": b"3", "../out/PROVENANCE.json": b"4"}
+    if kind == "zip":
+        pack(INCOMING / "x.zip", members | {link: b"/etc/passwd"})
+    else:
+        tar(INCOMING / "x.tar", members)
+    before = {f"data/{name}": content for name, content in held(place / "data").items()}
+    found = taken(place)
+    assert found.pop("icml_face_data.csv", b"/etc/passwd") == b"/etc/passwd"  # a plain file
+    assert found == {"fer2013.csv": b"1"}
+    assert {name for name in held(place) if not name.startswith("out/")} == {"params.yaml", *before}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "plain"])
+def test_what_is_too_large_is_refused_before_it_is_unpacked(place, monkeypatch, kind):
+    monkeypatch.setattr(archives, "LARGEST", 1000)
+    members = {"fer2013.csv": b"0" * 1001, "cat.jpg": b"0" * 5000}
+    {"zip": pack, "tar": tar, "plain": lambda path, files: path.write_bytes(files["fer2013.csv"])}[kind](
+        INCOMING / ("fer2013.csv" if kind == "plain" else f"x.{kind}"), members
     )
-    params.document.cache_clear()
+    with pytest.raises(UserError, match="1,001 bytes, which is no competition file"):
+        taken(place)
+    assert not held(place / "out")
+
+
+def lying(size, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo("fer2013.csv")
+    info.size, info.type = size, kind
+    return gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
+
+@pytest.mark.parametrize("content", [
+    lying(2**40), lying(2**40, tarfile.XHDTYPE), lying(2**40, tarfile.GNUTYPE_LONGNAME),
+    gzip.compress(tarfile.TarInfo("x").tobuf() * 101),
+], ids=["a member", "a header", "a name", "members without end"])  # fmt: skip
+def test_a_tar_that_claims_more_than_memory_holds_is_refused(place, monkeypatch, content):
+    monkeypatch.setattr(archives, "MEMBERS", 100)
+    (INCOMING / "x.tar.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.tar\.gz.*(is damaged|no competition file)"):
+        taken(place)
+
+
+def test_a_name_that_stands_twice_in_an_archive_is_refused(place):
+    """A small zip of one file many times over would write without end."""
+    pack(INCOMING / "x.zip", {"1/fer2013.csv": b"1", "2/fer2013.csv": b"1"})
+    with pytest.raises(UserError, match=r"x\.zip: fer2013\.csv stands there twice"):
+        taken(place)
+
+
+# The stage.
 
 
 def digest(content, algorithm="md5"):
@@ -220,116 +250,85 @@ def digest(content, algorithm="md5"):
 
 
 def test_provenance_says_what_each_file_is_and_whether_it_is_kaggles_own(place, monkeypatch, capsys):
-    settings(place)
-    brought = ["fer2013.tar.gz", "train.csv"]
+    brought = ["fer2013.tar.gz", "fer2013.csv"]
     for name in brought:
-        (download.INCOMING / name).write_bytes(FILES[name])
+        (INCOMING / name).write_bytes(FILES[name])
+    (INCOMING / incoming.NOTE).write_bytes(b"from Fran\xe7ois,\nrows 1 to 3 mended\n")
     for known in range(3):
         for name in brought[:known]:
-            algorithm = CHECKSUMS[name][0]
-            monkeypatch.setitem(CHECKSUMS, name, (algorithm, digest(FILES[name], algorithm)))
+            monkeypatch.setitem(CHECKSUMS, name, (CHECKSUMS[name][0], digest(FILES[name], CHECKSUMS[name][0])))
         download.main()
-        facts = {name: {"bytes": len(FILES[name]), "md5": digest(FILES[name])} for name in brought}
-        assert json.loads((download.RAW / "PROVENANCE.json").read_text()) == {
-            "source": "local",
-            "official": known == 2,
-            "files": {name: facts[name] | {"official": name in brought[:known]} for name in brought},
-        }
+        facts = json.loads((download.RAW / "PROVENANCE.json").read_text())
+        assert facts.pop("note").endswith("ois, rows 1 to 3 mended")
+        assert facts == {"source": "local", "official": known == 2, "files": {
+            name: {"bytes": len(FILES[name]), "md5": digest(FILES[name]), "official": name in brought[:known],
+                   "from": f"data/incoming/{name}"}
+            for name in sorted(brought)
+        }}  # fmt: skip
         captured = capsys.readouterr()
         assert captured.out.count("NOT Kaggle's own file") == 2 - known
         assert ("every score on them will be marked unofficial" in captured.err) == (known < 2)
 
 
-def test_what_lay_in_raw_is_replaced_as_a_whole(place):
-    settings(place)
-    download.RAW.mkdir(parents=True)
-    (download.RAW / "test.csv").write_bytes(b"old")
-    (download.INCOMING / "fer2013.csv").write_bytes(b"new")
+def test_a_bad_row_is_told_by_the_users_own_file_and_the_line_that_an_editor_shows(place):
+    (INCOMING / "fer2013 (1).csv").write_bytes(b"emotion,pixels,Usage\n\n3,1 2 3,Training\n")
     download.main()
-    assert set(held(place / "data")) == {"incoming/fer2013.csv", "raw/fer2013.csv", "raw/PROVENANCE.json"}
-    assert (download.RAW / "fer2013.csv").read_bytes() == b"new"
+    with pytest.raises(UserError, match=r"^data/incoming/fer2013 \(1\)\.csv, line 3: there are 3 pixels"):
+        prepare.main()
 
 
-def stop(incoming, folder):
-    (folder / "train.csv").write_bytes(b"half")
+def stop(*_):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("brought", [{}, {"cat.jpg": b"meow"}, {"train.csv": b"new", "x.zip": b"hello"}, "stop"])
-def test_a_refusal_or_an_interruption_leaves_raw_as_it_was(place, monkeypatch, brought):
-    settings(place)
+def no_rename(path, target, rename=Path.rename):
+    if path.name == "raw" and path != download.RAW:
+        raise OSError(5, "Input/output error")
+    return rename(path, target)
+
+
+@pytest.mark.parametrize(("brought", "broken"), [
+    ({}, None), ({"cat.jpg": b"meow"}, None), ({"fer2013.csv": b"new", "x.zip": b"hello"}, None),
+    ({"fer2013.csv": b"new"}, (incoming.shutil, "copyfile", stop)),
+    ({"fer2013.csv": b"new"}, (Path, "rename", no_rename)),
+])  # fmt: skip
+def test_whatever_goes_wrong_data_raw_stays_as_it_was(place, monkeypatch, brought, broken):
     download.RAW.mkdir(parents=True)
     (download.RAW / "train.csv").write_bytes(b"old")
-    if brought == "stop":
-        monkeypatch.setattr(download, "take_local", stop)
-    else:
-        for name, content in brought.items():
-            (download.INCOMING / name).write_bytes(content)
+    for name, content in brought.items():
+        (INCOMING / name).write_bytes(content)
+    if broken:
+        monkeypatch.setattr(*broken)
     before = held(place)
-    with pytest.raises((UserError, KeyboardInterrupt)):
+    with pytest.raises((UserError, KeyboardInterrupt, OSError)):
         download.main()
     assert held(place) == before
     assert {path.name for path in Path("data").iterdir()} == {"incoming", "raw"}
 
 
-def test_what_was_there_comes_back_after_a_stop_between_the_renames(place, monkeypatch):
-    settings(place)
-    download.RAW.mkdir(parents=True)
-    (download.RAW / "train.csv").write_bytes(b"old")
-    (download.INCOMING / "fer2013.tar.gz").write_bytes(b"new")
-    rename = Path.rename
-
-    def stopped(path, target):
-        if path.name == "raw" and target == download.RAW:
-            raise KeyboardInterrupt
-        return rename(path, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            download.main()
-    assert held(download.RAW) == {"train.csv": b"old"}
-    left = Path("data/.raw-x")  # as a kill leaves it
-    left.mkdir()
-    download.RAW.rename(left / "old")
-    (download.INCOMING / "fer2013.tar.gz").unlink()
+def test_what_a_killed_run_left_between_the_renames_comes_back(place):
+    left = Path("data/.raw-x")
+    (left / "old").mkdir(parents=True)
+    (left / "old/train.csv").write_bytes(b"old")
     with pytest.raises(UserError, match="holds none of"):
         download.main()
     assert held(download.RAW) == {"train.csv": b"old"}
     assert not left.exists()
 
 
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_raw_that_is_no_folder_is_told(place, kind):
+    download.RAW.write_text("x") if kind == "file" else download.RAW.symlink_to("/tmp")
+    with pytest.raises(UserError, match="data/raw is no folder; remove it"):
+        download.main()
+
+
 def test_a_drawn_competition_is_said_to_be_drawn_and_is_the_same_again(place, capsys):
-    settings(place, "synthetic")
+    settings.write({"source": "synthetic"})
     download.main()
     first = held(download.RAW)
     assert set(first) == {"fer2013.tar.gz", "PROVENANCE.json"}
-    assert len(read_folder(download.RAW).labels) == 28
-    assert json.loads(first["PROVENANCE.json"])["official"] is False
+    assert len(prepare.read_folder(download.RAW).labels) == 28
     assert capsys.readouterr().out.endswith(" bytes  drawn\n")
     download.main()
     assert held(download.RAW) == first
-
-
-@pytest.mark.parametrize("name", ["train.csv", "test.csv"])
-def test_half_a_competition_is_refused_and_the_whole_one_stays(place, monkeypatch, name):
-    download.RAW.mkdir(parents=True)
-    (download.RAW / "icml_face_data.csv").write_bytes(b"whole")
-    (download.INCOMING / name).write_bytes(FILES[name])
-    with pytest.raises(UserError, match=f"data/incoming/ holds {name} alone"):
-        download.collect(download.Data(source="local", slug=SLUG, training_faces=7, test_faces=7), 1, place / "out")
-    assert held(download.RAW) == {"icml_face_data.csv": b"whole"}
-
-
-def test_a_note_beside_the_files_goes_with_them(place, capsys):
-    (download.INCOMING / "icml_face_data.csv").write_bytes(b"x")
-    (download.INCOMING / download.NOTE).write_text("from a friend,\nrows 1 to 3 mended\n")
-    target = place / "collected"
-    target.mkdir()
-    facts = download.collect(download.Data(source="local", slug=SLUG, training_faces=7, test_faces=7), 1, target)
-    assert facts["note"] == "from a friend, rows 1 to 3 mended"
-    (download.INCOMING / download.NOTE).write_bytes(b"from Fran\xe7ois")
-    download.collect(download.Data(source="local", slug=SLUG, training_faces=7, test_faces=7), 1, place / "out")
-    assert "from Fran" in json.loads((place / "out/PROVENANCE.json").read_text())["note"]
-    assert json.loads((target / "PROVENANCE.json").read_text()) == facts
-    assert capsys.readouterr().out == ""

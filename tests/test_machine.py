@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipeline.params import BACKENDS
 
+from pipeline.config import BACKENDS
 from pipeline.errors import UserError
 from pipeline.training import machine
 
@@ -105,7 +105,7 @@ def test_versions_are_those_of_the_packages() -> None:
 def claim(folder: Path, devices: str) -> subprocess.Popen[str]:
     """A process that claims a GPU twice, says which it sees, and lives until its input ends."""
     code = (
-        "import os; from pipeline import machine; machine.claim_gpu(); machine.claim_gpu();"
+        "import os; from pipeline.training import machine; machine.claim_gpu(); machine.claim_gpu();"
         "print(os.getpid(), os.environ['CUDA_VISIBLE_DEVICES'], flush=True); input()"
     )
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": devices, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}

@@ -1,30 +1,161 @@
-"""What the Makefile itself decides; what its verbs run is tested with the modules."""
+"""What the Makefile passes on, what it refuses, and how it sets up: in a copy, with a lock that names nothing."""
 
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+NOTHING, NOTHING_TOO = "# nothing\n", "# nothing, in other words\n"
+ABSENT = "no-such-package==1 --hash=sha256:" + "0" * 64
 
 
-def threads(text: str) -> subprocess.CompletedProcess[str]:
-    """What make would pass on as TensorFlow's number of threads."""
-    show = "--eval=show: ; @echo $$TF_NUM_INTRAOP_THREADS $$TF_NUM_INTEROP_THREADS"
-    command = ["make", "-s", "-f", ROOT / "Makefile", show, "show", f"THREADS={text}"]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture
+def place(tmp_path):
+    """A folder with the Makefile, and a stand-in for Python that prints the words it is given."""
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "requirements.lock").write_text(NOTHING)
+    return tmp_path
 
 
-@pytest.mark.parametrize(("text", "given"), {"": "", "1": "1 1", "16": "16 16"}.items())
-def test_threads_are_handed_to_tensorflow(text: str, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        monkeypatch.delenv(name, raising=False)
-    assert threads(text).stdout.strip() == given
+@pytest.fixture
+def stand_in(place):
+    python = place / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nshift\nfor word in "$@"; do printf "<%s>" "$word"; done\necho\n')
+    python.chmod(0o755)
+    return place
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "abc", "1 2", "1.5", "%", "$(shell echo 1)"])
-def test_threads_that_tensorflow_would_ignore_are_refused(text: str) -> None:
-    done = threads(text)
+def make(place, *words, **environment):
+    return subprocess.run(
+        ["make", "-s", *words], cwd=place, env=os.environ | environment, capture_output=True, text=True
+    )
+
+
+EVIL = "$(shell touch pwned) cost $5 `touch pwned` \"q\" 's' \\ $(touch pwned); touch pwned"
+TRAIN = "<pipeline><train>"
+
+
+@pytest.mark.parametrize(("words", "printed"), [
+    (["train"], [TRAIN]),
+    (["train", "JOBS=2", "THREADS=1", "EXECUTOR=dask", "ADDRESS=a:1", "YES=1"],
+     [f"{TRAIN}<--jobs=2><--threads=1><--executor=dask><--address=a:1><--yes>"]),
+    (["train", "YES=0"], [TRAIN]),
+    (["plan"], ["<pipeline><plan><--show>"]),
+    (["repro"], ["<pipeline><check>", "<dvc><repro>", "<pipeline><leaderboard>"]),
+    (["score", "FILE=my own.csv"], ["<pipeline><score><--><my own.csv>"]),
+    (["submit"], ["<pipeline><submit><--><ensemble>"]),
+    (["submit", f"NAME={EVIL}", f"MESSAGE={EVIL}", "FORCE=1"],
+     [f"<pipeline><submit><--message={EVIL}><--force><--><{EVIL}>"]),
+    (["leaderboard", "REFRESH=1"], ["<pipeline><leaderboard><--refresh>"]),
+    (["predict", "INPUT=a b.png", "OPTIONS=--out o --csv *"], ["<pipeline><predict><--out><o><--csv><*><--><a b.png>"]),
+    (["release"], ["<pipeline><release><--><><0>"]),
+    (["export", "NAME=a", "FOLD=1"], ["<pipeline><export><--><a><1>"]),
+    (["outside", "FILE=-a.h5", "SIDE=64", "SCALING=raw", "CLASSES=a,b", "OUT=o.json"],
+     ["<pipeline><outside><--side=64><--scaling=raw><--classes=a,b><--out=o.json><--><-a.h5>"]),
+    (["speedrun", "JOBS=2"], ["<pipeline><speedrun><--jobs=2>", "<dvc><repro><--force><--single-item><report>"]),
+    (["claims", "EPOCHS=2"], ["<pipeline><claims><--epochs=2><--><>", "<dvc><repro><--force><--single-item><report>"]),
+    (["seeds", "SEEDS=1 2"], ["<pipeline><seeds><1><2>", "<dvc><repro><--force><--single-item><report>"]),
+    (["demo"], ["<pipeline><demo>"]),
+    (["test"], ["<pytest><-n><2><--dist><loadfile><-m><not slow>"]),
+    (["test", "ALL=1"], ["<pytest><-n><2><--dist><loadfile>"]),
+], ids=lambda words: " ".join(words[:2])[:20])  # fmt: skip
+def test_a_verb_hands_its_options_over_as_they_stand_on_the_command_line(stand_in, words, printed):
+    elsewhere = {"NAME": "other", "MESSAGE": "other", "FORCE": "1", "JOBS": "7", "FILE": "x", "YES": "1", "ALL": "1"}
+    done = make(stand_in, "--old-file=setup", *words, **elsewhere)
+    assert (done.returncode, done.stdout.splitlines()) == (0, printed)
+    assert not (stand_in / "pwned").exists()
+
+
+@pytest.mark.parametrize("verb", ["speedrun", "help"])
+def test_an_unknown_option_is_refused_with_the_known_ones(stand_in, verb):
+    done = make(stand_in, "--old-file=setup", verb, "THREAD=1", "JOBS=2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown: THREAD; the options are" in done.stderr
+    assert " THREADS " in done.stderr
+
+
+def test_every_verb_is_told_by_help(place):
+    verbs = [line.partition(":")[0] for line in (place / "Makefile").read_text().splitlines() if ": setup ##" in line]
+    assert len(verbs) > 15
+    shown = make(place).stdout
+    assert all(f"make {verb} " in shown for verb in verbs)
+
+
+# Set-up.
+
+
+def setup(place):
+    return make(place, "setup", f"PYTHON={sys.executable}")
+
+
+def link(place):
+    return os.readlink(place / ".venv")
+
+
+@pytest.mark.slow
+def test_each_lock_has_its_environment_which_nothing_that_fails_or_comes_back_destroys(place):
+    (place / ".venv").mkdir()  # as older versions made it
+    (place / ".venv/old").touch()
+    done = setup(place)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "installing" in done.stdout
+    first = link(place)
+    (place / first / "mark").touch()
+    python = [place / ".venv/bin/python", "-c", "import sys, pip; print(sys.prefix)"]
+    assert subprocess.run(python, capture_output=True, text=True, check=True).stdout == f"{place}/.venv\n"
+
+    os.utime(place / "requirements.lock")  # a new date alone
+    assert (setup(place).stdout, link(place)) == ("", first)
+
+    (place / "requirements.lock").write_text(ABSENT)
+    done = make(place, "leaderboard", f"PYTHON={sys.executable}", PIP_NO_INDEX="1")
     assert done.returncode == 2
-    assert not done.stdout
-    assert f"THREADS={text}: must be a whole number from 1 to 999" in done.stderr
+    assert "is not whole, and .venv is as it was" in done.stderr
+    assert link(place) == first
+
+    (place / "requirements.lock").write_text(NOTHING_TOO)
+    assert f"kept, of other locks: {first}" in setup(place).stdout
+    second = link(place)
+    assert second != first
+
+    (place / "requirements.lock").write_text(NOTHING)  # as after a checkout, and back
+    assert "installing" not in setup(place).stdout
+    assert (place / ".venv/mark").exists()
+    assert make(place, "clean").returncode == 0
+    assert sorted(path.name for path in place.glob(".venv*")) == [".venv", first]
+    assert (place / ".venv/mark").exists()
+
+
+def test_two_at_once_build_one_environment(place):
+    command = ["make", "-s", "setup", f"PYTHON={sys.executable}"]
+    both = [subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert "".join(said).count("installing") == 1
+    assert "".join(said).count("waiting for it") == 1
+    assert (place / ".venv/.whole").exists()
+
+
+@pytest.mark.parametrize("spoil", ["link", "lock", "python"])
+def test_what_cannot_be_set_up_is_told(place, spoil):
+    version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    if spoil == "link":
+        (place / "other").mkdir()
+        (place / ".venv").symlink_to("other")
+    elif spoil == "lock":
+        (place / "requirements.lock").unlink()
+    else:
+        script = place / ".ci/setup.py"
+        script.write_text(script.read_text().replace("(3, 11) <= sys", "(4, 0) <= sys"))
+    done = setup(place)
+    words = {"link": ".venv is a link to other", "lock": "requirements.lock is missing", "python": version}
+    assert done.returncode == 2
+    assert f"error: {words[spoil] if spoil != 'python' else 'this is ' + version}" in done.stderr
+    assert not list(place.glob(".venv-*"))

@@ -1,4 +1,4 @@
-"""A network from elsewhere is scored as our own are, from a file that runs no code, and nothing is guessed."""
+"""Other people's networks are read without running their code, and scored as our own submissions."""
 
 import hashlib
 import json
@@ -10,15 +10,15 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import small
 
-from pipeline import command
 from pipeline.apps import outside
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC
 from pipeline.data import faces, solution, synthetic
-from pipeline.evaluation import audit, ensemble, metrics, score
+from pipeline.errors import UserError
+from pipeline.evaluation import metrics, score
 from pipeline.training import backend, machine
 
-ROOT = Path(__file__).parent.parent
 # The first digits of the SHA-256 of what cv2.resize (OpenCV 4.14, INTER_LINEAR) made of `noise`, by side.
 OPENCV = {
     24: "be217f3109c58b67", 40: "34c3836425a8bb7a", 64: "a01a5697a64da861", 96: "c15e9c721230bc1b",
@@ -64,7 +64,7 @@ def relabelled(network: keras.Model, names: list[str]) -> keras.Model:
 def project(tmp_path, monkeypatch):
     """A folder with drawn faces, whose test labels are known."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    small.write()
     pixels, labels, usage = synthetic.competition(training=14, test=70, seed=2)
     usage = usage.astype("uint8")
     data = faces.Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage)
@@ -74,14 +74,18 @@ def project(tmp_path, monkeypatch):
     duplicates = pd.DataFrame({"row": range(len(labels)), "identical": 0, "near": 0})
     duplicates.loc[data.rows(PRIVATE)[:7], "identical"] = 1
     duplicates.loc[data.rows(PRIVATE)[5:20], "near"] = 1
-    duplicates.to_csv(audit.TWINS, index=False)
+    duplicates.to_csv("data/duplicates.csv", index=False)
     Path("data/raw").mkdir()
     Path("data/raw/PROVENANCE.json").write_text(json.dumps({"source": "synthetic", "official": False, "files": {}}))
     return data, labels, duplicates
 
 
-def scored(*words: str) -> dict[str, object]:
-    outside.main(*words, out="found.json")
+def run(name: str, side: int = 48, scaling: str = "raw", classes: str = "", out: str = "") -> None:
+    outside.main(name, side, scaling, classes, out)
+
+
+def scored(*words: object) -> dict[str, object]:
+    run(*words, out="found.json")
     return json.loads(Path("found.json").read_text())
 
 
@@ -89,28 +93,28 @@ def scored(*words: str) -> dict[str, object]:
 @pytest.mark.parametrize(("side", "channels", "scaling", "factor", "offset"), [
     (48, 1, "raw", 1, 0), (64, 3, "symmetric", 1 / 127.5, -1), (40, 1, "unit", 1 / 255, 0),
 ])  # fmt: skip
-def test_the_scores_are_those_of_the_networks_answers(project, name, side, channels, scaling, factor, offset, capsys):
+def test_the_scores_are_those_of_the_networks_predicted(project, name, side, channels, scaling, factor, offset, capsys):
     data, labels, duplicates = project
     network = tiny(side, channels)
     network.save(name)
-    found = scored(name, str(side), scaling)
+    found = scored(name, side, scaling)
     pictures = outside.resize(data.pixels, side)[..., None].astype("float32") * factor + offset
-    answers = np.maximum(network.predict(np.repeat(pictures, channels, axis=3), verbose=0), 1e-7)  # as fit.Predictor
+    predicted = np.maximum(network.predict(np.repeat(pictures, channels, axis=3), verbose=0), 1e-7)  # as fit.Predictor
     private, public = data.rows(PRIVATE), data.rows(PUBLIC)
-    assert len(set(answers[private].argmax(axis=1))) > 1
+    assert len(set(predicted[private].argmax(axis=1))) > 1
     alone = private[(duplicates["identical"][private] == 0)]
     apart = alone[(duplicates["near"][alone] == 0)]
     assert (len(alone), len(apart)) == (63, 50)
     for key, rows in (("public_accuracy", public), ("private_accuracy", private), ("private_no_duplicate", alone),
                       ("private_no_near_duplicate", apart)):  # fmt: skip
-        assert found[key] == pytest.approx((answers.argmax(axis=1) == labels)[rows].mean(), abs=1e-5)
-    assert found["private_right"] == (answers.argmax(axis=1) == labels)[private].sum()
-    assert found["private_macro_f1"] == pytest.approx(metrics.macro_f1(answers[private], labels[private]), abs=1e-5)
+        assert found[key] == pytest.approx((predicted.argmax(axis=1) == labels)[rows].mean(), abs=1e-5)
+    assert found["private_right"] == (predicted.argmax(axis=1) == labels)[private].sum()
+    assert found["private_macro_f1"] == pytest.approx(metrics.macro_f1(predicted[private], labels[private]), abs=1e-5)
     assert found["private_log_loss"] == pytest.approx(
-        metrics.cross_entropy(answers[private], labels[private]), abs=1e-4
+        metrics.cross_entropy(predicted[private], labels[private]), abs=1e-4
     )
     sad = private[labels[private] == CLASSES.index("sad")]
-    assert found["private_recall"]["sad"] == pytest.approx((answers[sad].argmax(axis=1) == 4).mean(), abs=1e-5)
+    assert found["private_recall"]["sad"] == pytest.approx((predicted[sad].argmax(axis=1) == 4).mean(), abs=1e-5)
     assert (found["side"], found["scaling"], found["classes"]) == (side, scaling, list(CLASSES))
     shown = capsys.readouterr().out
     assert "Measured on drawn faces" in shown
@@ -118,12 +122,9 @@ def test_the_scores_are_those_of_the_networks_answers(project, name, side, chann
 
 
 def test_the_figures_are_those_that_score_gives_its_own_submissions(project):
-    data, labels, duplicates = project
-    answers = np.random.default_rng(1).dirichlet(np.ones(7), len(data.test_rows()))
-    bag = ensemble.Bag(np.full((14, 7), 1 / 7), answers)
-    test = data.test_rows()
-    theirs = score.judge(bag, 1.0, labels[:14], labels[test], data.usage[test], duplicates)
-    ours = outside.judge(answers, data, labels, duplicates)
+    predicted = np.random.default_rng(1).dirichlet(np.ones(7), 140)
+    truth = score.read_truth(project[0], np.zeros(0, int))
+    theirs, ours = score.judge(predicted, predicted, truth), outside.judge(predicted, truth)
     assert {key: ours[key] for key in theirs if key in ours} == {
         key: value for key, value in theirs.items() if not key.startswith("oof") and "tempered" not in key
     }
@@ -159,19 +160,17 @@ def test_a_file_of_keras_2_is_read(project, version):
         file.attrs["keras_version"] = b"2.0.5"
     network.save("new.keras")
     keys = ("private_accuracy", "private_log_loss", "public_recall")
-    assert [scored("old.h5", "48", "unit")[key] for key in keys] == [
-        scored("new.keras", "48", "unit")[key] for key in keys
-    ]
+    assert [scored("old.h5", 48, "unit")[key] for key in keys] == [scored("new.keras", 48, "unit")[key] for key in keys]
 
 
 def test_outputs_in_another_order_are_put_right_by_their_names(project):
     names = sorted(CLASSES)
     tiny().save("ours.keras")
     relabelled(tiny(), names).save("theirs.keras")
-    wanted, found = scored("ours.keras", "48", "raw"), scored("theirs.keras", "48", "raw", " ".join(names))
+    wanted, found = scored("ours.keras", 48, "raw"), scored("theirs.keras", 48, "raw", " ".join(names))
     assert found["classes"] == names
     assert {key for key in wanted if wanted[key] != found[key]} == {"file", "sha256", "classes"}
-    assert scored("theirs.keras", "48", "raw")["private_recall"] != wanted["private_recall"]
+    assert scored("theirs.keras", 48, "raw")["private_recall"] != wanted["private_recall"]
 
 
 @pytest.mark.parametrize("name", ["network.keras", "network.h5"])
@@ -180,8 +179,8 @@ def test_code_in_a_file_is_refused_and_not_run(project, name):
     network.add(keras.layers.Lambda(lambda x: (open("ran", "w").close(), x)[1]))
     network.save(name)
     Path("ran").unlink()
-    with pytest.raises(command.UserError, match="Lambda layer, which is code"):
-        outside.main(name, "48", "raw")
+    with pytest.raises(UserError, match="Lambda layer, which is code"):
+        run(name)
     assert not Path("ran").exists()
 
 
@@ -194,24 +193,22 @@ def test_code_in_a_file_is_refused_and_not_run(project, name):
 ])  # fmt: skip
 def test_a_network_of_another_form_is_refused(project, network, message):
     network().save("network.keras")
-    with pytest.raises(command.UserError, match=message):
-        outside.main("network.keras", "48", "raw")
+    with pytest.raises(UserError, match=message):
+        run("network.keras")
 
 
 def test_a_network_for_pictures_of_any_size_takes_the_side_that_is_named(project):
     tiny(None).save("any.keras")
     tiny(56).save("fixed.keras")
-    assert (
-        scored("any.keras", "56", "unit")["private_log_loss"] == scored("fixed.keras", "56", "unit")["private_log_loss"]
-    )
+    assert scored("any.keras", 56, "unit")["private_log_loss"] == scored("fixed.keras", 56, "unit")["private_log_loss"]
 
 
 def test_a_side_that_the_network_cannot_take_is_refused(project):
     layers = [keras.layers.Conv2D(4, 5) for _ in range(3)]
     head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(7, activation="softmax")]
     keras.Sequential([keras.layers.Input((None, None, 1)), *layers, *head]).save("network.keras")
-    with pytest.raises(command.UserError, match=r"cannot take 8 x 8 pixels .*; name the SIDE it takes"):
-        outside.main("network.keras", "8", "unit")
+    with pytest.raises(UserError, match=r"cannot take 8 x 8 pixels .*; name the SIDE it takes"):
+        run("network.keras", 8)
 
 
 def test_damage_inside_of_a_file_is_refused(project):
@@ -223,8 +220,8 @@ def test_damage_inside_of_a_file_is_refused(project):
     with h5py.File("network.h5", "w") as file:
         file.attrs["model_config"] = 7
     for name in ("network.keras", "network.h5"):
-        with pytest.raises(command.UserError, match=f"{name} is not a Keras file"):
-            outside.main(name, "48", "raw")
+        with pytest.raises(UserError, match=f"{name} is not a Keras file"):
+            run(name)
 
 
 def test_weights_alone_are_refused(project):
@@ -232,8 +229,8 @@ def test_weights_alone_are_refused(project):
     with zipfile.ZipFile("network.keras", "w") as archive:
         archive.writestr("model.weights.h5", b"")
     for name in ("network.weights.h5", "network.keras"):
-        with pytest.raises(command.UserError, match="holds no network"):
-            outside.main(name, "48", "raw")
+        with pytest.raises(UserError, match="holds no network"):
+            run(name)
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
@@ -246,63 +243,51 @@ def test_weights_alone_are_refused(project):
 def test_what_is_no_keras_file_is_refused(project, name, content, message):
     if content is not None:
         Path(name).write_bytes(content)
-    with pytest.raises(command.UserError, match=message):
-        outside.main(name, "48", "raw")
+    with pytest.raises(UserError, match=message):
+        run(name)
 
 
 def test_a_layer_that_keras_does_not_know_is_refused(project):
     tiny().save("network.h5")
     with h5py.File("network.h5", "r+") as file:
         file.attrs["model_config"] = file.attrs["model_config"].replace('"Dense"', '"Wonder"')
-    with pytest.raises(command.UserError, match=r"Keras cannot build the network in network\.h5") as refusal:
-        outside.main("network.h5", "48", "raw")
+    with pytest.raises(UserError, match=r"Keras cannot build the network in network\.h5") as refusal:
+        run("network.h5")
     assert len(str(refusal.value)) < 300
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (("x.h5", "0", "raw"), "SIDE=0"), (("x.h5", "48.5", "raw"), "SIDE=48.5"), (("x.h5", "", "raw"), "SIDE=:"),
-    (("x.h5", "48", "255"), "SCALING=255"), (("x.h5", "48", ""), "SCALING=:"),
-    (("x.h5", "48", "raw", "angry,happy"), "must name each of angry"),
-    (("x.h5", "48", "raw", "angry disgust fear happy sad surprise surprise"), "must name each of angry"),
-    (("x.h5", "48", "raw", "", "x.h5"), "OUT=x.h5: must end in .json"),
+@pytest.mark.parametrize("words", [
+    {"classes": "angry,happy"}, {"classes": "angry disgust fear happy sad surprise surprise"}, {"out": "x.h5"},
 ])  # fmt: skip
-def test_words_that_say_nothing_are_refused(project, words, message):
-    with pytest.raises(command.UserError, match=message):
-        outside.main(*words)
+def test_words_that_say_nothing_are_errors(project, words):
+    with pytest.raises(UserError, match=r"must (name each of angry|end in \.json)"):
+        run("x.h5", **words)
 
 
 def test_test_labels_must_be_known(project):
     text = solution.PATH.read_text().splitlines()
     solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
-    with pytest.raises(command.UserError, match="does not know the labels of all test rows"):
-        outside.main("x.h5", "48", "raw")
-
-
-def test_rows_of_another_split_have_no_rank(project, monkeypatch):
-    monkeypatch.setattr(score, "SPLIT_ROWS", (14, 70, 70))
-    tiny().save("network.keras")
-    assert scored("network.keras", "48", "raw")["rank_2013"] != "none"
-    monkeypatch.setattr(outside.provenance, "standing", lambda found: outside.provenance.OTHER_SPLIT)
-    assert scored("network.keras", "48", "raw")["rank_2013"] == "none"
+    with pytest.raises(UserError, match="does not know the labels of all test rows"):
+        run("x.h5")
 
 
 def test_nothing_is_written_where_no_file_is_named(project):
     tiny().save("network.keras")
     before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
-    outside.main("network.keras", "48", "raw")
+    run("network.keras")
     assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
 
 
 def test_another_split_without_public_rows_is_scored_and_has_no_rank(project, capsys):
     data = faces.load()
     usage = np.where(data.usage == PUBLIC, PRIVATE, data.usage).astype("uint8")
-    hidden = solution.load().assign(usage=PRIVATE)
+    hidden = solution.load().assign(usage="PrivateTest")
     faces.Faces(data.pixels, data.labels, usage).save()
-    hidden.to_csv(solution.PATH, index=False)
+    solution.save(hidden)
     about = {"source": "folders", "official": False, "official_split": False, "split": "by the folders", "files": {}}
     Path("data/raw/PROVENANCE.json").write_text(json.dumps(about))
     tiny().save("some.keras")
-    outside.main("some.keras", "48", "unit", out="found.json")
+    run("some.keras", out="found.json")
     found = json.loads(Path("found.json").read_text())
     assert (found["public_rows"], found["public_accuracy"], found["rank_2013"]) == (0, "unknown", "none")
     assert found["private_rows"] == 140

@@ -1,29 +1,21 @@
-"""Pictures in folders, from data/incoming to the scores, in the layouts that go round; and what is refused."""
+"""Pictures in folders, in the layouts that go round; and what is refused."""
 
 import io
-import json
 import os
 import re
-import shutil
+import tarfile
 import zipfile
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+import settings
 from PIL import Image
-from pipeline.stages import train
-from ruamel.yaml import YAML
 
-from pipeline import params
 from pipeline.competition import CLASSES, SPLITS
-from pipeline.data import download, faces, folds, pictures, prepare, provenance, solution, synthetic
+from pipeline.data import archives, faces, incoming, pictures, prepare, provenance, solution, synthetic
 from pipeline.errors import UserError
-from pipeline.evaluation import audit, board, ensemble, report, score, submission
-from pipeline.kaggle import leaderboard, submit
+from pipeline.kaggle import download
 
-ROOT = Path(__file__).parent.parent
-COUNTS = (56, 21, 21)
 PIXELS, LABELS, USAGE = synthetic.competition(56, 21, seed=7)
 ATULAPRA = {"disgust": "disgusted", "fear": "fearful", "surprise": "surprised"}
 
@@ -59,15 +51,10 @@ def put(files, folder):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A project whose params.yaml takes pictures from folders, and trains one small network on them."""
+    """A project whose params.yaml takes pictures from folders."""
     monkeypatch.chdir(tmp_path)
-    document = YAML(typ="safe").load((ROOT / "pipeline/demo.yaml").read_text())
-    document["data"]["source"] = "folders"
-    document["architectures"] = {"mini_xception": {"epochs": 1, "batch_size": 8}}
-    document["students"] = {}
-    document["ensemble"]["members"] = ["mini_xception"]
-    YAML(typ="safe").dump(document, params.PATH)
-    download.INCOMING.mkdir(parents=True)
+    settings.write({"source": "folders"})
+    incoming.FOLDER.mkdir(parents=True)
     return tmp_path
 
 
@@ -81,7 +68,9 @@ def prepared():
 # Layouts
 
 
-@pytest.mark.parametrize("form", ["plain", "deeper", "one zip", "a zip a split", "linked", "classes alone", "JPEG"])
+@pytest.mark.parametrize(
+    "form", ["plain", "deeper", "one zip", "one tar", "a zip a split", "linked", "classes alone", "JPEG"]
+)
 def test_file_names_with_the_official_split_give_the_competitions_table(place, monkeypatch, form):
     counts = np.zeros((3, 7), int)
     np.add.at(counts, (USAGE, LABELS), 1)
@@ -89,22 +78,28 @@ def test_file_names_with_the_official_split_give_the_competitions_table(place, m
     files = drawn(official)
     if form == "plain":
         litter = {".DS_Store": b"", "train/happy/Thumbs.db": b"", "README.md": b"", "fer2013.bib": b""}
-        put(files | litter, download.INCOMING)
+        put(files | litter, incoming.FOLDER)
     elif form == "deeper":
-        put({f"archive/Images/{name.upper()}": content for name, content in files.items()}, download.INCOMING)
+        put({f"archive/Images/{name.upper()}": content for name, content in files.items()}, incoming.FOLDER)
     elif form == "linked":
         put(files, place / "elsewhere")
         for part in ("train", "test"):
-            (download.INCOMING / part).symlink_to(place / "elsewhere" / part)
+            (incoming.FOLDER / part).symlink_to(place / "elsewhere" / part)
     elif form == "classes alone":
-        put({name.partition("/")[2]: content for name, content in files.items()}, download.INCOMING)
+        put({name.partition("/")[2]: content for name, content in files.items()}, incoming.FOLDER)
     elif form == "JPEG":  # grey, though stored in colours
         files = {name.replace(".png", ".jpg"): encoded(PIXELS[row], "JPEG", "RGB") for row, name in enumerate(files)}
-        put(files, download.INCOMING)
+        put(files, incoming.FOLDER)
+    elif form == "one tar":
+        with tarfile.open(incoming.FOLDER / "archive.tar.gz", "w:gz") as archive:
+            for name, content in files.items():
+                info = tarfile.TarInfo(f"./{name}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
     else:
         for part in ("train", "test") if form == "a zip a split" else ("archive",):
             cut = len(part) + 1 if part != "archive" else 0
-            with zipfile.ZipFile(download.INCOMING / f"{part}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            with zipfile.ZipFile(incoming.FOLDER / f"{part}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
                 for name, content in files.items():
                     if name.startswith(part) or not cut:
                         archive.writestr(name[cut:].replace("/", "\\"), content)  # as some Windows programs write it
@@ -124,7 +119,7 @@ def test_file_names_with_the_official_split_give_the_competitions_table(place, m
 
 @pytest.mark.parametrize("held_out", ["test", "validation", "val"])
 def test_a_folder_that_is_held_out_is_private_test_and_public_test_stays_empty(place, held_out):
-    put(drawn(lambda row: two_way(row, held_out)), download.INCOMING)
+    put(drawn(lambda row: two_way(row, held_out)), incoming.FOLDER)
     data, labels = prepared()
     assert np.bincount(data.usage).tolist() == [56, 0, 42]
     by_name = sorted(range(len(LABELS)), key=lambda row: (USAGE[row] > 0, int(re.findall(r"\d+", two_way(row))[0]),
@@ -211,7 +206,7 @@ PNG = encoded(FACE)
 def test_folders_that_cannot_be_understood_are_refused_and_what_was_there_stays(place, files, message):
     download.RAW.mkdir()
     (download.RAW / "good").write_text("stays")
-    put(files, download.INCOMING)
+    put(files, incoming.FOLDER)
     with pytest.raises(UserError, match=message) as refusal:
         download.main()
     assert "\n" not in str(refusal.value)
@@ -235,29 +230,29 @@ def test_folders_that_cannot_be_understood_are_refused_and_what_was_there_stays(
     (encoded(FACE, "PNG", "I;16"), "has the mode I;16"),
 ])  # fmt: skip
 def test_a_picture_that_is_none_of_a_grey_face_is_refused_by_its_name_and_the_faces_stay(place, content, message):
-    put(GOOD | {"train/sad/odd_1.png": content}, download.INCOMING)
+    put(GOOD | {"train/sad/odd_1.png": content}, incoming.FOLDER / "deep")
     faces.PATH.write_bytes(b"stays")
     download.main()
-    with pytest.raises(UserError, match=re.escape(f"data/raw/pictures.zip, train/sad/odd_1.png {message}")) as refusal:
+    with pytest.raises(UserError, match=re.escape(f"data/incoming/deep/train/sad/odd_1.png {message}")) as refusal:
         prepare.main()
     assert "\n" not in str(refusal.value)
     assert faces.PATH.read_bytes() == b"stays"
 
 
 def test_a_folder_that_cannot_be_read_stops_it(place, close):
-    put(GOOD, download.INCOMING)
+    put(GOOD, incoming.FOLDER)
     close("test/sad")
     with pytest.raises(PermissionError):
         download.main()
 
 
 def test_a_picture_that_stands_there_twice_is_refused(place):
-    put(GOOD, download.INCOMING)
-    put({"._train.zip": b"\0\5\26\7"}, download.INCOMING)  # as macOS leaves it beside train.zip
+    put(GOOD, incoming.FOLDER)
+    put({"._train.zip": b"\0\5\26\7"}, incoming.FOLDER)  # as macOS leaves it beside train.zip
     name = next(name for name in GOOD if name.startswith("train/angry/"))
-    with zipfile.ZipFile(download.INCOMING / "train.zip", "w") as archive:
+    with zipfile.ZipFile(incoming.FOLDER / "train.zip", "w") as archive:
         archive.writestr(name.removeprefix("train/"), PNG)
-    with pytest.raises(UserError, match=f"{name} stands there twice, in a folder and zipped"):
+    with pytest.raises(UserError, match=f"{name} stands there twice, in a folder and packed"):
         download.main()
 
 
@@ -286,84 +281,24 @@ def test_a_damaged_zip_is_refused_by_its_name(place, damage):
     with zipfile.ZipFile(place / "whole.zip", "w") as archive:
         for name, content in GOOD.items():
             archive.writestr(name, content)
-    (download.INCOMING / "faces.zip").write_bytes(damage((place / "whole.zip").read_bytes()))
+    (incoming.FOLDER / "faces.zip").write_bytes(damage((place / "whole.zip").read_bytes()))
     with pytest.raises(UserError, match=r"data/incoming/faces\.zip is damaged"):
         download.main()
 
 
-def test_the_same_pictures_make_the_same_file_however_they_came(place):
-    put(GOOD, download.INCOMING / "a")
+def test_too_many_bytes_of_pictures_are_refused(place, monkeypatch):
+    put(GOOD, incoming.FOLDER)
+    monkeypatch.setattr(archives, "LARGEST", 5 * len(PNG))
+    with pytest.raises(UserError, match="holds more than"):
+        download.main()
+
+
+def test_the_packed_pictures_are_the_same_again_and_their_damage_is_told(place):
+    put(GOOD, incoming.FOLDER)
     download.main()
     first = (download.RAW / pictures.NAME).read_bytes()
-    shutil.move(download.INCOMING / "a", download.INCOMING / "b")
     download.main()
     assert (download.RAW / pictures.NAME).read_bytes() == first
     (download.RAW / pictures.NAME).write_bytes(first[:-9])
-    with pytest.raises(UserError, match=r"pictures\.zip is damaged .*: dvc repro -f download"):
+    with pytest.raises(UserError, match=r"pictures\.zip is damaged.*dvc repro -f download"):
         prepare.main()
-
-
-# The whole way
-
-
-def smallest():
-    """A network that is compiled at once."""
-    from keras import Sequential, layers
-
-    return Sequential([layers.Input((48, 48, 1)), layers.Flatten(), layers.Dense(7, "softmax")])
-
-
-@pytest.mark.parametrize("name_of", [official, two_way])
-def test_every_stage_runs_on_folders_and_says_what_they_are(place, capsys, monkeypatch, name_of):
-    monkeypatch.setattr("pipeline.architectures.mini_xception.build", smallest)
-    put(drawn(name_of), download.INCOMING)
-    (download.INCOMING / download.NOTE).write_text("From a friend.")
-    data, labels = prepared()
-    audit.main()
-    folds.main()
-    for number in ("0", "1"):
-        train.main("mini_xception", number)
-    ensemble.main()
-    score.main()
-    report.main()
-    empty = name_of is two_way
-    split = "PublicTest is empty" if empty else "but other numbers of pictures than the competition's"
-    found = json.loads(audit.RESULT.read_text())
-    assert split in found["provenance"]["split"]
-    assert found["provenance"]["note"] == "From a friend."
-    assert found["rows"] == {"Training": 56, "PublicTest": 0 if empty else 21, "PrivateTest": 42 if empty else 21}
-    assert ("PublicTest in Training" in found["identical_pictures"]) != empty
-    assert ("PublicTest in Training" in found["nearly_identical_pictures"]) != empty
-    table = pd.read_csv(submission.TABLE).set_index("name")
-    assert set(table["data"]) == {"other split"}
-    assert set(table["rank_2013"]) == {"none"}
-    assert (table["public_accuracy"].astype(str) == "unknown").all() == empty
-    guesses = submission.read(submission.FOLDER / "ensemble.csv", 42)
-    private = data.usage[56:] == 2
-    right = (guesses == labels[56:])[private].mean()
-    assert table.loc["ensemble", "private_accuracy"] == pytest.approx(right, abs=1e-5)
-    page = (report.RESULTS / "report.md").read_text()
-    assert f"The split: {found['provenance']['split']}." in page
-    assert board.NOTES["other split"] in page
-    capsys.readouterr()
-    leaderboard.main()
-    printed = capsys.readouterr().out
-    assert board.NOTES["other split"] in printed
-    assert "RBM" not in printed
-    with pytest.raises(UserError, match=r"submissions/ensemble\.csv is of pictures in folders"):
-        submit.main()
-
-
-def test_another_split_has_no_rank_though_it_holds_out_as_many_rows(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    usage = np.repeat([0, 2], [7, 3589]).astype("uint8")
-    labels = np.where(usage == 0, np.arange(3596) % 7, -1).astype("int8")
-    data = faces.Faces(np.zeros((3596, 48, 48), "uint8"), labels, usage)
-    truth = np.arange(3589) % 7
-    bag = ensemble.Bag(np.eye(7, dtype="float32"), np.eye(7, dtype="float32")[truth])
-    duplicates = pd.DataFrame(0, index=range(3596), columns=["identical", "near"])
-    ranks = {
-        worth: score.scoreboard(data, truth, {"a": bag}, {"a": 1.0}, {"a": (1, 1.0)}, duplicates, worth)["rank_2013"][0]
-        for worth in ("official", "unofficial", "folders", "other split")
-    }
-    assert ranks == {"official": 1, "unofficial": 1, "folders": 1, "other split": "none"}

@@ -1,0 +1,1 @@
+"""Uses of trained networks: predict, export, release, somebody else's weights, the demo."""

@@ -6,6 +6,8 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.competition import CLASSES
+
 ACCENT, PAPER, INK, SOFT = (59, 130, 214), (18, 21, 26, 205), (240, 242, 245), (150, 158, 168)
 SHORTEST = 360  # pixels: smaller pictures are enlarged, so that letters can be read
 SHADES = mpl.colormaps["inferno"]
@@ -14,9 +16,8 @@ Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def annotate(
-    pixels: np.ndarray, boxes: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...],
-    heat: np.ndarray | None = None,
-) -> Image.Image:  # fmt: skip
+    pixels: np.ndarray, boxes: np.ndarray, probabilities: np.ndarray, heat: np.ndarray | None = None
+) -> Image.Image:
     """A picture with what was found in it.
 
     Parameters
@@ -34,9 +35,9 @@ def annotate(
         _glow(picture, square, values)
     pen = ImageDraw.Draw(picture, "RGBA")
     taken = list(squares)
-    for square, answer in zip(squares, probabilities, strict=True):
+    for square, values in zip(squares, probabilities, strict=True):
         size = min(max(11, (square[2] - square[0]) / 11), max(11, min(picture.size) / 26))
-        taken.append(_face(pen, picture.size, square, answer, classes, size, taken))
+        taken.append(_face(pen, picture.size, square, values, size, taken))
     return picture
 
 
@@ -54,28 +55,28 @@ def _shared(one: Rectangle, other: Rectangle) -> float:
 
 
 def _face(
-    pen: ImageDraw.ImageDraw, size: tuple[int, int], square: Rectangle, answer: np.ndarray, classes: tuple[str, ...],
-    letter: float, taken: list[Rectangle],
+    pen: ImageDraw.ImageDraw, size: tuple[int, int], square: Rectangle, values: np.ndarray, letter: float,
+    taken: list[Rectangle],
 ) -> Rectangle:  # fmt: skip
     """Draw one face's box, label and bars, the latter where they hide least of what is `taken`; return their place."""
     font = ImageFont.load_default(letter)
     left, top, right, bottom = square
     pen.rectangle(square, outline=ACCENT, width=max(2, round(letter / 7)))
-    best = int(answer.argmax())
-    label = f"{classes[best]} {answer[best]:.0%}"
+    best = int(values.argmax())
+    label = f"{CLASSES[best]} {values[best]:.0%}"
     tag_height = 1.5 * letter
     tag_top = top - tag_height if top >= tag_height else top
     pen.rectangle((left, tag_top, left + pen.textlength(label, font) + letter, tag_top + tag_height), fill=ACCENT)
     pen.text((left + letter / 2, tag_top + tag_height / 2), label, INK, font, "lm")
-    names = max(pen.textlength(name, font) for name in classes)
-    width, height, line, bar = names + 9 * letter, (1.4 * len(classes) + 0.8) * letter, 1.4 * letter, 4.6 * letter
+    names = max(pen.textlength(name, font) for name in CLASSES)
+    width, height, line, bar = names + 9 * letter, (1.4 * len(CLASSES) + 0.8) * letter, 1.4 * letter, 4.6 * letter
     places = [(right + letter / 2, top), (left - width - letter / 2, top), (left, bottom + letter / 2),
               (left, tag_top - height - letter / 2), (left + letter / 4, bottom - height - letter / 4)]  # fmt: skip
     inside = [(min(max(x, 0), max(0, size[0] - width)), min(max(y, 0), max(0, size[1] - height))) for x, y in places]
     spots = [(x, y, x + width, y + height) for x, y in inside]
     spot = min(spots, key=lambda each: sum(_shared(each, other) for other in taken))
     pen.rounded_rectangle(spot, letter / 2, fill=PAPER)
-    for row, (name, part) in enumerate(zip(classes, answer, strict=True)):
+    for row, (name, part) in enumerate(zip(CLASSES, values, strict=True)):
         middle = spot[1] + 0.4 * letter + (row + 0.5) * line
         start = spot[0] + names + 1.2 * letter
         colour = INK if row == best else SOFT

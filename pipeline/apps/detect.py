@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.competition import SIDE
 from pipeline.errors import UserError
 
-# Measured by python -m bench.detection: of OpenCV's frontal cascades alt2, with these numbers, finds most faces without
+# Measured (docs/howto.md): of OpenCV's frontal cascades alt2, with these numbers, finds most faces without
 # false ones, and FER2013's pictures are as large as its boxes, but for the margin.
 CASCADE, STEP, NEIGHBOURS = "haarcascade_frontalface_alt2.xml", 1.1, 3
 MARGIN = 0.02  # of the box's side, added on every side
@@ -114,11 +114,11 @@ class Tracks:
             if share >= OVERLAP and i not in matched and j not in matched.values():
                 matched[i] = j
         smooth = []
-        for i, (box, answer) in enumerate(zip(boxes, probabilities, strict=True)):
+        for i, (box, row) in enumerate(zip(boxes, probabilities, strict=True)):
             if i in matched:
-                then, old_box, old_answer = known[matched[i]]
+                then, old_box, old_row = known[matched[i]]
                 new = 1 - math.exp(-(now - then) / self.seconds)
-                box, answer = old_box + new * (box - old_box), old_answer + new * (answer - old_answer)
-            smooth.append((now, box, answer))
+                box, row = old_box + new * (box - old_box), old_row + new * (row - old_row)
+            smooth.append((now, box, row))
         self.faces = smooth + [face for j, face in enumerate(known) if j not in matched.values()]
-        return np.stack([box for _, box, _ in smooth]), np.stack([answer for *_, answer in smooth])
+        return np.stack([box for _, box, _ in smooth]), np.stack([row for *_, row in smooth])

@@ -1,16 +1,14 @@
-"""Write a trained network for ONNX and LiteRT, and hold each file to what Keras answers to the same pictures.
+"""Write a trained network for ONNX and LiteRT, and hold each file to what Keras predicts of the same pictures.
 
-Outside the graph. Reads what lies in released/, or with NETWORK what was trained of it without fold FOLD; for the
-check the test rows of data/faces.npz, or drawn faces where it is missing. Writes into artifacts/exported/: NAME.onnx,
-NAME.tflite, NAME-float16.tflite (half as large), and NAME.json, what one must know to use them, which ONNX carries
-inside as well.
+Reads what lies in released/, or a trained cell; for the check the test rows of data/faces.npz, or drawn faces where it
+is missing. Writes into artifacts/exported/: NAME.onnx, NAME.tflite, NAME-float16.tflite (half as large), and NAME.json,
+what one must know to use them, which ONNX carries inside as well.
 
 A file takes pictures, uint8 [n, 48, 48, 1], grey levels 0 to 255, and gives probabilities, float32 [n, 7]: contrast,
 crop, scaling and normalisation are inside it. It sees each picture once: the mean over views, and the temperature, are
 left to who uses it. A file that is too far from Keras is deleted.
 """
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -25,14 +23,13 @@ import numpy as np
 from scipy import ndimage
 from tabulate import tabulate
 
-from pipeline import files, params, recipe
-from pipeline.apps import release
+from pipeline import files
+from pipeline.apps import networks
 from pipeline.competition import CLASSES, SIDE
+from pipeline.config import Recipe
 from pipeline.data import faces, synthetic
 from pipeline.errors import UserError
-from pipeline.evaluation import ensemble
 from pipeline.evaluation.submission import percent
-from pipeline.training import backend, cells
 
 if TYPE_CHECKING:
     import keras
@@ -46,77 +43,68 @@ BATCH, ROUNDS = 128, 15  # pictures at a time; how often that is timed
 Ask = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 48, 48, 1] to probabilities [n, 7]
 
 
-def find(name: str, fold: str) -> tuple["keras.Model", dict[str, Any]]:
-    """The network `name` that was trained without `fold`, or without both the released one, and its metadata.
-
-    Keras must run already.
-    """
-    if not name:
-        return release.load()
-    about = {"temperature": None, **cells.metadata(cells.path("about", name, fold), "make repro")[0]}
-    network = cells.restore(about["architecture"], cells.path("weights", name, fold), "make repro")
-    with contextlib.suppress(UserError):  # no ensemble has been made yet
-        about["temperature"] = ensemble.temperatures([about["architecture"]])[about["architecture"]]
-    return network, about
-
-
-def describe(about: dict[str, Any], settings: recipe.Recipe) -> dict[str, Any]:
+def describe(member: networks.Member, temperature: float) -> dict[str, Any]:
     """What one must know to use an exported file."""
-    from pipeline.training import augment
-
+    facts = member.facts
     return {
-        **{key: about[key] for key in ("architecture", "fold", "seed", "classes")},
+        "model": facts.model,
+        "architecture": facts.architecture,
+        "fold": facts.fold,
+        "seed": facts.seed,
+        "classes": CLASSES,
         "input": f"pictures, uint8 [n, {SIDE}, {SIDE}, 1]: grey levels 0 to 255 of faces cut out as in FER2013",
         "output": f"float32 [n, {len(CLASSES)}]: probabilities that sum to 1, in the order of classes",
-        "inside": {key: getattr(settings, key) for key in ("contrast", "crop", "scaling")},
-        "views": f"one, the picture as it is; the pipeline's scores are of means over {len(augment.views(settings))}",
-        "temperature": about["temperature"],  # not inside: p ** (1 / temperature), made to sum to 1
+        "inside": {key: getattr(facts.recipe, key) for key in ("contrast", "crop", "scaling")},
+        "views": f"one, the picture as it is; the pipeline's scores are of means over {len(member.views)}",
+        "temperature": temperature,  # not inside: p ** (1 / temperature), made to sum to 1
     }
 
 
 def contrasted(pictures: "keras.KerasTensor", kind: str) -> "keras.KerasTensor":
-    """What augment.contrast does, as a graph: uint8 [n, 48, 48, 1] to whole numbers, float32 of that shape.
+    """What contrasts.normalise does, as a graph: uint8 [n, 48, 48, 1] to whole numbers, float32 of that shape.
 
     Local means are products of matrices, whose rounding puts one pixel in 40,000 a grey level off.
     """
     from keras import ops
 
-    from pipeline.training import augment
+    from pipeline.training.contrasts import local
 
     x = ops.cast(pictures, "float32")
     if kind == "local":
-        weights = ndimage.uniform_filter1d(np.eye(SIDE), augment.NEIGHBOURHOOD, axis=0).astype("float32")
+        weights = ndimage.uniform_filter1d(np.eye(SIDE), local.NEIGHBOURHOOD, axis=0).astype("float32")
 
         def around(values: "keras.KerasTensor") -> "keras.KerasTensor":
             return ops.matmul(ops.matmul(weights, values), weights.T)
 
         x = x[..., 0] - 128  # small numbers, for the squares' sake
         mean = around(x)
-        deviation = ops.sqrt(ops.maximum(around(x * x) - mean * mean, 0)) + 8
-        x = ops.round(ops.clip(128 + 48 * (x - mean) / deviation, 0, 255))[..., None]
+        deviation = ops.sqrt(ops.maximum(around(x * x) - mean * mean, 0)) + local.FLOOR
+        x = ops.round(ops.clip(128 + local.SPREAD * (x - mean) / deviation, 0, 255))[..., None]
     elif kind == "histogram":
         levels = ops.one_hot(ops.reshape(ops.cast(pictures, "int32"), (-1, SIDE * SIDE)), 256)
         counts = ops.sum(levels, axis=1)
         ranks = (ops.cumsum(counts, axis=1) - counts / 2) / (SIDE * SIDE)
         x = ops.reshape(ops.round(255 * ops.matmul(levels, ranks[..., None])), (-1, SIDE, SIDE, 1))
+    elif kind != "none":
+        raise UserError(f"contrast {kind!r} cannot be exported: pipeline/apps/export.py has no graph for it")
     return x
 
 
-def whole(network: "keras.Model", settings: recipe.Recipe) -> "keras.Model":
-    """`network` with all that loop.Predictor does before and after it to a picture's first view."""
+def whole(network: "keras.Model", recipe: Recipe) -> "keras.Model":
+    """`network` with all that models.Predictor does before and after it to a picture's first view."""
     import keras
     from keras import ops
 
-    from pipeline.training import loop
+    from pipeline.training import models
 
     pictures = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="pictures")
-    x = contrasted(pictures, settings.contrast)
+    x = contrasted(pictures, recipe.contrast)
     # Of an odd crop the middle falls between two pixels: the mean of two windows, which are else the same.
-    margin = SIDE - settings.crop
-    near, far = (slice(low, low + settings.crop) for low in (margin // 2, (margin + 1) // 2))
+    margin = SIDE - recipe.crop
+    near, far = (slice(low, low + recipe.crop) for low in (margin // 2, (margin + 1) // 2))
     x = (x[:, near] + x[:, far]) / 2
     x = (x[:, :, near] + x[:, :, far]) / 2
-    factor, offset = loop.SCALINGS[settings.scaling]
+    factor, offset = models.SCALINGS[recipe.scaling]
     outputs = ops.maximum(network(x * factor + offset, training=False), 1e-7)
     model = keras.Model(pictures, outputs / ops.sum(outputs, axis=1, keepdims=True))
     model(np.zeros((1, SIDE, SIDE, 1), "uint8"))  # Keras exports what was called once
@@ -159,19 +147,19 @@ def runtime(path: Path) -> Ask:
         interpreter.allocate_tensors()
         interpreter.set_tensor(source["index"], pictures)
         interpreter.invoke()
-        answer: np.ndarray = interpreter.get_tensor(target["index"])
-        return answer
+        found: np.ndarray = interpreter.get_tensor(target["index"])
+        return found
 
     return ask
 
 
-def answers(ask: Ask, pictures: np.ndarray) -> np.ndarray:
+def predicted(ask: Ask, pictures: np.ndarray) -> np.ndarray:
     """Probabilities of all `pictures`, asked in batches."""
     return np.concatenate([ask(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)])
 
 
 def speeds(asks: dict[str, Ask], pictures: np.ndarray) -> dict[str, float]:
-    """Pictures a second that each of `asks` answers: medians, taken in turns, as other work slows all of them down."""
+    """Pictures a second by each of `asks`: medians, taken in turns, as other work slows all of them down."""
     seconds: dict[str, list[float]] = {name: [] for name in asks}
     for _ in range(ROUNDS):
         for name, ask in asks.items():
@@ -181,53 +169,67 @@ def speeds(asks: dict[str, Ask], pictures: np.ndarray) -> dict[str, float]:
     return {name: len(pictures[:BATCH]) / float(np.median(times)) for name, times in seconds.items()}
 
 
-def main(name: str = "", fold: str = "") -> None:
-    """Run the command."""
-    if missing := [each for each in NEEDED if importlib.util.find_spec(each.replace("-", "_")) is None]:
-        raise UserError(f"make export needs more packages: .venv/bin/python -m pip install {' '.join(missing)}")
-    backend.start("tensorflow")
-    backend.prepare(seed=0, precision="float32")
-    if fold and not name:
-        raise UserError(f"FOLD={fold}: of which network? Name it: make export NAME=... FOLD={fold}")
-    fold = fold or "0" if name else ""
-    network, about = find(name, fold)
-    settings = params.parse("its recipe", recipe.Recipe, about["recipe"])
-    from pipeline.training import loop
-
+def check_pictures() -> tuple[np.ndarray, str]:
+    """Pictures to hold files to Keras by, uint8 [n, 48, 48, 1], and what they are."""
     if faces.PATH.exists():
         data = faces.load()
-        pixels, rows = data.pixels[data.test_rows()], f"the test rows of {faces.PATH}"
-    else:
-        pixels, rows = synthetic.competition(0, 210, seed=1)[0], f"drawn faces, as {faces.PATH} is missing"
-    predictor = loop.Predictor(loop.Feed(pixels, settings), network)
-    wanted, model = predictor.probabilities(np.arange(len(pixels))), whole(network, settings)
-    stem = about["architecture"] + (f"-fold{fold}" if fold else "")
-    text, pictures = describe(about, settings), pixels[..., None]
-    asks: dict[str, Ask] = {"Keras": lambda part: predictor.probabilities(np.arange(len(part)))}
-    lines, checked = [("Keras", "", "", "")], {}
+        return data.pixels[data.test_rows()][..., None], f"the test rows of {faces.PATH}"
+    return synthetic.competition(0, 210, seed=1)[0][..., None], f"drawn faces, as {faces.PATH} is missing"
+
+
+def export(member: networks.Member, stem: str, text: dict[str, Any], pictures: np.ndarray) -> dict[str, list[str]]:
+    """Write a network in every form, keep what is near enough to Keras, and add to `text` how near that is.
+
+    Returns
+    -------
+    By file: megabytes, pictures a second, largest difference, equal labels, and whether it was refused, as text.
+    """
+    model = whole(member.network, member.facts.recipe)
+    asks: dict[str, Ask] = {"Keras": lambda part: member.probabilities(part[..., 0], member.views[:1])}
+    wanted = predicted(asks["Keras"], pictures)
+    lines = {"Keras": ["", "", "", ""]}
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         for ending, (furthest, least) in LIMITS.items():
             path = Path(folder) / f"{stem}{ending}"
             write(model, path, text)
             asks[path.name] = runtime(path)
-            found = answers(asks[path.name], pictures)
+            found = predicted(asks[path.name], pictures)
             off = float(np.abs(found - wanted).max())
             equal = float((found.argmax(axis=1) == wanted.argmax(axis=1)).mean())
-            lines.append((path.name, f"{path.stat().st_size / 1e6:.2f}", f"{off:.1e}", percent(equal)))
+            near = off <= furthest and equal >= least  # NaN is not
+            lines[path.name] = [
+                f"{path.stat().st_size / 1e6:.2f}",
+                f"{off:.1e}",
+                percent(equal),
+                "" if near else "refused",
+            ]
             (FOLDER / path.name).unlink(missing_ok=True)  # it may be of another network than the new ones
-            if off <= furthest and equal >= least:  # NaN is not
+            if near:
                 path.rename(FOLDER / path.name)
-                checked[path.name] = {"largest_difference": off, "equal_labels": equal}
+                text["checked"][path.name] = {"largest_difference": off, "equal_labels": equal}
     pace = speeds(asks, pictures)
-    text["checked"] = {"against": f"Keras in float32, on {len(pixels):,} pictures: {rows}", **checked}
+    return {name: [line[0], f"{pace[name]:,.0f}", *line[1:]] for name, line in lines.items()}
+
+
+def main(name: str, fold: str) -> None:
+    """Run the command."""
+    if missing := [each for each in NEEDED if importlib.util.find_spec(each.replace("-", "_")) is None]:
+        raise UserError(f"make export needs more packages: .venv/bin/python -m pip install {' '.join(missing)}")
+    if fold and not name:
+        raise UserError(f"FOLD={fold}: of which model? Name it: make export NAME=... FOLD={fold}")
+    which = f"{name}-{fold or 0}" if name else networks.RELEASED
+    network = networks.load(which, "tensorflow", "float32")
+    ((member,),) = network.members.values()
+    pictures, told = check_pictures()
+    told = f"Keras in float32, on {len(pictures):,} pictures: {told}"
+    stem = f"{name}-fold{fold or 0}" if name else member.facts.model
+    text = describe(member, network.temperature) | {"checked": {"against": told}}
+    lines = export(member, stem, text, pictures)
     files.write_json(FOLDER / f"{stem}.json", text)
-    table = [
-        (name, size, f"{pace[name]:,.0f}", off, equal, "" if name in {"Keras", *checked} else "refused")
-        for name, size, off, equal in lines
-    ]
     headers = ("", "MB", "pictures/s", "largest difference", "equal labels", "")
-    print(tabulate(table, headers, disable_numparse=True, colalign=("left", *["right"] * 4, "left")))
-    print(f"\nAgainst Keras in float32, on {len(pixels):,} pictures: {rows}.\nHow to use them: {FOLDER / stem}.json")
-    if refused := set(asks) - {"Keras", *checked}:
-        raise UserError(f"too far from Keras, and so deleted: {', '.join(sorted(refused))}")
+    print(tabulate([(name, *line) for name, line in lines.items()], headers, disable_numparse=True,
+                   colalign=("left", *["right"] * 4, "left")))  # fmt: skip
+    print(f"\nAgainst {told}.\nHow to use them: {FOLDER / stem}.json")
+    if refused := [name for name, line in lines.items() if line[-1]]:
+        raise UserError(f"too far from Keras, and so deleted: {', '.join(refused)}")

@@ -1,31 +1,60 @@
-"""Bring trained networks back, with all that one must know to ask them: the one place that knows which network answers.
+"""Bring trained networks back, and ask them: the one place that knows which network predicts.
 
-Reads released/, or what was trained, with results/ensemble.json. Nothing in these files is executed.
+Reads released/, or cells with their weights and results/ensemble.json. Nothing in these files is executed.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import architectures, params
-from pipeline.apps import release
-from pipeline.competition import SIDE
-from pipeline.data import folds
+from pipeline import architectures, config, files
+from pipeline.apps import packed
+from pipeline.apps.packed import Facts
+from pipeline.cells import store
+from pipeline.competition import CLASSES, SIDE
+from pipeline.config import ENSEMBLE, Config
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics
-from pipeline.recipe import Recipe
-from pipeline.training import backend, cells, machine
+from pipeline.training import backend, machine, plan
 
 if TYPE_CHECKING:
     import keras
 
-    from pipeline.training.gradcam import GradCam
+    from pipeline.training.attention import GradCam
 
 RELEASED = "released"
 CAPACITY = 128  # pictures that lie on the device at a time
-BATCHES = (16, 128)  # views that are judged together: the small one so that a single face need not wait
+BATCHES = (16, 128)  # views that are predicted together: the small one so that a single face need not wait
+
+
+def grey_levels(pictures: Any) -> np.ndarray:
+    """Pictures in any of the usual forms as uint8 [n, 48, 48].
+
+    Parameters
+    ----------
+    pictures : [n, 48, 48] or [n, 48, 48, 1]: uint8, floats from 0 to 1, or floats that are whole grey levels to 255.
+
+    Raises
+    ------
+    UserError : for all else.
+    """
+    array = np.asarray(pictures)
+    if array.shape[1:] not in ((SIDE, SIDE), (SIDE, SIDE, 1)):
+        raise UserError(f"pictures must have the shape [n, {SIDE}, {SIDE}] or [n, {SIDE}, {SIDE}, 1], "
+                        f"not {list(array.shape)}")  # fmt: skip
+    array = array.reshape(len(array), SIDE, SIDE)
+    if array.dtype == "uint8":
+        return array
+    if array.dtype.kind != "f":
+        raise UserError(f"pictures must be uint8, or floats from 0 to 1, not {array.dtype}")
+    levels, largest = array.astype("float64"), array.max(initial=0)
+    whole = largest > 1 and (levels == levels.round()).all()
+    if not (np.isfinite(levels).all() and levels.min(initial=0) >= 0 and largest <= (255 if whole else 1)):
+        raise UserError("pictures that are floats must go from 0 to 1, or be whole grey levels from 0 to 255")
+    scaled: np.ndarray = (levels if whole else 255 * levels).round().astype("uint8")
+    return scaled
 
 
 class Member:
@@ -33,164 +62,184 @@ class Member:
 
     Parameters
     ----------
-    network : with its weights. recipe : what it was trained by.
+    network : with its weights.
     """
 
-    def __init__(self, network: "keras.Model", recipe: Recipe) -> None:
-        from pipeline.training import augment, loop
+    def __init__(self, network: "keras.Model", facts: Facts) -> None:
+        from pipeline.training import augment, models
 
         self.network = network
-        self.feed = loop.Feed(np.zeros((CAPACITY, SIDE, SIDE), "uint8"), recipe)
-        self.predictor = loop.Predictor(self.feed, network)
-        self.views = augment.views(recipe)
+        self.facts = facts
+        self.feed = models.Feed(np.zeros((CAPACITY, SIDE, SIDE), "uint8"), facts.recipe)
+        self.predictor = models.Predictor(self.feed, network)
+        self.views = augment.tta_maps(facts.recipe)
         self.cam: GradCam | None = None
 
-    def show(self, pictures: np.ndarray) -> None:
-        """Put uint8 [n, 48, 48], n up to CAPACITY, where `predictor` and `cam` find them: in rows 0 to n - 1."""
-        from pipeline.training import augment
-
-        whole = np.resize(pictures, (CAPACITY, *pictures.shape[1:]))
-        self.feed.pixels.assign(augment.contrast(whole, self.feed.recipe.contrast)[..., None])
-
-    def probabilities(self, pictures: np.ndarray) -> np.ndarray:
-        """The mean over all views of uint8 [n, 48, 48], n up to CAPACITY: float32 [n, 7]."""
-        self.show(pictures)
-        rows = np.tile(np.arange(len(pictures), dtype="int32"), len(self.views))
-        maps = np.repeat(np.stack(self.views), len(pictures), axis=0)
-        size = BATCHES[len(rows) > 4 * BATCHES[0]]
-        answers = []
-        for start in range(0, len(rows), size):  # whole batches: one compiled program a size
-            batch = np.arange(start, start + size) % len(rows)
-            answers.append(self.predictor.predict_on_batch((rows[batch], maps[batch])))
-        views = np.concatenate(answers)[: len(rows)].reshape(len(self.views), len(pictures), -1)
-        mean: np.ndarray = views.mean(axis=0)
-        return mean
+    def probabilities(self, pictures: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
+        """The mean over `views` (maps, float32 [v, 8]; by default all) of uint8 [n, 48, 48]: float32 [n, 7]."""
+        maps = self.views if views is None else views
+        parts = [self._predicted(part, maps) for part in _parts(pictures)]
+        return np.concatenate([np.zeros((0, len(CLASSES)), "float32"), *parts])
 
     def attention(self, pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Where it looks for each picture's class (int [n]), by Grad-CAM: float32 [n, 48, 48], 0 to 1."""
-        from pipeline.training.gradcam import GradCam
+        from pipeline.training.attention import GradCam
 
         self.cam = self.cam or GradCam(self.feed, self.network)
-        self.show(pictures)
-        return self.cam.maps(np.arange(len(pictures)), classes)
+        found = []
+        for part, labels in zip(_parts(pictures), _parts(classes), strict=True):
+            self._show(part)
+            found.append(self.cam.maps(np.arange(len(part)), labels))
+        return np.concatenate(found)
 
+    def _show(self, pictures: np.ndarray) -> None:
+        """Put uint8 [n, 48, 48], n up to CAPACITY, where predictor and cam find them: in rows 0 to n - 1."""
+        from pipeline.training import contrasts
 
-@dataclass(frozen=True)
-class Network:
-    """What answers: one trained network, or several joined.
+        whole = np.resize(pictures, (CAPACITY, SIDE, SIDE))
+        self.feed.pixels.assign(contrasts.normalise(whole, self.feed.recipe.contrast)[..., None])
 
-    Parameters
-    ----------
-    members : the networks of every architecture, whose answers are averaged. temperatures : of these averages, before
-        they are joined. method : how (see ensemble.join_members). shares : of each, where that is a weighted mean.
-    temperature : of what comes out.
-    classes : what the probabilities are of, in their order.
-    """
-
-    members: dict[str, list[Member]]
-    temperatures: list[float]
-    method: str
-    shares: list[float]
-    temperature: float
-    classes: tuple[str, ...]
-
-    def probabilities(self, pictures: np.ndarray) -> np.ndarray:
-        """Probabilities, at the temperature, of uint8 [n, 48, 48]: float32 [n, 7]."""
-        if not len(pictures):
-            return np.zeros((0, len(self.classes)), "float32")
-        return np.concatenate([self._judged(part) for part in _parts(pictures)])
-
-    def _judged(self, pictures: np.ndarray) -> np.ndarray:
-        means = np.stack([
-            np.stack([each.probabilities(pictures) for each in members]).mean(axis=0, dtype="float32")
-            for members in self.members.values()
-        ])  # fmt: skip
-        even = ensemble.at_temperatures(means, self.temperatures)
-        if self.method == "geometric":
-            joined = ensemble.geometric_mean(even)
-        else:
-            joined = ensemble.weighted_mean(even, np.array(self.shares))
-        return metrics.temper(joined, self.temperature).astype("float32")
-
-    def attention(self, pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """The mean over all networks of where each looks for a picture's class (int [n]): float32 [n, 48, 48]."""
-        everyone = [each for members in self.members.values() for each in members]
-        parts = zip(_parts(pictures), _parts(classes), strict=True)
-        return np.concatenate([np.mean([each.attention(*part) for each in everyone], axis=0) for part in parts])
+    def _predicted(self, pictures: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """As `probabilities`, n up to CAPACITY."""
+        self._show(pictures)
+        rows = np.tile(np.arange(len(pictures), dtype="int32"), len(views))
+        maps = np.repeat(views, len(pictures), axis=0)
+        size = BATCHES[len(rows) > 4 * BATCHES[0]]
+        found = []
+        for start in range(0, len(rows), size):  # whole batches: one compiled program a size
+            batch = np.arange(start, start + size) % len(rows)
+            found.append(self.predictor.predict_on_batch((rows[batch], maps[batch])))
+        mean: np.ndarray = np.concatenate(found)[: len(rows)].reshape(len(views), len(pictures), -1).mean(axis=0)
+        return mean
 
 
 def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
     return (array[start : start + CAPACITY] for start in range(0, len(array), CAPACITY))
 
 
-def _prepared(recipes: list[tuple[str, Recipe]], library: str) -> None:
-    """Start Keras in float32, or in bfloat16 where all of these networks were trained so, and this machine suits it.
+@dataclass(frozen=True)
+class Network:
+    """What predicts: one trained network, or several blended.
 
     Parameters
     ----------
-    recipes : with the name of the architecture.
+    members : the networks of every model, whose probabilities are averaged. temperatures : of these averages.
+    method, shares : how they are blended then (see evaluation/ensemble.py). temperature : of the blend.
     """
+
+    members: dict[str, list[Member]]
+    temperatures: list[float]
+    method: str
+    shares: list[float | None]
+    temperature: float
+
+    def probabilities(self, pictures: Any) -> np.ndarray:
+        """Probabilities, at the temperature, of pictures in any form that `grey_levels` takes: float32 [n, 7]."""
+        levels = grey_levels(pictures)
+        means = [
+            np.mean([each.probabilities(levels) for each in members], axis=0, dtype="float32")
+            for members in self.members.values()
+        ]
+        even = ensemble.at_temperatures(means, self.temperatures)
+        if self.method == "geometric":
+            blend = ensemble.geometric_mean(even)
+        else:
+            blend = ensemble.weighted_mean(even, np.array(self.shares))
+        return metrics.temper(blend, self.temperature).astype("float32")
+
+    def attention(self, pictures: Any, classes: np.ndarray) -> np.ndarray:
+        """The mean over all networks of where each looks for a picture's class (int [n]): float32 [n, 48, 48]."""
+        levels = grey_levels(pictures)
+        everyone = [each for members in self.members.values() for each in members]
+        mean: np.ndarray = np.mean([each.attention(levels, classes) for each in everyone], axis=0)
+        return mean
+
+
+def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, str]:
+    """What the cell of a trained network says of it, and the digest of its weights."""
+    path = store.folder(settings, name, fold) / "cell.json"
+    with files.reading(path, f"dvc repro {store.stage(settings, name, fold)}"):
+        about = store.About.model_validate_json(path.read_bytes())
+        if (about.model, about.fold) != (name, fold):
+            raise ValueError(f"it is of {about.model} fold {about.fold}")
+        made, recipe = about.plan, about.plan.settings()
+        found = {"model": name, "architecture": made.architecture, "fold": fold, "seed": made.seed, "recipe": recipe}
+        facts = Facts.model_validate(found | {"precision": about.precision})
+        now = plan.code(plan.ingredients(made.architecture, recipe))
+        if any(now.get(key) != made.code[key] for key in made.code if key.startswith("architectures.")):
+            raise ValueError(f"the code of {made.architecture} has changed since")
+        return facts, about.weights_sha256
+
+
+def _restored(facts: Facts, sha256: str) -> Member:
+    """The trained network of a cell. Keras must run already."""
+    network, path = architectures.build(facts.architecture), store.weights(facts.model, facts.fold)
+    with files.reading(path, f"python -m pipeline train {facts.model} {facts.fold} --anew"):
+        if files.sha256(path.read_bytes()) != sha256:
+            raise ValueError("it is not the file that cell.json tells of")
+        network.load_weights(path)
+    return Member(network, facts)
+
+
+def _prepare(trained: list[Facts], library: str, precision: str | None) -> None:
+    """Start Keras in this precision, else in bfloat16 where all networks were trained so and this machine suits it."""
     backend.start(library)
-    precisions = {machine.suitable(recipe.precision, library, name) for name, recipe in recipes}
-    backend.prepare(0, precisions.pop() if len(precisions) == 1 else "float32")
+    suitable = {machine.suitable(each.precision, library, each.architecture) for each in trained}
+    backend.prepare(0, precision or (suitable.pop() if len(suitable) == 1 else "float32"))
 
 
-def _released(library: str) -> Network:
-    about, recipe = cells.metadata(release.find(), "make release")
-    name = about["architecture"]
-    _prepared([(name, recipe)], library)
-    network, _ = release.load()
-    return Network(
-        {name: [Member(network, recipe)]}, [1.0], "mean", [1.0], about["temperature"], tuple(about["classes"])
-    )
+def _released(library: str, precision: str | None) -> Network:
+    path = packed.find()
+    facts, weights = packed.read(path)
+    _prepare([facts], library, precision)
+    network = architectures.build(facts.architecture)
+    with files.reading(path.with_suffix(".npz"), packed.REMEDY):
+        packed.unpack(network, weights)
+    return Network({facts.model: [Member(network, facts)]}, [1.0], "mean", [1.0], facts.temperature)
 
 
-def _cells(which: str) -> tuple[dict[str, list[int]], str, list[float]]:
-    """The folds of every architecture that `which` stands for, and how architectures are joined, with their shares."""
-    numbers, known = folds.numbers(), architectures.names()
-    if which == ensemble.NAME:
-        method, weights = ensemble.result(lambda whole: (whole["method"], dict(whole["weights"])))
-        shares = {name: weight for name, weight in weights.items() if weight != 0}  # who has no say is not asked
-        return dict.fromkeys(shares, numbers), method, list(shares.values())
+def _parsed(settings: Config, which: str) -> tuple[dict[str, list[int]], str, list[float | None]]:
+    """The folds of every model that `which` stands for, and how models are blended, with their shares."""
+    if which == ENSEMBLE:
+        found = ensemble.result()
+        shares = {name: weight for name, weight in found.weights.items() if weight != 0}  # others need not be asked
+        if others := [name for name in shares if name not in settings.names]:
+            raise UserError(f"the ensemble has members that are no network of this project: {', '.join(others)}")
+        return dict.fromkeys(shares, settings.folds), found.method, list(shares.values())
     name, _, fold = which.partition("-")
-    if name not in known or (fold and fold not in map(str, numbers)):
+    if name not in settings.names:
         raise UserError(
-            f"there is no network {which!r}: it must be {RELEASED}, {ensemble.NAME}, an architecture "
-            f"({', '.join(known)}) or one fold of it, like {known[-1]}-{numbers[0]}; {params.PATH} has the folds "
-            f"{', '.join(map(str, numbers))}"
+            f"there is no network {which!r}; known: {RELEASED}, {ENSEMBLE}, {', '.join(settings.names)}, or one fold, "
+            f"like {settings.names[0]}-{settings.folds[0]}"
         )
-    return {name: [int(fold)] if fold else numbers}, "mean", [1.0]
+    return {name: [settings.fold(fold)] if fold else settings.folds}, "mean", [1.0]
 
 
-def _trained(which: str, library: str) -> Network:
-    cells, method, shares = _cells(which)
+def _trained(which: str, library: str, precision: str | None) -> Network:
+    settings = config.load()
+    cells, method, shares = _parsed(settings, which)
     submission = which.partition("-")[0]
     temperature = ensemble.temperatures([submission])[submission]
-    inside = list(ensemble.temperatures(list(cells)).values()) if which == ensemble.NAME else [1.0]
-    found = [(name, fold) for name, numbers in cells.items() for fold in numbers]
-    known = [cells.metadata(cells.path("about", *cell), cells.remedy(*cell)) for cell in found]
-    classes = {tuple(about["classes"]) for about, _ in known}
-    if len(classes) > 1:
-        raise UserError(f"the networks of {which} do not know the same classes in the same order; run: make repro")
-    _prepared([(about["architecture"], recipe) for about, recipe in known], library)
-    members: dict[str, list[Member]] = {name: [] for name in cells}
-    for cell, (_, recipe) in zip(found, known, strict=True):
-        network = cells.restore(cell[0], cells.path("weights", *cell), cells.remedy(*cell))
-        members[cell[0]].append(Member(network, recipe))
-    return Network(members, inside, method, shares, temperature, classes.pop())
+    inside = list(ensemble.temperatures([*cells]).values()) if which == ENSEMBLE else [1.0]
+    known = {name: [_cell(settings, name, fold) for fold in folds] for name, folds in cells.items()}
+    _prepare([facts for found in known.values() for facts, _ in found], library, precision)
+    members = {name: [_restored(*each) for each in found] for name, found in known.items()}
+    return Network(members, inside, method, shares, temperature)
 
 
-def load(which: str = RELEASED) -> Network:
-    """The network `which`, over the library that suits this machine.
+def load(which: str = RELEASED, library: str | None = None, precision: str | None = None) -> Network:
+    """The network `which`.
 
     Parameters
     ----------
-    which : "released", "ensemble", an architecture (the mean of all its folds), or one fold of it, like
-        "small_resnet-0".
+    which : "released", "ensemble", a model (the mean of all its folds), or one fold of it, like "small_resnet-0".
+    library, precision : of Keras; None takes what suits this machine.
 
     Raises
     ------
     UserError : where there is no such network, or its files are missing, damaged or another's.
     """
-    library = machine.choose(params.backend())
-    return _released(library) if which == RELEASED else _trained(which, library)
+    library = library or machine.choose(config.load().backend)
+    if which == RELEASED:
+        return _released(library, precision)
+    return _trained(which, library, precision)

@@ -1,12 +1,8 @@
 """Score a network that was trained elsewhere on the test rows, as the pipeline's own submissions are scored.
 
-Outside the graph. Reads FILE (a whole Keras model: .keras, or .h5 or .hdf5, of Keras 2 too), data/faces.npz,
-data/solution.csv, data/duplicates.csv, data/raw/PROVENANCE.json and params.yaml (its backend). Writes nothing but OUT, JSON,
-where that is given. No code in FILE is run: a model with Lambda layers is refused.
-
-SIDE is the pixels across that the network takes; faces are resized as cv2.resize does it. SCALING is what it takes grey
-levels as: unit (0 to 1), symmetric (-1 to 1) or raw (0 to 255). CLASSES names its outputs in their order; without it,
-that is the competition's: angry,disgust,fear,happy,sad,surprise,neutral. Nothing is guessed.
+Reads a whole Keras model (.keras, or .h5 or .hdf5, of Keras 2 too), the data and params.yaml (its backend). Writes the
+scores as JSON where it is told to. No code in the file is run: a model with Lambda layers is refused. Faces are resized
+as cv2.resize does it. Nothing is guessed: pixels across, scaling and the order of the classes are the user's to say.
 """
 
 import json
@@ -14,20 +10,19 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import pandas as pd
 from tabulate import tabulate
 
-from pipeline import files, params
-from pipeline.competition import CLASSES, PRIVATE, PUBLIC, TRAINING
-from pipeline.data import faces, provenance, solution
+from pipeline import config, files
+from pipeline.competition import CLASSES, PRIVATE, PUBLIC
+from pipeline.data import faces, solution
 from pipeline.errors import UserError
-from pipeline.evaluation import audit, board, ensemble, metrics, score, submission
+from pipeline.evaluation import board, metrics, score, submission
+from pipeline.evaluation.score import Truth
 from pipeline.evaluation.submission import UNKNOWN, percent
 from pipeline.training import backend, machine
 
@@ -71,19 +66,41 @@ def order(text: str) -> list[int]:
     return [names.index(name) for name in CLASSES]
 
 
-def modern(config: Any) -> Any:
+def modern(layers: Any) -> Any:
     """A configuration that old Keras 2 wrote, as Keras 3 can read it (which takes a batch's shape for a picture's)."""
-    if isinstance(config, list):
-        return [modern(each) for each in config]
-    if not isinstance(config, dict):
-        return config
-    config = {key: modern(value) for key, value in config.items()}
-    inner, kind = config.get("config"), config.get("class_name")
+    if isinstance(layers, list):
+        return [modern(each) for each in layers]
+    if not isinstance(layers, dict):
+        return layers
+    layers = {key: modern(value) for key, value in layers.items()}
+    inner, kind = layers.get("config"), layers.get("class_name")
     if kind == "Sequential" and isinstance(inner, list):
-        config["config"] = {"name": "sequential", "layers": inner}
+        layers["config"] = {"name": "sequential", "layers": inner}
     elif isinstance(inner, dict) and kind != "InputLayer" and "batch_input_shape" in inner:
         inner["input_shape"] = inner.pop("batch_input_shape")[1:]
-    return config
+    return layers
+
+
+def configuration(path: Path) -> Any:
+    """What a Keras file says of its layers. Raises UserError where it is something else, or holds code."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; name a whole Keras model: make outside FILE=...")
+    if path.suffix not in (".keras", ".h5", ".hdf5"):
+        raise UserError(f"{path} is no Keras file by its name; they end in .keras, .h5 or .hdf5")
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                found = json.loads(archive.read("config.json"))
+        else:
+            with h5py.File(path) as file:
+                found = json.loads(file.attrs["model_config"])
+    except KeyError:
+        raise UserError(f"{path} holds no network, but weights alone perhaps; save it whole: model.save(...)") from None
+    except (*files.DAMAGE, RuntimeError) as trouble:
+        raise UserError(f"{path} is not a Keras file ({trouble})") from None
+    if '"class_name": "Lambda"' in json.dumps(found):
+        raise UserError(f"{path} has a Lambda layer, which is code, and no code in a file is run; build it without")
+    return found
 
 
 def load(path: Path, side: int) -> "keras.Model":
@@ -93,34 +110,17 @@ def load(path: Path, side: int) -> "keras.Model":
     """
     import keras
 
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; name a whole Keras model: make outside FILE=...")
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise UserError(f"{path} is no Keras file by its name; they end in .keras, .h5 or .hdf5")
-    try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                config = json.loads(archive.read("config.json"))
-        else:
-            with h5py.File(path) as file:
-                config = json.loads(file.attrs["model_config"])
-    except KeyError:
-        raise UserError(f"{path} holds no network, but weights alone perhaps; save it whole: model.save(...)") from None
-    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as trouble:
-        raise UserError(f"{path} is not a Keras file ({trouble})") from None
-    if '"class_name": "Lambda"' in json.dumps(config):
-        raise UserError(f"{path} has a Lambda layer, which is code, and no code in a file is run; build it without")
+    layers = configuration(path)
     try:
         with tempfile.TemporaryDirectory() as folder:
             copy = shutil.copyfile(path, Path(folder) / path.name)
             if path.suffix != ".keras":
                 with h5py.File(copy, "r+") as file:
-                    file.attrs["model_config"] = json.dumps(modern(config))
+                    file.attrs["model_config"] = json.dumps(modern(layers))
             network: keras.Model = keras.saving.load_model(copy, compile=False, safe_mode=True)
         takes, gives = network.input_shape, network.output_shape
     except Exception as trouble:  # Keras has no error of its own for a file that it cannot build
-        reason = str(trouble).strip().split("\n")[0][:200]
-        raise UserError(f"Keras cannot build the network in {path} ({reason})") from None
+        raise UserError(f"Keras cannot build the network in {path} ({_first(trouble)})") from None
     if len(takes) != 4 or takes[0] or not {*takes[1:3]} <= {None, side} or takes[3] not in (1, 3):
         raise UserError(
             f"{path} takes {takes}, not (None, {side}, {side}, 1) or three channels; name the SIDE it takes"
@@ -130,9 +130,14 @@ def load(path: Path, side: int) -> "keras.Model":
     try:
         network.predict_on_batch(np.zeros((1, side, side, takes[3]), "float32"))
     except Exception as trouble:  # every library has its own
-        reason = str(trouble).strip().split("\n")[0][:200]
-        raise UserError(f"{path} cannot take {side} x {side} pixels ({reason}); name the SIDE it takes") from None
+        raise UserError(
+            f"{path} cannot take {side} x {side} pixels ({_first(trouble)}); name the SIDE it takes"
+        ) from None
     return network
+
+
+def _first(trouble: Exception) -> str:
+    return str(trouble).strip().split("\n")[0][:200]
 
 
 def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> np.ndarray:
@@ -140,9 +145,9 @@ def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> 
 
     Three channels get the same grey levels. Raises UserError where the outputs are no probabilities.
     """
-    from pipeline.training import loop
+    from pipeline.training import models
 
-    factor, offset = loop.SCALINGS[scaling]
+    factor, offset = models.SCALINGS[scaling]
     parts = []
     for start in range(0, len(pixels), BATCH):
         part = np.resize(pixels[start : start + BATCH], (BATCH, *pixels.shape[1:]))  # whole batches: one program
@@ -159,22 +164,20 @@ def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> 
     return probabilities
 
 
-def judge(probabilities: np.ndarray, data: faces.Faces, truth: np.ndarray, duplicates: pd.DataFrame) -> dict[str, Any]:
-    """The columns of submissions/scores.csv that test rows alone decide; right answers, rows, and recall by class.
+def judge(probabilities: np.ndarray, truth: Truth) -> dict[str, Any]:
+    """The columns of submissions/scores.csv that test rows alone decide; how many are right, and recall by class.
 
     Parameters
     ----------
-    probabilities : [k, 7], of the test rows. truth : int [n], labels of all rows. duplicates : [n], see audit.load_duplicates.
+    probabilities : [k, 7], of the test rows, as is `truth`.
     """
-    training, test = data.rows(TRAINING), data.test_rows()
-    unseen = ensemble.Bag(np.full((len(training), len(CLASSES)), np.nan), probabilities)
-    columns = score.judge(unseen, 1.0, truth[training], truth[test], data.usage[test], duplicates)
+    columns = score.judge(probabilities, probabilities, truth)
     found: dict[str, Any] = {
         key: value for key, value in columns.items() if not key.startswith("oof") and not key.endswith("tempered")
     }
     for split, name in ((PUBLIC, "public"), (PRIVATE, "private")):
-        mine = data.usage[test] == split
-        labels = truth[test][mine]
+        mine = truth.usage == split
+        labels = truth.labels[mine]
         found[f"{name}_right"] = int(metrics.right(probabilities[mine], labels).sum())
         found[f"{name}_rows"] = len(labels)
         classes = metrics.by_class(probabilities[mine], labels) if len(labels) else {}  # folders may lack PublicTest
@@ -207,34 +210,27 @@ def report(found: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
-def main(name: str, side: str, scaling: str, classes: str = "", out: str = "") -> None:
+def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:
     """Run the command."""
-    if not (side.isdecimal() and 8 <= int(side) <= 1024):
-        raise UserError(f"SIDE={side}: must be the pixels across that the network takes, 8 to 1024")
-    if scaling not in ("unit", "symmetric", "raw"):
-        raise UserError(f"SCALING={scaling}: must be unit (grey levels 0 to 1), symmetric (-1 to 1) or raw (0 to 255)")
     if out and Path(out).suffix != ".json":
         raise UserError(f"OUT={out}: must end in .json")
-    places, path = order(classes), Path(name)
-    data, worth = faces.load(), provenance.standing(provenance.read())
-    truth, duplicates = solution.join(data.labels, solution.load()), audit.load_duplicates(len(data.labels))
-    if (truth < 0).any():
+    places, path, data = order(classes), Path(file), faces.load()
+    truth = score.read_truth(data, np.zeros(0, "int64"))
+    if (truth.labels < 0).any():
         raise UserError(f"{solution.PATH} does not know the labels of all test rows, so nothing can be scored on them")
-    backend.start(machine.choose(params.backend()))
+    backend.start(machine.choose(config.load().backend))
     backend.prepare(seed=0, precision="float32")
-    network = load(path, int(side))
-    found = judge(ask(network, data.pixels[data.test_rows()], int(side), scaling)[:, places], data, truth, duplicates)
-    if worth == provenance.OTHER_SPLIT:
-        found["rank_2013"] = "none"
+    network = load(path, side)
+    found = judge(ask(network, data.pixels[data.test_rows()], side, scaling)[:, places], truth)
     print(f"{path.name}: {network.count_params():,} parameters\n\n{report(found)}\n")
     print("What it was trained on is not known here: if test rows were among it, these figures are too high.")
-    if worth in board.NOTES:
-        print(board.NOTES[worth])
+    if truth.source in board.NOTES:
+        print(board.NOTES[truth.source])
     if out:
         about = {
-            "file": path.name, "sha256": submission.sha256(path), "parameters": network.count_params(),
-            "side": int(side), "scaling": scaling, "classes": [CLASSES[places.index(i)] for i in range(len(places))],
-            "data": worth, **found,
+            "file": path.name, "sha256": submission.sha256(path), "parameters": network.count_params(), "side": side,
+            "scaling": scaling, "classes": [CLASSES[places.index(i)] for i in range(len(places))],
+            "data": truth.source, **found,
         }  # fmt: skip
         files.write_json(Path(out), about)
         print(f"They stand in {out} too.")

@@ -1,13 +1,10 @@
 """Name the expressions of the faces in pictures, tables, videos, or before a camera.
 
-Reads what is named, and a trained network (the released one, unless told otherwise). Prints a table; writes what
---csv and --out say. A video's answers are exponential averages over its frames (see --smooth).
+Reads what is named, and a trained network. Prints a table; writes the table and annotated pictures where it is told to.
 
 Exit status: 0 all was read, 1 nothing could begin, 3 some files were skipped (they are named), 130 stopped by Ctrl-C.
 """
 
-import argparse
-import contextlib
 import csv
 import itertools
 import sys
@@ -17,23 +14,34 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline import command
 from pipeline.apps import annotate, detect, networks
 from pipeline.apps.networks import Network
 from pipeline.apps.sources import CAMERA, Picture, Source, Unusable, find
+from pipeline.competition import CLASSES, SIDE
 from pipeline.errors import UserError
 
 SKIPPED = 3  # the exit status where something was
-TOGETHER = (128, 2**27)  # faces, and bytes of pictures, that are judged at a time
+TOGETHER = (128, 2**27)  # faces, and bytes of pictures, that are predicted at a time
 SHOWN = 100  # lines of the table, where all of them stand in a file
 NO_FACE = "no face"
 SUFFIXES = {"picture": (".png", ".jpg", ".jpeg", ".webp"), "video": (".mp4", ".avi"), CAMERA: (".mp4", ".avi")}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to look for, and what to draw; as python -m pipeline predict --help explains them."""
+
+    out: Path | None
+    explain: bool
+    every_face: bool
+    margin: float
+    smooth: float
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Seen:
     pixels: np.ndarray | None
 
 
-def look(source: Source, picture: Picture, detector: detect.Detector | None, options: argparse.Namespace) -> Seen:
+def look(source: Source, picture: Picture, detector: detect.Detector | None, options: Options) -> Seen:
     """Find the faces of a picture; without `detector` it is one itself, its middle square."""
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(picture.pixels)).convert("L"))
     if picture.aligned or detector is None:
@@ -60,10 +68,12 @@ def look(source: Source, picture: Picture, detector: detect.Detector | None, opt
         side = min(height, width)
         boxes = np.array([[(width - side) / 2, (height - side) / 2, side]])
     else:
-        boxes = detect.widen(detector.boxes(grey), options.margin)[: None if options.faces == "all" else 1]
+        boxes = detect.widen(detector.boxes(grey), options.margin)[: None if options.every_face else 1]
     faces = [detect.crop(grey, box) for box in boxes]
     keep = (options.out and source.kind != "table") or source.kind == CAMERA
-    return Seen(source, picture, boxes, np.array(faces, "uint8").reshape(-1, 48, 48), picture.pixels if keep else None)
+    return Seen(
+        source, picture, boxes, np.array(faces, "uint8").reshape(-1, SIDE, SIDE), picture.pixels if keep else None
+    )
 
 
 class Window:
@@ -149,9 +159,11 @@ def unharmed(target: Path, sources: list[Source]) -> None:
 
 
 class Run:
-    """One call of the command: judges what it is given in batches, and puts the answers where they belong."""
+    """One call of the command: predicts what it is given in batches, and puts the results where they belong."""
 
-    def __init__(self, options: argparse.Namespace, network: Network, sources: list[Source], stack: ExitStack) -> None:
+    def __init__(
+        self, options: Options, network: Network, sources: list[Source], table: Path | None, stack: ExitStack
+    ) -> None:
         self.options = options
         self.network = network
         self.drawings = Drawings(options.out, sources, stack)
@@ -160,81 +172,98 @@ class Run:
         self.pictures = self.faces = self.lines = self.skipped = 0
         self.width = min(40, max(len(str(source)) for source in sources))
         self.table: Any = None
-        if options.csv:
-            unharmed(options.csv, sources)
-            file = stack.enter_context(options.csv.open("w", newline="", encoding="utf-8"))
+        if table:
+            unharmed(table, sources)
+            file = stack.enter_context(table.open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(file, lineterminator="\n")
-            self.table.writerow(["source", "frame", "left", "top", "width", "height", "label", *network.classes])
+            self.table.writerow(["source", "frame", "left", "top", "width", "height", "label", *CLASSES])
         self.say = partial(print, flush=True)
 
     def add(self, seen: Seen) -> None:
-        """Take one picture more; judge those that wait where they are enough."""
+        """Take one picture more; predict those that wait where they are enough."""
         self.waiting.append(seen)
         size = sum(0 if each.pixels is None else each.pixels.nbytes for each in self.waiting)
         live = seen.source.kind == CAMERA
         if live or size > TOGETHER[1] or sum(len(each.faces) + 1 for each in self.waiting) > TOGETHER[0]:
-            self.judge()
+            self.predict()
 
     def skip(self, what: object, why: Exception) -> None:
         """Say that something cannot be read, or drawn."""
         self.skipped += 1
         self.say(f"skipped {what}: {why}", file=sys.stderr)
 
-    def judge(self) -> None:
-        """Answer all that wait."""
+    def predict(self) -> None:
+        """Predict all that wait."""
         seen, self.waiting = self.waiting, []
         if not seen:
             return
         faces = np.concatenate([each.faces for each in seen])
-        answers = self.network.probabilities(faces)
+        probabilities = self.network.probabilities(faces)
         ends = np.cumsum([len(each.faces) for each in seen])
         parts = [slice(end - len(each.faces), end) for each, end in zip(seen, ends, strict=True)]
-        placed = [each.boxes for each in seen]
+        boxes = [each.boxes for each in seen]
         for number, (each, part) in enumerate(zip(seen, parts, strict=True)):
             if each.source.kind in ("video", CAMERA):
                 tracks = self.tracks.setdefault(id(each.source), detect.Tracks(self.options.smooth))
-                placed[number], answers[part] = tracks.follow(each.picture.seconds, each.boxes, answers[part])
+                boxes[number], probabilities[part] = tracks.follow(
+                    each.picture.seconds, each.boxes, probabilities[part]
+                )
         heat = None
         if self.options.explain and len(faces):
-            heat = self.network.attention(faces, answers.argmax(axis=1))
-        for each, part, boxes in zip(seen, parts, placed, strict=True):
-            found = answers[part]
-            self.pictures += 1
-            self.faces += len(boxes)
-            self.write(each, boxes, found)
-            if each.pixels is not None:
-                glow = None if heat is None else heat[part]
-                drawn = annotate.annotate(each.pixels, boxes, found, self.network.classes, glow)
-                try:
-                    self.drawings.add(each.source, drawn)
-                except (Unusable, ValueError) as reason:  # Pillow's, of a picture that is too large for its form
-                    self.skip(self.drawings.targets.pop(id(each.source)), reason)
+            heat = self.network.attention(faces, probabilities.argmax(axis=1))
+        for each, part, placed in zip(seen, parts, boxes, strict=True):
+            self.tell(each, placed, probabilities[part])
+            self.draw(each, placed, probabilities[part], None if heat is None else heat[part])
 
-    def write(self, seen: Seen, boxes: np.ndarray, answers: np.ndarray) -> None:
+    def draw(self, seen: Seen, boxes: np.ndarray, probabilities: np.ndarray, heat: np.ndarray | None) -> None:
+        """Annotate a picture, if that is wanted."""
+        if seen.pixels is None:
+            return
+        try:
+            self.drawings.add(seen.source, annotate.annotate(seen.pixels, boxes, probabilities, heat))
+        except (Unusable, ValueError) as reason:  # Pillow's, of a picture that is too large for its form
+            self.skip(self.drawings.targets.pop(id(seen.source)), reason)
+
+    def tell(self, seen: Seen, boxes: np.ndarray, probabilities: np.ndarray) -> None:
         """Put a picture's faces, or that it has none, into the table on the terminal and into the file."""
+        self.pictures += 1
+        self.faces += len(boxes)
         source, frame = str(seen.source), "" if seen.picture.frame is None else seen.picture.frame
-        for box, answer in zip(boxes.round().astype(int).tolist(), answers, strict=True):
-            label = self.network.classes[int(answer.argmax())]
-            self._line(source, frame, " ".join(map(str, box)), label, [f"{part:.1%}" for part in answer])
+        for box, row in zip(boxes.round().astype(int).tolist(), probabilities, strict=True):
+            label = CLASSES[int(row.argmax())]
+            self._line(source, frame, " ".join(map(str, box)), label, [f"{part:.1%}" for part in row])
             if self.table:
                 left, top, side = box
-                self.table.writerow([source, frame, left, top, side, side, label, *(f"{part:.6f}" for part in answer)])
+                self.table.writerow([source, frame, left, top, side, side, label, *(f"{part:.6f}" for part in row)])
         if not len(boxes):
-            self._line(source, frame, "", NO_FACE, [""] * len(self.network.classes))
+            self._line(source, frame, "", NO_FACE, [""] * len(CLASSES))
             if self.table:
-                self.table.writerow([source, frame, *[""] * 4, NO_FACE, *[""] * len(self.network.classes)])
+                self.table.writerow([source, frame, *[""] * 4, NO_FACE, *[""] * len(CLASSES)])
 
     def _line(self, source: str, frame: object, box: str, label: str, parts: Sequence[str]) -> None:
         if not self.lines:
-            self._print("source", "frame", "left top side", "label", self.network.classes)
+            self._print("source", "frame", "left top side", "label", CLASSES)
         self.lines += 1
         if not self.table or self.lines <= SHOWN:
             self._print(source, frame, box, label, parts)
 
     def _print(self, source: str, frame: object, box: str, label: str, parts: Sequence[str]) -> None:
         shown = source if len(source) <= self.width else f"…{source[1 - self.width :]}"
-        cells = (f"{part:>{max(6, len(name))}}" for part, name in zip(parts, self.network.classes, strict=True))
+        cells = (f"{part:>{max(6, len(name))}}" for part, name in zip(parts, CLASSES, strict=True))
         self.say(f"{shown:<{self.width}}  {frame:>6}  {box:>14}  {label:<8}  {'  '.join(cells)}")
+
+    def all(self, sources: list[Source], frames: int | None, detector: detect.Detector | None, bar: Any) -> bool:
+        """Predict all pictures of all sources, and return whether that was stopped by Ctrl-C."""
+        try:
+            for source, found in every(sources, frames, bar):
+                if isinstance(found, Unusable):
+                    self.skip(source, found)
+                else:
+                    self.add(look(source, found, detector, self.options))
+            self.predict()
+        except KeyboardInterrupt:
+            return True
+        return False
 
 
 def every(sources: list[Source], limit: int | None, bar: Any) -> Iterator[tuple[Source, Picture | Unusable]]:
@@ -252,87 +281,34 @@ def every(sources: list[Source], limit: int | None, bar: Any) -> Iterator[tuple[
             yield source, reason
 
 
-def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
-    made = argparse.ArgumentParser(
-        "python -m pipeline.apps.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument(
-        "inputs", nargs="+", metavar="INPUT",
-        help="a picture; a folder, with all in it; a .csv or .tar.gz in a form of the competition; a video; "
-        f"{CAMERA} or {CAMERA}:1",
-    )  # fmt: skip
-    made.add_argument(
-        "--network", default=networks.RELEASED, metavar="NAME",
-        help="released (the default); or of what was trained here: ensemble, an architecture (the mean of its folds), "
-        "or one fold, like small_resnet-0",
-    )  # fmt: skip
-    made.add_argument("--csv", type=Path, metavar="FILE", help="write the answers there: box in pixels, probabilities")
-    made.add_argument(
-        "--out", type=Path, metavar="PATH",
-        help="write annotated pictures and videos there: a folder, or for one input a file (.png, .mp4 ...)",
-    )  # fmt: skip
-    made.add_argument("--explain", action="store_true", help="show in --out where the network looks (Grad-CAM)")
-    made.add_argument("--faces", choices=("largest", "all"), default="largest", help="of a picture (default: largest)")
-    made.add_argument("--no-detect", action="store_true", help="look for no faces: every picture is one, cropped")
-    made.add_argument(
-        "--margin", type=partial(_number, -0.4, 4), default=detect.MARGIN, metavar="PART",
-        help=f"of a found box's side, added on every side (default: {detect.MARGIN}, measured by bench/detection.py)",
-    )  # fmt: skip
-    made.add_argument(
-        "--smooth", type=partial(_number, 0, 60), default=0.5, metavar="SECONDS",
-        help="time constant of the average over a video's frames, face by face (default: 0.5; 0: none)",
-    )  # fmt: skip
-    made.add_argument("--frames", type=partial(_number, 1, 1e9), metavar="N", help="stop after N frames of each input")
-
-    def refuse(message: str) -> NoReturn:
-        sys.exit(command.refuse(f"{message}; python -m pipeline.apps.predict --help tells what there is"))
-
-    made.error = refuse  # type: ignore[method-assign]
-    return made
-
-
-def _number(low: float, high: float, text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if low <= float(text) <= high:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} must be a number from {low:g} to {high:g}")
-
-
-def main(options: argparse.Namespace) -> None:
+def main(
+    inputs: list[str], *, network: str, csv: Path | None, out: Path | None, explain: bool, faces: str, no_detect: bool,
+    margin: float, smooth: float, frames: int | None,
+) -> None:  # fmt: skip
     """Run the command."""
-    if options.explain and not options.out:
+    if explain and not out:
         raise UserError("--explain draws into what --out writes: say where, with --out FOLDER")
-    sources = find(options.inputs)
+    sources = find(inputs)
     live = any(source.kind == CAMERA for source in sources)
-    detector = None
     if live or any(source.kind == "video" for source in sources):
         detect.opencv()
-    if not options.no_detect and any(source.kind != "table" for source in sources):
-        detector = detect.Detector()
+    searched = not no_detect and any(source.kind != "table" for source in sources)
+    detector = detect.Detector() if searched else None
+    options = Options(out, explain, faces == "all", margin, smooth)
     with ExitStack() as stack:
-        network = networks.load(options.network)
-        run = Run(options, network, sources, stack)
+        run = Run(options, networks.load(network), sources, csv, stack)
         if live:
             try:
                 run.drawings.window = Window()
             except UserError as reason:
-                print(f"{reason}: the answers stand here alone; Ctrl-C stops", file=sys.stderr, flush=True)
+                print(f"{reason}: the table stands here alone; Ctrl-C stops", file=sys.stderr, flush=True)
         bar = stack.enter_context(tqdm(total=len(sources), unit="picture", disable=None, leave=False))
         run.say = partial(bar.write, file=sys.stdout)
-        stopped, started = False, time.monotonic()
-        try:
-            for source, found in every(sources, options.frames and int(options.frames), bar):
-                if isinstance(found, Unusable):
-                    run.skip(source, found)
-                else:
-                    run.add(look(source, found, detector, options))
-            run.judge()
-        except KeyboardInterrupt:
-            stopped = True
+        started = time.monotonic()
+        stopped = run.all(sources, frames, detector, bar)
     took = time.monotonic() - started
-    if run.lines > SHOWN and options.csv:
-        print(f"… and {run.lines - SHOWN:,} lines more in {options.csv}")
+    if run.lines > SHOWN and csv:
+        print(f"… and {run.lines - SHOWN:,} lines more in {csv}")
     print(
         f"{run.pictures:,} pictures, {run.faces:,} faces, {run.skipped:,} skipped, in {took:.1f} s: "
         f"{run.pictures / max(took, 1e-9):.1f} pictures/s",

@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from pipeline import config, files
 from pipeline.cells import progress, store
-from pipeline.config import Config
+from pipeline.config import Config, Recipe
 from pipeline.errors import UserError
 from pipeline.training import plan
 from pipeline.training.plan import Plan
@@ -72,14 +72,12 @@ def stale_stages(*targets: str) -> set[str]:
 
 def differences(now: Plan, then: Plan) -> str:
     """What changed between two plans, in words: keys of the recipe first, then definitions of the code."""
-    found = []
-    new, old = now.settings(), then.settings()
-    for key in type(new).model_fields:
-        if getattr(new, key) != getattr(old, key):
-            found.append(f"{key} {getattr(old, key)} -> {getattr(new, key)}")
-    for key in ("architecture", "seed", "backend", "teachers", "teacher_weight"):
-        if getattr(now, key) != getattr(then, key):
-            found.append(f"{key} {getattr(then, key)} -> {getattr(now, key)}")
+    pairs = [(now, then, ("architecture", "seed", "backend", "teachers", "teacher_weight"))]
+    pairs = [(now.settings(), then.settings(), tuple(Recipe.model_fields)), *pairs]  # type: ignore[list-item]
+    found = [
+        f"{key} {getattr(old, key)} -> {getattr(new, key)}"
+        for new, old, keys in pairs for key in keys if getattr(new, key) != getattr(old, key)
+    ]  # fmt: skip
     changed = sorted(key for key in {*now.code, *then.code} if now.code.get(key) != then.code.get(key))
     if changed:
         more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""

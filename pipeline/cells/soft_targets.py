@@ -39,8 +39,8 @@ def load(student: str, fold: int) -> np.ndarray:
     if "absent" in arrays:
         names = ", ".join(map(str, arrays["absent"]))
         raise UserError(
-            f"{student} cannot be trained: the cells of {names} are of an earlier version and hold no predictions of the "
-            f"rows they were trained on; train these teachers anew: python -m pipeline train NAME FOLD --anew"
+            f"{student} cannot be trained: the cells of {names} hold no predictions of the rows they were trained on, "
+            "as they are of an earlier version; train each anew: python -m pipeline train NAME FOLD --anew"
         )
     with files.reading(path(student), f"dvc repro -f soft_targets@{student}"):
         levels = arrays[f"fold{fold}"]
@@ -61,6 +61,6 @@ def main(student: str) -> None:
             for fold in settings.folds
         }
     content = io.BytesIO()
-    np.savez(content, **arrays)
+    np.savez(content, allow_pickle=False, **arrays)
     files.write(path(student), content.getvalue())
     print(f"{path(student)}: " + (f"absent in {', '.join(absent)}" if absent else f"by {', '.join(teachers)}"))

@@ -8,6 +8,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,13 +143,13 @@ def load(config: Config, name: str, fold: int, faces: Faces, folds: Folds) -> Ce
     return Cell(found, history=history, **arrays)
 
 
-def _arrays(content: bytes, rows: np.ndarray, tests: int) -> dict[str, np.ndarray | None]:
+def _arrays(content: bytes, rows: np.ndarray, tests: int) -> dict[str, Any]:
     """The arrays of predictions.npz. Raises ValueError where one has another shape, or is no probabilities."""
     with np.load(io.BytesIO(content), allow_pickle=False) as opened:
         arrays = dict(opened)
     if not np.array_equal(arrays["rows"], rows):
         raise ValueError("it is of other rows")
-    found: dict[str, np.ndarray | None] = {"rows": arrays["rows"], "train": None, "attention": None}
+    found: dict[str, Any] = {"rows": arrays["rows"], "train": None, "attention": None}
     for name, length in (("oof", len(rows)), ("oof_plain", len(rows)), ("test", tests), ("test_plain", tests)):
         found[name] = probabilities(arrays[name], length)
     if "train" in arrays:
@@ -159,7 +160,7 @@ def _arrays(content: bytes, rows: np.ndarray, tests: int) -> dict[str, np.ndarra
 
 
 def probabilities(array: np.ndarray, rows: int) -> np.ndarray:
-    """An array as probabilities: float32 [rows, 7] that sum to 1 exactly.
+    """An array as probabilities: float32 [rows, 7] that sum to 1.
 
     Raises ValueError where it has another shape, numbers that are none, are negative, or sum to less or more than 1
     (by more than rounding to 8 bits does).
@@ -172,5 +173,7 @@ def probabilities(array: np.ndarray, rows: int) -> np.ndarray:
     total = array.sum(axis=1, keepdims=True)
     if not (np.isfinite(array).all() and (array >= 0).all() and (abs(total - 1) < 0.02).all()):
         raise ValueError("some rows are no probabilities: NaN, negative, or with another sum than 1")
+    if (abs(total - 1) < 1e-5).all():  # they were not rounded
+        return array
     exact: np.ndarray = array / total
     return exact

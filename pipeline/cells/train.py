@@ -51,9 +51,12 @@ class Run:
         )  # fmt: skip
 
     def whole(self, task: Task) -> bool:
-        """Whether the cell is there, of this very task, test-time settings included."""
-        found = self.about(task)
-        return found is not None and found.key == task.key and found.plan.recipe == task.plan.recipe
+        """Whether the cell is there, sound, and of this very task, test-time settings included."""
+        try:
+            found = store.load(self.settings, task.plan.model, task.fold, self.faces, self.folds).about
+        except UserError:
+            return False
+        return found.key == task.key and found.plan.recipe == task.plan.recipe
 
     def about(self, task: Task) -> store.About | None:
         """What the cell that lies there says of itself."""
@@ -100,13 +103,17 @@ def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | N
     here = plan.code(plan.ingredients(task.plan.architecture, task.recipe))
     if here != task.plan.code:
         raise UserError(f"{platform.node()} has another version of the pipeline's code; install it there anew")
-    if not state.parent.parent.is_dir():  # a worker that does not share the project's folder
+    shared = state.parent.parent.is_dir()  # the project's folder, or a worker of a cluster has none of it
+    if not shared:
         state = Path(tempfile.gettempdir()) / "fer2013-checkpoints" / state.name
     show = Display(str(task), task.recipe.epochs, watched)
     try:
-        return cell.train(data, task, state, show.epoch, show.batch, weights)
+        contents = cell.train(data, task, state, show.epoch, show.batch, weights)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{task}: {show.done} of {task.recipe.epochs} epochs are kept") from None
+    if not shared:
+        state.unlink(missing_ok=True)
+    return contents
 
 
 def agree(run: Run, tasks: list[Task], yes: bool) -> None:
@@ -124,9 +131,9 @@ def agree(run: Run, tasks: list[Task], yes: bool) -> None:
     text = f"{len(waiting)} cells are to be trained, about {duration(total)} of one core by the last timings"
     if not total or total < LONG or {task.key for task in waiting} <= agreed:
         return
-    print(text, flush=True)
     if not yes and sys.stdin.isatty():
-        yes = input("Committed cells stay until new ones are whole. Go on? [y/N] ").strip().lower() in ("y", "yes")
+        answer = input(f"{text}. Committed cells stay until new ones are whole. Go on? [y/N] ")
+        yes = answer.strip().lower() in ("y", "yes")
     if not yes:
         raise UserError(f"{text}; nothing was changed. To do it: YES=1, as in YES=1 dvc repro, or make train YES=1")
     files.write_json(AGREED, sorted(agreed | {task.key for task in waiting}))
@@ -157,26 +164,40 @@ def main(model: str, fold: str, anew: bool = False, yes: bool = False) -> None:
 
 
 def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
-    """Train every cell that DVC calls out of date, models first, then students, and let DVC have each one."""
+    """Train every cell that is out of date, models first, then students, and let DVC have each one.
+
+    DVC says what is out of date. Without a DVC project it is what lacks a whole cell.
+    """
     executors.check(executor)
-    planning.dvc("repro", "--quiet", "plan", "folds")
+    if planning.using_dvc():
+        planning.dvc("repro", "--quiet", "plan", "folds")
+    else:
+        planning.main()
     run = start()
+    yes = yes or os.environ.get("YES") == "1"
     for stage, names in (("train", list(run.settings.models)), ("distill", list(run.settings.students))):
-        if not names:
-            continue
         if stage == "distill":
-            planning.dvc("repro", "--quiet", "soft_targets")
-        outdated = planning.stale_stages(stage)
-        wanted = [
-            run.task(name, fold) for name in names for fold in run.settings.folds
-            if store.stage(run.settings, name, fold) in outdated
-        ]  # fmt: skip
-        commit(run, [task for task in wanted if run.whole(task)])  # finished before a kill
+            _bring_soft_targets(names)
+        cells = [(name, fold) for name in names for fold in run.settings.folds]
+        if cells and planning.using_dvc():
+            outdated = planning.stale_stages(stage)
+            cells = [each for each in cells if store.stage(run.settings, *each) in outdated]
+        wanted = [run.task(*each) for each in cells]
+        commit([task for task in wanted if run.whole(task)])  # finished before a kill
         train_all(run, [task for task in wanted if not run.whole(task)], jobs, executor, address, yes)
+
+
+def _bring_soft_targets(students: list[str]) -> None:
+    for name in students:
+        if planning.using_dvc():
+            planning.dvc("repro", "--quiet", f"soft_targets@{name}")
+        else:
+            soft_targets.main(name)
 
 
 def train_all(run: Run, tasks: list[Task], jobs: int, executor: str, address: str | None, yes: bool) -> None:
     """Train these cells, and write and commit each one as soon as it is finished."""
+    print(f"{len(tasks)} cells are to be trained", flush=True)
     if not tasks:
         return
     agree(run, tasks, yes)
@@ -192,7 +213,7 @@ def train_all(run: Run, tasks: list[Task], jobs: int, executor: str, address: st
     try:
         for number, contents in executors.results(work, run.faces, words, executor, jobs, address):
             run.write(tasks[number], contents)
-            commit(run, [tasks[number]])
+            commit([tasks[number]])
             done += 1
             took = time.monotonic() - started
             left = duration(took / done * (len(tasks) - done))
@@ -202,7 +223,7 @@ def train_all(run: Run, tasks: list[Task], jobs: int, executor: str, address: st
         raise KeyboardInterrupt(f"{done} of {len(tasks)} cells are finished; {rest}") from None
 
 
-def commit(run: Run, tasks: list[Task]) -> None:
+def commit(tasks: list[Task]) -> None:
     """Tell DVC that these cells are what it would have made; not those that params.yaml or the code has left behind."""
     config.load.cache_clear()
     try:

@@ -40,11 +40,13 @@ class Folds:
 
     def held_out(self, fold: int) -> np.ndarray:
         """The rows of a fold, int64 [m]."""
-        return self.rows[self.fold_of == fold]
+        found: np.ndarray = self.rows[self.fold_of == fold]
+        return found
 
     def seen(self, fold: int) -> np.ndarray:
         """The rows outside of a fold, int64 [t]: what its networks are trained on."""
-        return self.rows[self.fold_of != fold]
+        found: np.ndarray = self.rows[self.fold_of != fold]
+        return found
 
 
 def kept(data: faces.Faces, choice: str) -> np.ndarray:
@@ -52,8 +54,8 @@ def kept(data: faces.Faces, choice: str) -> np.ndarray:
 
     Parameters
     ----------
-    choice : "keep" takes all; "drop_test_duplicates" leaves out those whose picture stands in a test split, byte for byte;
-        "drop_repeats" takes one row of every picture: the first with the label that most of its rows have.
+    choice : "keep" takes all; "drop_test_duplicates" leaves out those whose picture, byte for byte, stands in a test
+        split; "drop_repeats" takes one row of every picture: the first with the label that most of its rows have.
     """
     rows, groups = data.rows(TRAINING), faces.picture_groups(data.pixels)
     if choice == "drop_test_duplicates":
@@ -105,7 +107,9 @@ def load(data: faces.Faces, count: int | None = None) -> Folds:
         table = pd.read_csv(PATH)
         if list(table) != ["row", "fold"] or table.empty or not isinstance(table.index, pd.RangeIndex):
             raise ValueError("it has other columns, or no rows")
-        rows, fold = table["row"].to_numpy("int64"), table["fold"].to_numpy("int64")
+        if (table.dtypes != "int64").any():
+            raise ValueError("it has other values than whole numbers")
+        rows, fold = table["row"].to_numpy(), table["fold"].to_numpy()
         if (np.diff(rows) <= 0).any() or not np.isin(rows, data.rows(TRAINING)).all():
             raise ValueError("it is not of these faces")
         if set(np.unique(fold)) != set(range(count)):

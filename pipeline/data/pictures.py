@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pipeline import files
 from pipeline.competition import CLASS_COUNTS, CLASSES, PRIVATE, PUBLIC, SIDE, SPLITS, TRAINING
 from pipeline.errors import UserError
 
@@ -63,42 +64,13 @@ def layout(paths: list[str]) -> Layout:
     The file names' split is taken where every name begins with one, and none contradicts its folder; otherwise that of
     the folders, where test/ (or validation/, where that is all) stands as PrivateTest.
     """
-    for path in paths:
-        if class_of(path) is None:
-            raise UserError(
-                f"{path} lies in no folder of a class: it must be one of {', '.join(CLASS_OF)} (numbers could count "
-                "by the competition or by the alphabet); rename or remove it"
-            )
-    labels = [CLASS_OF[path.lower().split("/")[-2]] for path in paths]
+    labels = [_label(path) for path in paths]
     folders = [next((part for part in path.lower().split("/")[-3:-2] if part in MAY_HOLD), "") for path in paths]
-    said = [OFFICIAL.get(path.lower().split("/")[-1].partition("_")[0]) for path in paths]
-    by_name = all(
-        code is not None and code in MAY_HOLD.get(folder, (code,)) for folder, code in zip(folders, said, strict=True)
-    )
-    if by_name:
-        usage = [code for code in said if code is not None]
-        says = "by the file names (Training_, PublicTest_, PrivateTest_)"
-    else:
-        if unknown := [
-            (code is not None, path) for path, folder, code in zip(paths, folders, said, strict=True) if not folder
-        ]:
-            raise UserError(
-                f"{min(unknown)[1]}: its split is not known; put the folders of the classes into train/ and test/ (or "
-                "validation/), or bring files whose names all begin with Training_, PublicTest_ or PrivateTest_"
-            )
-        usage, says = _by_folder(folders)
-        says += ", whatever the file names say" if any(code is not None for code in said) else ""
+    usage, official, says = _splits(paths, folders)
     counts = np.zeros((len(SPLITS), len(CLASSES)), int)
     np.add.at(counts, (usage, labels), 1)
-    if missing := [name for name, count in zip(CLASSES, counts[TRAINING], strict=True) if not count]:
-        raise UserError(f"there is no picture to train on of {', '.join(missing)}: every class needs some in train/")
-    if not counts[PRIVATE].any():
-        raise UserError(
-            "no picture is held out as PrivateTest: there must be files PrivateTest_..., or a folder test/ (or "
-            "validation/) whose file names do not say PublicTest_"
-        )
+    _check(counts)
     says += "; PublicTest is empty" if not counts[PUBLIC].any() else ""
-    official = by_name or set(folders) == set(OFFICIAL)
     if official and counts.tolist() != [list(each) for each in CLASS_COUNTS]:
         official, says = False, f"{says}; but other numbers of pictures than the competition's"
     names = [
@@ -115,6 +87,45 @@ def layout(paths: list[str]) -> Layout:
     )  # fmt: skip
 
 
+def _label(path: str) -> int:
+    label = class_of(path)
+    if label is None:
+        raise UserError(
+            f"{path} lies in no folder of a class: it must be one of {', '.join(CLASS_OF)} (numbers could count "
+            "by the competition or by the alphabet); rename or remove it"
+        )
+    return label
+
+
+def _splits(paths: list[str], folders: list[str]) -> tuple[list[int], bool, str]:
+    """The split of each picture, whether it is the competition's, and where it comes from, in words."""
+    named = [OFFICIAL.get(path.lower().split("/")[-1].partition("_")[0]) for path in paths]
+    by_name = [code for code in named if code is not None]
+    if len(by_name) == len(paths) and all(
+        code in MAY_HOLD.get(folder, (code,)) for folder, code in zip(folders, by_name, strict=True)
+    ):
+        return by_name, True, "by the file names (Training_, PublicTest_, PrivateTest_)"
+    unknown = [(code is not None, path) for path, folder, code in zip(paths, folders, named, strict=True) if not folder]
+    if unknown:
+        raise UserError(
+            f"{min(unknown)[1]}: its split is not known; put the folders of the classes into train/ and test/ (or "
+            "validation/), or bring files whose names all begin with Training_, PublicTest_ or PrivateTest_"
+        )
+    usage, says = _by_folder(folders)
+    return usage, set(folders) == set(OFFICIAL), says + (", whatever the file names say" if by_name else "")
+
+
+def _check(counts: np.ndarray) -> None:
+    """Raise UserError where a class has no picture to train on, or none is held out."""
+    if missing := [name for name, count in zip(CLASSES, counts[TRAINING], strict=True) if not count]:
+        raise UserError(f"there is no picture to train on of {', '.join(missing)}: every class needs some in train/")
+    if not counts[PRIVATE].any():
+        raise UserError(
+            "no picture is held out as PrivateTest: there must be files PrivateTest_..., or a folder test/ (or "
+            "validation/) whose file names do not say PublicTest_"
+        )
+
+
 def _by_folder(folders: list[str]) -> tuple[list[int], str]:
     """The split of each picture by the folder that its class's folder lies in, and that in words."""
     alone = not {"test", "privatetest"} & set(folders)
@@ -129,7 +140,7 @@ def _number(name: str) -> int:
 
 
 def decode(content: bytes, what: str) -> np.ndarray:
-    """The grey levels of a picture file, uint8 [48, 48]. Raises UserError that begins with `what` where it has others."""
+    """The grey levels of a picture file, uint8 [48, 48]. Raises UserError, which begins with `what`, for any other."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             mode, size = picture.mode, picture.size
@@ -147,11 +158,15 @@ def decode(content: bytes, what: str) -> np.ndarray:
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read what download packed: pixels uint8 [n, 48, 48], labels int8 [n], usage uint8 [n]."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = layout(archive.namelist())
-            pixels = np.stack([decode(archive.read(name), f"{path}, {name}") for name in found.paths])
-    except zipfile.BadZipFile as trouble:
-        raise UserError(f"{path} is damaged ({trouble}); make it again with: dvc repro -f download") from None
-    return pixels, found.labels, found.usage
+    """Read what download packed: pixels uint8 [n, 48, 48], labels int8 [n], usage uint8 [n].
+
+    The comment of each picture in the .zip is the user's own file, which messages name.
+    """
+    with files.reading(path, "dvc repro -f download"), zipfile.ZipFile(path) as archive:
+        found = layout(archive.namelist())
+        pixels = []
+        for member in map(archive.getinfo, found.paths):
+            if member.file_size > LARGEST:
+                raise ValueError(f"{member.filename} has {member.file_size:,} bytes")
+            pixels.append(decode(archive.read(member), member.comment.decode() or f"{path}, {member.filename}"))
+    return np.stack(pixels), found.labels, found.usage

@@ -5,32 +5,31 @@ Reads data/raw/. Writes data/faces.npz (where every row that is not Training has
 """
 
 import codecs
-import gzip
 import itertools
-import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
 
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SIDE, SPLIT_ROWS, SPLITS, TRAINING
-from pipeline.data import pictures, solution
+from pipeline.data import archives, pictures, provenance, solution
 from pipeline.data.faces import Faces
 from pipeline.errors import UserError
 
 RAW = Path("data/raw")
 PIXELS = SIDE * SIDE
+LINE = 2**16  # bytes of one line; the competition's longest has 0.15 * 2**16
 BLOCK = 64  # rows read at a time
 TOGETHER = 4  # rows decoded at a time: arrays stay below the 128 kB from which malloc asks the system, 3 times as slow
 UNKNOWN = -1  # the label of a row that has none
 
 
 class BadField(Exception):
-    """What is wrong with the field of one row: (index of the row in its block, what)."""
+    """What is wrong with the field of one row: (index of the row in its block, what is wrong)."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,14 @@ class Table:
     ----------
     pixels : uint8 [n, 48, 48]; labels : int8 [n], -1 where the file has none;
     usage : uint8 [n] (see Faces), or None where the file has no such column.
+    name : what messages call the file.
     may_lack : splits that need not be there.
     """
 
     pixels: np.ndarray
     labels: np.ndarray
     usage: np.ndarray | None
+    name: str
     may_lack: tuple[int, ...] = ()
 
 
@@ -112,138 +113,148 @@ def _fields(line: bytes) -> list[bytes]:
     return [field.strip(b' "\r\n') for field in line.split(b",")]
 
 
-def read_table(lines: Iterable[bytes], name: str) -> Table:
+def columns(first: bytes) -> list[bytes]:
+    """The names of the columns, by a file's first line; none where it is not the competition's."""
+    names = _fields(first.removeprefix(codecs.BOM_UTF8))
+    known = b"pixels" in names and not set(names) - {b"emotion", b"pixels", b"Usage"}
+    return names if known and len(set(names)) == len(names) else []
+
+
+def _lines(content: IO[bytes], name: str) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, each with its number. Raises UserError where a line or the file is too long."""
+    size = 0
+    for number in itertools.count(1):
+        line = content.readline(LINE)
+        size += len(line)
+        if len(line) == LINE or size > archives.LARGEST:
+            raise UserError(f"{name}, line {number}: it is too long for a file of the competition; bring its own file")
+        if not line:
+            return
+        if not line.isspace():
+            yield number, line
+
+
+def _decode(header: list[bytes], lines: list[bytes]) -> tuple[np.ndarray, list[int], list[int]]:
+    """Pixels, labels and usage of some rows; labels and usage are empty where the file has none. Raises BadField."""
+    rows = [_fields(line) for line in lines]
+    for index, (line, row) in enumerate(zip(lines, rows, strict=True)):
+        if b'"' in line and line.count(b'"') % 2:
+            raise BadField(index, "a quotation mark is missing (is the file cut off?)")
+        if len(row) != len(header):
+            raise BadField(index, f"it has {len(row)} fields instead of {len(header)} (is the file cut off?)")
+    fields = dict(zip(header, zip(*rows, strict=True), strict=True))
+    pixels = decode_pixels(list(fields[b"pixels"]))
+    if header[-1] == b"pixels" and not lines[-1].endswith((b"\n", b'"')):  # its last number may be cut
+        raise BadField(len(lines) - 1, "the line does not end (is the file cut off?)")
+    labels = _codes(fields.get(b"emotion", ()), tuple(map(str, range(len(CLASSES)))), "emotion")
+    return pixels, labels, _codes(fields.get(b"Usage", ()), SPLITS, "Usage")
+
+
+def read_table(content: IO[bytes], name: str) -> Table:
     """Read a file of the competition in any of its layouts: columns emotion, pixels and Usage, in any order.
 
     Parameters
     ----------
-    lines : the file's lines, header first. name : what messages call the file.
+    name : what messages call the file.
 
     Raises
     ------
-    UserError : naming file and row, where the header or a row is not as the competition writes it.
+    UserError : naming file and line, where the header or a row is not as the competition writes it.
     """
-    lines = iter(lines)
-    first = next(lines, b"").removeprefix(codecs.BOM_UTF8)
-    header = _fields(first)
-    if b"pixels" not in header or set(header) - {b"emotion", b"pixels", b"Usage"} or len(set(header)) < len(header):
+    lines = _lines(content, name)
+    _, first = next(lines, (1, b""))
+    header = columns(first)
+    if not header:
         raise UserError(
             f"{name}: the first line must name the column pixels, and may name emotion and Usage, each once; "
             f"it is {first[:60].decode(errors='replace')!r}; bring the competition's own file"
         )
-    blocks: list[np.ndarray] = []
-    labels: list[int] = []
-    usage: list[int] = []
-    done = 0  # rows before this block
-    filled = (line for line in lines if not line.isspace())
-    try:
-        while whole := list(itertools.islice(filled, BLOCK)):
-            block = [_fields(line) for line in whole]
-            for index, line in enumerate(whole):
-                if b'"' in line and line.count(b'"') % 2:
-                    raise BadField(index, "a quotation mark is missing (is the file cut off?)")
-            for index, row in enumerate(block):
-                if len(row) != len(header):
-                    raise BadField(index, f"it has {len(row)} fields instead of {len(header)} (is the file cut off?)")
-            columns = dict(zip(header, zip(*block, strict=True), strict=True))
-            blocks.append(decode_pixels(list(columns[b"pixels"])))
-            if header[-1] == b"pixels" and not whole[-1].endswith((b"\n", b'"')):  # its last number may be cut
-                raise BadField(len(whole) - 1, "the line does not end (is the file cut off?)")
-            if b"emotion" in columns:
-                labels += _codes(columns[b"emotion"], tuple(map(str, range(len(CLASSES)))), "emotion")
-            if b"Usage" in columns:
-                usage += _codes(columns[b"Usage"], SPLITS, "Usage")
-            done += len(block)
-    except BadField as bad:
-        raise UserError(
-            f"{name}, row {done + bad.args[0] + 1}: {bad.args[1]}; bring the file again, or mend it"
-        ) from None
-    if not done:
+    parts = []
+    while block := list(itertools.islice(lines, BLOCK)):
+        try:
+            parts.append(_decode(header, [line for _, line in block]))
+        except BadField as bad:
+            line = block[bad.args[0]][0]
+            raise UserError(f"{name}, line {line}: {bad.args[1]}; bring the file again, or correct it") from None
+    if not parts:
         raise UserError(f"{name} has no rows; bring the file again")
+    pixels = np.concatenate([part for part, _, _ in parts]).reshape(-1, SIDE, SIDE)
+    labels, usage = ([code for part in parts for code in part[column]] for column in (1, 2))
     return Table(
-        np.concatenate(blocks).reshape(done, SIDE, SIDE),
-        np.array(labels if b"emotion" in header else [UNKNOWN] * done, dtype=np.int8),
-        np.array(usage, dtype=np.uint8) if b"Usage" in header else None,
-    )
+        pixels, np.array(labels if b"emotion" in header else [UNKNOWN] * len(pixels), dtype=np.int8),
+        np.array(usage, dtype=np.uint8) if b"Usage" in header else None, name,
+    )  # fmt: skip
 
 
 @contextmanager
-def _lines(path: Path) -> Iterator[Iterable[bytes]]:
-    """The lines of a CSV file, or of fer2013.csv in a .tar.gz."""
+def _opened(path: Path, name: str) -> Iterator[IO[bytes]]:
+    """A CSV file, or fer2013.csv in a .tar.gz."""
     if path.suffix != ".gz":
         with open(path, "rb") as file:
             yield file
         return
-    try:
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            for member in archive:
-                if member.isfile() and Path(member.name).name == "fer2013.csv":
-                    content = archive.extractfile(member)
-                    assert content is not None  # it is a file
-                    yield content
-                    while stream.read(2**20):  # to the end, where gzip's own checksum stands
-                        pass
-                    return
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as trouble:
-        raise UserError(f"{path} is damaged or cut off ({trouble}); bring the file again") from None
-    raise UserError(f"{path} holds no fer2013.csv; bring the competition's own file")
+    with archives.reading(path, name) as members:
+        member = next((each for each in members if each.name == "fer2013.csv"), None)
+        if member is None:
+            raise UserError(f"{name} holds no fer2013.csv; bring the competition's own file")
+        with member.open() as content:
+            yield content
 
 
 def read_file(path: Path) -> Table:
     """Read one of the competition's files."""
-    with _lines(path) as lines:
-        return read_table(lines, str(path))
+    name = provenance.original(path)
+    with _opened(path, name) as content:
+        return read_table(content, name)
 
 
 def join(train: Table, test: Table) -> Table:
     """One table of train.csv and test.csv. The latter holds PublicTest and PrivateTest, in equal parts."""
-    if len(test.labels) % 2:
-        raise UserError(
-            f"{RAW}/test.csv has {len(test.labels):,} rows, which are no two equal parts: bring the file again"
-        )
-    halves = np.where(np.arange(len(test.labels)) < len(test.labels) // 2, PUBLIC, PRIVATE)
+    if train.usage is not None:
+        raise UserError(f"{train.name} has the column Usage, so it is all of the competition: name it fer2013.csv")
+    if (train.labels == UNKNOWN).any():
+        raise UserError(f"{train.name}: the column emotion is missing; bring the competition's own file")
+    count = len(test.labels)
+    if count % 2:
+        raise UserError(f"{test.name} has {count:,} rows, which are no two equal parts: bring the file again")
+    halves = np.where(np.arange(count) < count // 2, PUBLIC, PRIVATE)
     if test.usage is not None and (test.usage != halves).any():
-        raise UserError(
-            f"{RAW}/test.csv: its column Usage is not PublicTest, then PrivateTest; bring Kaggle's own file"
-        )
+        raise UserError(f"{test.name}: its column Usage is not PublicTest, then PrivateTest; bring Kaggle's own file")
     return Table(
         np.concatenate([train.pixels, test.pixels]),
         np.concatenate([train.labels, test.labels]),
         np.concatenate([np.full(len(train.labels), TRAINING), halves]).astype(np.uint8),
+        train.name,
     )
-
-
-def _test_rows(usage: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.flatnonzero(usage == PUBLIC), np.flatnonzero(usage == PRIVATE)])
 
 
 def read_folder(folder: Path) -> Table:
     """Read the competition from the fullest of its files in `folder`; where test.csv is there too, compare them."""
     if (folder / pictures.NAME).exists():
-        return Table(*pictures.read(folder / pictures.NAME), may_lack=(PUBLIC,))
-    test = folder / "test.csv"
-    whole = [folder / name for name in ("fer2013.tar.gz", "fer2013.csv", "icml_face_data.csv")]
-    for path in whole:
+        return Table(*pictures.read(folder / pictures.NAME), pictures.NAME, may_lack=(PUBLIC,))
+    train, test = folder / "train.csv", folder / "test.csv"
+    for path in (folder / name for name in ("fer2013.tar.gz", "fer2013.csv", "icml_face_data.csv")):
         if path.exists():
             table = read_file(path)
             if table.usage is None:
-                raise UserError(f"{path}: the column Usage is missing; bring the competition's own file")
-            if test.exists() and not np.array_equal(read_file(test).pixels, table.pixels[_test_rows(table.usage)]):
-                raise UserError(
-                    f"{test} does not hold the test pictures of {path} in their order; bring files of one kind"
-                )
+                raise UserError(f"{table.name}: the column Usage is missing; bring the competition's own file")
+            if test.exists():
+                _compare(table, read_file(test))
             return table
-    train = folder / "train.csv"
     if train.exists() and test.exists():
-        labelled = read_file(train)
-        if labelled.usage is not None:
-            raise UserError(f"{train} has the column Usage, so it is all of the competition: name it fer2013.csv")
-        if (labelled.labels == UNKNOWN).any():
-            raise UserError(f"{train}: the column emotion is missing; bring the competition's own file")
-        return join(labelled, read_file(test))
+        return join(read_file(train), read_file(test))
     raise UserError(
         f"{folder} holds none of fer2013.tar.gz, icml_face_data.csv, or train.csv with test.csv; run: dvc repro"
     )
+
+
+def _compare(whole: Table, test: Table) -> None:
+    """Raise UserError where test.csv does not hold the whole file's test pictures: PublicTest, then PrivateTest."""
+    rows = np.concatenate([np.flatnonzero(whole.usage == split) for split in (PUBLIC, PRIVATE)])
+    if not np.array_equal(test.pixels, whole.pixels[rows]):
+        raise UserError(
+            f"{test.name} does not hold the test pictures of {whole.name} in their order; bring files of one kind"
+        )
 
 
 def hide_test_labels(table: Table) -> tuple[Faces, pd.DataFrame]:
@@ -258,10 +269,12 @@ def hide_test_labels(table: Table) -> tuple[Faces, pd.DataFrame]:
     usage, labels = table.usage[order], table.labels[order]
     for code, split in enumerate(SPLITS):
         if code not in usage and code not in table.may_lack:
-            raise UserError(f"{RAW} has no {split} rows; bring all of the competition")
+            raise UserError(f"{table.name} has no {split} rows; bring all of the competition")
     training = usage == TRAINING
     if (labels[training] == UNKNOWN).any():
-        raise UserError(f"{RAW} has no labels for its Training rows: the column emotion is missing")
+        raise UserError(f"{table.name} has no labels for its Training rows: the column emotion is missing")
+    if missing := [name for code, name in enumerate(CLASSES) if code not in labels[training]]:
+        raise UserError(f"{table.name} has no Training rows of {', '.join(missing)}; bring all of the competition")
     pixels = table.pixels if (order[:-1] < order[1:]).all() else table.pixels[order]
     hidden = solution.table(np.flatnonzero(~training), usage[~training], labels[~training])
     return Faces(pixels, np.where(training, labels, UNKNOWN).astype(np.int8), usage), hidden
@@ -280,5 +293,5 @@ def main() -> None:
     """Run the stage."""
     faces, hidden = hide_test_labels(read_folder(RAW))
     faces.save()
-    hidden.to_csv(solution.PATH, index=False)
+    solution.save(hidden)
     print(describe(faces, hidden))

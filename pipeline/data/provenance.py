@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline import files
 from pipeline.competition import CHECKSUMS
 from pipeline.errors import UserError
 
@@ -28,19 +29,27 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path = PATH) -> dict[str, Any]:
-    """What stands there: source, official, and for every file bytes, md5 and official. Raises UserError if unreadable."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
+    """Its keys: source, official, and for every file bytes, md5, official and (if the user brought it) from."""
+    with files.reading(path, "dvc repro -f download"):
+        found: dict[str, Any] = json.loads(path.read_bytes())
         if not {"source", "official", "files"} <= found.keys():
             raise ValueError("keys are missing")
-    except (OSError, ValueError, AttributeError) as trouble:
-        raise UserError(f"{path} cannot be read ({trouble}); make it again with: dvc repro -f download") from None
-    return found
+        return found
+
+
+def original(path: Path) -> str:
+    """The user's own file that a file in data/raw/ was copied from; `path` itself where none is known."""
+    try:
+        return str(read(path.with_name(NAME))["files"][path.name]["from"])
+    except (UserError, LookupError, TypeError):
+        return str(path)
 
 
 def standing(provenance: dict[str, Any]) -> str:
-    """What scores on these files are worth: "official", "unofficial", "drawn", or for pictures in folders (of which no
-    checksum is known) "folders" where they have the competition's split, and "other split" where they have not.
+    """What kind of data scores are measured on.
+
+    "official", "unofficial" or "drawn". For pictures in folders, of which no checksum is known, "folders" where they
+    have the competition's split, and "other split" where they have not.
     """
     if provenance["source"] == "synthetic":
         return "drawn"

@@ -1,1 +1,1 @@
-"""What the cells give: the ensemble, the submissions, their scores and the report."""
+"""What is made of predictions: ensemble, metrics, scores, submissions, plots, report."""

@@ -1,0 +1,1 @@
+"""Trainings outside the graph: claims of the sources, seeds, the speedrun."""

@@ -1,0 +1,1 @@
+"""What talks to Kaggle: download, submission, and the board with its scores."""

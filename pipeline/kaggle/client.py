@@ -1,8 +1,8 @@
-"""Kaggle, through its own client: with timeouts and retries, in silence, and every refusal explained in one sentence.
+"""Kaggle through its own client, with timeouts and retries, in silence, and one sentence for whatever goes wrong.
 
-What the client (kaggle 2.2.4) leaves to its caller stands here and nowhere else: it waits for ever, gives up at the
-first HTTP 429 or 5xx, prints its manual where credentials are missing, lets a bad token hide a good key, and says
-of a failed upload that it went well. No secret and no signed address leaves this module.
+What the client (kaggle 2.2.5) leaves to its caller stands here and nowhere else. It waits for ever, and gives up at the
+first HTTP 429 or 5xx. It prints its manual where credentials are missing, and lets a bad token hide a good key. Of a
+failed upload it reports no error. No secret and no signed address leaves this module.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from urllib3.exceptions import ConnectTimeoutError, InvalidHeader, MaxRetryError
 from urllib3.exceptions import HTTPError as ConnectionTrouble
 from urllib3.util import Retry
 
+from pipeline.data.archives import LARGEST
 from pipeline.errors import UserError
 
 SITE = "https://www.kaggle.com"
@@ -32,14 +33,26 @@ TIMEOUT = (10, 60)  # seconds: to connect, and between two bytes
 TRIES = 5  # of a request after the first
 LONGEST_PAUSE = 120  # seconds that Kaggle may ask for (Retry-After); after that the user had better come back
 PAUSES = (1, 4, 16)  # seconds before a file is fetched again whose connection broke
-LARGEST = 2**30  # bytes of one file; the competition's largest has 0.3 * 2**30
-UPLOAD_FAILED = "Could not submit to competition"  # the client's answer, with ref 0, as if nothing were wrong
+UPLOAD_FAILED = "Could not submit to competition"  # the client's message, with ref 0, as if nothing were wrong
 BUSY = (429, 500, 502, 503, 504)
 PAGE_SIZES = 20, 100  # of Kaggle's list of submissions: the smallest that a full page may have, and what is asked for
 CLOSED = re.compile(r"deadline|closed|has ended|is over|not accept|no longer|submission not allowed", re.IGNORECASE)
 FIXABLE = re.compile(r"rules|allowance|limit|today|phone|verif|descri", re.IGNORECASE)  # by the user, so not closed
-MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ConnectionTrouble)  # what the client makes of nonsense
+# What the client raises where something else than Kaggle answers, or Kaggle sends on to a place that is none.
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ConnectionTrouble, requests.TooManyRedirects,
+             requests.exceptions.ContentDecodingError)  # fmt: skip
 SECRETS = ("kaggle.json", "access_token", "access_token.txt", "credentials.json")  # in ~/.kaggle
+# What keeps Kaggle away for as long as this machine's settings are as they are: pattern of the error, cause and cure.
+CURES = (
+    (r"CA certificate bundle|NO_CERTIFICATE_OR_CRL", "REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names no file of "
+     "certificates: correct or unset it"),
+    ("SOCKS", "a SOCKS proxy needs PySocks: .venv/bin/python -m pip install pysocks; or name an HTTP proxy in "
+     "HTTPS_PROXY"),
+    ("(HTTP|failed:) 407", "the proxy wants a login: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT"),
+    (r"Tunnel connection failed: 4\d\d", "the proxy in HTTPS_PROXY does not let this machine through to Kaggle"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted here, as where a proxy reads along: let "
+     "REQUESTS_CA_BUNDLE name the file of your network's certificates, or set this machine's clock"),
+)  # fmt: skip
 _send = HTTPAdapter.send
 
 
@@ -55,8 +68,13 @@ class NotAccepted(UserError):
     """The competition takes no submission (now)."""
 
 
+def _cure(trouble: object) -> str:
+    """Cause and cure of what this machine's settings bring about; "" for other trouble."""
+    return next((cure for pattern, cure in CURES if re.search(pattern, str(trouble))), "")
+
+
 class Patience(Retry):
-    """Tries again what may well work the next time, after the pause that Kaggle asks for, and says so.
+    """Tries again what may well work the next time, after the pause that Kaggle asks for, and tells the user.
 
     A submission is created once: it is tried again only where it certainly did not reach Kaggle.
     """
@@ -73,8 +91,8 @@ class Patience(Retry):
         unreached = isinstance(error, NewConnectionError | ConnectTimeoutError)
         if str(url).split("?")[0].endswith("/CreateSubmission") and not refused and not unreached:
             raise MaxRetryError(_pool, url, error)
-        if response is not None and (self.get_retry_after(response) or 0) > LONGEST_PAUSE:
-            raise MaxRetryError(_pool, url)
+        if _cure(error) or (response is not None and (self.get_retry_after(response) or 0) > LONGEST_PAUSE):
+            raise MaxRetryError(_pool, url, error)
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def parse_retry_after(self, retry_after: str) -> float:
@@ -89,11 +107,8 @@ class Patience(Retry):
         last = self.history[-1]
         pause = (self.get_retry_after(response) if response else None) or self.get_backoff_time()
         trouble = f"HTTP {last.status}" if last.status else f"no answer ({type(last.error).__name__})"
-        print(
-            f"Kaggle: {trouble}; trying again {f'in {pause:.0f} s' if pause else 'at once'}",
-            file=sys.stderr,
-            flush=True,
-        )
+        soon = f"in {pause:.0f} s" if pause else "at once"
+        print(f"Kaggle: {trouble}; trying again {soon}", file=sys.stderr, flush=True)
         super().sleep(response)
 
 
@@ -115,16 +130,18 @@ def _not_yet(*_: Any, **__: Any) -> Response:
 def _patiently(adapter: HTTPAdapter, request: Any, stream: bool = False, timeout: Any = None, **rest: Any) -> Response:
     """HTTPAdapter.send with timeouts and retries, for the whole process: the client makes sessions in many places.
 
-    An answer that says by its text alone that it is a refusal gets the status to it.
+    What Kaggle refuses raises HTTPError here, also where only the text of the answer has the status. The client would
+    parse the text first, which may be empty, and would take {"code": 403} for an empty list.
     """
     adapter.max_retries = Patience()
     response = _send(adapter, request, stream=stream, timeout=timeout or TIMEOUT, **rest)
-    if request.method == "POST" and "json" in response.headers.get("Content-Type", ""):
-        answer = response.json()
+    if request.method == "POST" and response.status_code == 200 and "json" in response.headers.get("Content-Type", ""):
+        answer = response.json() if response.content else {}
         if not isinstance(answer, dict):
             raise ValueError("Kaggle answers with objects")
         code = str(answer.get("code"))
-        response.status_code = int(code) if code.isdecimal() and int(code) >= 400 else response.status_code
+        response.status_code = int(code) if code.isdecimal() and int(code) >= 400 else 200
+    response.raise_for_status()
     return response
 
 
@@ -141,10 +158,19 @@ def _by_link(trouble: RequestException) -> bool:
     return trouble.request is not None and trouble.request.method == "GET"
 
 
-def _creating(trouble: RequestException) -> bool:
+def _creating(trouble: Exception) -> bool:
     """Whether it befell the call that makes a submission, or an unknown one."""
-    request = trouble.request if trouble.request is not None else getattr(trouble.response, "request", None)
+    request = getattr(trouble, "request", None)
     return request is None or "/CreateSubmission" in str(request.url)
+
+
+def _may_pass(trouble: RequestException) -> bool:
+    """Whether a file whose download broke off, or whose link had expired, may well arrive at the next try."""
+    if isinstance(trouble, HTTPError):
+        return _by_link(trouble)
+    gave_up = bool(trouble.args) and isinstance(trouble.args[0], MaxRetryError)
+    broken = isinstance(trouble, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError)
+    return broken and not gave_up
 
 
 def _warn_of_readers(paths: Iterable[Path]) -> None:
@@ -152,6 +178,26 @@ def _warn_of_readers(paths: Iterable[Path]) -> None:
     for path in dict.fromkeys(paths):
         if path.is_file() and path.stat().st_mode & 0o044:
             print(f"warning: {path} can be read by others on this machine: chmod 600 {path}", file=sys.stderr)
+
+
+def _prepare_environment(home: Path) -> None:
+    """Mend what would keep the client from working, or let it print the token."""
+    for noisy in ("VERBOSE", "VERBOSE_OUTPUT"):
+        os.environ.pop(noisy, None)
+    if token := os.environ.get("KAGGLE_API_TOKEN", "").strip():
+        os.environ["KAGGLE_API_TOKEN"] = token  # without the newline that a copy brings along
+    places = [home / ".kaggle", Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "kaggle")]
+    if not any(place.exists() for place in places):  # else it makes one, which fails where the home is read-only
+        os.environ.setdefault("KAGGLE_CONFIG_DIR", str(Path(__file__).parent))
+
+
+def _no_credentials(files: list[Path]) -> str:
+    useless = "".join(f" ({path} holds none that works)" for path in files if path.exists())
+    return (
+        f"no Kaggle credentials{useless}: make a token at {SETTINGS} and put it into ~/.kaggle/access_token or "
+        "KAGGLE_API_TOKEN (or the older kaggle.json into ~/.kaggle/, or KAGGLE_USERNAME and KAGGLE_KEY; or log "
+        "in with: .venv/bin/kaggle auth login)"
+    )
 
 
 class Kaggle:
@@ -171,40 +217,26 @@ class Kaggle:
         self._login()
 
     def _login(self) -> None:
-        """Log in. The client is imported here, as the import itself looks for credentials."""
-        for noisy in ("VERBOSE", "VERBOSE_OUTPUT"):  # would let the client print the token
-            os.environ.pop(noisy, None)
-        named = os.environ.get("KAGGLE_API_TOKEN", "").strip()
-        if named:
-            os.environ["KAGGLE_API_TOKEN"] = named  # without the newline that a copy brings along
+        """Log in with what the client finds: a token, else a key, else a login in the browser."""
         home = Path(os.path.expanduser("~"))
-        if (
-            not (home / ".kaggle").exists()
-            and not Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "kaggle").exists()
-        ):
-            # Else the client makes itself a folder, which fails where the home cannot be written to.
-            os.environ.setdefault("KAGGLE_CONFIG_DIR", str(Path(__file__).parent))
+        _prepare_environment(home)
         files = [home / ".kaggle" / name for name in SECRETS]
         try:
+            # The import itself looks for credentials and asks Kaggle.
             with contextlib.redirect_stdout(None), _replaced(HTTPAdapter, "send", _not_yet):
                 from kaggle.api.kaggle_api_extended import KaggleApi
                 from kagglesdk.kaggle_creds import KaggleCredentials
 
             self.api = KaggleApi()
-            _warn_of_readers([Path(KaggleApi.config), *files, Path(named[:255])])
+            _warn_of_readers([Path(KaggleApi.config), *files, Path(os.environ.get("KAGGLE_API_TOKEN", "")[:255])])
             # It would throw an expired login away, and with it what the user could look at.
             with self.explained("Kaggle", nonsense=()), _replaced(KaggleCredentials, "delete", lambda *_: None):
                 self.api.authenticate()
             token, _ = _token()
             self.secrets = {str(each) for each in (token, *map(self.api.config_values.get, ("token", "key"))) if each}
         except SystemExit:
-            if _token()[0]:
-                raise UserError(f"{self._rejected()}; or {self.otherwise}") from None
-            useless = "".join(f" ({path} holds none that works)" for path in files if path.exists())
             raise UserError(
-                f"no Kaggle credentials{useless}: make a token at {SETTINGS} and put it into ~/.kaggle/access_token or "
-                "KAGGLE_API_TOKEN (or the older kaggle.json into ~/.kaggle/, or KAGGLE_USERNAME and KAGGLE_KEY; or log "
-                f"in with: .venv/bin/kaggle auth login); or {self.otherwise}"
+                f"{self._rejected() if _token()[0] else _no_credentials(files)}; or {self.otherwise}"
             ) from None
         except (OSError, RecursionError, *MALFORMED) as trouble:  # its text may hold the token
             raise UserError(
@@ -257,30 +289,45 @@ class Kaggle:
             with contextlib.redirect_stdout(None):
                 yield
         except HTTPError as trouble:
-            status, words = self._words(trouble.response)
-            said = f' ("{words}")' if words else ""
-            open_end = _creating(trouble) and (status >= 500 or status == 408)
-            kind = Missing if status == 404 and not _by_link(trouble) else Unsure if open_end else UserError
-            advice = self._advice(status, words, trouble)
-            raise kind(f"{what}: HTTP {status}{said}: {advice}; or {self.otherwise}") from None
-        except RequestException as trouble:
-            raise (Unsure if _creating(trouble) else UserError)(
-                f"{what}: Kaggle cannot be reached or does not answer ({type(trouble).__name__}): look after the "
-                f"network and run this again; or {self.otherwise}"
-            ) from None
+            raise self._refused(what, trouble) from None
+        except (RequestException, OSError) as trouble:
+            if not isinstance(trouble, RequestException) and not _cure(trouble):
+                raise  # the disk's
+            raise self._unheard(what, trouble) from None
         except nonsense as trouble:
-            raise Unsure(
-                f"{what}: what answers does not speak like Kaggle ({type(trouble).__name__}): see whether a proxy or a "
-                f"login page of this network stands before it, and run this again; or {self.otherwise}"
-            ) from None
+            raise self._unheard(what, trouble) from None
+
+    def _unheard(self, what: str, trouble: Exception) -> UserError:
+        """Why Kaggle is not heard, in one sentence."""
+        name = type(trouble).__name__
+        if cure := _cure(trouble):
+            advice = f"Kaggle cannot be reached: {cure}"
+        elif isinstance(trouble, MALFORMED):
+            advice = (
+                f"what answers does not speak like Kaggle ({name}): see whether a proxy or a login page of this "
+                "network stands before it, and run this again"
+            )
+        else:
+            advice = f"Kaggle cannot be reached or does not answer ({name}): look after the network, run this again"
+        return (Unsure if _creating(trouble) else UserError)(f"{what}: {advice}; or {self.otherwise}")
+
+    def _refused(self, what: str, trouble: HTTPError) -> UserError:
+        """What Kaggle refused, in one sentence."""
+        status, words = self._words(trouble.response)
+        quoted = f' ("{words}")' if words else ""
+        open_end = _creating(trouble) and (status >= 500 or status == 408)
+        kind = Missing if status == 404 and not _by_link(trouble) else Unsure if open_end else UserError
+        return kind(f"{what}: HTTP {status}{quoted}: {self._advice(status, words, trouble)}; or {self.otherwise}")
 
     def _advice(self, status: int, words: str, trouble: HTTPError) -> str:
         """What to do about an HTTP status."""
+        accept = f"open {self.page}/rules (or {self.page}/data, where it asks too) and accept the competition's rules"
+        if cure := _cure(f"HTTP {status}"):
+            return cure
         if _by_link(trouble):
             return "the link that Kaggle gave has expired or is broken: run this again"
         if status == 401:
             return self._rejected()
-        accept = f"open {self.page}/rules (or {self.page}/data, where it asks too) and accept the competition's rules"
         if status == 403 and "rules" in words.lower():
             return accept
         if status == 403:
@@ -293,9 +340,7 @@ class Kaggle:
             asked = trouble.response.headers.get("Retry-After", "") if trouble.response is not None else ""
             pause = Patience().parse_retry_after(asked)
             return f"Kaggle asks for a pause: run this again in {f'{pause:.0f} s' if pause else 'some minutes'}"
-        return (
-            "Kaggle did not take it" if 400 <= status < 500 else "Kaggle has trouble of its own: run this again later"
-        )
+        return "Kaggle did not take it" if status < 500 else "Kaggle has trouble of its own: run this again later"
 
     def download(self, name: str, folder: Path) -> Path:
         """Fetch one file; return where it lies: `folder`/NAME or, as Kaggle zips some, NAME.zip.
@@ -309,9 +354,7 @@ class Kaggle:
                 try:
                     return self._stream(name, folder)
                 except RequestException as trouble:
-                    gave_up = bool(trouble.args) and isinstance(trouble.args[0], MaxRetryError)
-                    answered = isinstance(trouble, HTTPError) and not _by_link(trouble)
-                    if pause is None or gave_up or answered:
+                    if pause is None or not _may_pass(trouble):
                         raise
                 print(f"{name}: the connection broke; starting again in {pause} s", file=sys.stderr, flush=True)
                 time.sleep(pause)

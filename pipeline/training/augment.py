@@ -66,20 +66,21 @@ def draw(recipe: Recipe, count: int, random: np.random.Generator, side: int, pla
     shift = uniform(recipe.shift * SIDE), uniform(recipe.shift * SIDE)
     if recipe.flip:
         across = across * np.where(random.random(count) < 0.5, -1.0, 1.0)
-    if plain:
-        recipe = recipe.model_copy(update={"random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0})
-    more = [each.draw(recipe, count, random) for each in augmentations.of(recipe)]
+    off = {"random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}  # they draw, so that every batch has the same width
+    more = [
+        each.draw(recipe.model_copy(update=off) if plain else recipe, count, random)
+        for each in augmentations.of(recipe)
+    ]
     return np.concatenate([maps(recipe.crop, side, angle, (across, down), shift), *more], axis=1)
 
 
 def own_part(recipe: Recipe, drawn: np.ndarray) -> np.ndarray:
     """How much of each picture's label is its own, not its mate's: float32 [n, 1], 0 to 1."""
-    parts, start = np.ones((len(drawn), 1), "float32"), MAP
+    part, start = np.ones((len(drawn), 1), "float32"), MAP
     for each in augmentations.of(recipe):
-        if start < drawn.shape[1]:  # none was drawn in plain epochs
-            parts = parts * each.own_part(drawn[:, start : start + each.WIDTH])
+        part = part * each.own_part(drawn[:, start : start + each.WIDTH])
         start += each.WIDTH
-    return parts
+    return part
 
 
 def show(pictures: keras.KerasTensor, places: keras.KerasTensor, side: int) -> keras.KerasTensor:
@@ -95,8 +96,7 @@ def vary(pictures: keras.KerasTensor, drawn: keras.KerasTensor, recipe: Recipe, 
     """Do to `pictures` (float32 [n, 48, 48, 1]) all that was drawn: float32 [n, side, side, 1]."""
     shown, start = show(pictures, drawn[:, :MAP], side), MAP
     for each in augmentations.of(recipe):
-        if start < drawn.shape[1]:
-            shown = each.apply(shown, drawn[:, start : start + each.WIDTH], side)
+        shown = each.apply(shown, drawn[:, start : start + each.WIDTH], side)
         start += each.WIDTH
     return shown
 

@@ -53,7 +53,7 @@ def start(name: str, cache: Path | None = None) -> None:
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     if name == "tensorflow":
-        tensorflow_cpu.accelerate()
+        tensorflow_cpu.fuse_normalisation()
 
 
 def batches(inputs: tuple[np.ndarray, ...], targets: np.ndarray, size: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ predictions.npz holds, for the test rows and the held-out Training rows:
 | rows | int32 [m] | the held-out rows |
 | oof, test | float16 [m, 7], [k, 7] | probabilities with test-time augmentation |
 | oof_plain, test_plain | float16 | the same without it |
-| train | uint8 [t, 7] | 255 times the probabilities of the rows it was trained on, in their order; students learn from them |
+| train | uint8 [t, 7] | 255 times the probabilities of the rows it was trained on, for students |
 | attention | uint8 [7, 48, 48] | the mean Grad-CAM map of every class over held-out pictures |
 """
 
@@ -97,16 +97,20 @@ class Task:
         return int(np.random.SeedSequence((self.plan.seed, self.fold)).generate_state(1)[0])
 
 
-def distilled(labels: np.ndarray, soft: np.ndarray, weight: float) -> np.ndarray:
+def distilled(labels: np.ndarray, soft: np.ndarray | None, weight: float) -> np.ndarray:
     """What a student learns: labels mixed with its teachers' mean probabilities, float32 [m, 7].
 
-    Hinton, Vinyals & Dean 2015 (arXiv 1503.02531) at temperature 1: the cross-entropy with the mixture is the mixture of
-    both cross-entropies.
+    Hinton, Vinyals & Dean 2015 (arXiv 1503.02531) at temperature 1: the cross-entropy with the mixture is the mixture
+    of both cross-entropies.
 
     Parameters
     ----------
-    labels : float [m, 7], one-hot. soft : float [m, 7]. weight : of `soft`, 0 to 1.
+    labels : float [m, 7], one-hot.
+    soft : float [m, 7]; None leaves the labels as they are.
+    weight : of `soft`, 0 to 1.
     """
+    if soft is None:
+        return labels
     mixed: np.ndarray = ((1 - weight) * labels + weight * soft).astype("float32")
     return mixed
 
@@ -148,16 +152,14 @@ def train(
 
         held_out = task.fold_of == task.fold
         seen, unseen = task.rows[~held_out], task.rows[held_out]
-        targets = loop.one_hot(faces.labels[seen].astype(int))
-        if task.soft_targets is not None:
-            targets = distilled(targets, task.soft_targets, task.plan.teacher_weight)
+        targets = distilled(loop.one_hot(faces.labels[seen].astype(int)), task.soft_targets, task.plan.teacher_weight)
         trainer = trainer_for(task, faces, len(seen) // task.recipe.batch_size)
-        if weights is None:
+        progress = checkpoint.Progress()
+        if weights is not None:
+            _load(trainer.network, weights)
+        else:
             rows = loop.Rows(seen, targets, unseen, faces.labels[unseen].astype(int))
             progress = loop.fit(trainer, rows, task.seed, checkpoint.Checkpoint(state), on_epoch, on_batch)
-        else:
-            progress = checkpoint.Progress()
-            _load(trainer.network, weights)
         started = time.perf_counter()
         saved = _saved(trainer.network)
         predictions = predict(trainer, faces, seen, unseen)
@@ -169,7 +171,7 @@ def train(
 
 
 def predict(trainer: "loop.Trainer", faces: Faces, seen: np.ndarray, unseen: np.ndarray) -> bytes:
-    """The content of predictions.npz; it freezes the network.
+    """The content of predictions.npz.
 
     Parameters
     ----------
@@ -178,7 +180,7 @@ def predict(trainer: "loop.Trainer", faces: Faces, seen: np.ndarray, unseen: np.
     from pipeline.training import attention, augment
 
     recipe, predictor = trainer.recipe, trainer.predictor
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, rows in (("oof", unseen), ("test", faces.test_rows())):
         views = predictor.views(rows, augment.tta_maps(recipe))
         arrays |= {name: views.mean(axis=0).astype("float16"), f"{name}_plain": views[0].astype("float16")}
@@ -186,9 +188,11 @@ def predict(trainer: "loop.Trainer", faces: Faces, seen: np.ndarray, unseen: np.
     known = predictor.views(seen, augment.tta_maps(mirrored)).mean(axis=0)
     arrays["train"] = (255 * known).round().astype("uint8")
     labels = faces.labels[unseen].astype(int)
-    arrays["attention"] = attention.class_maps(trainer.feed, trainer.network, unseen, labels)
+    network = trainer.build()  # Grad-CAM freezes the network that it looks into
+    network.set_weights(trainer.network.get_weights())
+    arrays["attention"] = attention.class_maps(trainer.feed, network, unseen, labels)
     content = io.BytesIO()
-    np.savez_compressed(content, rows=unseen.astype("int32"), **arrays)
+    np.savez_compressed(content, allow_pickle=False, rows=unseen.astype("int32"), **arrays)
     return content.getvalue()
 
 

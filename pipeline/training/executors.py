@@ -117,7 +117,7 @@ def results(
             cluster = _dask(jobs, address, data) if name == "dask" else _joblib(name, jobs, address, data)
             run = stack.enter_context(cluster)
         except (ValueError, OSError) as trouble:  # of a wrong address
-            raise UserError(f"BACKEND={name} ADDRESS={address or ''}: {trouble}") from None
+            raise UserError(f"EXECUTOR={name} ADDRESS={address or ''}: {trouble}") from None
         while left:
             try:
                 for key, result in run(work, dict(left)):
@@ -137,8 +137,8 @@ def results(
 def check(name: str) -> None:
     """Refuse a backend that is unknown or not installed."""
     if name not in PACKAGES:
-        raise UserError(f"BACKEND={name}: must be one of {', '.join(PACKAGES)}")
+        raise UserError(f"EXECUTOR={name}: must be one of {', '.join(PACKAGES)}")
     try:
         importlib.import_module(PACKAGES[name])
     except ImportError:
-        raise UserError(f"BACKEND={name} needs the package {PACKAGES[name]}; install it") from None
+        raise UserError(f"EXECUTOR={name} needs the package {PACKAGES[name]}; install it") from None

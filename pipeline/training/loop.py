@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +13,8 @@ from pipeline.competition import CLASSES, SIDE
 from pipeline.config import Recipe
 from pipeline.errors import UserError
 from pipeline.training import augment, backend, optimizers, schedules
-from pipeline.training.checkpoint import HISTORY, Checkpoint, Progress
+from pipeline.training.cell import HISTORY
+from pipeline.training.checkpoint import Checkpoint, Progress
 from pipeline.training.models import Feed, Learner, Predictor, Recalibrator
 
 RECALIBRATION = 16  # batches
@@ -40,7 +40,8 @@ class Rows:
 
 def one_hot(labels: np.ndarray) -> np.ndarray:
     """Classes int [n] as float32 [n, 7]."""
-    return np.eye(len(CLASSES), dtype="float32")[labels]
+    found: np.ndarray = np.eye(len(CLASSES), dtype="float32")[labels]
+    return found
 
 
 def compiled(feed: Feed, network: keras.Model, recipe: Recipe, steps: int) -> Learner:
@@ -89,6 +90,7 @@ class Trainer:
         self.feed, self.network, self.model = self._parts(pixels, seed)
         self.predictor = Predictor(self.feed, self.network)
         self.recalibrator = Recalibrator(self.feed, self.network)
+        self.kept: list[np.ndarray] = []
 
     def _parts(self, pixels: np.ndarray, seed: int) -> tuple[Feed, keras.Model, Learner]:
         backend.prepare(seed, self.recipe.precision)
@@ -132,7 +134,7 @@ class Trainer:
             drawn = augment.draw(recipe, chosen.size, random, recipe.crop, self.plain(epoch))
             self.recalibrator.measure(chosen.reshape(-1, recipe.batch_size), drawn)
 
-    def train_epoch(self, rows: Rows, seed: int, epoch: int, callbacks: list[keras.callbacks.Callback]) -> Any:
+    def train_epoch(self, rows: Rows, seed: int, epoch: int, on_batch: Callable[[float], None]) -> tuple[float, float]:
         """Train one epoch, from 0 up, on whole batches; return its loss and accuracy.
 
         The rows that are left over are others in every epoch.
@@ -146,10 +148,30 @@ class Trainer:
         own = augment.own_part(recipe, drawn)
         mates = rows.targets[order].reshape(-1, recipe.batch_size, len(CLASSES))[:, ::-1].reshape(count, -1)
         targets = own * rows.targets[order] + (1 - own) * mates
-        inputs = (rows.train[order].astype("int32"), drawn)
-        data = backend.batches(inputs, targets, recipe.batch_size)
-        logs = self.model.fit(**data, shuffle=False, verbose=0, callbacks=callbacks).history
+        data = backend.batches((rows.train[order].astype("int32"), drawn), targets, recipe.batch_size)
+        # Keras's `fit` ends by putting averaged weights into the network: those before it go on training.
+        callback = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: on_batch((batch + 1) / self.steps),
+            on_epoch_end=lambda epoch, logs: self.keep(),
+        )
+        logs = self.model.fit(**data, shuffle=False, verbose=0, callbacks=[callback]).history
         return logs["loss"][0], logs["accuracy"][0]
+
+    def keep(self) -> None:
+        """Note the network's variables as they are."""
+        self.kept = [ops.convert_to_numpy(variable) for variable in self.network.variables]
+
+    def bring_back(self) -> None:
+        """Put what was noted back into the network."""
+        for variable, value in zip(self.network.variables, self.kept, strict=True):
+            variable.assign(value)
+
+    def rate(self, losses: list[float]) -> float:
+        """Set the learning rate for the epoch after those with these training losses, and return it."""
+        optimizer = self.model.optimizer
+        if self.recipe.schedule in ("constant", "plateau"):
+            optimizer.learning_rate = schedules.plateau(self.recipe, losses)
+        return float(ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def fit(
@@ -172,29 +194,17 @@ def fit(
     ------
     UserError : where there are fewer training rows than a batch has, or the loss is not finite any more.
     """
-    recipe, model = trainer.recipe, trainer.model
+    recipe = trainer.recipe
     if len(rows.train) < recipe.batch_size:
         raise UserError(f"batch_size {recipe.batch_size} is more than the {len(rows.train)} training rows")
     progress = checkpoint.restore(trainer.state())
-    weights: list[np.ndarray] = []
-
-    def keep(epoch: int, logs: Any) -> None:
-        weights[:] = [ops.convert_to_numpy(variable) for variable in trainer.network.variables]
-
-    # Keras's `fit` ends by putting averaged weights into the network: those before it go on training.
-    callback = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: on_batch((batch + 1) / trainer.steps), on_epoch_end=keep
-    )
     for epoch in range(len(progress.history), recipe.epochs):
         started = time.perf_counter()
-        if recipe.schedule in ("constant", "plateau"):
-            model.optimizer.learning_rate = schedules.plateau(recipe, [past["loss"] for past in progress.history])
-        rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
-        loss, accuracy = trainer.train_epoch(rows, seed, epoch, [callback])
+        rate = trainer.rate([past["loss"] for past in progress.history])
+        loss, accuracy = trainer.train_epoch(rows, seed, epoch, on_batch)
         trainer.finalise(rows.train, seed, epoch)
         scores = validation_scores(trainer.predictor.probabilities(rows.validation), rows.labels)
-        for variable, value in zip(trainer.network.variables, weights, strict=True):
-            variable.assign(value)
+        trainer.bring_back()
         if not math.isfinite(loss) or (len(rows.labels) and not math.isfinite(scores[0])):
             raise UserError(f"the loss became {loss} in epoch {epoch + 1}; make learning_rate smaller")
         progress.history.append(dict(zip(HISTORY, (epoch + 1, rate, loss, accuracy, *scores), strict=True)))

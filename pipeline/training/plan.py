@@ -64,7 +64,9 @@ class Plan(BaseModel, frozen=True, extra="forbid"):
 def make(config: Config, name: str) -> Plan:
     """The plan of a model of params.yaml."""
     model = config.model(name)
-    lesson = {"teachers": model.teachers, "teacher_weight": model.teacher_weight} if isinstance(model, Student) else {}
+    lesson: dict[str, Any] = {}
+    if isinstance(model, Student):
+        lesson = {"teachers": model.teachers, "teacher_weight": model.teacher_weight}
     return Plan(
         model=name, architecture=model.architecture, seed=config.seed_of(name), backend=config.backend,
         recipe=model.used(), code=code(ingredients(model.architecture, model)), **lesson,
@@ -91,8 +93,9 @@ def code(named: list[str]) -> dict[str, str]:
             continue
         module, _, own = name.rpartition(".")
         found = _definitions(module)
-        if own not in found:
-            raise KeyError(f"{name} is not defined at the top of its module")
+        if own not in found:  # the module only passes it on
+            waiting.append(_imports(_tree(module), module)[own])
+            continue
         digest, references = found[own]
         reached[name] = digest
         waiting += references
@@ -107,14 +110,19 @@ def _file(module: str) -> Path | None:
 
 
 @cache
+def _tree(module: str) -> ast.Module:
+    path = _file(module)
+    assert path is not None, module
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def _definitions(module: str) -> dict[str, tuple[str, list[str]]]:
     """Of every top-level definition of a module: its digest, and the full names of definitions that it refers to.
 
     Statements that are none, and run on import, are named "<number>".
     """
-    path = _file(module)
-    assert path is not None, module
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _tree(module)
     imported = _imports(tree, module)
     own: dict[str, ast.stmt] = {}
     for number, node in enumerate(tree.body):

@@ -34,8 +34,8 @@ class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
 def plateau(recipe: Recipe, losses: list[float]) -> float:
     """The rate for the epoch that follows those with these training losses.
 
-    "plateau" is Keras's ReduceLROnPlateau (a fall below 0.0001 is none) on the training loss: validation rows are scored
-    later, and so may not steer the training. Under "constant" the losses do not matter.
+    "plateau" is Keras's ReduceLROnPlateau (a fall below 0.0001 is none) on the training loss: validation rows are
+    scored later, and so may not steer the training. Under "constant" the losses do not matter.
     """
     rate, best, waited = recipe.learning_rate, math.inf, 0
     if recipe.schedule == "plateau":

@@ -40,20 +40,21 @@ class Muon(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self._momenta: dict[str, keras.Variable] = {}
-        self._velocities: dict[str, keras.Variable] = {}
+        self._momenta: list[keras.Variable] = []
+        self._velocities: list[keras.Variable | None] = []
         for variable in variables:
-            self._momenta[variable.path] = self.add_variable_from_reference(variable, name="momentum")
-            if not is_matrix(variable):
-                self._velocities[variable.path] = self.add_variable_from_reference(variable, name="velocity")
+            self._momenta.append(self.add_variable_from_reference(variable, name="momentum"))
+            adam = not is_matrix(variable)
+            self._velocities.append(self.add_variable_from_reference(variable, name="velocity") if adam else None)
 
     def update_step(
         self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.KerasTensor
     ) -> None:
         """One step of one variable."""
-        momentum = self._momenta[variable.path]
-        if variable.path in self._velocities:
-            self._adamw(gradient, variable, learning_rate * ADAM_RATE, momentum, self._velocities[variable.path])
+        index = self._get_variable_index(variable)  # the way of Keras's own optimizers; on TensorFlow it has no path
+        momentum, velocity = self._momenta[index], self._velocities[index]
+        if velocity is not None:
+            self._adamw(gradient, variable, learning_rate * ADAM_RATE, momentum, velocity)
             return
         self.assign_add(momentum, ops.add(gradient, momentum * (MOMENTUM - 1)))
         ahead = ops.reshape(ops.add(gradient, MOMENTUM * momentum), (-1, variable.shape[-1]))

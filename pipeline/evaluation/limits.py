@@ -1,0 +1,174 @@
+"""What an ensemble of infinitely many networks of some recipes would score, from one or two trainings of each.
+
+Reads the cells of models. Prints tables; writes nothing. No test label is read.
+
+A network's errors are its probabilities less the one-hot labels. For trainings a and b, C(a, b) is the mean over rows
+of the product of their errors, summed over classes. The Brier score of a weighted mean is w'Cw. Two trainings of one
+recipe that share no randomness have the errors of the recipe's mean network in common, and nothing else. So the mean
+of C over pairs of different trainings is the Brier score of infinitely many networks (B-infinity). It equals twice the
+Brier score of a pair's mean, less the mean Brier score of its members. Accuracy-infinity is the same extrapolation of
+accuracy, which is not exact.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+from tabulate import tabulate
+
+from pipeline import config
+from pipeline.cells import store
+from pipeline.competition import CLASSES
+from pipeline.data import faces, folds
+from pipeline.evaluation import metrics
+
+REPLICATES = 1000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What some recipes would reach.
+
+    Parameters
+    ----------
+    names : of the recipes, R of them.
+    single : float [R], the mean Brier score of one network.
+    common : float [R, R], C: on the diagonal B-infinity of each recipe, beside it the cross-covariances.
+    spread : float [K, R, R], the same of K bootstrap replicates.
+    """
+
+    names: list[str]
+    single: np.ndarray
+    common: np.ndarray
+    spread: np.ndarray
+
+    def interval(self, weights: np.ndarray) -> tuple[float, float]:
+        """The 95 % interval of w'Cw."""
+        found = np.einsum("r,krs,s->k", weights, self.spread, weights)
+        low, high = np.quantile(found, [0.025, 0.975])
+        return float(low), float(high)
+
+
+def products(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """The product of every two trainings' errors in every row, summed over classes: float32 [n, t, t].
+
+    Parameters
+    ----------
+    trainings : probabilities, float [n, 7] each. labels : int [n].
+    """
+    errors = np.stack(trainings, axis=1).astype("float32") - np.eye(len(CLASSES), dtype="float32")[labels][:, None]
+    found: np.ndarray = np.einsum("nac,nbc->nab", errors, errors)
+    return found
+
+
+def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> Limits:
+    """Estimate the limits of recipes of which each has two trainings or more.
+
+    Parameters
+    ----------
+    recipes : by name, probabilities of the same rows by each training, float [n, 7], at a common temperature.
+    labels : int [n]. groups : int [n], of identical pictures: the bootstrap draws whole groups.
+
+    Raises
+    ------
+    ValueError : where a recipe has a single training.
+    """
+    if any(len(each) < 2 for each in recipes.values()):
+        raise ValueError("every recipe needs two trainings, or more, that share no seed")
+    owner = np.repeat(np.arange(len(recipes)), [len(each) for each in recipes.values()])
+    rows = products([one for each in recipes.values() for one in each], labels)
+    mask = np.stack([[(owner == r)[:, None] & (owner == s)[None] for s in range(len(recipes))]
+                     for r in range(len(recipes))])  # fmt: skip
+    mask &= ~np.eye(len(owner), dtype=bool)  # a training shares its whole randomness with itself
+    parts = np.einsum("nab,rsab->nrs", rows, mask.astype("float32")) / mask.sum(axis=(2, 3))
+    single = np.array([np.diagonal(rows, axis1=1, axis2=2)[:, owner == r].mean() for r in range(len(recipes))])
+    return Limits(list(recipes), single, parts.mean(axis=0), bootstrap(parts, groups, seed))
+
+
+def bootstrap(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """Means over replicates of the rows, of which whole groups are drawn: float [REPLICATES, ...] of float [n, ...]."""
+    _, number = np.unique(groups, return_inverse=True)
+    count = number.max() + 1
+    sums = np.zeros((count, rows[0].size))
+    np.add.at(sums, number, rows.reshape(len(rows), -1))
+    sizes = np.bincount(number)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), REPLICATES).astype("float32")
+    means: np.ndarray = (drawn @ sums) / (drawn @ sizes)[:, None]
+    return means.reshape(REPLICATES, *rows.shape[1:])
+
+
+def of_cells(names: list[str]) -> tuple[Limits, np.ndarray]:
+    """The limits of models of the run, each at its own temperature, and the core-hours of one network of each.
+
+    Out of fold one network of a model judges a row. So B-infinity is its Brier score less the variance of its networks,
+    which is known without a label from the test rows that have no duplicate in Training: every fold's network has
+    predicted them.
+    """
+    settings, data = config.load(), faces.load()
+    dealt = folds.load(data)
+    labels, groups = data.labels[dealt.rows].astype(int), faces.picture_groups(data.pixels)
+    unseen = ~np.isin(groups[data.test_rows()], groups[dealt.rows])
+    oof, variance, hours = [], [], []
+    for name in names:
+        cells = [store.load(settings, name, fold, data, dealt) for fold in settings.folds]
+        joined = np.concatenate([cell.oof for cell in cells])[np.argsort(np.concatenate([cell.rows for cell in cells]))]
+        at = metrics.fit_temperature(joined, labels)
+        oof.append(metrics.temper(joined, at))
+        tests = np.stack([metrics.temper(cell.test[unseen], at) for cell in cells])
+        variance.append(tests.var(axis=0, ddof=1).sum(axis=1).mean())
+        hours.append(np.mean([cell.about.seconds for cell in cells]) / 3600)
+    rows = products(oof, labels) - np.diag(np.array(variance, "float32"))
+    single = np.diagonal(rows.mean(axis=0)) + np.array(variance)
+    return Limits(names, single, rows.mean(axis=0), bootstrap(rows, groups[dealt.rows], 0)), np.array(hours)
+
+
+def best(limits: Limits, hours: np.ndarray, budget: float | None) -> tuple[np.ndarray, np.ndarray, float]:
+    """The weights with the least expected Brier score for so many core-hours, the networks of each recipe, the score.
+
+    With n networks of a recipe that has the variance V and the weight w, averaging leaves w^2 V / n. For given weights
+    the best n under a budget H of cost c each leave (sum of w sqrt(V c))^2 / H in all (Cauchy and Schwarz). So the
+    score is quadratic in w, and least where non-negative least squares say.
+
+    Parameters
+    ----------
+    hours : float [R], of one network of each recipe. budget : core-hours a row; None for infinitely many.
+    """
+    variance = (limits.single - np.diag(limits.common)).clip(0)
+    effort = np.sqrt(variance * hours)
+    whole = limits.common + (np.outer(effort, effort) / budget if budget else 0)
+    values, vectors = np.linalg.eigh(whole)
+    root = np.sqrt(values.clip(0))[:, None] * vectors.T
+    weights, _ = nnls(np.vstack([root, np.ones(len(hours))]), np.append(np.zeros(len(hours)), 1.0))
+    weights /= weights.sum()
+    networks = np.full(len(hours), np.inf) if not budget else np.zeros(len(hours))
+    if budget and (total := (weights * effort).sum()) > 0:
+        networks = budget * weights * np.sqrt(variance / hours.clip(1e-9)) / total
+    return weights, networks, float(weights @ whole @ weights)
+
+
+def table(limits: Limits, hours: np.ndarray) -> str:
+    """A line a recipe: one network, infinitely many with the interval, core-hours; then the cross-covariances."""
+    lines = []
+    for number, name in enumerate(limits.names):
+        low, high = limits.interval(np.eye(len(limits.names))[number])
+        common = limits.common[number, number]
+        lines.append([name, f"{limits.single[number]:.4f}", f"{common:.4f}", f"{low:.4f} to {high:.4f}",
+                      f"{hours[number]:.2f}"])  # fmt: skip
+    first = tabulate(lines, ["Brier score of", "one", "infinity", "95 %", "core-h"], disable_numparse=True)
+    cross = [[name, *(f"{value:.4f}" for value in limits.common[number])] for number, name in enumerate(limits.names)]
+    heads = ["in common", *(name[:9] for name in limits.names)]
+    return f"{first}\n\n{tabulate(cross, heads, disable_numparse=True)}"
+
+
+def main(names: list[str], budgets: list[float]) -> None:
+    """Print the limits of models (none: all), and the best weights for some budgets of core-hours a fold."""
+    limits, hours = of_cells(names or config.load().names)
+    print(table(limits, hours))
+    lines = []
+    for budget in [*budgets, None]:
+        weights, networks, score = best(limits, hours, budget)
+        low, high = limits.interval(weights)
+        cells = [f"{w:.2f} x {n:.1f}" if budget else f"{w:.2f}" for w, n in zip(weights, networks, strict=True)]
+        lines.append([f"{budget:g}" if budget else "no limit", f"{score:.4f}", f"{high - low:.4f}", *cells])
+    heads = ["core-hours", "Brier", "width of 95 %", *(name[:12] for name in limits.names)]
+    print(f"\nBest weights and networks of each\n\n{tabulate(lines, heads, disable_numparse=True)}")

@@ -1,0 +1,170 @@
+"""Train recipes on rows of one's own choice, outside the graph, and keep what the networks predict.
+
+Writes FOLDER/KEY.npz for each training, and its state after every epoch to FOLDER/states/ until then. The key stands
+for all that decides the predictions but the machine and its versions: what is there is not trained again.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import architectures, files
+from pipeline.cells.progress import Display, duration
+from pipeline.config import Recipe
+from pipeline.data import solution
+from pipeline.data.faces import Faces
+from pipeline.errors import UserError
+from pipeline.training import backend, executors, machine, plan
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training.
+
+    Parameters
+    ----------
+    rows : int [m], of the faces, that it is trained on. labels : int [n], of all faces.
+    watched : int [w], rows that are scored after every epoch. judged : int [k], rows that are predicted at the end.
+    library, precision : of Keras. code : digests of what computes, where a change of it asks for a new training.
+    """
+
+    name: str
+    architecture: str
+    recipe: Recipe
+    seed: int
+    rows: np.ndarray
+    labels: np.ndarray
+    watched: np.ndarray
+    judged: np.ndarray
+    library: str
+    precision: str
+    code: dict[str, str] = field(default_factory=dict)
+
+    def key(self, faces: Faces, *more: object) -> str:
+        """16 hexadecimal digits of what decides the predictions, and of `more`."""
+        arrays = (self.rows, self.labels[self.rows], self.watched, self.labels[self.watched], self.judged)
+        digests = [files.sha256(each.astype("int64").tobytes()) for each in arrays]
+        facts = [self.architecture, self.recipe.used(), self.seed, self.code, faces.digest, digests, more]
+        return files.sha256(json.dumps(facts, sort_keys=True).encode())[:16]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training gave.
+
+    Parameters
+    ----------
+    probabilities : float16 [k, 7], of the judged rows, with test-time augmentation.
+    watched : float64 [epochs], accuracy on the watched rows after each epoch.
+    accuracy : of the last epoch, in training. seconds, prediction_seconds : of training, and of the judged rows.
+    about : what computed it, as JSON.
+    """
+
+    probabilities: np.ndarray
+    watched: np.ndarray
+    accuracy: np.ndarray
+    seconds: np.ndarray
+    prediction_seconds: np.ndarray
+    about: np.ndarray
+
+
+def all_labels(data: Faces) -> np.ndarray:
+    """Labels of all rows, int64 [n], those of the test rows too. Raises UserError where one is not known."""
+    labels = solution.join(data.labels, solution.load(data))
+    if (labels < 0).any():
+        raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
+    return labels
+
+
+def training(name: str, architecture: str, recipe: Recipe, wanted: str, coded: bool = True, **more: Any) -> Training:
+    """A Training with the library and precision that suit this machine.
+
+    Parameters
+    ----------
+    wanted : library, or "auto". coded : whether a change of the code asks for a new training.
+    """
+    library = machine.choose(wanted)
+    precision = machine.products(recipe.precision, library, architecture)
+    code = plan.code(plan.ingredients(architecture, recipe)) if coded else {}
+    return Training(name, architecture, recipe, library=library, precision=precision, code=code, **more)
+
+
+def load(path: Path) -> Result:
+    """Read what a training gave. Raises UserError where the file is damaged."""
+    with files.reading(path, f"rm {path}, and the same command again"), np.load(path, allow_pickle=False) as arrays:
+        return Result(**{key: arrays[key] for key in Result.__dataclass_fields__})
+
+
+def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
+    """Train and predict beside `jobs` - 1 others, and write the Result to `target`.
+
+    It goes on after the last whole epoch, if it was interrupted on a machine like this one.
+    """
+    machine.claim_gpu()
+    backend.start(task.library, cache=target.parent / "states/compiled")
+    from pipeline.training import augment, checkpoint, loop
+
+    recipe, versions = task.recipe.model_copy(update={"precision": task.precision}), machine.versions(task.library)
+    state = target.parent / f"states/{task.key(faces, versions, task.precision, machine.device())}.npz"
+    build = partial(architectures.build, task.architecture)
+    trainer = loop.Trainer(build, faces.pixels, recipe, task.seed, len(task.rows) // recipe.batch_size)
+    rows = loop.Rows(task.rows, loop.one_hot(task.labels[task.rows]), task.watched, task.labels[task.watched])
+    show = Display(task.name, recipe.epochs, jobs == 1)
+    progress = loop.fit(trainer, rows, task.seed, checkpoint.Checkpoint(state), show.epoch, show.batch)
+    started = time.perf_counter()
+    probabilities = trainer.predictor.views(task.judged, augment.tta_maps(recipe)).mean(axis=0)
+    about = {"processor": machine.processor(), "precision": task.precision, **versions, "jobs": jobs,
+             "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "")}  # fmt: skip
+    found = {
+        "probabilities": probabilities.astype("float16"),
+        "watched": [epoch["val_accuracy"] for epoch in progress.history],
+        "accuracy": progress.history[-1]["accuracy"],
+        "seconds": progress.seconds,
+        "prediction_seconds": time.perf_counter() - started,
+        "about": json.dumps(about),
+    }
+    files.replace(target, partial(np.savez_compressed, **found))
+    state.unlink(missing_ok=True)
+
+
+def kept(faces: Faces, tasks: dict[Any, Training], folder: Path) -> dict[Any, Result]:
+    """The Results of those of `tasks` that are finished, by their keys."""
+    places = {key: folder / f"{task.key(faces)}.npz" for key, task in tasks.items()}
+    return {key: load(place) for key, place in places.items() if place.exists()}
+
+
+def run(faces: Faces, tasks: dict[Any, Training], folder: Path, jobs: int = 1) -> dict[Any, Result]:
+    """The Results of `tasks`, by their keys; those that are not there are trained, `jobs` at a time."""
+    (folder / "states").mkdir(parents=True, exist_ok=True)
+    missing = {key: (task, (folder / f"{task.key(faces)}.npz").absolute(), jobs)
+               for key, task in tasks.items() if key not in kept(faces, {key: task}, folder)}  # fmt: skip
+    started = time.monotonic()
+    for done, (key, _) in enumerate(executors.results(train, faces, missing, "loky", jobs, None), start=1):
+        left = duration((time.monotonic() - started) / done * (len(missing) - done))
+        print(f"{tasks[key].name}  finished, {done} of {len(missing)}, {left} left", flush=True)
+    return kept(faces, tasks, folder)
+
+
+def digest(faces: Faces, tasks: dict[Any, Training]) -> str:
+    """16 hexadecimal digits of all that the Results of `tasks` depend on."""
+    return files.sha256("".join(task.key(faces) for task in tasks.values()).encode())[:16]
+
+
+def entries(path: Path, *section: str) -> dict[str, Any]:
+    """Entries with a key each, of a section of a JSON file; {} where it is missing.
+
+    Raises UserError where it is damaged.
+    """
+    if not path.exists():
+        return {}
+    with files.reading(path, f"git checkout {path}"):
+        found = json.loads(path.read_text())
+        for name in section:
+            found = found[name]
+        return {name: entry | {"key": entry["key"]} for name, entry in found.items()}

@@ -1,0 +1,459 @@
+"""Cells: what a training leaves, whose it is, what it is trained on, and when it is trained again."""
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import small
+
+from pipeline import config, files
+from pipeline.cells import planning, progress, soft_targets, store, train
+from pipeline.data import folds
+from pipeline.data.faces import Faces, picture_groups
+from pipeline.errors import UserError
+from pipeline.training import cell, loop
+from pipeline.training.cell import HISTORY
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ("weights", "predictions.npz", "history.csv")  # cell.json tells the seconds, which differ
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    small.project(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose cells of both models and the student are trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        small.project(folder, patch)
+        train.main_all(1, "loky", None, yes=False)
+    return folder
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, which a test may damage and stands in."""
+    shutil.copytree(trained, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    small.tiny.instead(monkeypatch)
+    config.load.cache_clear()
+    return tmp_path / "copy"
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Everything of all cells but what tells the seconds."""
+    paths = [path for path in (folder / "artifacts").rglob("*") if path.is_file()]
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in paths if path.name != "cell.json" and "checkpoints" not in str(path)
+    }  # fmt: skip
+
+
+def load(name: str = "one", fold: int = 0) -> store.Cell:
+    run = train.start()
+    return store.load(run.settings, name, fold, run.faces, run.folds)
+
+
+# What it holds
+
+
+def test_a_cell_holds_what_later_stages_need(copy: Path) -> None:
+    run = train.start()
+    for name in run.settings.names:
+        for fold in run.settings.folds:
+            one = load(name, fold)
+            np.testing.assert_array_equal(one.rows, run.folds.held_out(fold))
+            assert one.oof.shape == one.oof_plain.shape == (len(one.rows), 7)
+            assert one.test.shape == one.test_plain.shape == (42, 7)
+            assert one.train is not None
+            assert one.train.shape == (168 - len(one.rows), 7)
+            assert one.attention is not None
+            assert one.attention.shape == (7, 48, 48)
+            assert list(one.history) == list(HISTORY)
+            assert one.about.plan == planning.load(name)
+            assert files.sha256(store.weights(name, fold).read_bytes()) == one.about.weights_sha256
+    assert not list((copy / "artifacts/checkpoints").glob("*.npz"))
+
+
+def test_a_cell_of_the_competitions_size_is_under_half_a_megabyte() -> None:
+    chance = np.random.default_rng(0)
+
+    def drawn(rows: int) -> np.ndarray:
+        return chance.dirichlet(np.full(7, 0.3), rows)
+
+    arrays = {name: drawn(rows).astype("float16") for name, rows in (("oof", 5742), ("oof_plain", 5742),
+              ("test", 7178), ("test_plain", 7178))}  # fmt: skip
+    arrays |= {"train": (255 * drawn(22967)).round().astype("uint8"), "attention": np.zeros((7, 48, 48), "uint8")}
+    content = io.BytesIO()
+    np.savez_compressed(content, rows=np.arange(5742), **arrays)
+    assert len(content.getvalue()) < 500_000
+
+
+def test_the_weights_give_the_predictions_again(copy: Path) -> None:
+    before, run = load(), train.start()
+    task = run.task("one", 0)
+    contents = cell.train(run.faces, task, Path("unused/state.npz"), weights=run.weights(task))
+    after = np.load(io.BytesIO(contents["predictions.npz"]))
+    np.testing.assert_array_equal(after["oof"], np.load("artifacts/cells/one/fold0/predictions.npz")["oof"])
+    assert len(before.history) == 2
+
+
+# Protocol
+
+
+@pytest.mark.parametrize("choice", ["keep", "drop_test_duplicates", "drop_repeats"])
+def test_every_row_is_predicted_once_by_a_network_that_saw_neither_it_nor_its_duplicate(
+    project: Path, monkeypatch: pytest.MonkeyPatch, choice: str
+) -> None:
+    small.write(duplicates=choice)
+    folds.main()
+    seen: list[loop.Rows] = []
+
+    def watch(trainer: Any, rows: loop.Rows, *others: Any) -> Any:
+        seen.append(rows)
+        return train.cell_progress()
+
+    from pipeline.training.checkpoint import Progress
+
+    monkeypatch.setattr(train, "cell_progress", lambda: Progress([dict.fromkeys(HISTORY, 1.0)], 1.0), raising=False)
+    monkeypatch.setattr(loop, "fit", watch)
+    run = train.start()
+    data, groups = run.faces, picture_groups(run.faces.pixels)
+    for fold in run.settings.folds:
+        contents = cell.train(data, run.task("one", fold), Path("state.npz").absolute())
+        rows = seen[-1]
+        np.testing.assert_array_equal(np.load(io.BytesIO(contents["predictions.npz"]))["rows"], rows.validation)
+        assert not set(groups[rows.train]) & set(groups[rows.validation])
+        assert set(data.usage[rows.train]) == set(data.usage[rows.validation]) == {0}
+        assert {*rows.train, *rows.validation} == set(folds.kept(data, choice))
+    every = np.concatenate([rows.validation for rows in seen])
+    np.testing.assert_array_equal(np.sort(every), folds.kept(data, choice))
+    if choice == "drop_test_duplicates":
+        assert not set(groups[every]) & set(groups[data.test_rows()])
+
+
+def test_held_out_labels_steer_nothing_that_is_trained(project: Path) -> None:
+    """Neither an epoch, nor the rate, nor the weights: so the out-of-fold score is not optimistic."""
+    run = train.start()
+    task, found = run.task("one", 0), []
+    for shift in (0, 3):
+        labels = run.faces.labels.copy()
+        held_out = run.folds.held_out(0)
+        labels[held_out] = (labels[held_out] + shift) % 7
+        changed = Faces(run.faces.pixels, labels, run.faces.usage)
+        found.append(cell.train(changed, task, Path(f"{shift}.npz").absolute()))
+    assert found[0]["weights"] == found[1]["weights"]
+    arrays = [np.load(io.BytesIO(each["predictions.npz"])) for each in found]
+    for name in ("oof", "test", "oof_plain", "test_plain", "train"):
+        np.testing.assert_array_equal(arrays[0][name], arrays[1][name])
+    first, second = (pd.read_csv(io.BytesIO(each["history.csv"])) for each in found)
+    assert first[["learning_rate", "loss", "accuracy"]].equals(second[["learning_rate", "loss", "accuracy"]])
+    assert not first["val_loss"].equals(second["val_loss"])
+
+
+def test_soft_targets_come_from_networks_that_saw_neither_the_fold_nor_its_duplicates(copy: Path) -> None:
+    run = train.start()
+    groups = picture_groups(run.faces.pixels)
+    for fold in run.settings.folds:
+        soft = soft_targets.load("pupil", fold)
+        seen = run.folds.seen(fold)
+        assert not set(groups[seen]) & set(groups[run.folds.held_out(fold)])
+        teachers = [load(name, fold) for name in ("one", "two")]
+        assert all(np.array_equal(each.rows, run.folds.held_out(fold)) for each in teachers)
+        wanted = np.mean([each.train for each in teachers], axis=0)
+        np.testing.assert_allclose(soft, wanted, atol=0.01)
+        assert len(soft) == len(seen)
+
+
+def test_a_student_learns_from_soft_targets(project: Path) -> None:
+    labels = np.eye(7, dtype="float32")[[1, 2]]
+    soft = np.full((2, 7), 1 / 7)
+    np.testing.assert_allclose(cell.distilled(labels, soft, 0.25), 0.75 * labels + 0.25 / 7, rtol=1e-6)
+    assert cell.distilled(labels, None, 0.0) is labels
+
+
+def test_a_student_whose_teachers_lack_predictions_is_refused_and_one_that_is_trained_stays(copy: Path) -> None:
+    path = Path("artifacts/cells/one/fold1")
+    arrays = dict(np.load(path / "predictions.npz"))
+    del arrays["train"], arrays["attention"]
+    _rewrite(path, arrays)
+    soft_targets.main("pupil")
+    assert np.load(soft_targets.path("pupil"))["absent"].tolist() == ["one"]
+    with pytest.raises(UserError, match="one"):
+        train.main("pupil", "0")
+    assert load("pupil", 0).about.model == "pupil"
+
+
+def _rewrite(path: Path, arrays: dict[str, np.ndarray], history: bytes | None = None, **about: Any) -> None:
+    """Write other arrays into a cell, which tells of them rightly."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    (path / "predictions.npz").write_bytes(content.getvalue())
+    if history is not None:
+        (path / "history.csv").write_bytes(history)
+    whole = json.loads((path / "cell.json").read_text()) | about
+    whole["sha256"] = {name: files.sha256((path / name).read_bytes()) for name in store.FILES[:-1]}
+    (path / "cell.json").write_text(json.dumps(whole))
+
+
+# Whose it is, and damage
+
+
+def damaged(name: str) -> Any:
+    """A change of a cell's folder by a hand, a merge or a disk."""
+
+    def arrays(path: Path, change: Any) -> None:
+        found = dict(np.load(path / "predictions.npz"))
+        change(found)
+        _rewrite(path, found)
+
+    def spoil(path: Path, array: str, value: float) -> None:
+        def change(found: dict[str, np.ndarray]) -> None:
+            found[array][0, 0] = value
+
+        arrays(path, change)
+
+    return {
+        "swapped with another model's": lambda path: shutil.copytree(
+            "artifacts/cells/two/fold0", path, dirs_exist_ok=True
+        ),
+        "predictions of another model": lambda path: shutil.copy("artifacts/cells/two/fold0/predictions.npz", path),
+        "of other faces": lambda path: _rewrite(path, dict(np.load(path / "predictions.npz")), faces="0" * 16),
+        "NaN": lambda path: spoil(path, "oof_plain", np.nan),
+        "negative": lambda path: spoil(path, "test", -0.1),
+        "sum": lambda path: spoil(path, "test_plain", 2.0),
+        "eight columns": lambda path: arrays(path, lambda a: a.update(oof=np.full((len(a["rows"]), 8), 1 / 8))),
+        "no dimension": lambda path: arrays(path, lambda a: a.update(oof=np.array(0.5))),
+        "strings": lambda path: arrays(path, lambda a: a.update(oof=np.full((len(a["rows"]), 7), "a"))),
+        "a row less": lambda path: arrays(path, lambda a: a.update(rows=a["rows"][1:], oof=a["oof"][1:])),
+        "no array": lambda path: arrays(path, lambda a: a.pop("test")),
+        "truncated history": lambda path: _rewrite(
+            path, dict(np.load(path / "predictions.npz")), (path / "history.csv").read_bytes()[:90]
+        ),
+        "binary history": lambda path: _rewrite(path, dict(np.load(path / "predictions.npz")), b"\x00\xff"),
+        "truncated file": lambda path: (path / "predictions.npz").write_bytes(b"PK\x03\x04"),
+        "list": lambda path: (path / "cell.json").write_text("[]"),
+        "seconds": lambda path: _rewrite(path, dict(np.load(path / "predictions.npz")), seconds="long"),
+        "deep": lambda path: (path / "cell.json").write_text("[" * 1000 + "]" * 1000),
+        "gone": lambda path: (path / "history.csv").unlink(),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["swapped with another model's", "predictions of another model", "of other faces", "NaN", "negative", "sum",
+     "eight columns", "no dimension", "strings", "a row less", "no array", "truncated history", "binary history",
+     "truncated file", "list", "seconds", "deep", "gone"],
+)  # fmt: skip
+def test_a_damaged_cell_is_refused_by_its_file_and_trained_anew(copy: Path, name: str) -> None:
+    path, run = Path("artifacts/cells/one/fold0"), train.start()
+    damaged(name)(path)
+    with pytest.raises(UserError, match=r"artifacts/cells/one/fold0.*dvc repro train@one-0"):
+        load()
+    assert not run.whole(run.task("one", 0))
+
+
+# When it is trained
+
+
+def test_a_whole_cell_is_not_trained_again_but_on_demand(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = results(copy)
+    monkeypatch.setattr(train, "work", lambda *words: pytest.fail("it was trained"))
+    train.main("one", "0")
+    train.main_all(1, "loky", None, yes=False)
+    monkeypatch.undo()
+    monkeypatch.chdir(copy)
+    small.tiny.instead(monkeypatch)
+    train.main("one", "0", anew=True)
+    assert results(copy) == before, "the same bytes"
+
+
+def test_test_time_settings_predict_anew_from_weights_and_train_where_they_are_gone(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, seconds = results(copy), load().about.seconds
+    models = small.DOCUMENT["models"] | {"one": small.DOCUMENT["models"]["one"] | {"tta_zoom": 0.1}}
+    small.write(models=models)
+    planning.main()
+    run = train.start()
+    assert not run.whole(run.task("one", 0))
+    assert "predicted anew" in planning.why(run.settings, "one", 0, run.task("one", 0).plan)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "fit", lambda *words: pytest.fail("it was trained"))
+        train.main("one", "0")
+    assert run.whole(run.task("one", 0))
+    after = results(copy)
+    changed = {name for name in before if before[name] != after[name] and "/one/" in name}
+    assert changed == {"artifacts/cells/one/fold0/predictions.npz"}
+    assert load().about.seconds == seconds
+    store.weights("one", 1).unlink()
+    assert "gone" in planning.why(run.settings, "one", 1, run.task("one", 1).plan)
+    trained: list[int] = []
+    fit = loop.fit
+    monkeypatch.setattr(loop, "fit", lambda *words: trained.append(1) or fit(*words))
+    train.main("one", "1")
+    assert trained == [1]
+
+
+def test_long_training_is_told_and_wants_a_yes_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = small.DOCUMENT["models"] | {"one": small.DOCUMENT["models"]["one"] | {"epochs": 3}}
+    small.write(models=models)
+    planning.main()
+    before = results(copy)
+    monkeypatch.setattr(train, "LONG", 1e-6)
+    monkeypatch.delenv("YES", raising=False)
+    for start in (lambda: train.main("one", "0"), lambda: train.main_all(1, "loky", None, yes=False)):
+        with pytest.raises(UserError, match=r"3 cells are to be trained, about .* YES=1"):
+            start()
+    assert results(copy) == before
+    train.main("one", "0", yes=True)
+    train.main("one", "1")  # agreed to with the first
+
+
+def test_without_timings_nothing_is_asked(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "LONG", 1e-6)
+    run = train.start()
+    train.agree(run, train.stale(run, ["one"]), yes=False)
+
+
+def test_timings_scale_with_the_epochs(copy: Path) -> None:
+    took = planning.timings(train.start().settings)
+    made = planning.load("one")
+    longer = made.model_copy(update={"recipe": made.recipe | {"epochs": 20}})
+    assert took.seconds(longer) == pytest.approx(10 * took.seconds(made))
+    assert planning.Timings({}).seconds(made) is None
+
+
+def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, ...]] = []
+    monkeypatch.setattr(planning, "using_dvc", lambda: True)
+    monkeypatch.setattr(planning, "dvc", lambda *words: told.append(words))
+    run = train.start()
+    tasks = [run.task("one", 0), run.task("two", 0)]
+    models = small.DOCUMENT["models"] | {"two": small.DOCUMENT["models"]["two"] | {"epochs": 3}}
+    small.write(models=models)
+    train.commit(tasks)
+    assert told == [("commit", "--quiet", "--force", "train@one-0")]
+    config.PATH.write_text("models: [")  # it is being edited
+    train.commit(tasks)
+    assert len(told) == 1
+
+
+def test_a_worker_with_other_code_refuses(project: Path) -> None:
+    run = train.start()
+    task = run.task("one", 0)
+    other = task.plan.model_copy(update={"code": task.plan.code | {"training.loop.fit": "0" * 8}})
+    with pytest.raises(UserError, match="another version"):
+        train.work(run.faces, cell.Task(**{**task.__dict__, "plan": other}), Path("state.npz"), False, None)
+
+
+def test_a_worker_without_the_projects_folder_keeps_its_state_elsewhere_and_leaves_nothing(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.tempfile, "tempdir", str(copy / "tmp"))
+    (copy / "tmp").mkdir()
+    run = train.start()
+    contents = train.work(run.faces, run.task("one", 0), copy / "nowhere/down/state.npz", False, None)
+    assert contents["weights"] == store.weights("one", 0).read_bytes()
+    assert not (copy / "nowhere").exists()
+    assert not list((copy / "tmp").rglob("*.npz"))
+
+
+# Interruptions
+
+
+def test_it_says_where_it_was_stopped_and_goes_on_to_the_same_bytes(
+    trained: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(display: progress.Display, at: Any) -> None:
+        display.done = len(at.history)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Display, "epoch", stop)
+        with pytest.raises(KeyboardInterrupt, match="one fold 0: 1 of 2 epochs are kept"):
+            train.main("one", "0")
+    assert not store.folder(train.start().settings, "one", 0).exists()
+    train.main("one", "0")
+    assert "goes on after epoch 1" in capsys.readouterr().out
+    mine, theirs = results(project), results(trained)
+    assert {name: theirs[name] for name in mine if "/plan/" not in name} == {
+        name: mine[name] for name in mine if "/plan/" not in name
+    }
+
+
+def command(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """`python -m pipeline train` in a process group of its own, in a copy of the code whose mini_xception is tiny."""
+    if not (folder / "pipeline").exists():
+        shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("mini_xception", "small_vgg"):
+            small.tiny.write(folder / "pipeline", name)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "train", *words], cwd=folder, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True, env=os.environ | {"YES": "1"},
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.parametrize(
+    "executor", ["loky", *(pytest.param(each, marks=pytest.mark.slow) for each in ("dask", "ray"))]
+)
+def test_killed_at_random_moments_and_on_two_workers_it_ends_with_the_same_bytes(
+    executor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        with monkeypatch.context() as patch:
+            small.project(tmp_path / name, patch, students={}, ensemble={"members": ["one"]})
+    whole = finish(command(tmp_path / "whole"))
+    assert "6 of 6" in whole
+    seed = random.randrange(10**6)
+    chance, lines = random.Random(seed), []
+    for _ in range(2):
+        process = command(tmp_path / "killed", "--jobs", "2", "--executor", executor)
+        time.sleep(chance.uniform(6, 14))
+        os.killpg(process.pid, signal.SIGKILL)
+        lines += [line.split("loss")[0] for line in process.communicate()[0].splitlines() if "/2  loss" in line]
+    finish(command(tmp_path / "killed", "--jobs", "2", "--executor", executor))
+    assert len(set(lines)) == len(lines), f"an epoch was trained twice (seed {seed}): {lines}"
+    assert results(tmp_path / "killed") == results(tmp_path / "whole"), f"seed {seed}"
+    assert not list((tmp_path / "killed/artifacts/checkpoints").glob("*.npz"))
+    assert "0 cells are to be trained" in finish(command(tmp_path / "killed"))
+
+
+# Words
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (89, "89 s"), (600, "10 min"), (36000, "10 h 0 min")])
+def test_durations_are_told_as_people_do(seconds: float, text: str) -> None:
+    assert progress.duration(seconds) == text
+
+
+def test_an_epochs_line_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.training.checkpoint import Progress
+
+    show = progress.Display("deep_vgg_histogram fold 0", 150, watched=False)
+    show.epoch(Progress([dict.fromkeys(HISTORY, 0.71234)], 60.0))
+    line = capsys.readouterr().out
+    assert len(line) <= 85
+    assert "71.23%" in line

@@ -1,0 +1,154 @@
+"""params.yaml is read once into one typed model, and every mistake in it is told at once, by path of keys."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import config
+from pipeline.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+MODEL = {"architecture": "small_vgg", "epochs": 3}
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """A sound file, as dictionaries."""
+    whole = {"seed": 1, "backend": "auto", "data": {}, "folds": [0, 1], "duplicates": "keep", "recipes": {},
+             "models": {"a": MODEL}, "students": {}, "ensemble": {"members": ["a"]}}  # fmt: skip
+    return whole | changes
+
+
+def mistakes(found: dict[str, Any] | Any) -> list[str]:
+    """What is wrong with a document, a line each."""
+    with pytest.raises(UserError) as refused:
+        config.parse(found)
+    return str(refused.value).splitlines()
+
+
+def test_the_committed_files_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for path in (Path("params.yaml"), Path("pipeline/apps/demo.yaml")):
+        found = config.parse(config.read(path))
+        assert set(found.ensemble.members) <= {*found.names, *found.externals}
+    assert "<<" not in Path("params.yaml").read_text(), "no merges: DVC would expand them"
+
+
+def test_one_architecture_stands_in_three_models() -> None:
+    models = {
+        "a": MODEL,
+        "b": MODEL | {"seed": 2},
+        "c": {"architecture": "small_vgg", "recipe": "long", "contrast": "local"},
+    }
+    found = config.parse(document(models=models, recipes={"long": {"epochs": 9, "flip": True}}))
+    assert [found.models[name].epochs for name in "abc"] == [3, 3, 9]
+    assert [found.seed_of(name) for name in "abc"] == [1, 2, 1]
+    assert found.models["c"].flip
+    assert found.models["c"].contrast == "local"
+
+
+def test_a_models_own_keys_override_its_recipe() -> None:
+    models = {"a": {"architecture": "small_vgg", "recipe": "long", "epochs": 4}}
+    assert config.parse(document(models=models, recipes={"long": {"epochs": 9}})).models["a"].epochs == 4
+
+
+def test_every_mistake_is_told_at_once_by_its_path() -> None:
+    found = mistakes(
+        document(
+            seed=-1, twins="keep", folds=[0, 2],
+            recipes={"strong": {"crop": 99}, "spare": {"epoch": 1}},
+            models={"a": MODEL | {"flipp": True}, "b": {"architecture": "small_vgg", "recipe": "stronk"}},
+            students={"s": MODEL | {"teachers": [], "teacher_weight": 2.0}},
+        )
+    )  # fmt: skip
+    for place in ("seed", "twins", "recipes.strong.crop", "recipes.spare.epoch", "models.a.flipp", "models.b.recipe",
+                  "students.s.teachers", "students.s.teacher_weight"):  # fmt: skip
+        assert any(line.startswith(f"params.yaml: {place} ") for line in found), place
+    assert any("did you mean 'flip'" in line for line in found)
+    assert any("did you mean 'strong'" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"folds": [0]}, "folds"),
+        ({"folds": [0, 2]}, "folds"),
+        ({"folds": 5}, "folds"),
+        ({"folds": list(range(300))}, "folds"),
+        ({"models": {}}, "models"),
+        ({"models": None}, "models"),
+        ({"models": {"A-b": MODEL}}, "models.A-b"),
+        ({"models": {"ensemble": MODEL}}, "models.ensemble"),
+        ({"models": {"a": MODEL, "b": MODEL}}, "models.b"),
+        ({"models": {"a": MODEL | {"epochs": 10**12}}}, "models.a.epochs"),
+        ({"models": {"a": MODEL | {"epochs": "3"}}}, "models.a.epochs"),
+        ({"models": {"a": {"architecture": "small_vgg"}}}, "models.a.epochs"),
+        ({"models": {"a": MODEL | {"architecture": "small_vg"}}}, "models.a.architecture"),
+        ({"models": {"a": MODEL | {"progressive_epochs": 4}}}, "models.a.progressive_epochs"),
+        ({"models": {"a": MODEL | {"learning_rate": float("nan")}}}, "models.a.learning_rate"),
+        ({"models": {"a": {"architecture": "vgg8", "epochs": 1, "crop": 44}}}, "models.a.crop"),
+        ({"students": None}, "students"),
+        ({"students": "one"}, "students"),
+        ({"students": {"a": MODEL | {"teachers": ["a"], "teacher_weight": 0.5}}}, "students.a"),
+        ({"students": {"s": MODEL | {"teachers": ["b"], "teacher_weight": 0.5}}}, "students.s.teachers"),
+        ({"students": {"s": MODEL | {"teachers": ["a", "a"], "teacher_weight": 0.5}}}, "students.s.teachers"),
+        ({"ensemble": {"members": []}}, "ensemble.members"),
+        ({"ensemble": {"members": ["a", "a"]}}, "ensemble.members"),
+        ({"ensemble": {"members": ["b"]}}, "ensemble.members"),
+        ({"ensemble": {"members": ["a"], "method": "best"}}, "ensemble.method"),
+        ({"data": {"source": "synthetic", "training_faces": 10**9}}, "data.training_faces"),
+        ({"speedrun": {"model": "b", "seeds": [1, 2]}}, "speedrun.model"),
+        ({"speedrun": {"model": "a", "seeds": [1, 1]}}, "speedrun.seeds"),
+        ({"speedrun": {"model": "a", "seeds": [1, 2], "override": {"epoch": 1}}}, "speedrun.override.epoch"),
+        ({"backend": "caffe"}, "backend"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_told_by_its_path(changes: dict[str, Any], place: str) -> None:
+    assert any(line.startswith(f"params.yaml: {place}") for line in mistakes(document(**changes)))
+
+
+def test_an_external_member_needs_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    members = document(ensemble={"members": ["a", "theirs"]})
+    assert "external/theirs.npz" in mistakes(members)[0]
+    Path("external").mkdir()
+    Path("external/theirs.npz").touch()
+    assert config.parse(members).externals == ["theirs"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "a: [", "a: b: c", "models: &m {a: *m}", "- " * 1000 + "1", "\x00", "seed: 1\nseed: 2"]
+)
+def test_nonsense_is_refused_in_words(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(text)
+    with pytest.raises(UserError):
+        config.load()
+
+
+def test_a_missing_file_is_told() -> None:
+    with pytest.raises(UserError, match="is missing"):
+        config.read(Path("nowhere.yaml"))
+
+
+@pytest.mark.parametrize("text", ["0.001", "1e-3", "1.0e-3", ".001"])
+def test_every_way_to_write_a_number_is_one(text: str) -> None:
+    """As DVC reads it: in YAML 1.1, 1e-3 is a string."""
+    whole = YAML(typ="safe", pure=True).load(f"learning_rate: {text}")
+    assert config.parse(document(models={"a": MODEL | whole})).models["a"].learning_rate == 0.001
+
+
+def test_what_is_off_or_idle_is_not_part_of_what_is_used() -> None:
+    plain = config.Recipe(epochs=3)
+    assert "mixup" not in plain.used()
+    assert "contrast" not in plain.used()
+    assert not {"plateau_factor", "progressive_side"} & plain.used().keys()
+    assert "plateau_factor" in config.Recipe(epochs=3, schedule="plateau").used()
+    assert config.Recipe(epochs=3, progressive_epochs=1).used()["progressive_side"] == 36
+
+
+def test_a_utf8_comment_is_read_under_any_locale(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes("seed: 1 # größer\n".encode())
+    assert config.read(tmp_path / "params.yaml") == {"seed": 1}

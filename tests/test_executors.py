@@ -1,0 +1,137 @@
+"""Tasks reach their results on every backend, also where workers die on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.training import executors
+
+RAY = pytest.param("ray", 2, marks=pytest.mark.slow)
+DATA = np.arange(300_000)  # 2.4 MB: large enough to be mapped or scattered
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers find this module."""
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
+
+
+def total(data: np.ndarray, factor: int) -> int:
+    return int(data.sum()) * factor
+
+
+def total_if_alive(data: np.ndarray, factor: int, mark: Path, deaths: int) -> int:
+    """Kill the process that it runs in as often as `deaths` says; `mark` counts."""
+    if factor == 2 and (dead := len(mark.read_text()) if mark.exists() else 0) < deaths:
+        mark.write_text("x" * (dead + 1))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return total(data, factor)
+
+
+def wait(data: int, folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    time.sleep(120)
+
+
+def refuse(data: np.ndarray, factor: int) -> int:
+    if factor == 3:
+        raise UserError(f"no {factor}")
+    return factor
+
+
+TASKS = {f"times {factor}": (factor,) for factor in range(1, 6)}
+WANTED = {f"times {factor}": int(DATA.sum()) * factor for factor in range(1, 6)}
+
+
+@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), RAY])
+def test_every_task_has_its_result(name: str, jobs: int) -> None:
+    assert dict(executors.results(total, DATA, TASKS, name, jobs, None)) == WANTED
+
+
+@pytest.mark.parametrize("name", ["loky", "dask", pytest.param("ray", marks=pytest.mark.slow)])
+def test_what_a_killed_worker_had_under_way_is_done_by_another(name: str, tmp_path: Path) -> None:
+    tasks = {key: (*words, tmp_path / "mark", 1) for key, words in TASKS.items()}
+    found = list(executors.results(total_if_alive, DATA, tasks, name, 2, None))
+    assert (tmp_path / "mark").read_text() == "x"
+    assert len(found) == len(TASKS)
+    assert dict(found) == WANTED
+
+
+@pytest.mark.parametrize("name", ["loky", "dask"])
+def test_workers_that_do_nothing_but_die_are_given_up(name: str, tmp_path: Path) -> None:
+    tasks = {"times 2": (2, tmp_path / "mark", 99)}
+    with pytest.raises(UserError, match="workers did nothing but die"):
+        list(executors.results(total_if_alive, DATA, tasks, name, 2, None))
+    assert len((tmp_path / "mark").read_text()) >= 4
+
+
+@pytest.mark.parametrize("name", ["dask", pytest.param("ray", marks=pytest.mark.slow)])
+def test_wrong_address_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"EXECUTOR={name} ADDRESS=nowhere: "):
+        list(executors.results(total, DATA, TASKS, name, 2, "nowhere"))
+
+
+def test_workers_end_with_a_driver_that_was_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import test_engine; from pipeline.training import executors;"
+        "tasks = dict.fromkeys((1, 2), (Path(sys.argv[1]),));"
+        "list(executors.results(test_engine.wait, 0, tasks, 'loky', 2, None))"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    deadline = time.monotonic() + 60
+    while len(pids := [int(path.name) for path in tmp_path.iterdir()]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    driver.kill()
+    driver.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), RAY])
+def test_refusal_of_a_worker_is_one_here(name: str, jobs: int) -> None:
+    with pytest.raises(UserError, match="no 3"):
+        list(executors.results(refuse, DATA, TASKS, name, jobs, None))
+
+
+def test_dask_cluster_is_found_by_its_address() -> None:
+    import distributed
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert dict(executors.results(total, DATA, TASKS, "dask", 1, cluster.scheduler_address)) == WANTED
+
+
+def visible(data: np.ndarray, seconds: float) -> str:
+    time.sleep(seconds)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.mark.slow
+def test_ray_gives_each_worker_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray counts what it is told to have, so that no GPU is needed here."""
+    import ray
+
+    init = ray.init
+    monkeypatch.setattr(ray, "init", lambda **words: init(num_gpus=2, **words))
+    found = dict(executors.results(visible, DATA, dict.fromkeys(range(4), (1.0,)), "ray", 3, None))
+    assert set(found.values()) == {"0", "1"}
+
+
+def test_unknown_backend_is_refused() -> None:
+    with pytest.raises(UserError, match="EXECUTOR=spark: must be one of loky, dask, ray"):
+        list(executors.results(total, DATA, TASKS, "spark", 2, None))
+
+
+def test_backend_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(UserError, match="EXECUTOR=dask needs the package distributed; install it"):
+        list(executors.results(total, DATA, TASKS, "dask", 2, None))

@@ -1,0 +1,893 @@
+"""The training loop keeps its promises: rates, scalings, probabilities, refusals, and the same bytes every time."""
+
+import math
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from sklearn.metrics import accuracy_score, log_loss
+
+from pipeline import architectures
+from pipeline.config import Recipe
+from pipeline.errors import UserError
+from pipeline.training import augment, backend, contrasts, loop, machine, schedules
+from pipeline.training.cell import HISTORY
+from pipeline.training.checkpoint import Checkpoint, Progress
+from pipeline.training.models import Feed, Predictor, Recalibrator
+from pipeline.training.optimizers.muon import Muon
+
+ROOT = Path(__file__).parent.parent
+RECIPE = Recipe(
+    epochs=3, batch_size=8, learning_rate=0.01, plateau_factor=0.5, plateau_patience=1, progressive_side=32,
+    tta_flip=False, recalibrate=False, precision="float32",
+)  # fmt: skip
+VARIED = {
+    "scaling": "symmetric", "contrast": "local", "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True,
+    "random_erasing": 0.3, "mixup": 0.3, "cutmix": 0.3, "unaugmented_epochs": 1,
+    "label_smoothing": 0.1, "weight_decay": 0.001, "ema": 0.8, "recalibrate": True, "tta_flip": True, "tta_shift": 2, "tta_zoom": 0.1,
+}  # fmt: skip
+EVERYTHING = VARIED | {"schedule": "plateau"}
+ANYWHERE = {
+    "crop": 40,
+    "progressive_epochs": 1,
+    "progressive_side": 32,
+}  # for a network that takes pictures of any side
+ROWS = np.arange(64)
+LABELS = ROWS % 7
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _started() -> None:
+    """As a cell is trained: with all that backend.py does to Keras."""
+    backend.start(machine.choose("auto"))
+
+
+def recipe(**changes: Any) -> Recipe:
+    return Recipe.model_validate(RECIPE.model_dump() | changes)
+
+
+def faces(count: int = 64) -> np.ndarray:
+    """Made-up pictures, uint8 [count, 48, 48]: the class (row % 7) is a bright bar's height; left and right differ."""
+    pixels = np.random.default_rng(0).integers(0, 100, (count, 48, 48))
+    for i, picture in enumerate(pixels):
+        top = 2 + 6 * (i % 7)
+        picture[top : top + 5, :30] += 150
+    return pixels.astype("uint8")
+
+
+def tiny(head: str = "softmax") -> keras.Model:
+    """The smallest network with all that has a state: weights, moving statistics, chance (dropout)."""
+    return keras.Sequential(
+        [
+            layers.Input((48, 48, 1)),
+            layers.AveragePooling2D(4),
+            layers.Flatten(),
+            layers.BatchNormalization(),
+            layers.Dense(16, activation="relu"),
+            layers.Dropout(0.1),
+            layers.Dense(7, activation=head),
+        ]
+    )
+
+
+def anywhere() -> keras.Model:
+    """The same for pictures of any side."""
+    return keras.Sequential(
+        [
+            layers.Input((None, None, 1)),
+            layers.Conv2D(8, 5, strides=3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.SeparableConv2D(8, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dropout(0.1),
+            layers.Dense(7, activation="softmax"),
+        ]
+    )
+
+
+def mini_xception() -> keras.Model:
+    return architectures.build("mini_xception")
+
+
+class Stop(Exception):
+    """An interruption."""
+
+
+def made(
+    settings: Recipe, build: Callable[[], keras.Model] = tiny, seed: int = 1, rows: np.ndarray = ROWS[:48]
+) -> loop.Trainer:
+    """A new trainer for epochs over `rows`."""
+    return loop.Trainer(build, faces(), settings, seed, len(rows) // settings.batch_size)
+
+
+def train(
+    checkpoint: Path,
+    settings: Recipe,
+    build: Callable[[], keras.Model] = tiny,
+    seed: int = 1,
+    rows: np.ndarray = ROWS[:48],
+    validation_labels: np.ndarray = LABELS[48:],
+    trainer: loop.Trainer | None = None,
+    **callbacks: Callable[[Any], None],
+) -> tuple[Predictor, Progress]:
+    """Train as a cell is trained: 48 of 64 faces, 16 watched."""
+    trainer = trainer or made(settings, build, seed, rows)
+    seen = loop.Rows(rows, loop.one_hot(LABELS[rows]), ROWS[48:], validation_labels)
+    progress = loop.fit(trainer, seen, seed, Checkpoint(checkpoint), **callbacks)
+    return trainer.predictor, progress
+
+
+def outcome(trained: tuple[Predictor, Progress]) -> dict[str, Any]:
+    """All that a training leaves but its duration, as bytes and exact numbers."""
+    predictor, progress = trained
+    return {
+        "weights": [weight.tobytes() for weight in predictor.network.get_weights()],
+        "history": progress.history,
+        "probabilities": predictor.views(ROWS, augment.tta_maps(predictor.feed.recipe)).tobytes(),
+    }
+
+
+def test_soft_targets_make_another_network(tmp_path: Path) -> None:
+    hard = loop.one_hot(LABELS[:48])
+    losses = []
+    for number, targets in enumerate((hard, 0.5 * hard + 0.5 / 7)):
+        rows = loop.Rows(ROWS[:48], targets, ROWS[48:], LABELS[48:])
+        progress = loop.fit(made(RECIPE), rows, 1, Checkpoint(tmp_path / f"{number}.npz"))
+        losses.append([epoch["loss"] for epoch in progress.history])
+    assert losses[0] != losses[1]
+
+
+def test_nothing_need_be_watched(tmp_path: Path) -> None:
+    watched, unwatched = (
+        loop.fit(
+            made(RECIPE), loop.Rows(ROWS[:48], loop.one_hot(LABELS[:48]), ROWS[start:], LABELS[start:]), 1,
+            Checkpoint(tmp_path / f"{start}.npz"),
+        ).history
+        for start in (48, 64)
+    )  # fmt: skip
+    assert [epoch["loss"] for epoch in unwatched] == [epoch["loss"] for epoch in watched]
+    assert all(math.isnan(epoch["val_loss"]) for epoch in unwatched)
+
+
+def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest() -> None:
+    kernel, last, shift = (keras.Variable(np.zeros(shape, "float32")) for shape in ((3, 3, 4, 5), (5, 7), (5,)))
+    for variable, path in ((kernel, "a/kernel"), (last, "b/kernel"), (shift, "b/bias")):
+        variable._path = path
+    optimizer = Muon(learning_rate=0.5, weight_decay=None)
+    optimizer.build([kernel, last, shift])
+    chance = np.random.default_rng(0)
+    gradients = [chance.normal(size=variable.shape).astype("float32") for variable in (kernel, last, shift)]
+    optimizer.apply(gradients, [kernel, last, shift])
+    step = keras.ops.convert_to_numpy(kernel).reshape(36, 5)
+    sizes = np.linalg.svd(step, compute_uv=False) / (0.5 * 0.2 * 6)  # rate, AdamW's usual size, root of the longer side
+    assert ((sizes > 0.6) & (sizes < 1.3)).all()
+    assert np.sum(step * gradients[0].reshape(36, 5)) < 0
+    for variable, gradient in ((last, gradients[1]), (shift, gradients[2])):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), -0.05 * np.sign(gradient), rtol=1e-3)
+
+
+# plateau, Rate
+
+
+def keras_plateau(losses: list[float], factor: float, patience: int) -> list[float]:
+    """The rate of every epoch as keras.callbacks.ReduceLROnPlateau sets it, and the one after."""
+    model = keras.Sequential([layers.Input((1,)), layers.Dense(1)])
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
+    callback = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=factor, patience=patience)
+    callback.set_model(model)
+    callback.on_train_begin()
+    rates = [float(model.optimizer.learning_rate)]
+    for epoch, loss in enumerate(losses):
+        callback.on_epoch_end(epoch, {"loss": loss})
+        rates.append(float(model.optimizer.learning_rate))
+    return rates
+
+
+LOSSES = {
+    "falling": [2.0, 1.5, 1.2, 1.0, 0.9, 0.8],
+    "rising": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6],
+    "flat": [1.0] * 9,
+    "falling too little": [1.0 - 0.00009 * i for i in range(8)],
+    "falling just enough": [1.0 - 0.00011 * i for i in range(8)],
+    "rising, then falling": [1.0, 1.2, 1.1, 1.05, 0.9, 0.95, 0.93, 0.7],
+    "noise": [round(2 + noise, 4) for noise in np.random.default_rng(0).normal(0, 1, 40)],
+}
+
+
+@pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES.keys())
+@pytest.mark.parametrize(("factor", "patience"), [(0.1, 1), (0.1, 2), (0.9, 3), (0.5, 12)])
+def test_plateau_is_that_of_keras(losses: list[float], factor: float, patience: int) -> None:
+    settings = recipe(schedule="plateau", learning_rate=0.1, plateau_factor=factor, plateau_patience=patience)
+    rates = [schedules.plateau(settings, losses[:epoch]) for epoch in range(len(losses) + 1)]
+    np.testing.assert_allclose(rates, keras_plateau(losses, factor, patience), rtol=1e-5)
+
+
+def test_constant_rate_stays_whatever_the_losses_are() -> None:
+    assert {schedules.plateau(recipe(), [1.0] * epoch) for epoch in range(20)} == {RECIPE.learning_rate}
+
+
+def rates(steps: int, **changes: Any) -> np.ndarray:
+    """The rate of each of `steps` steps, and of one more."""
+    rate = schedules.Stepwise(recipe(**changes), steps)
+    return np.array([float(rate(step)) for step in range(steps + 1)])
+
+
+def test_cosine_falls_along_half_a_wave_to_zero() -> None:
+    found = rates(4, schedule="cosine", learning_rate=2.0)
+    wanted = [1 + np.cos(np.pi * part) for part in (1 / 8, 3 / 8, 5 / 8, 7 / 8, 1)]  # the middles of the steps
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_linear_falls_evenly_to_zero() -> None:
+    found = rates(5, schedule="linear", learning_rate=2.0)
+    np.testing.assert_allclose(found, [1.8, 1.4, 1.0, 0.6, 0.2, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_warmup_climbs_evenly_before_the_whole_fall(schedule: str) -> None:
+    found = rates(10, schedule=schedule, learning_rate=0.8, warmup=0.2)
+    np.testing.assert_allclose(found[:2], [0.2, 0.6], rtol=1e-5)
+    fall = np.array([7.5, 6.5, 5.5, 4.5, 3.5, 2.5, 1.5, 0.5, 0]) / 8
+    wanted = fall if schedule == "linear" else (1 - np.cos(np.pi * fall)) / 2
+    np.testing.assert_allclose(found[2:], 0.8 * wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0.0, 0.01, 0.5])
+def test_rate_of_a_long_training_reaches_its_top_and_ends_at_zero(schedule: str, warmup: float) -> None:
+    rate = schedules.Stepwise(recipe(schedule=schedule, warmup=warmup, learning_rate=3.0), 6000)
+    assert float(rate(round(6000 * warmup))) == pytest.approx(3, rel=0.01)
+    assert 0 < float(rate(5999)) < 0.001
+    assert float(rate(6000)) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
+def test_every_step_is_made_at_its_own_rate(optimizer: str) -> None:
+    """Without gradients a step takes the weight decay's part of its rate from a kernel."""
+    settings = recipe(optimizer=optimizer, schedule="linear", warmup=0.2, learning_rate=0.8, weight_decay=0.1)
+    network = tiny()
+    optimizer = loop.compiled(Feed(faces(), settings), network, settings, 5).optimizer
+    kernel = network.trainable_variables[2]
+    kernel.assign(keras.ops.ones_like(kernel))
+    zeros = [keras.ops.zeros_like(variable) for variable in network.trainable_variables]
+    left = 1.0
+    for rate in rates(5, schedule="linear", warmup=0.2, learning_rate=0.8)[:5]:
+        optimizer.apply(zeros, network.trainable_variables)
+        left *= 1 - 0.1 * rate
+        np.testing.assert_allclose(kernel, left, rtol=1e-5)
+
+
+def separable() -> keras.Model:
+    """Every kind of kernel, and other weights."""
+    return keras.Sequential(
+        [
+            layers.Input((48, 48, 1)),
+            layers.Conv2D(2, 3),
+            layers.SeparableConv2D(2, 3),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(7),
+        ]
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
+def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
+    settings = recipe(optimizer=optimizer, learning_rate=0.5, weight_decay=0.1)
+    network = separable()
+    model = loop.compiled(Feed(faces(), settings), network, settings, 1)
+    for variable in network.trainable_variables:
+        variable.assign(keras.ops.ones_like(variable))
+    zeros = [keras.ops.zeros_like(variable) for variable in network.trainable_variables]
+    model.optimizer.apply(zeros, network.trainable_variables)
+    after: dict[float, set[str]] = {0.95: set(), 1.0: set()}
+    for variable in network.trainable_variables:
+        values = np.unique(keras.ops.convert_to_numpy(variable).round(6))
+        after[round(float(values.item()), 2)].add(variable.name)
+    assert after[0.95] == {"kernel", "depthwise_kernel", "pointwise_kernel"}
+    assert after[1.0] == {"bias", "gamma", "beta"}
+
+
+@pytest.mark.parametrize("loss", ["categorical", "binary"])
+def test_label_smoothing_spreads_a_part_of_the_label(loss: str) -> None:
+    settings = recipe(loss=loss, label_smoothing=0.2)
+    model = loop.compiled(Feed(faces(), settings), tiny(), settings, 1)
+    label, guess = np.eye(7)[[3]], np.full((1, 7), 0.1) + 0.3 * np.eye(7)[[3]]
+    smooth = label * 0.8 + (0.2 / 7 if loss == "categorical" else 0.1)
+    wanted = -(smooth * np.log(guess)).sum()
+    if loss == "binary":
+        wanted = -(smooth * np.log(guess) + (1 - smooth) * np.log(1 - guess)).mean()
+    assert float(model.loss(label, guess)) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau", "linear", "cosine"])
+def test_every_epoch_has_the_rate_that_the_history_tells(schedule: str, tmp_path: Path) -> None:
+    how = {"schedule": schedule, "learning_rate": 0.5, "warmup": 0.1}  # too high: the loss jumps
+    settings = recipe(**how, epochs=4)
+    trainer, used = made(settings), []
+    _, progress = train(
+        tmp_path / "c.npz",
+        settings,
+        trainer=trainer,
+        on_batch=lambda part: used.append(float(trainer.model.optimizer.learning_rate)),
+    )
+    told = [epoch["learning_rate"] for epoch in progress.history]
+    if schedule in ("linear", "cosine"):
+        of_steps = rates(24, **how)
+        np.testing.assert_allclose(told, of_steps[:24:6], rtol=1e-5)  # of each epoch's first step
+        np.testing.assert_allclose(used, of_steps[1:], atol=1e-7)  # of the next step
+        return
+    losses = [epoch["loss"] for epoch in progress.history]
+    wanted = [schedules.plateau(settings, losses[:epoch]) for epoch in range(4)]
+    assert len(set(wanted)) == 1 if schedule == "constant" else len(set(wanted)) > 1
+    np.testing.assert_allclose(told, wanted, rtol=1e-6)
+    np.testing.assert_allclose(used, np.repeat(wanted, 6), rtol=1e-6)
+
+
+def test_history_has_one_line_an_epoch_with_the_columns_in_order(tmp_path: Path) -> None:
+    _, progress = train(tmp_path / "c.npz", recipe(epochs=2))
+    assert [tuple(epoch) for epoch in progress.history] == [HISTORY] * 2
+    assert [epoch["epoch"] for epoch in progress.history] == [1, 2]
+
+
+# Batch normalisation in one kernel
+
+
+def normalised(call: Callable[..., Any], momentum: float) -> list[np.ndarray]:
+    """Outputs, gradients and moving averages of a layer over made-up inputs, by one of two ways."""
+    tf = pytest.importorskip("tensorflow")
+    layer = layers.BatchNormalization(momentum=momentum)
+    layer.build((None, 5, 6, 3))
+    chance = np.random.default_rng(0)
+    layer.gamma.assign(chance.normal(1, 0.2, 3))
+    layer.beta.assign(chance.normal(0, 0.2, 3))
+    inputs = tf.constant(chance.normal(2, 3, (4, 5, 6, 3)).astype("float32"))
+    weights = tf.constant(chance.normal(0, 1, (4, 5, 6, 3)).astype("float32"))
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = call(layer, inputs, training=True)
+        loss = tf.reduce_sum(outputs * weights)
+    gradients = tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value])
+    return [np.asarray(part) for part in (outputs, *gradients, layer.moving_mean, layer.moving_variance)]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is TensorFlow's kernel")
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_fused_normalisation_gives_what_keras_gives(momentum: float) -> None:
+    fused = layers.BatchNormalization.call
+    assert fused.fused
+    backend.start("tensorflow")
+    assert layers.BatchNormalization.call is fused  # not wrapped twice
+    composed = fused.__closure__[0].cell_contents
+    for ours, wanted in zip(normalised(fused, momentum), normalised(composed, momentum), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
+
+
+# Feed and Predictor
+
+
+@pytest.mark.parametrize(("scaling", "black", "white"), [("unit", 0, 1), ("symmetric", -1, 1), ("raw", 0, 255)])
+def test_scaling_takes_black_and_white_where_it_says(scaling: str, black: float, white: float) -> None:
+    pixels = np.arange(256, dtype="uint8")[:, None, None].repeat(48, 1).repeat(48, 2)
+    feed = Feed(pixels, recipe(scaling=scaling))
+    rows = np.array([255, 0, 51], "int32")
+    shown = feed.shown((rows, np.tile(augment.tta_maps(feed.recipe)[0], (3, 1))))
+    varied = feed.varied((rows, augment.draw(feed.recipe, 3, np.random.default_rng(0), 48)), 48)
+    for pictures in map(keras.ops.convert_to_numpy, (shown, varied)):
+        assert pictures.shape == (3, 48, 48, 1)
+        assert pictures.dtype == "float32"
+        grey = black + (white - black) * 51 / 255
+        np.testing.assert_allclose(pictures[:, 20, 30, 0], [white, black, grey], atol=1e-5)
+
+
+def test_pictures_are_shown_as_they_are_and_varied_as_drawn() -> None:
+    settings = recipe(**VARIED | {"scaling": "raw", "contrast": "none", "crop": 40})
+    feed, rows = Feed(faces(), settings), ROWS[::-1].astype("int32")
+    window = faces()[::-1, 4:44, 4:44]
+    shown = feed.shown((rows, np.tile(augment.tta_maps(settings)[0], (64, 1))))
+    assert (keras.ops.convert_to_numpy(shown)[..., 0] == window).all()
+    drawn = augment.draw(settings, 64, np.random.default_rng(0), 36)
+    varied = keras.ops.convert_to_numpy(feed.varied((rows, drawn), 36))
+    wanted = augment.vary(faces()[::-1, :, :, None].astype("float32"), drawn, settings, 36)
+    np.testing.assert_array_equal(varied, keras.ops.convert_to_numpy(wanted))
+
+
+@pytest.mark.parametrize("kind", ["histogram", "local"])
+def test_contrast_is_normalised_before_all_else(kind: str) -> None:
+    feed = Feed(faces(), recipe(scaling="raw", contrast=kind))
+    shown = feed.shown((ROWS.astype("int32"), np.tile(augment.tta_maps(feed.recipe)[0], (64, 1))))
+    assert (keras.ops.convert_to_numpy(shown)[..., 0] == contrasts.normalise(faces(), kind)).all()
+    assert (contrasts.normalise(faces(), kind) != faces()).any()
+
+
+def predictor(network: keras.Model, pixels: np.ndarray) -> Predictor:
+    return Predictor(Feed(pixels, recipe()), network)
+
+
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_probabilities_sum_to_one(head: str) -> None:
+    found = predictor(tiny(head), faces()).views(ROWS, augment.tta_maps(recipe(tta_flip=True, tta_shift=3)))
+    assert found.shape == (10, 64, 7)
+    assert found.dtype == "float32"
+    assert (found > 0).all()
+    np.testing.assert_allclose(found.sum(2), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("output", "wanted"), [([-1e4] * 7, [1 / 7] * 7), ([-1e4] * 6 + [0], [0] * 6 + [1])], ids=str)
+def test_seven_sigmoids_near_zero_are_no_division_by_zero(output: list[float], wanted: list[float]) -> None:
+    network = tiny("sigmoid")
+    network.layers[-1].set_weights([np.zeros((16, 7)), np.array(output)])
+    found = predictor(network, faces()).probabilities(ROWS)
+    np.testing.assert_allclose(found, np.tile(wanted, (64, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_views_are_the_networks_answers_to_each_and_the_first_alone_is_the_plain_one(head: str) -> None:
+    network, pixels = tiny(head), faces()
+    by_hand = []
+    for view in (pixels, pixels[:, :, ::-1]):
+        outputs = keras.ops.convert_to_numpy(network(view[..., None] / np.float32(255), training=False))
+        by_hand.append(outputs / outputs.sum(1, keepdims=True))
+    assert (abs(by_hand[0] - by_hand[1]) > 1e-4).any(), "the views must differ for the test to mean something"
+    both = predictor(network, pixels)
+    np.testing.assert_allclose(both.views(ROWS, augment.tta_maps(recipe(tta_flip=True))), by_hand, atol=1e-5)
+    np.testing.assert_allclose(both.probabilities(ROWS), by_hand[0], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def one_by_one() -> tuple[Predictor, np.ndarray, np.ndarray]:
+    """A predictor, 257 shuffled rows, and their probabilities under two views, each asked for alone."""
+    shuffled = np.random.default_rng(1).permutation(300)[:257]
+    asked = predictor(tiny(), faces(300))
+    alone = [asked.views(shuffled[[i]], augment.tta_maps(recipe(tta_flip=True))) for i in range(257)]
+    return asked, shuffled, np.concatenate(alone, axis=1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 257])
+def test_any_number_of_rows_gives_what_each_row_gives_alone(
+    count: int, one_by_one: tuple[Predictor, np.ndarray, np.ndarray]
+) -> None:
+    asked, rows, wanted = one_by_one
+    found = asked.views(rows[:count], augment.tta_maps(recipe(tta_flip=True)))
+    assert found.shape == (2, count, 7)
+    np.testing.assert_allclose(found, wanted[:, :count], rtol=1e-5)
+    np.testing.assert_array_equal(asked.probabilities(rows[:count]), found[0])
+
+
+def test_agreement_is_that_of_scikit_learn() -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(7), 64).astype("float32")
+    loss, accuracy = loop.validation_scores(probabilities, LABELS)
+    assert loss == pytest.approx(log_loss(LABELS, probabilities, labels=range(7)), rel=1e-5)
+    assert accuracy == accuracy_score(LABELS, probabilities.argmax(1))
+
+
+def test_agreement_is_finite_where_the_true_class_was_ruled_out() -> None:
+    loss, accuracy = loop.validation_scores(np.eye(7, dtype="float32"), (np.arange(7) + 1) % 7)
+    assert (round(loss), accuracy) == (16, 0)  # -log 1e-7
+
+
+# fit
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
+@pytest.mark.parametrize(("loss", "head"), [("categorical", "softmax"), ("binary", "sigmoid")])
+def test_training_learns_separable_pictures(loss: str, head: str, optimizer: str, tmp_path: Path) -> None:
+    rate = {"adam": 0.01, "sgd": 0.05, "muon": 0.05}[optimizer]
+    settings = recipe(loss=loss, optimizer=optimizer, epochs=12, learning_rate=rate)
+    trained, progress = train(tmp_path / "c.npz", settings, lambda: tiny(head), rows=ROWS)
+    first, last = progress.history[0], progress.history[-1]
+    assert last["loss"] < first["loss"] / 4
+    assert last["accuracy"] > 0.9
+    seen = loop.validation_scores(trained.probabilities(ROWS[48:]), LABELS[48:])
+    assert seen == (last["val_loss"], last["val_accuracy"])
+    assert seen[1] > 0.9
+
+
+def test_batch_as_large_as_the_training_rows_is_one_step(tmp_path: Path) -> None:
+    parts: list[float] = []
+    train(tmp_path / "c.npz", recipe(batch_size=48, epochs=1), on_batch=parts.append)
+    assert parts == [1.0]
+
+
+def test_batch_larger_than_the_training_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch_size 49 is more than the 48 training rows"):
+        train(tmp_path / "c.npz", recipe(batch_size=49, schedule="linear", recalibrate=True))
+
+
+def test_last_batch_that_is_not_full_is_left_out_with_other_rows_each_epoch(tmp_path: Path) -> None:
+    parts: list[float] = []
+    train(tmp_path / "c.npz", recipe(batch_size=20, epochs=2), on_batch=parts.append)
+    assert parts == [0.5, 1.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(("loss", "head"), [("categorical", "softmax"), ("binary", "sigmoid")])
+def test_loss_that_is_not_finite_is_refused_and_not_saved(loss: str, head: str, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "c.npz"
+    with pytest.raises(UserError, match="the loss became nan in epoch 1; make learning_rate smaller"):
+        train(checkpoint, recipe(loss=loss, learning_rate=1e30), lambda: tiny(head))
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_same_seed_gives_the_same_bytes(precision: str, tmp_path: Path) -> None:
+    settings = recipe(**EVERYTHING | ANYWHERE, precision=precision)
+    first, again, other = (
+        outcome(train(tmp_path / f"{i}.npz", settings, anywhere, seed=s)) for i, s in enumerate((1, 1, 2))
+    )
+    assert first == again
+    assert first["weights"] != other["weights"]
+    assert first["probabilities"] != other["probabilities"]
+
+
+def stop_between_epochs() -> dict[str, Callable[[Any], None]]:
+    """Callbacks that interrupt after the first epoch."""
+
+    def report(progress: Progress) -> None:
+        raise Stop
+
+    return {"on_epoch": report}
+
+
+def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
+    """Callbacks that interrupt in the middle of the second epoch."""
+    halves: list[float] = []
+
+    def step(part: float) -> None:
+        halves.append(part)
+        if halves.count(0.5) == 2:
+            raise Stop
+
+    return {"on_batch": step}
+
+
+@pytest.mark.parametrize(
+    ("build", "changes", "stop"),
+    [
+        pytest.param(mini_xception, {"precision": "float32"}, stop_between_epochs, id="mini_xception-float32"),
+        pytest.param(
+            mini_xception,
+            {"precision": "bfloat16"},
+            stop_between_epochs,
+            id="mini_xception-bfloat16",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(tiny, {"optimizer": "sgd"}, stop_between_epochs, id="dropout-sgd"),
+        pytest.param(tiny, {"optimizer": "muon", "ema": 0.5}, stop_between_epochs, id="dropout-muon"),
+        pytest.param(tiny, {"schedule": "cosine"}, stop_within_an_epoch, id="dropout-within-an-epoch"),
+        pytest.param(tiny, {"ema": 0.0, "recalibrate": False}, stop_between_epochs, id="judged-as-it-trains"),
+        pytest.param(anywhere, ANYWHERE, stop_between_epochs, id="early-side-plateau"),
+        pytest.param(
+            anywhere,
+            ANYWHERE | {"optimizer": "sgd", "schedule": "linear", "warmup": 0.3},
+            stop_within_an_epoch,
+            id="early-side-linear-within-an-epoch",
+        ),
+    ],
+)
+def test_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
+    build: Callable[[], keras.Model],
+    changes: dict[str, Any],
+    stop: Callable[[], dict[str, Callable[[Any], None]]],
+    tmp_path: Path,
+) -> None:
+    settings = recipe(**EVERYTHING | changes)
+    whole = outcome(train(tmp_path / "whole.npz", settings, build))
+    with pytest.raises(Stop):
+        train(tmp_path / "parts.npz", settings, build, **stop())
+    reported: list[int] = []
+    resumed = train(tmp_path / "parts.npz", settings, build, on_epoch=lambda p: reported.append(len(p.history)))
+    assert reported == [2, 3]
+    assert outcome(resumed) == whole
+
+
+def test_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+    first = train(tmp_path / "c.npz", recipe())
+    again = train(tmp_path / "c.npz", recipe(), on_batch=lambda part: pytest.fail("a batch was trained"))
+    assert outcome(again) == outcome(first)
+    assert again[1].seconds == first[1].seconds
+
+
+def test_checkpoint_leaves_no_unfinished_file(tmp_path: Path) -> None:
+    train(tmp_path / "deep/down/c.npz", recipe(epochs=1))
+    assert [path.name for path in (tmp_path / "deep/down").iterdir()] == ["c.npz"]
+
+
+def test_validation_labels_cannot_change_the_training(tmp_path: Path) -> None:
+    settings = recipe(**EVERYTHING)  # with "plateau", which watches a loss
+    true, scrambled = (
+        outcome(train(tmp_path / f"{shift}.npz", settings, validation_labels=(LABELS[48:] + shift) % 7))
+        for shift in (0, 3)
+    )
+    assert true["weights"] == scrambled["weights"]
+    assert true["probabilities"] == scrambled["probabilities"]
+    watched = {"val_loss", "val_accuracy"}
+    for one, other in zip(true["history"], scrambled["history"], strict=True):
+        assert {k: v for k, v in one.items() if k not in watched} == {
+            k: v for k, v in other.items() if k not in watched
+        }
+        assert one["val_loss"] != other["val_loss"]
+
+
+# What is trained on
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What the network will be given in each epoch: rows, what is drawn, targets."""
+    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    batches = backend.batches
+
+    def watch(inputs: tuple[np.ndarray, ...], answers: np.ndarray, size: int) -> dict[str, Any]:
+        seen.append((*inputs, answers))
+        return batches(inputs, answers, size)
+
+    monkeypatch.setattr(backend, "batches", watch)
+    return seen
+
+
+@pytest.mark.parametrize("how", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 0.5}], ids=str)
+def test_targets_are_mixed_as_the_pictures_are(
+    how: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, rows = watched(monkeypatch), ROWS[:61]  # in whole batches: 56
+    settings = recipe(**how, flip=True, epochs=2)
+    train(tmp_path / "c.npz", settings, rows=rows)
+    assert len(seen) == 2
+    for numbers, drawn, targets in seen:
+        assert len(np.unique(numbers)) == len(numbers) == 56
+        assert np.isin(numbers, rows).all()
+        kept = augment.own_part(settings, drawn)[:, 0]
+        assert len(np.unique(kept)) > 20
+        for i, row in enumerate(numbers):
+            mate = numbers[i // 8 * 8 + 7 - i % 8]
+            wanted = kept[i] * np.eye(7)[LABELS[row]] + (1 - kept[i]) * np.eye(7)[LABELS[mate]]
+            np.testing.assert_allclose(targets[i], wanted, atol=1e-6)
+    assert (seen[0][0] != seen[1][0]).any(), "each epoch has its own order"
+    assert (seen[0][1] != seen[1][1]).any()
+
+
+def test_without_mixing_targets_are_the_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(monkeypatch)
+    train(tmp_path / "c.npz", recipe(flip=True, rotation=10.0, random_erasing=0.5, epochs=1))
+    rows, _, targets = seen[0]
+    np.testing.assert_array_equal(targets, np.eye(7)[LABELS[rows]])
+
+
+def test_last_epochs_are_plain_and_first_ones_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(monkeypatch)
+    settings = recipe(**VARIED | {"unaugmented_epochs": 2, "epochs": 5} | ANYWHERE | {"progressive_epochs": 2})
+    train(tmp_path / "c.npz", settings, anywhere)
+    assert len(seen) == 5
+    for epoch, (rows, drawn, targets) in enumerate(seen):
+        side = 32 if epoch < 2 else 40
+        a0, a1, b0, b1 = drawn[:, [0, 1, 3, 4]].T.astype("float64")
+        angle, zoom = np.degrees(np.arctan2(-a1, b1)), np.hypot(a1, b1) / (40 / side)  # of 40 pixels in `side`
+        assert abs(angle).max() < 10.001
+        assert abs(zoom - 1).max() < 0.1001
+        if epoch >= 3:
+            np.testing.assert_allclose(abs(a0), 1)
+            assert len(np.unique(a0)) == 2, "still mirrored"
+            assert (b0 == 0).all()
+            assert (drawn[:, 8:16] == 0).all(), "nothing else was drawn"
+            np.testing.assert_array_equal(targets, np.eye(7)[LABELS[rows]])
+        else:
+            assert abs(angle).max() > 5
+            assert (targets.max(axis=1) < 1).any()
+            assert drawn[:, augment.MAP : augment.MAP + 4].any()
+
+
+def test_statistics_are_measured_on_pictures_like_those_of_the_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, draw = [], augment.draw
+
+    def watch(recipe: Recipe, count: int, chance: Any, side: int, plain: bool = False) -> np.ndarray:
+        asked.append((side, plain))
+        return draw(recipe, count, chance, side, plain)
+
+    monkeypatch.setattr(augment, "draw", watch)
+    train(tmp_path / "c.npz", recipe(**VARIED | ANYWHERE), anywhere)
+    # Training and then measuring, three epochs, and measuring for good; always at the side that is judged.
+    assert asked == [(32, False), (40, False), (40, False), (40, False), (40, True), (40, True), (40, True)]
+
+
+SIDES: list[int] = []  # of the pictures, each time that a program is traced
+
+
+class Probe(layers.Layer):
+    """Notes what the network is given while it is compiled."""
+
+    def call(self, pictures: keras.KerasTensor) -> keras.KerasTensor:
+        if pictures.shape[1] is not None:
+            SIDES.append(pictures.shape[1])
+        return pictures
+
+
+def probed() -> keras.Model:
+    whole = anywhere()
+    return keras.Sequential([layers.Input((None, None, 1)), Probe(), *whole.layers])
+
+
+def test_early_epochs_have_a_program_of_their_own_that_is_compiled_once(tmp_path: Path) -> None:
+    SIDES.clear()
+    settings = recipe(**VARIED | ANYWHERE)
+    trainer, sides = made(settings, probed), []
+    train(tmp_path / "first.npz", settings, trainer=trainer, on_batch=lambda part: sides.append(trainer.model.side))
+    assert sides == [32] * 6 + [40] * 12
+    assert set(SIDES) == {32, 40}
+    traced, early, late = list(SIDES), trainer.model.programs[32], trainer.model.train_function
+    assert early is not late
+    trainer.reset(2)
+    train(tmp_path / "second.npz", settings, seed=2, trainer=trainer)
+    assert traced == SIDES
+    assert (trainer.model.programs[32], trainer.model.train_function) == (early, late)
+
+
+def test_early_epochs_are_trained_at_their_side(tmp_path: Path) -> None:
+    def losses(**changes: Any) -> list[float]:
+        settings = recipe(crop=40, flip=True, **changes)
+        history = train(tmp_path / f"{changes}.npz", settings, anywhere)[1].history
+        return [epoch["loss"] for epoch in history]
+
+    never, same, small = (
+        losses(),
+        losses(progressive_epochs=2, progressive_side=40),
+        losses(progressive_epochs=2, progressive_side=16),
+    )
+    assert same == never
+    assert small[0] != never[0]
+
+
+# What is judged
+
+
+def states(settings: Recipe, folder: Path) -> list[list[bytes]]:
+    """All variables of the network, after each step."""
+    trainer, found = made(settings), []
+    train(
+        folder / f"{settings.ema}-{settings.recalibrate}.npz", settings, trainer=trainer,
+        on_batch=lambda part: found.append(
+            [keras.ops.convert_to_numpy(v).tobytes() for v in trainer.network.variables]
+        ),
+    )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("how", [{"ema": 0.8}, {"recalibrate": True}, {"ema": 0.8, "recalibrate": True}], ids=str)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
+def test_judging_the_settled_network_leaves_training_alone(how: dict[str, Any], optimizer: str, tmp_path: Path) -> None:
+    settings = recipe(optimizer=optimizer, learning_rate=0.01, flip=True, shift=0.1)
+    plain, judged = states(settings, tmp_path), states(settings.model_copy(update=how), tmp_path)
+    assert len(plain) == 18
+    assert [step for step in range(18) if plain[step] != judged[step]] == []
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
+def test_average_is_the_moving_average_of_the_weights_over_all_steps(optimizer: str, tmp_path: Path) -> None:
+    settings = recipe(optimizer=optimizer, ema=0.8)
+    trainer, found = made(settings), []
+
+    def step(part: float) -> None:
+        found.append([keras.ops.convert_to_numpy(v) for v in trainer.network.trainable_variables])
+
+    train(tmp_path / "c.npz", settings, trainer=trainer, on_batch=step)
+    assert len(found) == 18
+    averages = found[0]
+    for weights in found[1:]:
+        averages = [0.8 * mean + 0.2 * new for mean, new in zip(averages, weights, strict=True)]
+    for mean, last, variable in zip(averages, found[-1], trainer.network.trainable_variables, strict=True):
+        np.testing.assert_allclose(variable, mean, rtol=1e-4, atol=1e-6)
+        assert abs(mean - last).max() > 1e-3, "the last weights are others"
+
+
+def test_averaged_weights_are_no_part_of_what_jax_frees(tmp_path: Path) -> None:
+    """JAX gives the memory of a step's weights to the next step; an average that lay there would be gone."""
+    code = """
+from pathlib import Path
+from pipeline.training import backend
+backend.start("jax")
+import test_loop
+_, progress = test_loop.train(Path("c.npz"), test_loop.recipe(ema=0.8, recalibrate=True))
+print(len(progress.history))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["3"]), done.stderr
+
+
+def test_every_epoch_is_judged_by_the_network_that_would_be_settled_then(tmp_path: Path) -> None:
+    changes = VARIED | {"unaugmented_epochs": 0, "schedule": "constant"}
+    trained = {epochs: train(tmp_path / f"{epochs}.npz", recipe(**changes, epochs=epochs)) for epochs in (1, 2, 3)}
+    for epochs, (judge, progress) in trained.items():
+        last = progress.history[-1]
+        assert loop.validation_scores(judge.probabilities(ROWS[48:]), LABELS[48:]) == (
+            last["val_loss"],
+            last["val_accuracy"],
+        )
+        assert last == trained[3][1].history[epochs - 1]
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1])
+def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_weights(shift: float) -> None:
+    settings = recipe(shift=shift)
+    trainer = made(settings)
+    before = [weight.numpy() for weight in trainer.network.trainable_weights]
+    batches = ROWS[:48][::-1].reshape(6, 8)
+    drawn = augment.draw(settings, 48, np.random.default_rng(3), 48)
+    trainer.recalibrator.measure(batches, drawn)
+    pictures = augment.vary(faces()[batches.ravel(), :, :, None].astype("float32"), drawn, settings, 48)
+    pooled = (keras.ops.convert_to_numpy(pictures) / 255).reshape(6, 8, 12, 4, 12, 4).mean(axis=(3, 5))
+    pooled = pooled.reshape(6, 8, -1)
+    normaliser = trainer.network.layers[2]
+    np.testing.assert_allclose(normaliser.moving_mean, pooled.mean(axis=1).mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(normaliser.moving_variance, pooled.var(axis=1).mean(axis=0), rtol=1e-3)
+    assert normaliser.momentum == 0.99
+    for old, new in zip(before, trainer.network.trainable_weights, strict=True):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
+def test_recalibration_finds_what_normalises_inside_of_other_layers() -> None:
+    inner = keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization()])
+    network = keras.Sequential([keras.layers.Rescaling(1.0), inner, keras.layers.GlobalAveragePooling2D()])
+    found = Recalibrator(Feed(faces(), recipe()), network).normalisers
+    assert found == [inner.layers[1]]
+
+
+def test_recalibration_leaves_the_momentum_of_training_alone(tmp_path: Path) -> None:
+    """The programs of both are compiled once; whichever comes first must not fix the other's momentum."""
+    plain, measured = made(recipe(epochs=1)), made(recipe(epochs=1))
+    measured.recalibrator.measure(ROWS[:48].reshape(6, 8), augment.draw(plain.recipe, 48, np.random.default_rng(0), 48))
+    measured.reset(1)
+    first, second = (train(tmp_path / f"{i}.npz", plain.recipe, trainer=t) for i, t in enumerate((plain, measured)))
+    assert outcome(first) == outcome(second)
+
+
+@pytest.mark.parametrize("before", [pytest.param(1, id="same_seed", marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("schedule", ["plateau", "linear"])
+def test_trainer_that_was_reset_trains_as_a_new_one(before: int, schedule: str, tmp_path: Path) -> None:
+    settings = recipe(**EVERYTHING | ANYWHERE | {"schedule": schedule})
+    new = outcome(train(tmp_path / "new.npz", settings, anywhere))
+    trainer = made(settings, anywhere, before)
+    train(tmp_path / "before.npz", settings, seed=before, trainer=trainer)
+    trainer.reset(1)
+    assert outcome(train(tmp_path / "again.npz", settings, trainer=trainer)) == new
+
+
+# backend.batches
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others get arrays, which Keras cuts itself")
+def test_batches_are_whole_and_in_order() -> None:
+    rows, drawn, answers = ROWS[:21].astype("int32"), np.arange(42.0).reshape(21, 2), np.eye(7)[LABELS[:21]]
+    found = list(backend.batches((rows, drawn), answers, 8)["x"])
+    assert len(found) == 2
+    for i, ((numbers, how), targets) in enumerate(found):
+        part = slice(8 * i, 8 * i + 8)
+        for got, wanted in ((numbers, rows), (how, drawn), (targets, answers)):
+            np.testing.assert_array_equal(got, wanted[part])
+
+
+def test_other_threads_that_draw_from_the_global_generator_change_nothing(tmp_path: Path) -> None:
+    alone = outcome(train(tmp_path / "alone.npz", recipe(epochs=1)))
+
+    def disturbed() -> keras.Model:
+        random.random()  # as a thread of a Dask worker does
+        return tiny()
+
+    assert outcome(train(tmp_path / "disturbed.npz", recipe(epochs=1), disturbed)) == alone
+
+
+def test_recalibration_makes_short_training_count(tmp_path: Path) -> None:
+    plain, measured = (
+        train(tmp_path / f"{on}.npz", recipe(epochs=6, recalibrate=on))[1].history[-1] for on in (False, True)
+    )
+    assert measured["val_loss"] < plain["val_loss"]

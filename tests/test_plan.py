@@ -1,0 +1,146 @@
+"""A plan changes where something that computes does, and nowhere else."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pipeline
+from pipeline import config
+from pipeline.training import plan
+
+ROOT = Path(__file__).parent.parent
+MODELS = {
+    "vgg": {"architecture": "small_vgg", "recipe": "strong"},
+    "resnet": {"architecture": "preact_resnet", "epochs": 2, "contrast": "histogram", "random_erasing": 0.1},
+    "old": {"architecture": "alizadeh_valid", "epochs": 2, "optimizer": "sgd", "mixup": 0.2},
+}
+DOCUMENT = {
+    "seed": 1, "backend": "auto", "data": {}, "duplicates": "keep", "folds": [0, 1],
+    "recipes": {"strong": {"epochs": 3, "optimizer": "muon"}, "spare": {"epochs": 1}},
+    "models": MODELS, "students": {}, "ensemble": {"members": ["vgg"]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, plan.Plan]]:
+    """Plans of all models by a copy of the code, of which one text was replaced by another."""
+    folder = tmp_path / "pipeline"
+    shutil.copytree(ROOT / "pipeline", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(plan, "ROOT", folder)
+
+    def plans(file: str = "", old: str = "", new: str = "", document: dict[str, Any] = DOCUMENT) -> dict[str, Any]:
+        for cached in (plan._definitions, plan._tree):
+            cached.cache_clear()
+        if file:
+            path = folder / file
+            text = path.read_text()
+            assert text.count(old) >= 1, f"{file} has no {old!r}"
+            path.write_text(text.replace(old, new, 1))
+        settings = config.parse(document)
+        return {name: plan.make(settings, name) for name in settings.names}
+
+    yield plans
+    for cached in (plan._definitions, plan._tree):
+        cached.cache_clear()
+
+
+NOTHING = [
+    ("training/loop.py", "import math\n", "import math\n\n# a comment\n"),
+    ("training/loop.py", '"""The training loop', '"""The loop'),
+    ("training/loop.py", "make learning_rate smaller", "lower learning_rate"),
+    ("training/loop.py", "epoch: int, on_batch: Callable[[float], None]", "epoch: int, on_batch: Any"),
+    ("training/cell.py", '"processor": machine.processor(),', '"cpu": machine.processor(),'),
+    ("evaluation/report.html.j2", "<", "<!-- new --><"),
+    ("cells/progress.py", "an epoch", "each epoch"),
+    ("config.py", "ema: Fraction = 0.0", "new_key: Fraction = 0.0\n    ema: Fraction = 0.0"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new"), NOTHING)
+def test_what_computes_nothing_changes_no_plan(code, file: str, old: str, new: str) -> None:
+    assert code(file, old, new) == code()
+
+
+SOME = [
+    ("architectures/small_vgg.py", "(32, 64, 128, 256)", "(32, 64, 128, 255)", {"vgg"}),
+    ("architectures/_blocks.py", "kernel: int = 3", "kernel: int = 5", {"vgg"}),
+    ("architectures/_blocks.py", "layers.GlobalAveragePooling2D()", "layers.GlobalMaxPooling2D()", {"vgg", "resnet"}),
+    ("architectures/_blocks.py", "layers.Dropout(dropout)", "layers.GaussianDropout(dropout)", {"old"}),
+    ("training/optimizers/muon.py", "MOMENTUM = 0.95", "MOMENTUM = 0.9", {"vgg"}),
+    ("training/optimizers/sgd.py", "momentum=0.9", "momentum=0.8", {"old"}),
+    ("training/contrasts/histogram.py", "counts / 2", "counts", {"resnet"}),
+    ("training/augmentations/erasing.py", "GREY = 128.0", "GREY = 100.0", {"resnet"}),
+    ("training/augmentations/mixing.py", "np.maximum(part, 1 - part)", "part", {"old"}),
+    ("training/augmentations/_rectangles.py", "+ 0.5", "+ 0.4", {"resnet", "old"}),
+    ("training/augment.py", 'fill_mode="nearest"', 'fill_mode="constant"', {"vgg", "resnet", "old"}),
+    ("training/loop.py", "RECALIBRATION = 16", "RECALIBRATION = 8", {"vgg", "resnet", "old"}),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "stale"), SOME)
+def test_what_computes_changes_the_plans_that_use_it(code, file: str, old: str, new: str, stale: set[str]) -> None:
+    before, after = code(), code(file, old, new)
+    assert {name for name in before if before[name] != after[name]} == stale
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "stale"),
+    [
+        (("recipes", "spare", "epochs"), 9, set()),
+        (("recipes", "strong", "epochs"), 9, {"vgg"}),
+        (("models", "resnet", "contrast"), "none", {"resnet"}),
+        (("models", "old", "seed"), 5, {"old"}),
+        (("seed",), 2, {"vgg", "resnet", "old"}),
+        (("ensemble", "members"), ["old"], set()),
+    ],
+)
+def test_a_key_changes_the_plans_that_use_it(code, path: tuple[str, ...], value: object, stale: set[str]) -> None:
+    def changed(part: Any, keys: tuple[str, ...]) -> Any:
+        return part | {keys[0]: changed(part.get(keys[0], {}), keys[1:])} if keys else value
+
+    before, after = code(), code(document=changed(DOCUMENT, path))
+    assert {name for name in before if before[name] != after[name]} == stale
+
+
+def test_test_time_settings_are_in_the_plan_and_not_in_what_decides_the_weights(code) -> None:
+    models = MODELS | {"vgg": MODELS["vgg"] | {"tta_zoom": 0.2}}
+    before, after = code()["vgg"], code(document=DOCUMENT | {"models": models})["vgg"]
+    assert before != after
+    assert before.training() == after.training()
+
+
+def test_the_settings_of_a_plan_are_the_recipe(code) -> None:
+    settings = config.parse(DOCUMENT)
+    for name, made in code().items():
+        model = settings.model(name)
+        assert made.settings().model_dump() == {key: getattr(model, key) for key in config.Recipe.model_fields}
+        assert plan.Plan.model_validate_json(made.model_dump_json()) == made
+
+
+def test_everything_that_a_network_is_built_of_is_in_its_plan(code) -> None:
+    """The digests follow names: what is imported by another way would be missed."""
+    reached = code()["vgg"].code
+    for name in ("architectures.small_vgg.build", "architectures._blocks.normalised", "architectures._blocks.head",
+                 "training.models.Feed", "training.models.Learner", "training.loop.Trainer", "training.loop.fit",
+                 "training.augment.draw", "training.schedules.Stepwise", "training.optimizers.muon.orthogonalized",
+                 "training.tensorflow_cpu.fuse_normalisation", "training.backend.prepare", "training.cell.train",
+                 "training.attention.class_maps", "training.checkpoint.Checkpoint"):  # fmt: skip
+        assert name in reached, name
+
+
+def test_no_module_of_the_training_is_imported_in_a_way_that_a_plan_cannot_follow() -> None:
+    """Only four places import by a name that is known when they run; plan.ingredients knows what they import."""
+    folder = Path(pipeline.__file__).parent
+    users = {
+        str(path.relative_to(folder))
+        for part in ("training", "architectures") for path in (folder / part).rglob("*.py")
+        if "import_module" in path.read_text()
+    }  # fmt: skip
+    inits = {f"training/{part}/__init__.py" for part in ("optimizers", "augmentations", "contrasts")}
+    assert users == {*inits, "architectures/__init__.py", "training/executors.py"}
+    for part in ("training", "architectures"):
+        for path in (folder / part).rglob("*.py"):
+            assert "import *" not in path.read_text(), path
