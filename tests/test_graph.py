@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ class Project:
         """Run a command here; what it printed."""
         done = subprocess.run(
             words, cwd=self.folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": ""} | environment,
+            env=os.environ | {"PYTHONPATH": "", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+            | environment,
         )  # fmt: skip
         output = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, output
