@@ -1,7 +1,7 @@
 """Install what requirements.lock names, for `make setup`: each lock has its own environment, .venv-DIGEST.
 
-.venv is a link to the one of the lock that lies here. It is set when that environment is whole, so nothing that works is
-ever destroyed, and a lock that comes back finds its environment there. Runs on any Python 3 without packages.
+.venv is a link to the one of the lock that lies here. The link is set when that environment is whole, so nothing that
+works is ever destroyed. A lock that comes back finds its environment there. Needs no packages.
 """
 
 import fcntl
@@ -23,8 +23,8 @@ def stop(text):
 def install(folder):
     """Build an environment at its place; what an earlier try left there is cleared first."""
     if not (3, 11) <= sys.version_info < (3, 14):
-        name = "{}.{}".format(*sys.version_info)
-        stop("this is Python " + name + ", not 3.11 to 3.13; name another: make setup PYTHON=python3.12")
+        name = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        stop(f"this is Python {name}, not 3.11 to 3.13; name another: make setup PYTHON=python3.12")
     print(f"installing what {LOCK} names into {folder}/ ...", flush=True)
     python = str(folder / "bin/python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]

@@ -229,6 +229,15 @@ def demo() -> None:
 
 
 @verb(MEASURE)
+def limits(
+    names: Annotated[list[str] | None, typer.Argument(help="Models of params.yaml; without one, all.")] = None,
+    hours: Annotated[list[float] | None, typer.Option(help="A budget of core-hours a fold; several times.")] = None,
+) -> None:
+    """Foretell what infinitely many networks of each model, and of all together, would score."""
+    call("evaluation.limits", names or [], hours or [1.0, 2.0, 5.0, 10.0])
+
+
+@verb(MEASURE)
 def speedrun(jobs: Jobs = 1, threads: Threads = None) -> None:
     """Train small networks on all Training rows, and score them."""
     limit_threads(threads)

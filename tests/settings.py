@@ -7,8 +7,9 @@ from typing import Any
 from pipeline import config
 
 LEAST: dict[str, Any] = {
-    "seed": 1, "folds": [0, 1], "data": {"source": "local", "training_faces": 14, "test_faces": 7},
-    "models": {"small_vgg": {"architecture": "small_vgg", "epochs": 1}}, "ensemble": {"members": ["small_vgg"]},
+    "seed": 1, "backend": "auto", "data": {"source": "local", "training_faces": 14, "test_faces": 7}, "folds": [0, 1],
+    "duplicates": "keep", "recipes": {}, "models": {"small_vgg": {"architecture": "small_vgg", "epochs": 1}},
+    "students": {}, "ensemble": {"members": ["small_vgg"]},
 }  # fmt: skip
 
 

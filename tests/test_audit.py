@@ -120,7 +120,7 @@ def test_main_writes_the_counts_and_a_picture_and_the_same_bytes_again(tmp_path,
     provenance.PATH.write_text(json.dumps(facts))
     prepare.main()
     audit.main()
-    written = [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/plots/classes.png")]
+    written = [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/classes.png")]
     found = json.loads(written[0])
     assert found.pop("provenance") == facts
     known = names == {"fer2013.tar.gz"}
@@ -139,7 +139,7 @@ def test_main_writes_the_counts_and_a_picture_and_the_same_bytes_again(tmp_path,
     assert found["identical_pictures"]["groups"] > 0
     assert written[1].startswith(b"\x89PNG")
     audit.main()
-    assert [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/plots/classes.png")] == written
+    assert [(tmp_path / path).read_bytes() for path in ("results/data.json", "results/classes.png")] == written
 
 
 def portrait(seed):
@@ -206,14 +206,16 @@ def test_near_duplicates_are_counted_by_row_and_split():
 
 
 @pytest.mark.parametrize(
-    "content", [None, "row,identical\n0,0\n", "row,identical,near\n0,0,0\n1,0,0\n", "row,identical,near\n"]
-)
+    "content",
+    [None, "", "row,identical\n0,0\n", "row,identical,near\n0,0,0\n1,0,0\n", "row,identical,near\n",
+     "row,identical,near\n1,0,0\n", "row,identical,near\n0,-1,0\n", "row,identical,near\n0,many,0\n"],
+)  # fmt: skip
 def test_a_table_of_duplicates_that_is_missing_or_of_other_faces_is_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
-    audit.TWINS.parent.mkdir()
+    audit.DUPLICATES.parent.mkdir()
     if content is not None:
-        audit.TWINS.write_text(content)
-    with pytest.raises(UserError, match=r"^data/duplicates\.csv cannot be used .*; make it with: dvc repro -f audit$"):
+        audit.DUPLICATES.write_text(content)
+    with pytest.raises(UserError, match=r"^data/duplicates\.csv .*make it with: dvc repro -f audit$"):
         audit.load_duplicates(1)
 
 

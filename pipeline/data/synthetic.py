@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from pipeline.competition import CLASSES, SIDE, SPLITS, TRAINING
 
 SCALE = 4  # drawn this much larger, then averaged down: smooth edges
-TWINS = 0.05  # this part of the rows repeats an earlier picture, as in the real data
+REPEATS = 0.05  # this part of the rows repeats an earlier picture, as in the real data
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,51 @@ EXPRESSIONS = {
 }
 
 
+class Pen:
+    """Draws parts of a face in the head's own measures: from its centre, in parts of its half width."""
+
+    def __init__(self, picture: Image.Image, unit: float, side: float, dark: float, width: int) -> None:
+        self.draw, self.centre = ImageDraw.Draw(picture), picture.width / 2
+        self.unit, self.side, self.dark, self.width = unit, side, dark, width
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """The place in the picture."""
+        return self.centre + (x + self.side) * self.unit, self.centre + y * self.unit
+
+    def oval(self, x: float, y: float, half_width: float, half_height: float, grey: float) -> None:
+        """Fill an oval."""
+        corners = *self.at(x - half_width, y - half_height), *self.at(x + half_width, y + half_height)
+        self.draw.ellipse(corners, fill=round(grey))
+
+    def curve(self, points: list[tuple[float, float]]) -> None:
+        """Draw a dark line."""
+        self.draw.line([self.at(x, y) for x, y in points], fill=round(self.dark), width=self.width, joint="curve")
+
+    def half(self, hand: int, expression: Expression, strength: float) -> None:
+        """Draw the eye and brow of one side, and the wrinkles beside the nose."""
+        eye = max(0.03, 0.11 + expression.eye * strength)
+        self.oval(hand * 0.40, -0.25, 0.19, eye, 240)
+        self.oval(hand * 0.40 + self.side * 0.3, -0.25, min(0.09, eye), min(0.09, eye), self.dark * 0.5)
+        inner, outer = (-0.50 - move * strength for move in (expression.brow_inner, expression.brow_outer))
+        self.curve([(hand * 0.17, inner), (hand * 0.40, (inner + outer) / 2 - 0.05), (hand * 0.65, outer)])
+        for height in (-0.05, 0.06) if expression.nose else ():
+            self.curve([(hand * 0.10, height), (hand * 0.24, height - 0.10 * strength)])
+
+    def mouth(self, expression: Expression, strength: float) -> None:
+        """Draw the mouth."""
+        width = 0.36 + expression.mouth_width * strength
+        gap = max(0.0, expression.mouth_open * strength)
+        corners = 0.58 - expression.mouth_corners * strength
+        upper, lower = (
+            [(width * x, corners + (0.58 + move - corners) * (1 - x * x)) for x in np.linspace(-1, 1, 9)]
+            for move in (-gap, gap)
+        )
+        if gap:
+            self.draw.polygon([self.at(x, y) for x, y in upper + lower[::-1]], fill=round(self.dark * 0.4))
+        self.curve(upper)
+        self.curve(lower)
+
+
 def draw(expression: Expression, chance: np.random.Generator) -> np.ndarray:
     """Draw one face: uint8 [48, 48]."""
     big = SIDE * SCALE
@@ -58,57 +103,31 @@ def draw(expression: Expression, chance: np.random.Generator) -> np.ndarray:
     side = chance.uniform(-0.15, 0.15)  # how far the face is turned to a side
     line = max(2, round(unit * chance.uniform(0.06, 0.10)))
     picture = Image.new("L", (big, big), round(ground))
-    pen = ImageDraw.Draw(picture)
-    centre = big / 2
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return centre + (x + side) * unit, centre + y * unit
-
-    def oval(x: float, y: float, half_width: float, half_height: float, grey: float) -> None:
-        (left, top), (right, bottom) = at(x - half_width, y - half_height), at(x + half_width, y + half_height)
-        pen.ellipse((left, top, right, bottom), fill=round(grey))
-
-    def curve(points: list[tuple[float, float]]) -> None:
-        pen.line([at(x, y) for x, y in points], fill=round(dark), width=line, joint="curve")
-
+    pen, centre = Pen(picture, unit, side, dark, line), big / 2
     hair = chance.uniform(10, 200)
-    pen.ellipse(
-        (centre - unit * 1.08, centre - tall * 1.12, centre + unit * 1.08, centre + tall * 0.5), fill=round(hair)
-    )
-    pen.ellipse((centre - unit, centre - tall, centre + unit, centre + tall), fill=round(skin))
+    top, bottom = centre - tall * 1.12, centre + tall * 0.5
+    pen.draw.ellipse((centre - unit * 1.08, top, centre + unit * 1.08, bottom), fill=round(hair))
+    pen.draw.ellipse((centre - unit, centre - tall, centre + unit, centre + tall), fill=round(skin))
     for hand in (-1, 1):
-        eye = max(0.03, 0.11 + expression.eye * strength)
-        oval(hand * 0.40, -0.25, 0.19, eye, 240)
-        oval(hand * 0.40 + side * 0.3, -0.25, min(0.09, eye), min(0.09, eye), dark * 0.5)
-        inner, outer = (-0.50 - move * strength for move in (expression.brow_inner, expression.brow_outer))
-        curve([(hand * 0.17, inner), (hand * 0.40, (inner + outer) / 2 - 0.05), (hand * 0.65, outer)])
-        if expression.nose:
-            for height in (-0.05, 0.06):
-                curve([(hand * 0.10, height), (hand * 0.24, height - 0.10 * strength)])
-    curve([(0.0, -0.10), (side * 0.6 + 0.06, 0.18), (-0.06, 0.20)])
-    width = 0.36 + expression.mouth_width * strength
-    gap = max(0.0, expression.mouth_open * strength)
-    corners = 0.58 - expression.mouth_corners * strength
-    across = np.linspace(-1, 1, 9)
-    upper, lower = (
-        [(width * x, corners + (0.58 + move - corners) * (1 - x * x)) for x in across] for move in (-gap, gap)
-    )
-    if gap:
-        pen.polygon([at(x, y) for x, y in upper + lower[::-1]], fill=round(dark * 0.4))
-    curve(upper)
-    curve(lower)
+        pen.half(hand, expression, strength)
+    pen.curve([(0.0, -0.10), (side * 0.6 + 0.06, 0.18), (-0.06, 0.20)])
+    pen.mouth(expression, strength)
     moved = picture.rotate(
         chance.normal(0, 7),
         resample=Image.Resampling.BILINEAR,
         translate=(round(chance.normal(0, big * 0.03)), round(chance.normal(0, big * 0.03))),
         fillcolor=round(ground),
     )
-    small = np.asarray(moved.reduce(SCALE), dtype=np.float64)
-    slope = chance.uniform(-0.35, 0.35, size=2)  # light from a side
+    return _lit(np.asarray(moved.reduce(SCALE), dtype=np.float64), chance)
+
+
+def _lit(face: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """Light from a side, and noise."""
+    slope = chance.uniform(-0.35, 0.35, size=2)
     y, x = np.mgrid[-0.5 : 0.5 : SIDE * 1j, -0.5 : 0.5 : SIDE * 1j]
-    lit = small * (1 + slope[0] * x + slope[1] * y) + chance.normal(0, chance.uniform(2, 12), small.shape)
-    face: np.ndarray = lit.clip(0, 255).astype(np.uint8)
-    return face
+    lit = face * (1 + slope[0] * x + slope[1] * y) + chance.normal(0, chance.uniform(2, 12), face.shape)
+    found: np.ndarray = lit.clip(0, 255).astype(np.uint8)
+    return found
 
 
 def competition(training: int, test: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -126,7 +145,7 @@ def competition(training: int, test: int, seed: int) -> tuple[np.ndarray, np.nda
     counts = (training, test, test)
     labels = np.concatenate([chance.permutation(np.arange(count) % len(CLASSES)) for count in counts])
     pixels = np.stack([draw(EXPRESSIONS[CLASSES[label]], chance) for label in labels])
-    for row in np.flatnonzero(chance.random(len(labels)) < TWINS):
+    for row in np.flatnonzero(chance.random(len(labels)) < REPEATS):
         same = np.flatnonzero(labels[:row] == labels[row])
         if len(same):
             pixels[row] = pixels[chance.choice(same)]

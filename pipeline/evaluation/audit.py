@@ -1,7 +1,7 @@
 """Count what the data holds: classes, constant pictures, duplicates and near duplicates.
 
 Reads data/faces.npz, data/solution.csv and data/raw/PROVENANCE.json. Writes results/data.json,
-results/plots/classes.png, data/duplicates.csv (row,identical,near: for every row, how many other Training rows show the
+results/classes.png, data/duplicates.csv (row,identical,near: for every row, how many other Training rows show the
 same picture, byte for byte, and nearly the same), and artifacts/odd_pictures.png (which shows people, and so stays out
 of git). Trains nothing. Beside score it is the only stage that may see the test labels.
 """
@@ -226,4 +226,4 @@ def main() -> None:
     files.write(DUPLICATES, duplicates.to_csv(index=False).encode())
     figures.page(odd_ones(data.pixels, labels, groups, near, mirrored), PAGE)
     files.write_json(RESULT, result)
-    figures.classes(result["classes"], figures.FOLDER / "classes.png")
+    figures.classes(result["classes"], figures.FOLDER.with_name("classes.png"))

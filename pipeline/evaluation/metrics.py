@@ -1,4 +1,4 @@
-"""What probabilities are worth against labels: accuracy with its interval, calibration, and tests of differences.
+"""Scores of probabilities against labels: accuracy with its interval, calibration, and tests of differences.
 
 Everywhere: probabilities float [n, 7] that sum to 1, labels int [n] from 0 to 6.
 """
@@ -41,10 +41,9 @@ def spread(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
-    """How likely a difference like that of two judges of the same rows is by chance alone: a p-value.
+    """McNemar's exact test (1947) of two classifiers on the same rows: a p-value.
 
-    McNemar's test (1947), exact: of the rows that only one of them has right, each has half. One and the other are
-    bool [n], whether each row was right.
+    Of the rows that only one of them has right, by chance each has half. `one` and `other` are bool [n].
     """
     first, second = int((one & ~other).sum()), int((other & ~one).sum())
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0

@@ -64,7 +64,7 @@ def read() -> Run:
     """Read them. Raises UserError where one is missing, damaged or of another run."""
     settings, analysis, path = config.load(), submission.analysis(), RESULTS / "scores.json"
     with files.reading(path, submission.REMEDY):
-        scores = pd.DataFrame.from_dict(json.loads(path.read_bytes()), orient="index", dtype=object)
+        scores = pd.DataFrame(json.loads(path.read_bytes()), dtype=object).T
         if set(scores.index) != {*settings.names, *settings.externals, ENSEMBLE}:
             raise ValueError("it is of other submissions than params.yaml")
         scores = scores.sort_values("oof_accuracy", ascending=False, kind="stable")
@@ -84,7 +84,7 @@ def number(value: Any, digits: int = 3) -> str:
 
 def points(value: float) -> str:
     """A difference of ratios, in percentage points; blank where there is none."""
-    return "" if pd.isna(value) else f"{100 * value:+.2f}"
+    return "" if pd.isna(value) else f"{round(100 * value, 2) + 0.0:+.2f}"
 
 
 def table(frame: pd.DataFrame) -> str:

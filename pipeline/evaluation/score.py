@@ -259,18 +259,17 @@ def draw(
     probabilities: dict[str, np.ndarray], table: pd.DataFrame, cells: dict[str, list[Cell]], found: dict[str, Any],
     truth: Truth,
 ) -> None:  # fmt: skip
-    """Draw results/plots/ but for attention.png, the best out of fold first."""
-    order = table.sort_values("oof_accuracy", ascending=False)["name"]
+    """Draw results/plots/ but for attention.png, submissions and models in the given order."""
     oof = truth.usage == TRAINING
     matrices = {
-        name: confusion_matrix(truth.labels[oof], probabilities[name][oof].argmax(axis=1), labels=metrics.EVERY)
-        for name in order
+        name: confusion_matrix(truth.labels[oof], each[oof].argmax(axis=1), labels=metrics.EVERY)
+        for name, each in probabilities.items()
     }
     figures.confusions(matrices, figures.FOLDER / "confusion.png")
-    histories = {name: [cell.history for cell in cells[name]] for name in order if name in cells}
+    histories = {name: [cell.history for cell in each] for name, each in cells.items()}
     figures.curves(histories, figures.FOLDER / "curves.png")
     rows = submission.judged_rows(found)
-    reliability = {name: found[rows]["reliability"][name] for name in order}
+    reliability = {name: found[rows]["reliability"][name] for name in probabilities}
     figures.calibration(reliability, rows, figures.FOLDER / "calibration.png")
     figures.splits(table, figures.FOLDER / "splits.png")
     figures.effort(table, len(next(iter(histories.values()))), figures.FOLDER / "effort.png")
@@ -316,7 +315,9 @@ def main() -> None:
     whole["single_networks"] = {name: singles(each, truth.of(truth.usage != TRAINING)) for name, each in cells.items()}
     used = sorted({cell.about.computed_with() for each in cells.values() for cell in each})
     files.write_json(submission.ANALYSIS, whole | {"trained_with": used})
-    draw(probabilities, table, cells, whole, truth)
+    order = table.sort_values("oof_accuracy", ascending=False)["name"]
+    cells = {name: cells[name] for name in order if name in cells}
+    draw({name: probabilities[name] for name in order}, table, cells, whole, truth)
     draw_attention(cells, data, dealt.rows)
     print(f"{submission.TABLE}: {len(table)} submissions; see them: make leaderboard")
 

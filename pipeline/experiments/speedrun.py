@@ -97,7 +97,7 @@ def main(jobs: int) -> None:
     keys = {seed: runner.digest(data, each) for seed, each in tasks.items()}
     by_seed = {seed: before[str(seed)] for seed in tasks if before.get(str(seed), {}).get("key") == keys[seed]}
     about = {
-        "network": settings.speedrun.model, "networks": settings.speedrun.networks,
+        "model": settings.speedrun.model, "networks": settings.speedrun.networks,
         "recipe": settings.speedrun_recipe().model_dump(),
     }  # fmt: skip
     for seed in tasks:
