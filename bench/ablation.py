@@ -106,9 +106,9 @@ def plan(data: Faces, dealt: Folds) -> dict[tuple[str, int], Training]:
         for name, change in VARIANTS.items():
             own = BASE | change
             architecture, seed = own.pop("architecture"), settings.seed + own.pop("seed")
-            found[name, half] = runner.training(
-                f"{name}, half {half + 1}", architecture, Recipe.model_validate(own), settings.backend, coded=False,
-                seed=seed, rows=rows, labels=data.labels, watched=judged[:WATCHED], judged=judged,
+            found[name, half] = Training(
+                f"{name}, half {half + 1}", architecture, Recipe.model_validate(own), seed, settings.backend, rows,
+                data.labels, judged[:WATCHED], judged, coded=False,
             )  # fmt: skip
     return found
 

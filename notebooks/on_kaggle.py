@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from IPython.display import Image, display
@@ -40,7 +41,7 @@ PROJECT = Path(tempfile.gettempdir()) / "fer2013"  # where it works; what lies t
 
 # %%
 if not CODE:
-    places = [place for depth in range(1, 5) for place in INPUT.glob(f"{'*/' * depth}pipeline/data/prepare.py")]
+    places = [place for depth in range(1, 5) for place in INPUT.glob(f"{'*/' * depth}pipeline/config.py")]
     if not places:
         raise FileNotFoundError(f"{INPUT} has no code: set CODE above, or attach the repository as a dataset")
     CODE = str(places[0].parents[1])
@@ -84,8 +85,8 @@ if missing:
 sys.path.insert(0, str(PROJECT))
 from ruamel.yaml import YAML  # noqa: E402
 
-from pipeline.competition import CHECKSUMS, SLUG
-from pipeline.training import machine
+from pipeline.competition import CHECKSUMS, SLUG  # noqa: E402
+from pipeline.training import machine  # noqa: E402
 
 mounted = next((place for place in (INPUT / SLUG, INPUT / "competitions" / SLUG) if place.is_dir()), None)
 if mounted is None:
@@ -100,45 +101,58 @@ for path in sorted(mounted.rglob("*")):
 
 yaml, params = YAML(), PROJECT / "params.yaml"
 document = yaml.load(params.read_text())
-if document["data"]["source"] != "local":
-    document["data"]["source"] = "local"
-    yaml.dump(document, params)
+document["data"]["source"] = "local"
+yaml.dump(document, params)
 
 # %% [markdown]
 # ## The run
 #
-# JAX where it sees a GPU, TensorFlow otherwise; one network at a time on each GPU. Every stage is a module that reads
-# and writes files, so that **Run All** after a stop goes on from the last epoch, as long as the machine is the same.
+# JAX where it sees a GPU, TensorFlow otherwise; one network at a time on each GPU. Every verb works on files: so
+# **Run All** after a stop goes on from the last epoch, as long as the machine is the same.
 
 # %%
 sees_gpu = subprocess.run([sys.executable, "-c", "import jax; jax.devices('gpu')"], capture_output=True).returncode == 0
 otherwise = "tensorflow" if importlib.util.find_spec("tensorflow") else "auto"
 os.environ.setdefault("KERAS_BACKEND", "jax" if sees_gpu else otherwise)
-os.environ.setdefault("JOBS", str(max(1, len(machine.gpus()))))
-print(f"{machine.choose('auto')} on {len(machine.gpus())} GPUs, {os.environ['JOBS']} networks at a time")
+os.environ["YES"] = "1"  # long trainings are what this notebook is for
+JOBS = int(os.environ.get("JOBS") or max(1, len(machine.gpus())))
+print(f"{machine.choose('auto')} on {len(machine.gpus())} GPUs, {JOBS} networks at a time")
 
 
-def run(stage: str) -> None:
-    """Run a stage of the pipeline, and show what it says while it says it."""
-    started = time.monotonic()
-    print(f"--- {stage}", flush=True)
+def run(*words: str) -> None:
+    """Run a verb of the pipeline, and show what it says while it says it."""
+    started, verb = time.monotonic(), " ".join(words)
+    print(f"--- {verb}", flush=True)
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", f"pipeline.{stage}"], cwd=PROJECT, text=True, stdout=subprocess.PIPE,
+        [sys.executable, "-u", "-m", "pipeline", *words], cwd=PROJECT, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         for line in process.stdout:
             print(line, end="", flush=True)
     if process.returncode:
-        raise RuntimeError(f"{stage} stopped with status {process.returncode}: see above")
-    print(f"--- {stage}: {time.monotonic() - started:.0f} s", flush=True)
+        raise RuntimeError(f"{verb} stopped with status {process.returncode}: see above")
+    print(f"--- {verb}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-STAGES = (
-    "check", "download", "prepare", "audit", "folds", "train", "teach", "distill", "explain", "ensemble", "score",
-    "report",
-)  # fmt: skip
-for stage in STAGES:
-    run(stage)
+def train(names: list[str]) -> None:
+    """Train all folds of these models, JOBS at a time."""
+    with ThreadPoolExecutor(JOBS) as pool:
+        cells = [pool.submit(run, "train", name, str(fold)) for name in names for fold in document["folds"]]
+        try:
+            for cell in cells:
+                cell.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+for verb in ("check", "download", "prepare", "audit", "folds", "plan"):
+    run(verb)
+train(list(document["models"]))
+for name in document["students"]:
+    run("soft-targets", name)
+train(list(document["students"]))
+for verb in ("ensemble", "score", "report"):
+    run(verb)
 
 # %% [markdown]
 # ## The results
@@ -149,7 +163,7 @@ shutil.copyfile(PROJECT / "submissions/ensemble.csv", OUTPUT / "submission.csv")
 shutil.copyfile(PROJECT / "submissions/scores.csv", OUTPUT / "scores.csv")
 shutil.copytree(PROJECT / "results", OUTPUT / "results", dirs_exist_ok=True)
 # Not odd_pictures.png: it shows people.
-PARTS = ("models", "lessons", "students", "predictions", "histories", "timings")
+PARTS = ("plan", "cells", "students", "weights")
 for part in PARTS:
     if (PROJECT / "artifacts" / part).exists():
         shutil.copytree(PROJECT / "artifacts" / part, OUTPUT / "artifacts" / part, dirs_exist_ok=True)

@@ -22,12 +22,12 @@ def checkout(tmp_path_factory):
 
 
 def run_demo(folder: Path) -> str:
-    done = subprocess.run([sys.executable, "-m", "pipeline.apps.demo"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pipeline", "demo"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.mark.slow  # tests/test_pipeline.py takes the same road, with smaller networks
+@pytest.mark.slow  # tests/test_graph.py takes the same road, with smaller networks
 def test_the_demo_beats_chance_by_far_and_a_second_time_does_nothing(checkout):
     first = run_demo(checkout)
     scores = json.loads((checkout / "demo/results/scores.json").read_text())

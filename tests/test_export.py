@@ -90,7 +90,6 @@ def test_seven_sigmoids_come_out_as_probabilities(pixels):
 def project(tmp_path, monkeypatch):
     """A folder in which every network that is asked for is a tiny one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(export, "ROUNDS", 1)
     backend.prepare(1, "float32")
     one = member(tiny(), contrast="local", crop=42)
     asked = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
+import small
 
 from pipeline import architectures, config, files
 from pipeline.apps import networks, packed
@@ -24,8 +24,6 @@ MODELS = {
     "one": {"architecture": "small_vgg", "epochs": 1, "crop": 42, "contrast": "local", "tta_shift": 2},
     "two": {"architecture": "mini_xception", "epochs": 1, "scaling": "symmetric"},
 }
-PARAMS = {"seed": 1, "backend": "auto", "duplicates": "keep", "data": {"source": "local"}, "folds": [0, 1],
-          "models": MODELS, "ensemble": {"method": "mean", "members": ["one", "two"]}}  # fmt: skip
 PIXELS, LABELS, USAGE = synthetic.competition(training=56, test=70, seed=1)
 TEMPERATURES = {"one": 1.5, "two": 0.7, "ensemble": 0.8}
 
@@ -72,8 +70,8 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        YAML().dump(PARAMS, config.PATH)
-        config.load.cache_clear()
+        ensemble_of_all = {"method": "mean", "members": [*MODELS]}
+        small.write(folds=[0, 1], models=MODELS, students={}, ensemble=ensemble_of_all)
         settings = config.load()
         return folder, {(name, fold): write_cell(settings, name, fold) for name in MODELS for fold in (0, 1)}
 

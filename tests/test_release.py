@@ -86,8 +86,10 @@ def trained(tmp_path_factory):
                   "submissions": dict.fromkeys(("two", "pupil", "ensemble"), entry)}  # fmt: skip
         result["submissions"]["one"] = entry | {"folds": [0.6]}
         files.write_json(ensemble.RESULT, result)
-        single = {"mean": 0.625, "deviation": 0.1, "no_duplicate_mean": 0.6, "agree": 0.5}
-        files.write_json(submission.ANALYSIS, {"out of fold": {}, "single_networks": {"one": single}})
+        single = {"mean": 0.625, "deviation": 0.1, "no_duplicate_mean": 0.6, "agree": 0.5, "multiply_adds": 1}
+        judged = {"paired": {}, "by_class": {}, "reliability": {}}
+        files.write_json(submission.ANALYSIS, {"out of fold": judged, "single_networks": {"one": single},
+                                               "trained_with": []})  # fmt: skip
     return folder
 
 

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +37,7 @@ FOLDER = Path("artifacts/exported")
 # What is written, and how far it may be from Keras: largest difference of a probability, least part of equal labels.
 LIMITS = {".onnx": (0.005, 0.999), ".tflite": (0.005, 0.999), "-float16.tflite": (0.05, 0.99)}
 NEEDED = ("tf2onnx", "onnx", "onnxruntime", "ai-edge-litert")
-BATCH, ROUNDS = 128, 15  # pictures at a time; how often that is timed
+BATCH = 128  # pictures at a time
 
 Ask = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 48, 48, 1] to probabilities [n, 7]
 
@@ -158,17 +157,6 @@ def predicted(ask: Ask, pictures: np.ndarray) -> np.ndarray:
     return np.concatenate([ask(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)])
 
 
-def speeds(asks: dict[str, Ask], pictures: np.ndarray) -> dict[str, float]:
-    """Pictures a second by each of `asks`: medians, taken in turns, as other work slows all of them down."""
-    seconds: dict[str, list[float]] = {name: [] for name in asks}
-    for _ in range(ROUNDS):
-        for name, ask in asks.items():
-            started = time.perf_counter()
-            ask(pictures[:BATCH])
-            seconds[name].append(time.perf_counter() - started)
-    return {name: len(pictures[:BATCH]) / float(np.median(times)) for name, times in seconds.items()}
-
-
 def check_pictures() -> tuple[np.ndarray, str]:
     """Pictures to hold files to Keras by, uint8 [n, 48, 48, 1], and what they are."""
     if faces.PATH.exists():
@@ -182,34 +170,27 @@ def export(member: networks.Member, stem: str, text: dict[str, Any], pictures: n
 
     Returns
     -------
-    By file: megabytes, pictures a second, largest difference, equal labels, and whether it was refused, as text.
+    By file: megabytes, largest difference, equal labels, and whether it was refused, as text.
     """
     model = whole(member.network, member.facts.recipe)
-    asks: dict[str, Ask] = {"Keras": lambda part: member.probabilities(part[..., 0], member.views[:1])}
-    wanted = predicted(asks["Keras"], pictures)
-    lines = {"Keras": ["", "", "", ""]}
+    wanted = predicted(lambda part: member.probabilities(part[..., 0], member.views[:1]), pictures)
+    lines = {}
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         for ending, (furthest, least) in LIMITS.items():
             path = Path(folder) / f"{stem}{ending}"
             write(model, path, text)
-            asks[path.name] = runtime(path)
-            found = predicted(asks[path.name], pictures)
+            found = predicted(runtime(path), pictures)
             off = float(np.abs(found - wanted).max())
             equal = float((found.argmax(axis=1) == wanted.argmax(axis=1)).mean())
             near = off <= furthest and equal >= least  # NaN is not
-            lines[path.name] = [
-                f"{path.stat().st_size / 1e6:.2f}",
-                f"{off:.1e}",
-                percent(equal),
-                "" if near else "refused",
-            ]
+            size = f"{path.stat().st_size / 1e6:.2f}"
+            lines[path.name] = [size, f"{off:.1e}", percent(equal), "" if near else "refused"]
             (FOLDER / path.name).unlink(missing_ok=True)  # it may be of another network than the new ones
             if near:
                 path.rename(FOLDER / path.name)
                 text["checked"][path.name] = {"largest_difference": off, "equal_labels": equal}
-    pace = speeds(asks, pictures)
-    return {name: [line[0], f"{pace[name]:,.0f}", *line[1:]] for name, line in lines.items()}
+    return lines
 
 
 def main(name: str, fold: str) -> None:
@@ -227,9 +208,9 @@ def main(name: str, fold: str) -> None:
     text = describe(member, network.temperature) | {"checked": {"against": told}}
     lines = export(member, stem, text, pictures)
     files.write_json(FOLDER / f"{stem}.json", text)
-    headers = ("", "MB", "pictures/s", "largest difference", "equal labels", "")
+    headers = ("", "MB", "largest difference", "equal labels", "")
     print(tabulate([(name, *line) for name, line in lines.items()], headers, disable_numparse=True,
-                   colalign=("left", *["right"] * 4, "left")))  # fmt: skip
+                   colalign=("left", *["right"] * 3, "left")))  # fmt: skip
     print(f"\nAgainst {told}.\nHow to use them: {FOLDER / stem}.json")
     if refused := [name for name, line in lines.items() if line[-1]]:
         raise UserError(f"too far from Keras, and so deleted: {', '.join(refused)}")

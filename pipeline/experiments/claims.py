@@ -15,7 +15,7 @@ import numpy as np
 from pipeline import config, files
 from pipeline.competition import TRAINING
 from pipeline.config import Recipe
-from pipeline.data import faces
+from pipeline.data import faces, solution
 from pipeline.data.faces import Faces
 from pipeline.errors import UserError
 from pipeline.experiments import runner
@@ -97,10 +97,9 @@ def plan(name: str, epochs: int | None, data: Faces, labels: np.ndarray) -> dict
     found = {}
     for protocol in sorted({claim.protocol, HONEST} - {"unknown"}):
         rows, judged = split(protocol, claim.held_out, data.usage, settings.seed)
-        found[protocol] = runner.training(
-            f"{name}, {protocol}", name, recipe, settings.backend, seed=settings.seed, rows=rows, labels=labels,
-            watched=judged, judged=judged[:0],
-        )  # fmt: skip
+        found[protocol] = Training(
+            f"{name}, {protocol}", name, recipe, settings.seed, settings.backend, rows, labels, judged, judged[:0]
+        )
     return found
 
 
@@ -126,7 +125,9 @@ def main(name: str, epochs: int | None) -> None:
     if name and name not in CLAIMS:
         raise UserError(f"no source claims anything for {name!r}; there are {', '.join(CLAIMS)}")
     data, found = faces.load(), runner.entries(RESULT)
-    labels = runner.all_labels(data)
+    labels = solution.join(data.labels, solution.load(data))
+    if (labels < 0).any():
+        raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
     for each in [name] if name else CLAIMS:
         tasks = plan(each, epochs, data, labels)
         key = runner.digest(data, tasks)

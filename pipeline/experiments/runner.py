@@ -7,7 +7,7 @@ for all that decides the predictions but the machine and its versions: what is t
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,7 @@ import numpy as np
 from pipeline import architectures, files
 from pipeline.cells.progress import Display, duration
 from pipeline.config import Recipe
-from pipeline.data import solution
 from pipeline.data.faces import Faces
-from pipeline.errors import UserError
 from pipeline.training import backend, executors, machine, plan
 
 
@@ -29,28 +27,29 @@ class Training:
 
     Parameters
     ----------
+    backend : as in params.yaml.
     rows : int [m], of the faces, that it is trained on. labels : int [n], of all faces.
     watched : int [w], rows that are scored after every epoch. judged : int [k], rows that are predicted at the end.
-    library, precision : of Keras. code : digests of what computes, where a change of it asks for a new training.
+    coded : whether a change of the code that computes asks for a new training.
     """
 
     name: str
     architecture: str
     recipe: Recipe
     seed: int
+    backend: str
     rows: np.ndarray
     labels: np.ndarray
     watched: np.ndarray
     judged: np.ndarray
-    library: str
-    precision: str
-    code: dict[str, str] = field(default_factory=dict)
+    coded: bool = True
 
     def key(self, faces: Faces, *more: object) -> str:
         """16 hexadecimal digits of what decides the predictions, and of `more`."""
         arrays = (self.rows, self.labels[self.rows], self.watched, self.labels[self.watched], self.judged)
         digests = [files.sha256(each.astype("int64").tobytes()) for each in arrays]
-        facts = [self.architecture, self.recipe.used(), self.seed, self.code, faces.digest, digests, more]
+        code = plan.code(plan.ingredients(self.architecture, self.recipe)) if self.coded else {}
+        facts = [self.architecture, self.recipe.used(), self.seed, code, faces.digest, digests, more]
         return files.sha256(json.dumps(facts, sort_keys=True).encode())[:16]
 
 
@@ -74,27 +73,6 @@ class Result:
     about: np.ndarray
 
 
-def all_labels(data: Faces) -> np.ndarray:
-    """Labels of all rows, int64 [n], those of the test rows too. Raises UserError where one is not known."""
-    labels = solution.join(data.labels, solution.load(data))
-    if (labels < 0).any():
-        raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
-    return labels
-
-
-def training(name: str, architecture: str, recipe: Recipe, wanted: str, coded: bool = True, **more: Any) -> Training:
-    """A Training with the library and precision that suit this machine.
-
-    Parameters
-    ----------
-    wanted : library, or "auto". coded : whether a change of the code asks for a new training.
-    """
-    library = machine.choose(wanted)
-    precision = machine.products(recipe.precision, library, architecture)
-    code = plan.code(plan.ingredients(architecture, recipe)) if coded else {}
-    return Training(name, architecture, recipe, library=library, precision=precision, code=code, **more)
-
-
 def load(path: Path) -> Result:
     """Read what a training gave. Raises UserError where the file is damaged."""
     with files.reading(path, f"rm {path}, and the same command again"), np.load(path, allow_pickle=False) as arrays:
@@ -107,11 +85,13 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     It goes on after the last whole epoch, if it was interrupted on a machine like this one.
     """
     machine.claim_gpu()
-    backend.start(task.library, cache=target.parent / "states/compiled")
+    library = machine.choose(task.backend)
+    backend.start(library, cache=target.parent / "states/compiled")
     from pipeline.training import augment, checkpoint, loop
 
-    recipe, versions = task.recipe.model_copy(update={"precision": task.precision}), machine.versions(task.library)
-    state = target.parent / f"states/{task.key(faces, versions, task.precision, machine.device())}.npz"
+    precision, versions = machine.products(task.recipe.precision, library, task.architecture), machine.versions(library)
+    recipe = task.recipe.model_copy(update={"precision": precision})
+    state = target.parent / f"states/{task.key(faces, versions, precision, machine.device())}.npz"
     build = partial(architectures.build, task.architecture)
     trainer = loop.Trainer(build, faces.pixels, recipe, task.seed, len(task.rows) // recipe.batch_size)
     rows = loop.Rows(task.rows, loop.one_hot(task.labels[task.rows]), task.watched, task.labels[task.watched])
@@ -119,7 +99,7 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     progress = loop.fit(trainer, rows, task.seed, checkpoint.Checkpoint(state), show.epoch, show.batch)
     started = time.perf_counter()
     probabilities = trainer.predictor.views(task.judged, augment.tta_maps(recipe)).mean(axis=0)
-    about = {"processor": machine.processor(), "precision": task.precision, **versions, "jobs": jobs,
+    about = {"processor": machine.processor(), "precision": precision, **versions, "jobs": jobs,
              "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "")}  # fmt: skip
     found = {
         "probabilities": probabilities.astype("float16"),

@@ -33,16 +33,13 @@ RESULT = Path("results/speedrun.json")
 def plan(settings: Config, data: Faces) -> dict[int, dict[int, Training]]:
     """The networks to train, by seed and number."""
     assert settings.speedrun is not None
-    name, rows = settings.speedrun.model, folds.kept(data, settings.duplicates)
-    found = {}
+    architecture, recipe = settings.models[settings.speedrun.model].architecture, settings.speedrun_recipe()
+    rows, found = folds.kept(data, settings.duplicates), {}
     for seed in settings.speedrun.seeds:
         own = np.random.SeedSequence(seed).generate_state(settings.speedrun.networks).tolist()
         found[seed] = {
-            number: runner.training(
-                f"seed {seed}, network {number} of {len(own)}", settings.models[name].architecture,
-                settings.speedrun_recipe(), settings.backend, seed=one, rows=rows, labels=data.labels,
-                watched=rows[:0], judged=data.test_rows(),
-            )
+            number: Training(f"seed {seed}, network {number} of {len(own)}", architecture, recipe, one,
+                             settings.backend, rows, data.labels, rows[:0], data.test_rows())
             for number, one in enumerate(own, 1)
         }  # fmt: skip
     return found
