@@ -52,7 +52,8 @@ def document(**changes: Any) -> dict[str, Any]:
     """A params.yaml with two models and a student in two folds."""
     model = {"architecture": "vgg8", "epochs": 2}
     return {
-        "seed": 1, "folds": [0, 1], "models": {name: model | {"seed": seed} for seed, name in enumerate(MODELS)},
+        "seed": 1, "backend": "auto", "data": {}, "folds": [0, 1], "duplicates": "keep", "recipes": {},
+        "models": {name: model | {"seed": seed} for seed, name in enumerate(MODELS)},
         "students": {STUDENT: model | {"teachers": [MODELS[0]], "teacher_weight": 0.5}},
         "ensemble": {"method": "bagged", "members": [*MODELS, STUDENT]},
     } | changes  # fmt: skip
@@ -115,8 +116,7 @@ def build(known: bool = True, **changes: Any) -> tuple[Config, Faces, Folds]:
     data.save()
     files.write_json(provenance.PATH, {"source": "local", "official": False, "files": {}})
     truth = labels()[ROWS[0] :] if known else np.full(sum(ROWS[1:]), -1)
-    hidden = solution.table(data.test_rows(), data.usage[data.test_rows()], truth)
-    hidden.to_csv(solution.PATH, index=False)
+    solution.save(solution.table(data.test_rows(), data.usage[data.test_rows()], truth))
     folds.main()
     dealt = folds.load(data)
     identical = np.zeros(sum(ROWS), int)

@@ -218,7 +218,7 @@ def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[s
 def main() -> None:
     """Run the stage."""
     data = faces.load()
-    labels = solution.join(data.labels, solution.load())
+    labels = solution.join(data.labels, solution.load(data))
     groups = picture_groups(data.pixels)
     near, mirrored = alike(data.pixels[np.unique(groups, return_index=True)[1]])
     result = {"provenance": provenance.read(), **examine(data.pixels, labels, data.usage)}

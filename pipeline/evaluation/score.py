@@ -66,7 +66,7 @@ class Truth:
 
 def read_truth(data: Faces, training_rows: np.ndarray) -> Truth:
     """The Truth of these Training rows and all test rows."""
-    labels = solution.join(data.labels, solution.load())
+    labels = solution.join(data.labels, solution.load(data))
     if (labels[data.rows(PRIVATE)] < 0).any():  # a part of them would be another score
         labels[data.rows(PRIVATE)] = -1
     duplicates = audit.load_duplicates(len(labels))
