@@ -2,4 +2,7 @@
 
 
 class UserError(Exception):
-    """Input that cannot be used: its text says what is wrong, where, and what to do. Commands print it and exit with 1."""
+    """Input that cannot be used: its text says what is wrong, where, and what to do.
+
+    Commands print it and exit with status 1.
+    """

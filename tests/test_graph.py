@@ -33,6 +33,7 @@ DOCUMENT = small.DOCUMENT | {
     "models": MODELS,
     "students": {"pupil": {"architecture": "tiny", "recipe": "short", "teachers": ["one"], "teacher_weight": 0.5}},
 }
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # of the environment that runs the tests
 CHEAP = {"download", "prepare", "folds", "plan", "audit", "soft_targets@pupil", "ensemble", "score", "report"}
 CELLS = {f"train@{name}-{fold}" for name in MODELS for fold in (0, 1)} | {f"distill@pupil-{fold}" for fold in (0, 1)}
 # A scrambled test label may reach nothing but these.
@@ -52,8 +53,7 @@ class Project:
         """Run a command here; what it printed."""
         done = subprocess.run(
             words, cwd=self.folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": "", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-            | environment,
+            env=os.environ | {"PYTHONPATH": "", "PATH": PATH} | environment,
         )  # fmt: skip
         output = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, output

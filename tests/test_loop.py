@@ -32,7 +32,8 @@ RECIPE = Recipe(
 VARIED = {
     "scaling": "symmetric", "contrast": "local", "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True,
     "random_erasing": 0.3, "mixup": 0.3, "cutmix": 0.3, "unaugmented_epochs": 1,
-    "label_smoothing": 0.1, "weight_decay": 0.001, "ema": 0.8, "recalibrate": True, "tta_flip": True, "tta_shift": 2, "tta_zoom": 0.1,
+    "label_smoothing": 0.1, "weight_decay": 0.001, "ema": 0.8, "recalibrate": True,
+    "tta_flip": True, "tta_shift": 2, "tta_zoom": 0.1,
 }  # fmt: skip
 EVERYTHING = VARIED | {"schedule": "plateau"}
 ANYWHERE = {
