@@ -95,6 +95,7 @@ def train(
     model: Annotated[str | None, typer.Argument(help="A model of params.yaml; without one, all stale cells.")] = None,
     fold: Annotated[str | None, typer.Argument(help="One of its folds.")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Train the cell even if it is there.")] = False,
+    adopt: Annotated[str, typer.Option(metavar="WHY", help="Take a cell that other code made as it is.")] = "",
     jobs: Jobs = 1,
     threads: Threads = None,
     executor: Annotated[Literal["loky", "dask", "ray"], typer.Option(help="What runs the trainings.")] = "loky",
@@ -102,13 +103,15 @@ def train(
     yes: Yes = False,
 ) -> None:
     """Train one cell (MODEL FOLD), or every cell that DVC calls stale."""
-    if model is None and anew:
-        raise typer.BadParameter("--anew goes with a MODEL and a FOLD")
+    if model is None and (anew or adopt):
+        raise typer.BadParameter("--anew and --adopt go with a MODEL and a FOLD")
     if model is not None and fold is None:
         raise typer.BadParameter("name a fold too: python -m pipeline train MODEL FOLD")
     limit_threads(threads)
     if model is None:
         call("cells.train", jobs, executor, address, yes, function="main_all")
+    elif adopt:
+        call("cells.train", model, fold, adopt, function="adopt")
     else:
         call("cells.train", model, fold, anew, yes)
 

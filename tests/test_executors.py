@@ -81,9 +81,9 @@ def test_wrong_address_is_refused(name: str) -> None:
 
 def test_workers_end_with_a_driver_that_was_killed(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import test_engine; from pipeline.training import executors;"
+        "import sys; from pathlib import Path; import test_executors; from pipeline.training import executors;"
         "tasks = dict.fromkeys((1, 2), (Path(sys.argv[1]),));"
-        "list(executors.results(test_engine.wait, 0, tasks, 'loky', 2, None))"
+        "list(executors.results(test_executors.wait, 0, tasks, 'loky', 2, None))"
     )
     driver = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     deadline = time.monotonic() + 60

@@ -163,6 +163,27 @@ def main(model: str, fold: str, anew: bool = False, yes: bool = False) -> None:
     print(f"{task}: {store.folder(run.settings, model, task.fold)}")
 
 
+def adopt(model: str, fold: str, why: str) -> None:
+    """Take a cell that other code made as one of this code, and note why in its cell.json.
+
+    For a change of the code that computes the same numbers, as far as this model uses it. Raises UserError where more
+    than the code differs.
+    """
+    run = start()
+    run.settings.model(model)
+    task = run.task(model, run.settings.fold(fold))
+    path, found = store.folder(run.settings, model, task.fold) / "cell.json", run.about(task)
+    if found is None:
+        raise UserError(f"{path} is missing, or its files are not those that it tells of")
+    then = found.plan.model_copy(update={"code": task.plan.code})
+    if then != task.plan or (found.faces, found.folds) != (task.faces, task.folds):
+        raise UserError(f"{path} differs in more than the code: {planning.differences(task.plan, then) or 'the data'}")
+    about = found.model_copy(update={"plan": task.plan, "key": task.key, "carried_over": why})
+    files.write_json(path, about.model_dump())
+    commit([task])
+    print(f"{path}: taken as it is ({why})")
+
+
 def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
     """Train every cell that is out of date, models first, then students, and let DVC have each one.
 
