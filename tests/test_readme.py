@@ -1,66 +1,96 @@
-"""README says what the committed results say."""
+"""README and docs/ say what the committed results say, and name what is there."""
 
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import __main__, config
+from pipeline.competition import BOARD_2013, SPLIT_ROWS
 from pipeline.evaluation import submission
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-COMMITTED = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "submissions", "results", "params.yaml"], cwd=ROOT)
-pytestmark = pytest.mark.skipif(COMMITTED.returncode != 0, reason="the results here are not the committed ones")
+README, HOWTO = (ROOT / "README.md").read_text(), (ROOT / "docs/howto.md").read_text()
+TRACKED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+PAGES = [name for name in TRACKED.splitlines() if (ROOT / name).exists()]
+CHANGED = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "submissions", "results", "params.yaml"], cwd=ROOT)
+committed = pytest.mark.skipif(CHANGED.returncode != 0, reason="the results here are not the committed ones")
+ENTRIES = pd.read_csv(ROOT / "submissions/scores.csv").set_index("name")
+SPEEDRUN = json.loads((ROOT / "results/speedrun.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def scores():
-    return pd.read_csv(ROOT / "submissions/scores.csv")
+def table(page: str, first: str) -> list[str]:
+    """The cells of the line of a table that begins so."""
+    line = next(line for line in (ROOT / page).read_text().splitlines() if line.startswith(f"| {first}"))
+    return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def test_the_board_in_readme_is_the_one_that_the_command_prints():
-    printed = subprocess.run(
-        [sys.executable, "-m", "pipeline.kaggle.leaderboard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    for line in printed.splitlines():
-        assert line.rstrip() in README
+def percent(share: float) -> str:
+    return f"{share:.2%}".replace("%", " %")
 
 
-def test_scores_as_table_and_as_metrics_are_the_same(scores):
+@committed
+@pytest.mark.parametrize(("first", "name"), [("`deep_vgg`", "deep_vgg"), ("ensemble of five", "ensemble")])
+def test_readme_has_the_scores_of_the_run(first: str, name: str) -> None:
+    found = ENTRIES.loc[name]
+    interval = f"{100 * found['private_low']:.2f} to {percent(found['private_high'])}"
+    scores = [percent(found[f"{key}_accuracy"]) for key in ("private", "public", "oof")]
+    assert table("README.md", first)[1:] == [scores[0], interval, *scores[1:], f"{found['train_seconds'] / 60:.1f}"]
+
+
+@committed
+def test_readme_and_howto_have_the_scores_of_the_speedrun_and_of_2013() -> None:
+    private, public = (SPEEDRUN[f"{key}_accuracy"] for key in ("private", "public"))
+    mean, minutes = [percent(private["mean"]), percent(public["mean"])], str(SPEEDRUN["minutes"])
+    assert table("README.md", "`small_vgg` in 12 minutes")[1:] == [mean[0], "", mean[1], "", minutes]
+    assert table("README.md", "winner of 2013")[1] == percent(BOARD_2013[0][1] / SPLIT_ROWS[2])
+    assert table("docs/howto.md", "mean |")[1:] == [
+        f"{percent(each['mean'])} ± {100 * each['deviation']:.2f}" for each in (public, private)
+    ] + ["", minutes]
+    for seed, found in SPEEDRUN["by_seed"].items():
+        cells = table("docs/howto.md", f"{seed} |")
+        assert [cells[1], cells[2], cells[4]] == [
+            percent(found["public_accuracy"]), percent(found["private_accuracy"]), str(found["minutes"])
+        ]  # fmt: skip
+
+
+@committed
+def test_the_last_line_of_the_runs_is_the_committed_run() -> None:
+    found, runs = ENTRIES.loc["ensemble"], re.findall(r"(?m)^\| (\d+) \| 20", (ROOT / "docs/runs.md").read_text())
+    scores = [percent(found[f"{key}_accuracy"]) for key in ("oof", "public", "private")]
+    assert table("docs/runs.md", f"{runs[-1]} |")[4:] == [*scores, f"{found['train_seconds'] / 3600:.1f}"]
+    assert [int(run) for run in runs] == list(range(1, len(runs) + 1))
+
+
+@committed
+def test_every_committed_submission_is_the_one_that_was_scored() -> None:
     nested = json.loads((ROOT / "results/scores.json").read_text())
-    for entry in scores.to_dict(orient="records"):
-        for key, value in nested[entry.pop("name")].items():
-            assert str(entry[key]) == str(value)
+    assert list(ENTRIES.index) == [*config.load().names, *config.load().externals, "ensemble"]
+    for name, entry in ENTRIES.iterrows():
+        path = ROOT / f"submissions/{name}.csv"
+        assert len(submission.read(path, sum(SPLIT_ROWS[1:]))) == 7178
+        assert submission.sha256(path) == entry["sha256"]
+        assert nested[name]["private_accuracy"] == entry["private_accuracy"]
 
 
-def test_every_committed_submission_is_the_one_that_was_scored(scores):
-    document = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    assert list(scores["name"]) == [*document["architectures"], *document["students"], "ensemble"]
-    for entry in scores.itertuples():
-        path = ROOT / f"submissions/{entry.name}.csv"
-        assert len(submission.read(path, 7178)) == 7178
-        assert submission.sha256(path) == entry.sha256
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page: str) -> None:
+    text, makefile = (ROOT / page).read_text(), (ROOT / "Makefile").read_text()
+    for verb, options in re.findall(r"(?m)(?:`|^)make ([a-z]+)([^`\n#]*)", text):
+        assert re.search(rf"(?m)^{verb}:.* ## ", makefile), verb
+        for option in re.findall(r"\b[A-Z]+(?==)", options):
+            assert re.search(rf"\b{option}\b", makefile), option
+    known = {(each.name or each.callback.__name__).replace("_", "-") for each in __main__.app.registered_commands}
+    assert set(re.findall(r"python -m pipeline ([a-z-]+)", text)) <= known
 
 
-def test_the_verbs_in_readme_exist():
-    verbs = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for verb in ("demo", "repro", "test", "submit", "leaderboard", "predict"):
-        assert f"make {verb}" in README
-        assert f"make {verb} " in verbs
-
-
-@pytest.mark.parametrize(
-    "page",
-    ["README.md", "docs/howto.md", "docs/claims.md", "docs/protocol.md", "bench/README.md", "released/README.md"],
-)
-def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text()
-    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", (ROOT / page).read_text()):
         name, _, anchor = link.partition("#")
         target = (ROOT / page).parent / name if name else ROOT / page
         assert target.exists(), link
@@ -68,6 +98,22 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in titles], link
 
 
-@pytest.mark.parametrize("plot", ["board.png", "confusion.png", "curves.png", "classes.png"])
-def test_the_committed_plots_are_there(plot):
-    assert (ROOT / "results/plots" / plot).read_bytes().startswith(b"\x89PNG")
+def test_the_examples_of_params_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.npz").touch()
+    monkeypatch.setattr(config, "EXTERNAL", tmp_path)
+    examples = re.findall(r"```yaml\n(.*?)```", HOWTO, re.DOTALL)
+    assert len(examples) >= 5
+    for example in examples:
+        document = config.read(ROOT / "params.yaml")
+        for section, change in YAML(typ="safe").load(example).items():
+            document[section] |= change
+        config.parse(document)
+
+
+def test_readme_is_short_and_its_graph_has_every_stage() -> None:
+    assert len(README.split()) < 900
+    blocks = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+    assert max(len(line) for _, text in blocks for line in text.splitlines()) <= 80
+    graph = next(text for kind, text in blocks if kind == "mermaid")
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert set(re.findall(r"\b(?!flowchart|LR)\w+", graph)) == set(stages)
