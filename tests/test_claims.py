@@ -49,8 +49,8 @@ def test_a_protocol_is_run_and_not_run_again_while_nothing_changes(project, monk
     assert list(found) == ["mini_xception"]
     entry, printed = found["mini_xception"], capsys.readouterr().out
     shown = {
-        protocol: [float(line.split("oof")[1].split("%")[0]) / 100 for line in printed.splitlines()
-                   if line.startswith(f"mini_xception, {protocol}") and "held out" in line]
+        protocol: [float(line.split("val")[1].split("%")[0]) / 100 for line in printed.splitlines()
+                   if line.startswith(f"mini_xception, {protocol}") and "val" in line]
         for protocol in ("official", "private")
     }  # fmt: skip
     assert entry["theirs_here"] == {

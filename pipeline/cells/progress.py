@@ -46,7 +46,7 @@ class Display:
         self.done = len(progress.history)
         last = progress.history[-1]
         mean = progress.seconds / self.done
-        held_out = f"  oof {last['val_accuracy']:6.2%}" if last["val_accuracy"] == last["val_accuracy"] else ""
+        held_out = f"  val {last['val_accuracy']:6.2%}" if last["val_accuracy"] == last["val_accuracy"] else ""
         print(
             f"{chr(13) if self.watched else ''}{self.name}  {self.done:>{len(str(self.epochs))}}/{self.epochs}  "
             f"loss {last['loss']:.4f}{held_out}  {mean:.0f} s/epoch, "

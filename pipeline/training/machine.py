@@ -54,7 +54,7 @@ def choose(wanted: str) -> str:
     """The library to run: what KERAS_BACKEND says, else `wanted`, else ("auto") the right one for this machine.
 
     That is JAX where there are a GPU and JAX's CUDA plugin, else the first that is installed of TensorFlow (the fastest
-    of the three on a CPU, see bench/README.md), JAX and PyTorch.
+    of the three on a CPU, see docs/speed.md), JAX and PyTorch.
     """
     wanted = os.environ.get("KERAS_BACKEND") or wanted
     if wanted not in ("auto", *BACKENDS):
@@ -76,7 +76,7 @@ def bfloat16_on_cpu() -> bool:
 def products(wanted: str, library: str, network: str) -> str:
     """The precision that "auto" stands for: bfloat16 where the machine is made for it.
 
-    On a CPU not for networks with depthwise convolutions, which TensorFlow trains slower so (bench/README.md).
+    On a CPU not for networks with depthwise convolutions, which TensorFlow trains slower so (docs/speed.md).
     """
     if wanted != "auto":
         return wanted
