@@ -2,7 +2,7 @@
 
 Writes results/bench.json and prints its tables. All contenders of one race live on, each in a process of its own, and
 take turns, ROUNDS times; what is reported is the median (the ceiling: the best). Takes about 20 minutes on two cores,
-which should have nothing else to do. Contenders whose package is missing are left out, and said to be.
+which should have nothing else to do. Contenders whose package is missing are left out and named.
 """
 
 import importlib.metadata

@@ -120,7 +120,7 @@ def make(kind: str, *needs: Any) -> Any:
 
 
 def serve(pipe: Connection, kind: str, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> None:
-    """Answer "train" and "predict" with pictures a second, "facts" with what else there is to say; None ends it."""
+    """Reply to "train" and "predict" with pictures a second, "facts" with what else there is to say; None ends it."""
     if kind.endswith("_x2"):  # two of these share the machine
         for part in ("TF_NUM_INTRAOP", "TF_NUM_INTEROP", "OMP_NUM"):
             os.environ[f"{part}_THREADS"] = "1"
@@ -154,7 +154,7 @@ class Racers:
             pipe.recv()  # ready
 
     def ask(self, word: str) -> list[Any]:
-        """Their answers to `word`."""
+        """Their replies to `word`."""
         for pipe in self.pipes:
             pipe.send(word)
         return [pipe.recv() for pipe in self.pipes]

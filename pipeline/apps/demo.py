@@ -29,7 +29,7 @@ def build(folder: Path) -> None:
 
 
 def run(folder: Path, *words: str) -> None:
-    """Run `python -m WORDS` in `folder`, by this Python. Raises UserError where it fails (it has said why)."""
+    """Run `python -m WORDS` in `folder`, by this Python. Raises UserError where it fails (it has printed why)."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # DVC's stages take python from it
     environment = os.environ | {"PATH": path, "YES": "1"}  # its trainings are short: they need no consent
     if subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment, check=False).returncode:

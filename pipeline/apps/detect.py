@@ -28,7 +28,7 @@ FORGET = 1.0  # seconds after which a face that is not found any more is another
 
 def opencv() -> Any:
     """The module cv2. Raises UserError where it is missing or has no cascades."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a file is said here, once
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a file is told here, once
     os.environ.setdefault(
         "OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file"
     )  # a file may name others elsewhere
