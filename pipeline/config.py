@@ -198,7 +198,7 @@ def parse(document: Any) -> Config:
         found += wrong
         usable[name] = {} if wrong else recipe
     for section in ("models", "students"):
-        entries = document.get(section, {})
+        entries = document.get(section)
         if isinstance(entries, dict):
             resolved[section] = {
                 name: _merged(own, usable, f"{section}.{name}", found) for name, own in entries.items()

@@ -77,11 +77,7 @@ def test_the_committed_measurement_is_whole_and_shown_in_the_docs() -> None:
     for network in found["race"]["networks"].values():
         assert {"ours", "ours_x2", "reference", "pytorch_float32"} <= set(network["contenders"])
         assert all(len(entry["train_rounds"]) == rounds for entry in network["contenders"].values())
-<<<<<<< HEAD
-    readme = (ROOT / "docs/speed.md").read_text()
-=======
     page = (ROOT / "docs/speed.md").read_text()
->>>>>>> 37d50f41a42cc2acfc0e6e38b26c6c8a06f8669d
     table = [line for line in bench.show(found).splitlines() if line.startswith(("| alizadeh", "| vgg8", "| mini"))]
     assert len(table) >= 9
     for line in table:

@@ -318,25 +318,29 @@ def test_long_training_is_told_and_wants_a_yes_once(copy: Path, monkeypatch: pyt
     monkeypatch.setattr(train, "LONG", 1e-6)
     monkeypatch.delenv("YES", raising=False)
     for start in (lambda: train.main("one", "0"), lambda: train.main_all(1, "loky", None, yes=False)):
-        with pytest.raises(UserError, match=r"3 cells are to be trained, about .* YES=1"):
+        with pytest.raises(
+            UserError, match=r"6 cells \(3 of them of students, after the others\) to train, about .* YES=1"
+        ):
             start()
     assert results(copy) == before
     train.main("one", "0", yes=True)
     train.main("one", "1")  # agreed to with the first
 
 
-def test_without_timings_nothing_is_asked(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "LONG", 1e-6)
+def test_without_timings_it_goes_by_the_rows(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = train.start()
-    train.agree(run, train.stale(run, ["one"]), yes=False)
+    train.agree(run, train.stale(run, ["one"]), yes=False)  # 168 rows take no ten minutes
+    monkeypatch.setattr(planning, "SECONDS_A_ROW", 10.0)
+    with pytest.raises(UserError, match="YES=1"):
+        train.agree(run, train.stale(run, ["one"]), yes=False)
 
 
 def test_timings_scale_with_the_epochs(copy: Path) -> None:
-    took = planning.timings(train.start().settings)
+    took = planning.timings()
     made = planning.load("one")
     longer = made.model_copy(update={"recipe": made.recipe | {"epochs": 20}})
     assert took.seconds(longer) == pytest.approx(10 * took.seconds(made))
-    assert planning.Timings({}).seconds(made) is None
+    assert planning.Timings({}).seconds(made, 22967) == pytest.approx(120)
 
 
 def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,7 +458,7 @@ def test_killed_at_random_moments_and_on_two_workers_it_ends_with_the_same_bytes
     assert len(set(lines)) == len(lines), f"an epoch was trained twice (seed {seed}): {lines}"
     assert results(tmp_path / "killed") == results(tmp_path / "whole"), f"seed {seed}"
     assert not list((tmp_path / "killed/artifacts/checkpoints").glob("*.npz"))
-    assert "0 cells are to be trained" in finish(command(tmp_path / "killed"))
+    assert "0 cells to train" in finish(command(tmp_path / "killed"))
 
 
 # Words

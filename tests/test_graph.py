@@ -168,7 +168,7 @@ def test_scrambled_test_labels_change_nothing_but_solution_audit_and_score(proje
 def test_a_new_model_trains_its_cells_alone_and_no_student(project: Project) -> None:
     before = project.files()
     project.set(models=MODELS | {"three": {"architecture": "tiny", "recipe": "short", "seed": 9}})
-    assert "2 stale cells" in project.pipeline("plan", "--show")
+    assert "2 cells stale" in project.pipeline("plan", "--show")
     output = project.pipeline("train", "--jobs", "2", "--threads", "1")
     assert "2 of 2" in output
     assert project.repro() == {"ensemble", "score", "report"}

@@ -5,6 +5,7 @@ computes does.
 """
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -53,9 +54,14 @@ def using_dvc() -> bool:
 
 def dvc(*words: str, capture: bool = False) -> str:
     """Run DVC. Raises UserError where it fails (it has said why)."""
+    lock = Path(".dvc/tmp/rwlock")
+    if lock.exists() and not lock.stat().st_size:
+        raise UserError(f"{lock} is empty, as a power cut leaves it; where no other DVC runs: rm {lock}")
+    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # stages take python from there
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words], check=False, text=True, stdout=subprocess.PIPE if capture else None
-    )
+        [sys.executable, "-m", "dvc", *words], check=False, text=True, env=os.environ | {"PATH": here},
+        stdout=subprocess.PIPE if capture else None,
+    )  # fmt: skip
     if done.returncode:
         raise UserError(f"dvc {' '.join(words[:3])} failed: see above")
     return done.stdout or ""
@@ -85,20 +91,26 @@ def differences(now: Plan, then: Plan) -> str:
     return "; ".join(found)
 
 
+SECONDS_A_ROW = 60 / 22967  # of an epoch, where no cell tells: a large network on one core
+
+
 @dataclass(frozen=True)
 class Timings:
-    """How long cells took: seconds of one epoch and one million multiply-adds, by those that are there."""
+    """How long an epoch takes, by the cells that are there: seconds by architecture."""
 
     by_architecture: dict[str, float]
 
-    def seconds(self, model: Plan) -> float | None:
-        """What a cell of a model will take; by all architectures' cells where its own has none; None without any."""
+    def seconds(self, model: Plan, rows: int = 22967) -> float:
+        """What a cell of a model will take.
+
+        By all architectures' cells where its own has none, and without any cells by the number of rows.
+        """
         rates = self.by_architecture
-        rate = rates.get(model.architecture, float(np.median(list(rates.values()))) if rates else None)
-        return None if rate is None else rate * model.settings().epochs
+        other = float(np.median(list(rates.values()))) if rates else rows * SECONDS_A_ROW
+        return rates.get(model.architecture, other) * model.settings().epochs
 
 
-def timings(settings: Config) -> Timings:
+def timings() -> Timings:
     """The median seconds an epoch of the cells that are there, by architecture."""
     found: dict[str, list[float]] = {}
     for file in [*store.CELLS.glob("*/*/cell.json"), *store.STUDENTS.glob("*/*/cell.json")]:
@@ -112,7 +124,8 @@ def why(settings: Config, name: str, fold: int, now: Plan) -> str:
     """Why a cell that DVC calls out of date is, and what will be done."""
     about = store.about(store.folder(settings, name, fold))
     if about is None:
-        return "not trained yet"
+        there = (store.folder(settings, name, fold) / "cell.json").exists()
+        return "damaged; git checkout brings a committed one back" if there else "not trained yet"
     changed = differences(now, about.plan)
     if about.plan.training() == now.training():
         return f"{changed}: {_anew(name, fold, about)}" if changed else "other faces, folds or soft targets"
@@ -127,7 +140,8 @@ def _anew(name: str, fold: int, about: store.About) -> str:
 
 def show() -> None:
     """Print a table of the models: stale cells, why, and how long they will take."""
-    settings, took = config.load(), timings(config.load())
+    settings, took = config.load(), timings()
+    dvc("repro", "--quiet", "plan", *(["folds"] if Path("data/raw").is_dir() else []))
     stale = stale_stages("train", *(["distill"] if settings.students else []))
     lines, total, cells = [], 0.0, 0
     for name in settings.names:
@@ -135,11 +149,9 @@ def show() -> None:
         each = took.seconds(now)
         folds = [fold for fold in settings.folds if store.stage(settings, name, fold) in stale]
         reasons = dict.fromkeys(why(settings, name, fold, now) for fold in folds)
-        expected = progress.duration(each * len(folds)) if each and folds else "" if not folds else "unknown"
-        total, cells = total + (each or 0) * len(folds), cells + len(folds)
+        expected = progress.duration(each * len(folds)) if folds else ""
+        total, cells = total + each * len(folds), cells + len(folds)
         lines.append([name, f"{len(folds)} of {len(settings.folds)}", expected, "; ".join(reasons)[:60]])
     print(tabulate(lines, ["model", "stale cells", "core time", "why"], disable_numparse=True))
-    print(
-        f"\n{cells} stale cells, about {progress.duration(total)} of one core; train them: make train JOBS=2 THREADS=1"
-        if cells else "\nnothing is stale"
-    )  # fmt: skip
+    told = f"{progress.count(cells)} stale, about {progress.duration(total)} of one core; make train JOBS=2 THREADS=1"
+    print(f"\n{told if cells else 'nothing is stale'}")

@@ -16,6 +16,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def count(cells: int) -> str:
+    """A number of cells."""
+    return f"{cells} cell{'' if cells == 1 else 's'}"
+
+
 class Display:
     """One line an epoch; within it a percentage where a person watches.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline import config, files
 from pipeline.cells import planning, soft_targets, store
-from pipeline.cells.progress import Display, duration
+from pipeline.cells.progress import Display, count, duration
 from pipeline.config import Config
 from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
@@ -25,6 +25,7 @@ from pipeline.data.folds import Folds
 from pipeline.errors import UserError
 from pipeline.training import cell, executors, machine, plan
 from pipeline.training.cell import Task
+from pipeline.training.plan import Plan
 
 CHECKPOINTS = Path("artifacts/checkpoints")
 AGREED = CHECKPOINTS / "agreed.json"  # keys of the cells whose training was agreed to
@@ -125,18 +126,30 @@ def agree(run: Run, tasks: list[Task], yes: bool) -> None:
     with suppress(*files.DAMAGE):
         agreed = set(json.loads(AGREED.read_text()))
     waiting = [task for task in tasks if run.weights(task) is None]
-    took = planning.timings(run.settings)
-    each = [took.seconds(task.plan) for task in waiting]
-    total = sum(seconds or 0 for seconds in each)
-    text = f"{len(waiting)} cells are to be trained, about {duration(total)} of one core by the last timings"
-    if not total or total < LONG or {task.key for task in waiting} <= agreed:
+    took, students = planning.timings(), later(run, waiting)
+    each = [took.seconds(made, len(run.folds.rows)) for made in [*(task.plan for task in waiting), *students]]
+    if sum(each) < LONG or {task.key for task in waiting} <= agreed:
         return
+    more = f" ({len(students)} of them of students, after the others)" if students else ""
+    text = f"{count(len(each))}{more} to train, about {duration(sum(each))} of one core by the last timings"
     if not yes and sys.stdin.isatty():
         answer = input(f"{text}. Committed cells stay until new ones are whole. Go on? [y/N] ")
         yes = answer.strip().lower() in ("y", "yes")
     if not yes:
-        raise UserError(f"{text}; nothing was changed. To do it: YES=1, as in YES=1 dvc repro, or make train YES=1")
+        raise UserError(f"{text}; no cell was changed. To do it: YES=1, as in YES=1 dvc repro, or make train YES=1")
     files.write_json(AGREED, sorted(agreed | {task.key for task in waiting}))
+
+
+def later(run: Run, tasks: list[Task]) -> list[Plan]:
+    """The plans, one a cell, of students that will be stale once these cells are trained, or are so by their plan."""
+    changed, found = {task.plan.model for task in tasks}, []
+    for name in set(run.settings.students) - changed:
+        made = planning.load(name)
+        for fold in run.settings.folds:
+            about = store.about(store.folder(run.settings, name, fold))
+            if changed & set(made.teachers) or about is None or about.plan.training() != made.training():
+                found.append(made)
+    return found
 
 
 def stale(run: Run, names: list[str]) -> list[Task]:
@@ -218,7 +231,7 @@ def _bring_soft_targets(students: list[str]) -> None:
 
 def train_all(run: Run, tasks: list[Task], jobs: int, executor: str, address: str | None, yes: bool) -> None:
     """Train these cells, and write and commit each one as soon as it is finished."""
-    print(f"{len(tasks)} cells are to be trained", flush=True)
+    print(f"{count(len(tasks))} to train", flush=True)
     if not tasks:
         return
     agree(run, tasks, yes)
