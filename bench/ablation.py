@@ -5,6 +5,9 @@ every variant is trained on each and judged on the other, so that all Training r
 and prints it as a table. What a variant predicts is kept in artifacts/ablation/ and in git: another machine goes on
 there, and the table may be made of code of several ages. It is fastest on two cores with TF_NUM_INTRAOP_THREADS=1
 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
+
+The recipes in PAIRS are trained with two seeds, so that it can be told what infinitely many networks of each would
+score, and what they have in common (see pipeline/evaluation/limits.py).
 """
 
 import json
@@ -23,7 +26,8 @@ from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
 from pipeline.errors import UserError
-from pipeline.evaluation import board, metrics
+from pipeline.evaluation import board, limits, metrics
+from pipeline.evaluation.limits import Limits
 from pipeline.experiments import runner
 from pipeline.experiments.runner import Result, Training
 
@@ -40,6 +44,7 @@ BASE: dict[str, Any] = {
     "progressive_epochs": 4, "progressive_side": 33, "tta_flip": True, "tta_zoom": 0.15, "recalibrate": True,
 }  # fmt: skip
 WEAKER: dict[str, Any] = {"rotation": 9.0, "shift": 0.07, "zoom": 0.11}
+WHOLE: dict[str, Any] = {"crop": 48, "progressive_side": 36}
 VARIANTS: dict[str, dict[str, Any]] = {
     NAME: {},
     # how it is fitted
@@ -77,7 +82,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cutmix in half of the pictures": {"cutmix": 0.5},
     "the last 3 epochs plain": {"unaugmented_epochs": 3},
     # what else could stand beside it
-    "another seed": {"seed": 1},
     "preact_resnet": {"architecture": "preact_resnet"},
     "small_vgg": {"architecture": "small_vgg"},
     "small_coatnet": {"architecture": "small_coatnet"},
@@ -90,7 +94,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small_vgg, 25 epochs, weaker": {"architecture": "small_vgg", "epochs": 25, "progressive_epochs": 6} | WEAKER,
     "small_vgg, 18 epochs, weaker": {"architecture": "small_vgg", "epochs": 18} | WEAKER,
     "small_vgg, 12 epochs, weaker": {"architecture": "small_vgg", "epochs": 12, "progressive_epochs": 3} | WEAKER,
+    # what a long run could consist of; a quarter of the epochs has small pictures
+    "small_vgg, 100 epochs": {"architecture": "small_vgg", "epochs": 100, "progressive_epochs": 24},
+    "small_vgg, 100 epochs, weaker": {"architecture": "small_vgg", "epochs": 100, "progressive_epochs": 24} | WEAKER,
+    "small_vgg, 50 epochs, histogram": {
+        "architecture": "small_vgg",
+        "epochs": 50,
+        "progressive_epochs": 12,
+        "contrast": "histogram",
+    },
+    "deep_vgg, 72 epochs, 48 pixels": {"architecture": "deep_vgg", "epochs": 72, "progressive_epochs": 17} | WHOLE,
+    "narrow_vgg, 150 epochs": {"architecture": "narrow_vgg", "epochs": 150, "progressive_epochs": 36},
+    "wide_vgg, 100 epochs, 48 pixels": {"architecture": "wide_vgg", "epochs": 100, "progressive_epochs": 24} | WHOLE,
 }
+PAIRS = (
+    NAME, "small_vgg, 50 epochs", "small_vgg, 100 epochs", "small_vgg, 100 epochs, weaker",
+    "small_vgg, 50 epochs, histogram", "deep_vgg, 72 epochs, 48 pixels", "narrow_vgg, 150 epochs",
+    "wide_vgg, 100 epochs, 48 pixels",
+)  # fmt: skip
+AGAIN = ", another seed"
+VARIANTS |= {name + AGAIN: VARIANTS[name] | {"seed": 1} for name in PAIRS}
 
 
 def halves(fold_of: np.ndarray) -> np.ndarray:
@@ -162,6 +185,23 @@ def summary(found: dict[tuple[str, int], Result], labels: np.ndarray, half_of: n
     return table
 
 
+def pairs(found: dict[tuple[str, int], Result], data: Faces, dealt: Folds) -> tuple[Limits, np.ndarray] | None:
+    """The limits of the recipes of which two seeds are trained, and the core-hours of a network of each.
+
+    The rows are those of the first half. None where no pair is there.
+    """
+    rows = dealt.rows[halves(dealt.fold_of) == 0]
+    labels, groups = data.labels[rows].astype(int), faces.picture_groups(data.pixels)[rows]
+    both = {name: [found[each, 0] for each in (name, name + AGAIN)]
+            for name in PAIRS if {(name, 0), (name + AGAIN, 0)} <= found.keys()}  # fmt: skip
+    if not both:
+        return None
+    recipes = {name: limits.tempered([part.probabilities.astype("float64") for part in pair], labels)
+               for name, pair in both.items()}  # fmt: skip
+    hours = np.array([np.mean([float(part.seconds) for part in pair]) / 3600 for pair in both.values()])
+    return limits.measure(recipes, labels, groups), hours
+
+
 def show(table: dict[str, Any]) -> str:
     """The variants as a table, best first."""
     rows = []
@@ -202,6 +242,8 @@ def main(
     about = {"seed": config.load().seed, "base": BASE, "processors": processors}
     files.write_json(RESULT, about | {"variants": table})
     print(show(table))
+    if measured := pairs(found, data, dealt):
+        print("\n" + limits.table(*measured))
 
 
 if __name__ == "__main__":

@@ -29,11 +29,13 @@ COUNTS = {  # total, trainable, non-trainable
     "deep_vgg": (1_915_175, 1_912_487, 2_688),
     "fc_vgg": (2_506_023, 2_502_823, 3_200),
     "mini_xception": (58_423, 56_951, 1_472),
+    "narrow_vgg": (662_815, 661_375, 1_440),
     "preact_resnet": (1_523_767, 1_521_175, 2_592),
     "small_coatnet": (1_697_463, 1_695_959, 1_504),
     "small_resnet": (1_878_903, 1_876_375, 2_528),
     "small_vgg": (1_176_359, 1_174_439, 1_920),
     "vgg8": (5_905_863, 5_902_151, 3_712),
+    "wide_vgg": (4_303_543, 4_299_511, 4_032),
 }
 NETWORKS = pytest.mark.parametrize("name", COUNTS)
 

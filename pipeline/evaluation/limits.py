@@ -7,9 +7,10 @@ of the product of their errors, summed over classes. The Brier score of a weight
 recipe that share no randomness have the errors of the recipe's mean network in common, and nothing else. So the mean
 of C over pairs of different trainings is the Brier score of infinitely many networks (B-infinity). It equals twice the
 Brier score of a pair's mean, less the mean Brier score of its members. Accuracy-infinity is the same extrapolation of
-accuracy, which is not exact.
+accuracy. It is not exact, and the cells of a run do not tell it: out of fold one network of a model judges a row.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,18 +36,26 @@ class Limits:
     single : float [R], the mean Brier score of one network.
     common : float [R, R], C: on the diagonal B-infinity of each recipe, beside it the cross-covariances.
     spread : float [K, R, R], the same of K bootstrap replicates.
+    accuracy : float [R, 2], of one network and of infinitely many; None where one network judges a row.
+    accuracy_spread : float [K, R, 2], the same of K bootstrap replicates.
     """
 
     names: list[str]
     single: np.ndarray
     common: np.ndarray
     spread: np.ndarray
+    accuracy: np.ndarray | None = None
+    accuracy_spread: np.ndarray | None = None
 
     def interval(self, weights: np.ndarray) -> tuple[float, float]:
         """The 95 % interval of w'Cw."""
-        found = np.einsum("r,krs,s->k", weights, self.spread, weights)
-        low, high = np.quantile(found, [0.025, 0.975])
-        return float(low), float(high)
+        return middle(np.einsum("r,krs,s->k", weights, self.spread, weights))
+
+
+def middle(found: np.ndarray) -> tuple[float, float]:
+    """Where the middle 95 % of some replicates lie."""
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def products(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
@@ -82,7 +91,16 @@ def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np
     mask &= ~np.eye(len(owner), dtype=bool)  # a training shares its whole randomness with itself
     parts = np.einsum("nab,rsab->nrs", rows, mask.astype("float32")) / mask.sum(axis=(2, 3))
     single = np.array([np.diagonal(rows, axis1=1, axis2=2)[:, owner == r].mean() for r in range(len(recipes))])
-    return Limits(list(recipes), single, parts.mean(axis=0), bootstrap(parts, groups, seed))
+    hits = np.stack([accuracies(each, labels) for each in recipes.values()], axis=1)
+    return Limits(list(recipes), single, parts.mean(axis=0), bootstrap(parts, groups, seed), hits.mean(axis=0),
+                  bootstrap(hits, groups, seed))  # fmt: skip
+
+
+def accuracies(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """What each row gives to the accuracy of one network and of infinitely many: float [n, 2]."""
+    alone = np.mean([metrics.right(each, labels) for each in trainings], axis=0)
+    pairs = np.mean([metrics.right(a + b, labels) for a, b in itertools.combinations(trainings, 2)], axis=0)
+    return np.stack([alone, 2 * pairs - alone], axis=1)
 
 
 def bootstrap(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
@@ -95,6 +113,12 @@ def bootstrap(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), REPLICATES).astype("float32")
     means: np.ndarray = (drawn @ sums) / (drawn @ sizes)[:, None]
     return means.reshape(REPLICATES, *rows.shape[1:])
+
+
+def tempered(trainings: list[np.ndarray], labels: np.ndarray) -> list[np.ndarray]:
+    """Trainings of one recipe at the temperature that suits all of them together."""
+    at = metrics.fit_temperature(np.concatenate(trainings), np.tile(labels, len(trainings)))
+    return [metrics.temper(each, at) for each in trainings]
 
 
 def of_cells(names: list[str]) -> tuple[Limits, np.ndarray]:
@@ -152,12 +176,24 @@ def table(limits: Limits, hours: np.ndarray) -> str:
     for number, name in enumerate(limits.names):
         low, high = limits.interval(np.eye(len(limits.names))[number])
         common = limits.common[number, number]
-        lines.append([name, f"{limits.single[number]:.4f}", f"{common:.4f}", f"{low:.4f} to {high:.4f}",
-                      f"{hours[number]:.2f}"])  # fmt: skip
-    first = tabulate(lines, ["Brier score of", "one", "infinity", "95 %", "core-h"], disable_numparse=True)
-    cross = [[name, *(f"{value:.4f}" for value in limits.common[number])] for number, name in enumerate(limits.names)]
-    heads = ["in common", *(name[:9] for name in limits.names)]
-    return f"{first}\n\n{tabulate(cross, heads, disable_numparse=True)}"
+        line = [
+            name,
+            f"{hours[number]:.2f}",
+            f"{limits.single[number]:.4f}",
+            f"{common:.4f}",
+            f"{low:.4f} to {high:.4f}",
+        ]
+        if limits.accuracy is not None and limits.accuracy_spread is not None:
+            low, high = middle(limits.accuracy_spread[:, number, 1])
+            one, many = limits.accuracy[number]
+            line += [f"{one:.2%}", f"{many:.2%}", f"{low:.2%} to {high:.2%}"]
+        lines.append(line)
+    heads = ["recipe", "core-h", "Brier", "B-infinity", "95 %", "accuracy", "A-infinity", "95 %"]
+    first = tabulate(lines, heads[: len(lines[0])], tablefmt="github", disable_numparse=True)
+    cross = [[f"{number + 1} {name}", *(f"{value:.4f}" for value in limits.common[number])]
+             for number, name in enumerate(limits.names)]  # fmt: skip
+    heads = ["in common", *(str(number + 1) for number in range(len(limits.names)))]
+    return f"{first}\n\n{tabulate(cross, heads, tablefmt='github', disable_numparse=True)}"
 
 
 def main(names: list[str], budgets: list[float]) -> None:
