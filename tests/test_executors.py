@@ -103,13 +103,6 @@ def test_refusal_of_a_worker_is_one_here(name: str, jobs: int) -> None:
         list(executors.results(refuse, DATA, TASKS, name, jobs, None))
 
 
-def test_dask_cluster_is_found_by_its_address() -> None:
-    import distributed
-
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        assert dict(executors.results(total, DATA, TASKS, "dask", 1, cluster.scheduler_address)) == WANTED
-
-
 def visible(data: np.ndarray, seconds: float) -> str:
     time.sleep(seconds)
     return os.environ["CUDA_VISIBLE_DEVICES"]
@@ -129,9 +122,3 @@ def test_ray_gives_each_worker_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch)
 def test_unknown_backend_is_refused() -> None:
     with pytest.raises(UserError, match="EXECUTOR=spark: must be one of loky, dask, ray"):
         list(executors.results(total, DATA, TASKS, "spark", 2, None))
-
-
-def test_backend_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(UserError, match="EXECUTOR=dask needs the package distributed; install it"):
-        list(executors.results(total, DATA, TASKS, "dask", 2, None))

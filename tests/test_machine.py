@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import BACKENDS
 from pipeline.errors import UserError
 from pipeline.training import machine
 
@@ -83,16 +82,6 @@ def test_auto_is_bfloat16_where_it_is_fast(
     assert machine.suitable("float32", library, "vgg8") == "float32"
 
 
-def test_parts_of_packages_that_are_missing_are_not_installed() -> None:
-    assert machine._installed("keras.layers")
-    assert not machine._installed("keras.nonesuch")
-    assert not machine._installed("nonesuch.cudnn")
-
-
-def test_missing_library_has_no_version() -> None:
-    assert machine.versions("nonesuch")["nonesuch"] == "none"
-
-
 def test_versions_are_those_of_the_packages() -> None:
     import keras
 
@@ -135,19 +124,8 @@ def test_each_process_claims_a_gpu_of_its_own_and_death_frees_it(tmp_path: Path)
         worker.communicate("\n")
 
 
-def test_nothing_is_claimed_where_there_is_no_choice(tmp_path: Path) -> None:
-    worker = claim(tmp_path, "3")
-    assert seen(worker)[1] == "3"
-    worker.communicate("\n")
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(("files", "numbers"), [([], []), (["/dev/nvidia2", "/dev/nvidia5"], ["0", "1"])])
 def test_gpus_are_numbered_as_cuda_does(files: list[str], numbers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(machine.glob, "glob", lambda pattern: files)
     assert machine.gpus() == numbers
-
-
-def test_the_libraries_are_those_that_params_yaml_may_name() -> None:
-    assert BACKENDS == ("tensorflow", "jax", "torch")

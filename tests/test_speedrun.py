@@ -138,13 +138,6 @@ def test_means_are_over_the_seeds():
     assert found["private_accuracy"] == {"mean": 0.5, "deviation": 0.353553, "values": [0.25, 0.75]}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"seeds": [1]}', '{"by_seed": {"5": {}}}'])
-def test_results_that_are_none_of_ours_are_errors(project, text):
-    speedrun.RESULT.write_text(text)
-    with pytest.raises(UserError, match=r"git checkout results/speedrun\.json"):
-        speedrun.main(1)
-
-
 def test_without_a_section_or_test_labels_it_says_so(project, monkeypatch):
     small.write()
     with pytest.raises(UserError, match="section speedrun"):
