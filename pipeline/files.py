@@ -1,5 +1,6 @@
 """How files are written, in a single step each, and how trouble with reading one is told."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -86,6 +87,21 @@ def write_json(path: Path, content: object) -> None:
 def as_json(content: object) -> bytes:
     """`content` as JSON that people can read."""
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock on the file `path`, until the block or the process ends.
+
+    Raises UserError where another process holds it; `what` says what that one does, as "trains small_vgg fold 0".
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process {what}, and holds {path}; wait for it, or stop it") from None
+        yield
 
 
 def _umask() -> int:

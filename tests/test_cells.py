@@ -372,6 +372,18 @@ def test_a_worker_without_the_projects_folder_keeps_its_state_elsewhere_and_leav
 # Interruptions
 
 
+def test_two_processes_do_not_train_one_cell(project: Path) -> None:
+    run = train.start()
+    task = run.task("one", 0)
+    with (
+        files.alone((train.CHECKPOINTS / task.checkpoint).with_suffix(".lock"), "tests"),
+        pytest.raises(UserError, match=r"trains one fold 0.*\.lock"),
+    ):
+        train.main("one", "0")
+    train.main("one", "0")
+    assert not list(train.CHECKPOINTS.glob("one*"))
+
+
 def test_it_says_where_it_was_stopped_and_goes_on_to_the_same_bytes(
     trained: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,19 @@ def test_every_task_has_its_result(name: str, jobs: int) -> None:
     assert dict(executors.results(total, DATA, TASKS, name, jobs, None)) == WANTED
 
 
+def test_without_semaphores_tasks_run_one_after_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container whose /dev/shm is small or read-only."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(executors.multiprocessing.get_context("spawn").__class__, "Semaphore", full)
+    assert dict(executors.results(total, DATA, TASKS, "loky", 2, None)) == WANTED
+    assert "/dev/shm" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["loky", "dask", pytest.param("ray", marks=pytest.mark.slow)])
 def test_what_a_killed_worker_had_under_way_is_done_by_another(name: str, tmp_path: Path) -> None:
     tasks = {key: (*words, tmp_path / "mark", 1) for key, words in TASKS.items()}

@@ -108,12 +108,14 @@ def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | N
     if not shared:
         state = Path(tempfile.gettempdir()) / "fer2013-checkpoints" / state.name
     show = Display(str(task), task.recipe.epochs, watched)
-    try:
-        contents = cell.train(data, task, state, show.epoch, show.batch, weights)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{task}: {show.done} of {task.recipe.epochs} epochs are kept") from None
+    with files.alone(state.with_suffix(".lock"), f"trains {task}"):
+        try:
+            contents = cell.train(data, task, state, show.epoch, show.batch, weights)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{task}: {show.done} of {task.recipe.epochs} epochs are kept") from None
     if not shared:
         state.unlink(missing_ok=True)
+        state.with_suffix(".lock").unlink()
     return contents
 
 

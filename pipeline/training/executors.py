@@ -1,6 +1,7 @@
 """Many tasks at a time: processes of this machine (joblib's loky), or a Dask or Ray cluster."""
 
 import importlib
+import multiprocessing
 import os
 import threading
 import time
@@ -46,7 +47,7 @@ def _joblib(name: str, jobs: int, address: str | None, data: Any) -> Iterator[Ru
     with ExitStack() as stack:
         options: dict[str, Any] = {"n_jobs": jobs}
         shared = data  # loky maps large arrays into its processes' memory by itself
-        if name == "loky" and jobs == 1:
+        if name == "loky" and (jobs == 1 or not _semaphores()):
             name = "sequential"  # in this very process
         elif name == "loky":
             options["inner_max_num_threads"] = joblib.cpu_count()  # as a lone task has: other numbers round otherwise
@@ -73,6 +74,16 @@ def _joblib(name: str, jobs: int, address: str | None, data: Any) -> Iterator[Ru
             yield from joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")(calls)
 
         yield run
+
+
+def _semaphores() -> bool:
+    """Whether this machine has room for the semaphores that loky's processes share; some containers have none."""
+    try:
+        room = [multiprocessing.get_context("spawn").Semaphore() for _ in range(32)]
+    except (ImportError, OSError) as trouble:
+        print(f"one training at a time, since /dev/shm has no room for semaphores ({trouble})", flush=True)
+        return False
+    return bool(room)
 
 
 def _call(work: Callable[..., Any], driver: int, key: Any, shared: Any, words: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -135,7 +146,7 @@ def results(
 
 
 def check(name: str) -> None:
-    """Refuse a backend that is unknown or not installed."""
+    """Raise UserError for a backend that is unknown or not installed."""
     if name not in PACKAGES:
         raise UserError(f"EXECUTOR={name}: must be one of {', '.join(PACKAGES)}")
     try:
