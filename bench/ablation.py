@@ -1,12 +1,12 @@
 """What each ingredient of the recipe gives, each network, and more epochs: one change at a time, out of fold.
 
-Reads the faces, folds and seed, as `train` does. The folds are dealt into two halves (of five folds two and three);
-every variant is trained on each and judged on the other, so that all Training rows count. Writes results/ablation.json,
-and prints it as a table. What a variant predicts is kept in artifacts/ablation/ and in git: another machine goes on
-there, and the table may be made of code of several ages. It is fastest on two cores with TF_NUM_INTRAOP_THREADS=1
-TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
+Reads ablation.yaml, and the faces, folds and seed as `train` does. The folds are dealt into two halves (of five folds
+two and three); every variant is trained on each and judged on the other, so that all Training rows count. Writes
+results/ablation.json, the same as tables in results/ablation.md, and results/ablation.png. What a variant predicts is
+kept in artifacts/ablation/ and in git: another machine goes on there, and the table may be made of code of several
+ages. It is fastest on two cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before it.
 
-The recipes in PAIRS are trained with two seeds, so that it can be told what infinitely many networks of each would
+The recipes in `pairs` are trained with two seeds, so that it can be told what infinitely many networks of each would
 score, and what they have in common (see pipeline/evaluation/limits.py).
 """
 
@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from ruamel.yaml import YAML
 from tabulate import tabulate
 
 from pipeline import config, files
@@ -26,93 +27,21 @@ from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
 from pipeline.errors import UserError
-from pipeline.evaluation import board, limits, metrics
+from pipeline.evaluation import board, figures, limits, metrics
 from pipeline.evaluation.limits import Limits
 from pipeline.experiments import runner
 from pipeline.experiments.runner import Result, Training
 
 FOLDER = Path("artifacts/ablation")
 RESULT = Path("results/ablation.json")
+TABLES, CHART = RESULT.with_suffix(".md"), RESULT.with_suffix(".png")
 WATCHED = 512  # rows that are scored after each epoch, to see that it learns
 NAME = "the base"
-# The budget, and what every variant starts from: small_resnet as params.yaml has it, but for the epochs, so that the
-# table means the same when params.yaml changes. Seed: what is added to that of params.yaml.
-BASE: dict[str, Any] = {
-    "architecture": "small_resnet", "seed": 0, "epochs": 16, "batch_size": 128, "optimizer": "muon",
-    "learning_rate": 0.02, "weight_decay": 0.1, "schedule": "linear", "warmup": 0.2, "loss": "categorical",
-    "label_smoothing": 0.1, "crop": 44, "rotation": 15.0, "shift": 0.1, "zoom": 0.2, "flip": True,
-    "progressive_epochs": 4, "progressive_side": 33, "tta_flip": True, "tta_zoom": 0.15, "recalibrate": True,
-}  # fmt: skip
-WEAKER: dict[str, Any] = {"rotation": 9.0, "shift": 0.07, "zoom": 0.11}
-WHOLE: dict[str, Any] = {"crop": 48, "progressive_side": 36}
-VARIANTS: dict[str, dict[str, Any]] = {
-    NAME: {},
-    # how it is fitted
-    "SGD, rate 0.1, weight decay 0.0005": {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.0005},
-    "SGD, rate 0.2, weight decay 0.001": {"optimizer": "sgd", "learning_rate": 0.2, "weight_decay": 0.001},
-    "AdamW, rate 0.002, weight decay 0.05": {"optimizer": "adam", "learning_rate": 0.002, "weight_decay": 0.05},
-    "rate 0.01": {"learning_rate": 0.01},
-    "weight decay 0.3": {"weight_decay": 0.3},
-    "without weight decay": {"weight_decay": 0.0},
-    "without warm-up": {"warmup": 0.0},
-    "cosine instead of linear decay": {"schedule": "cosine"},
-    "without decay of the rate": {"schedule": "constant", "warmup": 0.0},
-    "averaged weights (0.995)": {"ema": 0.995},
-    "batches of 64": {"batch_size": 64},
-    "batches of 256": {"batch_size": 256},
-    "without recalibration": {"recalibrate": False},
-    # which labels
-    "without label smoothing": {"label_smoothing": 0.0},
-    "one yes/no question a class": {"loss": "binary"},
-    # which pictures
-    "the middle 40 pixels (0.8 times the work)": {"crop": 40, "progressive_side": 30},
-    "the whole 48 pixels (1.2 times the work)": {"crop": 48, "progressive_side": 36},
-    "without small pictures first (1.1 times the work)": {"progressive_epochs": 0},
-    "20 epochs, 13 of them with small pictures (the same work)": {"epochs": 20, "progressive_epochs": 13},
-    "local contrast": {"contrast": "local"},
-    "histogram equalised": {"contrast": "histogram"},
-    # how they vary
-    "without mirroring, in training and test": {"flip": False, "tta_flip": False},
-    "without rotation": {"rotation": 0.0},
-    "without shift": {"shift": 0.0},
-    "without zoom": {"zoom": 0.0},
-    "rotation 9, shift 0.07, zoom 0.11": WEAKER,
-    "erasing in a quarter of the pictures": {"random_erasing": 0.25},
-    "mixup 0.2": {"mixup": 0.2},
-    "cutmix in half of the pictures": {"cutmix": 0.5},
-    "the last 3 epochs plain": {"unaugmented_epochs": 3},
-    # what else could stand beside it
-    "preact_resnet": {"architecture": "preact_resnet"},
-    "small_vgg": {"architecture": "small_vgg"},
-    "small_coatnet": {"architecture": "small_coatnet"},
-    "deep_vgg": {"architecture": "deep_vgg"},
-    "deep_vgg, rotation 9, shift 0.07, zoom 0.11": {"architecture": "deep_vgg"} | WEAKER,
-    # how long it takes, for the speedrun: "weaker" is rotation 9, shift 0.07, zoom 0.11
-    "small_vgg, 50 epochs": {"architecture": "small_vgg", "epochs": 50, "progressive_epochs": 12},
-    "small_vgg, 36 epochs": {"architecture": "small_vgg", "epochs": 36, "progressive_epochs": 9},
-    "small_vgg, 25 epochs": {"architecture": "small_vgg", "epochs": 25, "progressive_epochs": 6},
-    "small_vgg, 25 epochs, weaker": {"architecture": "small_vgg", "epochs": 25, "progressive_epochs": 6} | WEAKER,
-    "small_vgg, 18 epochs, weaker": {"architecture": "small_vgg", "epochs": 18} | WEAKER,
-    "small_vgg, 12 epochs, weaker": {"architecture": "small_vgg", "epochs": 12, "progressive_epochs": 3} | WEAKER,
-    # what a long run could consist of; a quarter of the epochs has small pictures
-    "small_vgg, 100 epochs": {"architecture": "small_vgg", "epochs": 100, "progressive_epochs": 24},
-    "small_vgg, 100 epochs, weaker": {"architecture": "small_vgg", "epochs": 100, "progressive_epochs": 24} | WEAKER,
-    "small_vgg, 50 epochs, histogram": {
-        "architecture": "small_vgg",
-        "epochs": 50,
-        "progressive_epochs": 12,
-        "contrast": "histogram",
-    },
-    "deep_vgg, 72 epochs, 48 pixels": {"architecture": "deep_vgg", "epochs": 72, "progressive_epochs": 17} | WHOLE,
-    "narrow_vgg, 150 epochs": {"architecture": "narrow_vgg", "epochs": 150, "progressive_epochs": 36},
-    "wide_vgg, 100 epochs, 48 pixels": {"architecture": "wide_vgg", "epochs": 100, "progressive_epochs": 24} | WHOLE,
-}
-PAIRS = (
-    NAME, "small_vgg, 50 epochs", "small_vgg, 100 epochs", "small_vgg, 100 epochs, weaker",
-    "small_vgg, 50 epochs, histogram", "deep_vgg, 72 epochs, 48 pixels", "narrow_vgg, 150 epochs",
-    "wide_vgg, 100 epochs, 48 pixels",
-)  # fmt: skip
+STUDY = YAML(typ="safe").load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 AGAIN = ", another seed"
+BASE: dict[str, Any] = STUDY["base"]
+PAIRS: list[str] = STUDY["pairs"]
+VARIANTS: dict[str, dict[str, Any]] = STUDY["variants"]
 VARIANTS |= {name + AGAIN: VARIANTS[name] | {"seed": 1} for name in PAIRS}
 
 
@@ -202,6 +131,13 @@ def pairs(found: dict[tuple[str, int], Result], data: Faces, dealt: Folds) -> tu
     return limits.measure(recipes, labels, groups), hours
 
 
+def chart(found: Limits, hours: np.ndarray) -> None:
+    """Draw the pairs."""
+    assert found.accuracy is not None
+    each = [(found.common[i, i], *found.interval(row)) for i, row in enumerate(np.eye(len(found.names)))]
+    figures.study(found.names, hours, found.accuracy[:, 0], np.array(each), CHART)
+
+
 def show(table: dict[str, Any]) -> str:
     """The variants as a table, best first."""
     rows = []
@@ -241,9 +177,12 @@ def main(
     processors = sorted({json.loads(str(part.about))["processor"] for part in found.values()})
     about = {"seed": config.load().seed, "base": BASE, "processors": processors}
     files.write_json(RESULT, about | {"variants": table})
-    print(show(table))
+    tables = f"# Every variant\n\n{show(table)}\n"
     if measured := pairs(found, data, dealt):
-        print("\n" + limits.table(*measured))
+        tables += f"\n# Trained with two seeds\n\n{limits.table(*measured)}\n"
+        chart(*measured)
+    files.write(TABLES, tables.encode())
+    print(tables)
 
 
 if __name__ == "__main__":

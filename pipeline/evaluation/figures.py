@@ -283,3 +283,25 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> Non
         "Where the networks look for each class: means over held-out pictures, on the mean face", fontsize=10
     )
     _save(figure, path)
+
+
+def study(names: list[str], hours: np.ndarray, alone: np.ndarray, brier: np.ndarray, path: Path) -> None:
+    """Draw what recipes cost and reach: accuracy of one network, and B-infinity, against core-hours.
+
+    Parameters
+    ----------
+    hours, alone : float [R], of one network. brier : float [R, 3], B-infinity and its interval.
+    """
+    figure, grid = plt.subplots(1, 2, figsize=(9.6, 4))
+    for number, (name, color) in enumerate(zip(names, itertools.cycle(COLORS))):
+        marker = "os^Dv"[number // len(COLORS) % 5]
+        grid[0].plot(hours[number], alone[number], marker, color=color, label=name)
+        middle, low, high = brier[number]
+        grid[1].errorbar(hours[number], middle, [[middle - low], [high - middle]], fmt=marker, color=color)
+    for axes, label in zip(grid, ("accuracy of one network", "B-infinity (less is better)"), strict=True):
+        axes.set_xlabel("core-hours of one network")
+        axes.set_ylabel(label)
+    grid[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    figure.suptitle("What a recipe costs, and what infinitely many of its networks would score", fontsize=11)
+    _save(figure, path)
