@@ -1,7 +1,6 @@
 """The sources' protocols: their rows, their recipes, and what is told of them."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,9 @@ def project(tmp_path, monkeypatch):
     test = data.test_rows()
     solution.save(solution.table(test, data.usage[test], np.arange(len(test)) % 7))
     for name, claim in CLAIMS.items():
-        monkeypatch.setitem(CLAIMS, name, replace(claim, recipe=claim.recipe.model_copy(update={"batch_size": 16})))
+        monkeypatch.setitem(
+            CLAIMS, name, claim.model_copy(update={"recipe": claim.recipe.model_copy(update={"batch_size": 16})})
+        )
 
 
 def test_a_protocol_is_run_and_not_run_again_while_nothing_changes(project, monkeypatch, capsys):

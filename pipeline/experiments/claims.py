@@ -6,15 +6,15 @@ source's, and on all of Training, judged on PrivateTest after the last epoch. Re
 Writes results/claims.json, which the report shows. What was run already, and would be the same, is not run again.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ruamel.yaml import YAML
 
 from pipeline import config, files
 from pipeline.competition import TRAINING
-from pipeline.config import Recipe
+from pipeline.config import Recipe, Section
 from pipeline.data import faces, solution
 from pipeline.data.faces import Faces
 from pipeline.errors import UserError
@@ -25,8 +25,7 @@ RESULT = Path("results/claims.json")
 FOLDER = Path("artifacts/claims")
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Section):
     """What a source says, on which rows, and how it trained.
 
     Parameters
@@ -39,38 +38,16 @@ class Claim:
 
     claimed: str
     measured_on: str
-    chooses_epoch: bool
+    chooses_epoch: bool = False
     protocol: str
     recipe: Recipe
     held_out: float = 0.0
 
 
-def _recipe(**keys: Any) -> Recipe:
-    return Recipe.model_validate(keys)
-
-
 CLAIMS = {
-    "vgg8": Claim(
-        "65.41 %", "random 20 % of all rows, which chose the epoch", True, "random",
-        _recipe(epochs=100, batch_size=64, schedule="plateau", plateau_factor=0.9, plateau_patience=3, rotation=20.0,
-                shift=0.1, flip=True), 0.2,
-    ),
-    "alizadeh_valid": Claim("62 %", "PrivateTest", False, "private", _recipe(epochs=35, learning_rate=0.01)),
-    "alizadeh_sigmoid": Claim("65.55 %", "random 10 % of all rows", False, "random",
-                              _recipe(epochs=124, loss="binary"), 0.1),
-    "alizadeh_shallow": Claim("56.31 %", "random 10 % of all rows", False, "random",
-                              _recipe(epochs=15, loss="binary"), 0.1),
-    "alizadeh_same": Claim(
-        "62.5 %", "validation rows of other people's split", False, "unknown",
-        _recipe(epochs=15, batch_size=64, learning_rate=0.0005, schedule="plateau", plateau_patience=2, scaling="raw",
-                flip=True),
-    ),
-    "mini_xception": Claim(
-        "66 %", "PublicTest and PrivateTest, which chose the epoch", True, "official",
-        _recipe(epochs=110, batch_size=32, schedule="plateau", plateau_patience=12, scaling="symmetric", rotation=10.0,
-                shift=0.1, zoom=0.1, flip=True),
-    ),
-}  # fmt: skip
+    name: Claim.model_validate(entry)
+    for name, entry in YAML(typ="safe").load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
+}
 HONEST = "private"
 
 
