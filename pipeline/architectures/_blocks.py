@@ -62,3 +62,14 @@ def classified(pictures: keras.KerasTensor, x: keras.KerasTensor, dropout: float
     """The network from `pictures` to the class probabilities of `x`, pooled over the whole picture, of any side."""
     x = layers.Dropout(dropout)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(pictures, head("softmax")[0](x))
+
+
+def vgg(*blocks: tuple[int, int]) -> keras.Model:
+    """Blocks of (filters, convolutions), with max-pooling between them."""
+    pictures = layers.Input((None, None, 1))
+    x = pictures
+    for number, (filters, convolutions) in enumerate(blocks):
+        x = layers.MaxPooling2D(2)(x) if number else x
+        for _ in range(convolutions):
+            x = normalised(x, filters)
+    return classified(pictures, x, dropout=0.2)
