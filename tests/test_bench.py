@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from bench import __main__ as bench
-from bench import ablation, contenders
+from bench import ablation, contenders, joining
 from pipeline import architectures
 from pipeline.data import synthetic
 from pipeline.data.faces import Faces
@@ -169,3 +169,16 @@ def test_the_committed_ablation_is_whole_and_its_tables_tell_it() -> None:
     assert sorted(round(float(part.accuracy), 4) for part in kept) == sorted(
         line["training_accuracy"] for line in found["variants"].values()
     )
+
+
+@pytest.mark.parametrize("name", joining.WAYS)
+def test_a_way_of_joining_sees_no_label_of_the_fold_that_it_is_judged_on(name: str) -> None:
+    chance = np.random.default_rng(0)
+    labels, fold_of = chance.integers(0, 7, 300), np.arange(300) % 3
+    every = np.stack([chance.dirichlet(np.ones(7), 300) + part * np.eye(7)[labels] for part in (0.2, 0.5)])
+    every /= every.sum(axis=2, keepdims=True)
+    joined = joining.nested(joining.WAYS[name], every, labels, fold_of)
+    other = np.where(fold_of == 0, (labels + 1) % 7, labels)
+    scrambled = joining.nested(joining.WAYS[name], every, other, fold_of)
+    np.testing.assert_array_equal(joined[fold_of == 0], scrambled[fold_of == 0])
+    assert (joined.argmax(axis=1) == labels).mean() > 0.6

@@ -1,0 +1,118 @@
+"""How the models of the run are best joined: every way is fitted on all folds but one, and judged on that one.
+
+Reads the cells of the ensemble's members. Writes results/joining.md: accuracy and log-loss out of fold, and how many
+points the accuracy lies above that of equal weights at one temperature. No test label is read.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from scipy.optimize import minimize
+from scipy.special import softmax
+from tabulate import tabulate
+
+from pipeline import config, files
+from pipeline.cells import store
+from pipeline.command import guarded
+from pipeline.data import faces, folds
+from pipeline.evaluation import limits, metrics
+
+RESULT = Path("results/joining.md")
+ROUNDS = 20  # of the greedy selection
+Joined = Callable[[np.ndarray], np.ndarray]  # probabilities [models, n, 7] to [n, 7]
+
+
+def equal(every: np.ndarray, labels: np.ndarray) -> Joined:
+    """Equal weights, at the one temperature with the least log-loss."""
+    at = metrics.fit_temperature(every.mean(axis=0), labels)
+    return lambda models: metrics.temper(models.mean(axis=0), at)
+
+
+def own_temperatures(every: np.ndarray, labels: np.ndarray) -> Joined:
+    """Equal weights, each model at a temperature of its own."""
+    at = [metrics.fit_temperature(each, labels) for each in every]
+    return lambda models: np.mean([metrics.temper(*pair) for pair in zip(models, at, strict=True)], axis=0)
+
+
+def least_brier(every: np.ndarray, labels: np.ndarray) -> Joined:
+    """The weights with the least Brier score, w'Cw."""
+    found = limits.Limits([], np.zeros(len(every)), limits.products(list(every), labels).mean(axis=0), np.zeros(0))
+    weights, _, _ = limits.best(found, np.ones(len(every)), None)
+    return lambda models: np.tensordot(weights, models, 1)
+
+
+def least_log_loss(every: np.ndarray, labels: np.ndarray) -> Joined:
+    """The weights with the least log-loss."""
+
+    def loss(scores: np.ndarray) -> float:
+        return metrics.cross_entropy(np.tensordot(softmax(scores), every, 1), labels)
+
+    weights = softmax(minimize(loss, np.zeros(len(every)), method="Nelder-Mead").x)
+    return lambda models: np.tensordot(weights, models, 1)
+
+
+def greedy(every: np.ndarray, labels: np.ndarray) -> Joined:
+    """The model that helps accuracy most, again and again (Caruana et al. 2004)."""
+    weights = np.zeros(len(every))
+    for _ in range(ROUNDS):
+        total = np.tensordot(weights, every, 1)
+        weights[np.argmax([metrics.right(total + each, labels).mean() for each in every])] += 1
+    return lambda models: np.tensordot(weights / ROUNDS, models, 1)
+
+
+def class_bias(every: np.ndarray, labels: np.ndarray) -> Joined:
+    """As `equal`, and a factor a class, those with the least log-loss."""
+    even = equal(every, labels)
+    logits = np.log(even(every))
+
+    def loss(factors: np.ndarray) -> float:
+        return metrics.cross_entropy(softmax(logits + factors, axis=1), labels)
+
+    factors = minimize(loss, np.zeros(logits.shape[1]), method="L-BFGS-B").x
+    return lambda models: softmax(np.log(even(models)) + factors, axis=1)
+
+
+WAYS = {
+    "equal weights, one temperature": equal, "equal weights, own temperatures": own_temperatures,
+    "least Brier score": least_brier, "least log-loss": least_log_loss, "greedy selection": greedy,
+    "a factor for each class": class_bias,
+}  # fmt: skip
+
+
+def nested(way: Any, every: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+    """What a way of joining gives for rows that it was not fitted on: float [n, 7]."""
+    found = np.zeros(every.shape[1:])
+    for fold in np.unique(fold_of):
+        out = fold_of == fold
+        found[out] = way(every[:, ~out], labels[~out])(every[:, out])
+    return found
+
+
+def main() -> None:
+    """Compare ways to join the models, each nested over the folds."""
+    settings, data = config.load(), faces.load()
+    dealt = folds.load(data)
+    labels, groups = data.labels[dealt.rows].astype(int), faces.picture_groups(data.pixels)[dealt.rows]
+    every = np.zeros((len(settings.ensemble.members), len(labels), 7))
+    for number, name in enumerate(settings.ensemble.members):
+        for fold in settings.folds:
+            every[number, dealt.fold_of == fold] = store.load(settings, name, fold, data, dealt).oof
+    lines, base = [], None
+    for name, way in WAYS.items():
+        joined = nested(way, every, labels, dealt.fold_of)
+        hits = metrics.right(joined, labels)
+        base = hits if base is None else base
+        low, high = limits.middle(limits.bootstrap(hits[:, None] * 1.0 - base[:, None], groups, 0)[:, 0])
+        points = f"{100 * (hits.mean() - base.mean()):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+        lines.append([name, f"{hits.mean():.2%}", f"{metrics.cross_entropy(joined, labels):.4f}", points])
+    table = tabulate(lines, ["way", "out of fold", "log-loss", "points"], tablefmt="github", disable_numparse=True)
+    members = ", ".join(settings.ensemble.members)
+    files.write(RESULT, f"# Ways to join {members}\n\n{table}\n".encode())
+    print(table)
+
+
+if __name__ == "__main__":
+    typer.run(guarded(main))
