@@ -25,7 +25,7 @@ training = $(call option,JOBS,jobs) $(call option,THREADS,threads)
 report := $(DVC) repro --force --single-item report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo plan train repro score submit leaderboard predict release export outside speedrun claims seeds \
+.PHONY: help setup demo plan train pack unpack repro score submit leaderboard predict release export outside speedrun claims seeds \
   bench notebook test lint clean scm
 
 help: ## show these verbs
@@ -45,6 +45,12 @@ plan: setup ## show which cells are stale, why, and how long they will take
 
 train: scm ## train all stale cells: JOBS=2 THREADS=1 EXECUTOR=loky|dask|ray ADDRESS=... YES=1 (then: make repro)
 	@$(RUN) train $(training) $(call option,EXECUTOR,executor) $(call option,ADDRESS,address) $(call flag,YES,yes)
+
+pack: setup ## pack the run for a machine without DVC, as one with a GPU: FILE=fer2013-run.tar.gz
+	@$(RUN) pack $${FILE:+-- "$$FILE"}
+
+unpack: setup ## take the cells that another machine has trained: FILE=cells.tar.gz
+	@$(RUN) unpack -- "$$FILE"
 
 repro: scm ## run what is out of date, from the competition's files to scored submissions: YES=1
 	@$(RUN) check

@@ -116,6 +116,20 @@ def train(
         call("cells.train", model, fold, anew, yes)
 
 
+@verb(MEASURE)
+def pack(
+    archive: Annotated[Path, typer.Argument(help="Write it there.")] = Path("fer2013-run.tar.gz"),
+) -> None:
+    """Pack the run for a machine without DVC, for example with a GPU."""
+    call("cells.pack", archive, function="pack")
+
+
+@verb(MEASURE)
+def unpack(archive: Annotated[Path, typer.Argument(help="An archive of the other machine's artifacts/.")]) -> None:
+    """Take the cells that another machine has trained."""
+    call("cells.pack", archive, function="unpack")
+
+
 @verb(STAGES)
 def soft_targets(student: Annotated[str, typer.Argument(help="A student of params.yaml.")]) -> None:
     """Average what a student's teachers predict of their training rows."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import small
 
 from pipeline import config, files
-from pipeline.cells import planning, progress, soft_targets, store, train
+from pipeline.cells import pack, planning, progress, soft_targets, store, train
 from pipeline.data import folds
 from pipeline.data.faces import Faces, picture_groups
 from pipeline.errors import UserError
@@ -367,6 +368,35 @@ def test_a_worker_without_the_projects_folder_keeps_its_state_elsewhere_and_leav
     assert contents["weights"] == store.weights("one", 0).read_bytes()
     assert not (copy / "nowhere").exists()
     assert not list((copy / "tmp").rglob("*.npz"))
+
+
+def test_a_packed_run_trains_elsewhere_and_its_cells_come_home(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = results(copy)
+    for name in ("one/fold0", "two/fold1"):
+        shutil.rmtree(f"artifacts/cells/{name}")
+    shutil.copytree(ROOT / "pipeline", "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    pack.pack(tmp_path / "run.tar.gz")
+    (tmp_path / "there").mkdir()
+    with tarfile.open(tmp_path / "run.tar.gz") as tar:
+        tar.extractall(tmp_path / "there", filter="data")
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path / "there")
+        train.main_all(1, "loky", None, yes=True)
+        about = json.loads(Path("artifacts/cells/two/fold1/cell.json").read_text())
+        Path("artifacts/cells/two/fold1/cell.json").write_text(json.dumps(about | {"key": "0" * 16}))
+        with tarfile.open(tmp_path / "cells.tar.gz", "w:gz") as tar:
+            tar.add("artifacts/cells")
+    pack.unpack(tmp_path / "cells.tar.gz")
+    assert Path("artifacts/cells/one/fold0/cell.json").exists()
+    assert not Path("artifacts/cells/two/fold1").exists(), "it is of another plan"
+    after = results(copy)
+    assert {name for name in before if before[name] != after.get(name)} == {
+        f"artifacts/cells/two/fold1/{file}" for file in store.FILES[:2]
+    }
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        pack.unpack(Path("params.yaml"))
 
 
 # Interruptions
