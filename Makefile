@@ -25,7 +25,7 @@ training = $(call option,JOBS,jobs) $(call option,THREADS,threads)
 report := $(DVC) repro --force --single-item report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo plan train pack unpack repro score submit leaderboard predict release export outside speedrun claims seeds \
+.PHONY: help setup demo quick plan train pack unpack repro score submit leaderboard predict release export outside speedrun claims seeds \
   bench notebook test lint clean scm
 
 help: ## show these verbs
@@ -39,6 +39,9 @@ scm: setup # a copy without git
 
 demo: setup ## run the whole pipeline on drawn faces, in demo/ (no data or credentials needed)
 	@$(RUN) demo
+
+quick: scm ## run the whole pipeline on a fifth of the real faces, in quick/ (minutes)
+	@$(RUN) quick
 
 plan: setup ## show which cells are stale, why, and how long they will take
 	@$(RUN) plan --show
@@ -103,7 +106,7 @@ test: setup ## run the tests: ALL=1 for the slow ones, too
 lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
-clean: ## remove the demo, the tools' caches, and environments of other locks; data, models and .venv stay
-	rm -rf demo .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove demo/, quick/, the tools' caches, and environments of other locks; data, models and .venv stay
+	rm -rf demo quick .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 	@for folder in .venv-*; do [ ! -d "$$folder" ] || [ "$$folder" = "$$(readlink .venv)" ] || rm -rf "$$folder"; done

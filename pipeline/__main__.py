@@ -239,6 +239,12 @@ def outside(
     call("apps.outside", file, side, scaling, classes, out)
 
 
+@verb(USE)
+def quick() -> None:
+    """Run the whole pipeline on a fifth of the real faces, in quick/."""
+    call("apps.demo", quick=True)
+
+
 @verb(USE, settings=False)
 def demo() -> None:
     """Run the whole pipeline on drawn faces, in demo/."""
