@@ -4,7 +4,7 @@ import math
 
 import matplotlib as mpl
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.competition import CLASSES
 
@@ -26,10 +26,9 @@ def annotate(
     heat : float [n, 48, 48], 0 to 1, laid over each box.
     """
     picture = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
-    larger = math.ceil(SHORTEST / min(picture.size)) if min(picture.size) < SHORTEST else 1
-    if larger > 1 and max(picture.size) * larger <= 4096:
-        picture = picture.resize((picture.width * larger, picture.height * larger), Image.Resampling.BICUBIC)
-        boxes = boxes * larger
+    larger = math.ceil(SHORTEST / min(picture.size))
+    if max(picture.size) * larger <= 4096:
+        picture, boxes = ImageOps.scale(picture, larger), boxes * larger
     squares = [(left, top, left + side, top + side) for left, top, side in boxes]
     for square, values in zip(squares, [] if heat is None else heat, strict=False):
         _glow(picture, square, values)

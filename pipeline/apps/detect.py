@@ -7,7 +7,6 @@ import importlib
 import math
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,19 +28,17 @@ FORGET = 1.0  # seconds after which a face that is not found any more is another
 def opencv() -> Any:
     """The module cv2. Raises UserError where it is missing or has no cascades."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a file is told here, once
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file"
-    )  # a file may name others elsewhere
+    # A file may name others elsewhere.
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         cv2 = importlib.import_module("cv2")
-    except ImportError as missing:
+        cv2.CascadeClassifier  # noqa: B018 (OpenCV 5 has none)
+    except (ImportError, AttributeError) as missing:
         raise UserError(
-            f"finding faces, and video, need OpenCV ({missing}): pip install 'opencv-python-headless<5'; pictures that "
-            "show nothing but a face can do without it, with --no-detect"
+            f"finding faces, and video, need OpenCV 4 ({missing}): pip install 'opencv-python-headless<5'; pictures "
+            "that show nothing but a face can do without it, with --no-detect"
         ) from None
-    if not hasattr(cv2, "CascadeClassifier"):
-        raise UserError(f"OpenCV {cv2.__version__} has no cascades: pip install 'opencv-python-headless<5'")
     return cv2
 
 
@@ -50,7 +47,7 @@ class Detector:
 
     def __init__(self) -> None:
         self.cv2 = opencv()
-        self.cascade = self.cv2.CascadeClassifier(str(Path(self.cv2.data.haarcascades) / CASCADE))
+        self.cascade = self.cv2.CascadeClassifier(self.cv2.data.haarcascades + CASCADE)
 
     def boxes(self, grey: np.ndarray) -> np.ndarray:
         """Squares around the faces in uint8 [h, w], largest first: float [n, 3], left, top and side in pixels."""
@@ -99,9 +96,8 @@ class Tracks:
     """
 
     seconds: float
-    faces: list[tuple[float, np.ndarray, np.ndarray]] = field(
-        default_factory=list
-    )  # last seen when, box, probabilities
+    # When each was seen last, its box, its probabilities.
+    faces: list[tuple[float, np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def follow(self, now: float, boxes: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the frame at `now`, in seconds, shows: boxes float [n, 3] and probabilities [n, 7], both smoothed."""
