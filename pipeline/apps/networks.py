@@ -156,13 +156,13 @@ def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, str]:
     with files.reading(path, f"dvc repro {store.stage(settings, name, fold)}"):
         about = store.About.model_validate_json(path.read_bytes())
         made, recipe = about.plan, about.plan.settings()
-        now = plan.code(plan.ingredients(made.architecture, recipe))
-        if any(now.get(key) != made.code[key] for key in made.code if key.startswith("architectures.")):
-            raise ValueError(f"the code of {made.architecture} has changed since")
         facts = Facts.model_validate({
             "model": name, "architecture": made.architecture, "fold": fold, "seed": made.seed, "recipe": recipe,
             "precision": about.precision,
         })  # fmt: skip
+        now = plan.code(plan.ingredients(made.architecture, recipe))
+        if any(now.get(key) != made.code[key] for key in made.code if key.startswith("architectures.")):
+            raise ValueError(f"the code of {made.architecture} has changed since")
         return facts, about.weights_sha256
 
 
