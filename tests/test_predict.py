@@ -142,7 +142,7 @@ def test_what_cannot_be_used_is_named_and_skipped(run):
         "bomb.png": bomb(60000), "large.png": bomb(10000), "lies.png": bomb(900),
         "page.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",  # which a program would draw
         "row.csv": b"pixels\n1 2 3\n", "no.tar.gz": b"nothing packed", "film.mp4": b"no film" * 99,
-        os.fsdecode(b"\xff\x1b[31m\n.png"): b"",
+        os.fsdecode(b"\xff\x1b[31m\n.png"): b"", os.fsdecode(b"\xff.mp4"): b"no film",
     }  # fmt: skip
     for name, content in bad.items():
         (folder / name).write_bytes(content)
@@ -229,25 +229,6 @@ def test_a_video_gives_a_line_a_frame_and_an_annotated_video(run):
     assert lefts[0] - lefts[-1] == pytest.approx(2 * 23, abs=16)  # it follows, somewhat late
     capture = cv2.VideoCapture("drawn.mp4")
     assert (capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)) == (24, 12)
-    assert len(run("film.avi", "--csv", "table.csv", "--frames", "5", "--smooth", "0").rows) == 5
-
-
-def test_a_clock_that_stands_still_or_steps_back_goes_on(run, monkeypatch):
-    """As of films that were cut together, or whose container tells no times."""
-    film(frames=6)
-    opened, told = cv2.VideoCapture, iter([0, 100, 0, 0, 900, 100])
-
-    class Cut:
-        def __init__(self, device):
-            self.film = opened(device)
-            self.read, self.release = self.film.read, self.film.release
-
-        def get(self, what):
-            return next(told) if what == cv2.CAP_PROP_POS_MSEC else self.film.get(what)
-
-    monkeypatch.setattr(cv2, "VideoCapture", Cut)
-    times = [picture.seconds for picture in sources.Source(Path("film.avi"), Path("film.avi"), "video").pictures()]
-    assert times == pytest.approx([0, 0.1, 0.1 + 1 / 12, 0.1 + 2 / 12, 0.9, 0.9 + 1 / 12])
 
 
 def test_what_is_explained_is_the_label_that_is_shown(run, monkeypatch):
@@ -333,18 +314,12 @@ def test_faces_are_not_mixed_with_each_other_nor_with_the_past():
     assert tracks.follow(5.0, square(0, 0, 50), np.eye(7)[4:5])[1][0, 4] == 1  # long after
 
 
-@pytest.mark.parametrize(("other", "share"), [((0, 0, 10), 1.0), ((5, 0, 10), 1 / 3), ((20, 20, 5), 0.0)])
-def test_overlap_is_intersection_over_union(other, share):
-    assert detect.overlap(np.array([0, 0, 10.0]), np.array(other, float)) == pytest.approx(share)
-
-
 def test_a_crop_beyond_the_picture_repeats_its_edge():
     grey = np.tile(np.arange(96, dtype="uint8"), (96, 1))
     np.testing.assert_array_equal(detect.crop(grey, np.array([24.0, 24, 48])), grey[24:72, 24:72])
     beyond = detect.crop(grey, np.array([-48.0, 10, 96]))
     assert (beyond[:, :23] == 0).all()
     assert beyond[0, -1] > 40
-    assert detect.widen(square(10, 10, 100), 0.02).tolist() == [[8, 8, 104]]
 
 
 @pytest.mark.parametrize("module", [None, SimpleNamespace(__version__="5.0.0")], ids=["absent", "too new"])

@@ -57,16 +57,10 @@ class Detector:
         if scale < 1:
             grey = self.cv2.resize(grey, None, fx=scale, fy=scale, interpolation=self.cv2.INTER_AREA)
         found = self.cascade.detectMultiScale(grey, STEP, NEIGHBOURS, minSize=(SMALLEST, SMALLEST))
-        boxes = np.array(found, dtype="float64").reshape(-1, 4)[:, :3] / scale
-        ordered: np.ndarray = boxes[np.argsort(-boxes[:, 2], kind="stable")]
+        left, top, side = np.array(found, dtype="float64").reshape(-1, 4)[:, :3].T / scale
+        boxes = np.stack([left - MARGIN * side, top - MARGIN * side, side * (1 + 2 * MARGIN)], axis=1)
+        ordered: np.ndarray = boxes[np.argsort(-side, kind="stable")]
         return ordered
-
-
-def widen(boxes: np.ndarray, margin: float) -> np.ndarray:
-    """Squares, float [n, 3], with `margin` of their side added on every side."""
-    left, top, side = boxes.T
-    wider: np.ndarray = np.stack([left - margin * side, top - margin * side, side * (1 + 2 * margin)], axis=1)
-    return wider
 
 
 def crop(grey: np.ndarray, box: np.ndarray) -> np.ndarray:

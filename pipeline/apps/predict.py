@@ -6,7 +6,6 @@ Exit status: 0 all was read, 1 nothing could begin, 3 some files were skipped (t
 """
 
 import csv
-import itertools
 import sys
 import time
 from collections import defaultdict
@@ -42,15 +41,15 @@ class Seen:
     faces: np.ndarray
 
 
-def look(source: Source, picture: Picture, detector: detect.Detector | None, every_face: bool, margin: float) -> Seen:
-    """Find the faces of a picture; without `detector` it is one itself, its middle square."""
+def look(source: Source, picture: Picture, detector: detect.Detector | None, most: int | None) -> Seen:
+    """Find a picture's largest faces, at `most` so many; without `detector` it is one itself, its middle square."""
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(picture.pixels)).convert("L"))
     if picture.aligned or detector is None:
         height, width = grey.shape
         side = min(height, width)
         boxes = np.array([[(width - side) / 2, (height - side) / 2, side]])
     else:
-        boxes = detect.widen(detector.boxes(grey), margin)[: None if every_face else 1]
+        boxes = detector.boxes(grey)[:most]
     faces = [detect.crop(grey, box) for box in boxes]
     return Seen(source, picture, boxes, np.array(faces, "uint8").reshape(-1, SIDE, SIDE))
 
@@ -170,18 +169,18 @@ class Output:
 
 
 def batches(
-    sources: list[Source], limit: int | None, find_faces: Callable[[Source, Picture], Seen], output: Output
+    sources: list[Source], find_faces: Callable[[Source, Picture], Seen], output: Output
 ) -> Iterator[list[Seen]]:
-    """All pictures of all sources, at most `limit` of each, as many as are predicted together."""
+    """All pictures of all sources, as many as are predicted together."""
     waiting: list[Seen] = []
     for source in sources:
         try:
-            for picture in itertools.islice(source.pictures(), limit):
+            for picture in source.pictures():
                 waiting.append(find_faces(source, picture))
                 if len(waiting) == TOGETHER or source.kind == CAMERA:
                     yield waiting
                     waiting = []
-        except (UserError, OSError) as reason:
+        except (UserError, OSError, UnicodeError) as reason:
             output.skip(source, reason)
     if waiting:
         yield waiting
@@ -207,7 +206,7 @@ def predict(
 
 def main(
     inputs: list[str], *, network: str, csv: Path | None, out: Path | None, explain: bool, faces: str, no_detect: bool,
-    margin: float, smooth: float, frames: int | None,
+    smooth: float,
 ) -> None:  # fmt: skip
     """Run the command."""
     if explain and not out:
@@ -217,7 +216,7 @@ def main(
     if kinds & {"video", CAMERA}:
         detect.opencv()
     detector = detect.Detector() if not no_detect and kinds != {"table"} else None
-    find_faces = partial(look, detector=detector, every_face=faces == "all", margin=margin)
+    find_faces = partial(look, detector=detector, most=None if faces == "all" else 1)
     tracks: dict[str, detect.Tracks] = defaultdict(partial(detect.Tracks, smooth))
     started, stopped = time.monotonic(), False
     with ExitStack() as stack:
@@ -229,7 +228,7 @@ def main(
             except UserError as reason:
                 print(f"{reason}: the table stands here alone; Ctrl-C stops", file=sys.stderr, flush=True)
         try:
-            for batch in batches(sources, frames, find_faces, output):
+            for batch in batches(sources, find_faces, output):
                 for found in predict(asked, batch, tracks, explain):
                     output.put(*found)
         except KeyboardInterrupt:

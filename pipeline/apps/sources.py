@@ -66,7 +66,7 @@ class Source:
         elif self.kind == "picture":
             yield Picture(read(self.path))
         elif self.kind == "video":
-            yield from self._frames(str(self.path))
+            yield from self._frames(os.fsencode(self.path).decode())  # OpenCV crashes at a name that is not UTF-8
         else:
             for row, pixels in enumerate(prepare.read_file(self.path).pixels, 1):
                 yield Picture(pixels, row, aligned=True)
@@ -75,15 +75,13 @@ class Source:
         cv2 = detect.opencv()
         capture = cv2.VideoCapture(device)
         self.rate = capture.get(cv2.CAP_PROP_FPS) or RATE
-        number, now = 0, 0.0
+        number = 0
         try:
             while (found := capture.read())[0]:
                 number += 1
                 # A camera's frames come as fast as they are judged, whatever it says.
-                told = time.monotonic() if self.kind == CAMERA else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                # Where the container's clock stands still, or steps back at a cut, the next frame is due.
-                now = told if number == 1 or told > now else now + 1 / self.rate
-                yield Picture(found[1][..., ::-1], number, now)
+                seconds = time.monotonic() if self.kind == CAMERA else number / self.rate
+                yield Picture(found[1][..., ::-1], number, seconds)
         finally:
             capture.release()
         if not number:
