@@ -163,7 +163,7 @@ STRANGE = "something else answers"
     (LINK, Trouble(302, headers={"Location": "file:///etc/passwd"}), [STRANGE], [ASK]),
     ("GET", Trouble(403), ["the link that Kaggle gave has expired"], [ASK, GET]),
     ("GET", Trouble(content=b"<html>"), [STRANGE], [ASK, f"{GET}.zip"]),
-    (LOGIN, Trouble(content=b"<html>"), [STRANGE], []), (LOGIN, Trouble(content=b"null"), ["Kaggle"], []),
+    (LOGIN, Trouble(content=b"<html>"), [STRANGE], []), (LOGIN, Trouble(content=b"null"), ["login"], []),
 ], ids=lambda each: str(each)[:50])  # fmt: skip
 def test_what_stays_wrong_is_told_in_one_sentence_after_as_many_tries_as_may_help(
     here, kaggle, where, trouble, words, asked
@@ -179,10 +179,11 @@ def test_what_stays_wrong_is_told_in_one_sentence_after_as_many_tries_as_may_hel
     (LINK, Trouble(429, "", {"Retry-After": "7200"})), (LINK, Trouble(500)), (LINK, Trouble(cut=True)),
     ("GET", Trouble(cut=True)),
 ], ids=str)  # fmt: skip
-def test_what_goes_wrong_once_is_tried_again_and_a_broken_download_goes_on(here, kaggle, where, trouble):
+def test_what_goes_wrong_once_is_tried_again_and_a_broken_download_goes_on(here, kaggle, capsys, where, trouble):
     kaggle.script[where] = iter([trouble])
     download.main()
     assert kaggle.requests == [LOGIN, ASK, *([ASK] if where == LINK else [GET]), GET]
+    assert ("trying again" in capsys.readouterr().err) == (where == LINK)
     assert held()[TAR] == kaggle.files[TAR]
 
 

@@ -23,8 +23,6 @@ from pipeline.errors import UserError
 
 SITE = "https://www.kaggle.com"
 TIMEOUT = (10, 60)  # seconds: to connect, and between two bytes
-RETRY = Retry(total=5, read=2, other=2, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504),
-              allowed_methods=None, raise_on_status=False, respect_retry_after_header=False)  # fmt: skip
 CREATE = "/CreateSubmission"  # the call that must not happen twice
 UPLOAD_FAILED = "Could not submit to competition"  # the client's message, with ref 0, as if nothing were wrong
 CLOSED = re.compile(r"deadline|closed|has ended|is over|not accept|no longer|submission not allowed", re.IGNORECASE)
@@ -36,6 +34,19 @@ CREDENTIALS = (
 # What the client raises where something else than Kaggle answers, such as the login page of a network.
 STRANGE = (RequestException, ConnectionTrouble, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 _send = HTTPAdapter.send
+
+
+class Patience(Retry):
+    """Tries again, and tells the user so."""
+
+    def sleep(self, response: Any = None) -> None:
+        """Pause before the next try."""
+        print("Kaggle does not answer: trying again", file=sys.stderr, flush=True)
+        super().sleep(response)
+
+
+RETRY = Patience(total=5, read=2, other=2, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504),
+                 allowed_methods=None, raise_on_status=False, respect_retry_after_header=False)  # fmt: skip
 
 
 class Unsure(UserError):
@@ -97,7 +108,7 @@ class Kaggle:
                 from kagglesdk.kaggle_env import get_access_token_from_env
 
             self.api: Any = KaggleApi()
-            with self.explained("Kaggle"):
+            with self.explained("the login"):
                 self.api.authenticate()
                 token, _ = get_access_token_from_env()
         except (SystemExit, OSError):  # the text of an OSError may hold the token

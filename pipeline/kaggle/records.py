@@ -7,8 +7,7 @@ SENDING (ref null) from before it is sent until Kaggle has given it a number, th
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-from typing_extensions import TypedDict
+from pydantic import BaseModel, TypeAdapter
 
 from pipeline import files
 from pipeline.evaluation import submission
@@ -18,7 +17,7 @@ METRICS = Path("results/kaggle.json")
 SENDING, PENDING, COMPLETE, ERROR = "SENDING", "PENDING", "COMPLETE", "ERROR"
 
 
-class Form(TypedDict):
+class Form(BaseModel):
     """What a record holds."""
 
     ref: int | None
@@ -34,7 +33,6 @@ class Form(TypedDict):
 
 
 Record = dict[str, Any]
-RECORDS: TypeAdapter[Any] = TypeAdapter(list[Form])
 
 
 def read() -> list[Record]:
@@ -42,8 +40,7 @@ def read() -> list[Record]:
     if not PATH.exists():
         return []
     with files.reading(PATH, "git restore submissions/kaggle.json"):
-        records: list[Record] = RECORDS.validate_json(PATH.read_bytes())
-        return records
+        return [form.model_dump() for form in TypeAdapter(list[Form]).validate_json(PATH.read_bytes())]
 
 
 def write(records: list[Record], slug: str) -> None:
