@@ -41,12 +41,7 @@ def main() -> None:
     if not Path("pipeline").is_dir():
         raise UserError("pipeline/ is missing here; run from the project's folder")
     build(FOLDER)
-    lock = FOLDER / "dvc.lock"
-    before = lock.read_bytes() if lock.exists() else b""
     run(FOLDER, "dvc", "repro")
-    if lock.read_bytes() == before:
-        print("\nThe demo is up to date: nothing had to run.")
-    print(flush=True)
     run(FOLDER, "pipeline", "leaderboard")
     print(
         f"\nThe submission: {FOLDER}/submissions/ensemble.csv. The report, for a browser: {FOLDER}/results/report.html"

@@ -1,6 +1,6 @@
 """Find faces in pictures as FER2013's were found, by OpenCV's cascades of Haar features, and follow them over frames.
 
-OpenCV is not needed for anything else but video; it comes with the extra `predict`.
+OpenCV also reads video, and resizes for outside.py; nothing else needs it. It comes with the extra `predict`.
 """
 
 import importlib
