@@ -194,19 +194,13 @@ def predict(
     ] = False,
     faces: Annotated[Literal["largest", "all"], typer.Option(help="Which faces of a picture.")] = "largest",
     no_detect: Annotated[bool, typer.Option("--no-detect", help="Every picture is one face: look for none.")] = False,
-    margin: Annotated[
-        float, typer.Option(help="Part of a found box's side, added on every side.", min=-0.4, max=4, metavar="PART")
-    ] = 0.02,
     smooth: Annotated[
         float, typer.Option(help="Seconds over which a video's predictions are averaged.", min=0, max=60, metavar="SEC")
     ] = 0.5,
-    frames: Annotated[
-        int | None, typer.Option(help="Stop after so many frames of each input.", min=1, metavar="N")
-    ] = None,
 ) -> None:
     """Name the expressions in pictures, tables, videos, or at a camera."""
     call("apps.predict", inputs, network=network, csv=csv, out=out, explain=explain, faces=faces, no_detect=no_detect,
-         margin=margin, smooth=smooth, frames=frames)  # fmt: skip
+         smooth=smooth)  # fmt: skip
 
 
 @verb(USE)

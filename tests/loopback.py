@@ -5,13 +5,11 @@ everything to the port where this listens. What a test wants to go wrong it puts
 """
 
 import base64
-import contextlib
 import io
 import itertools
 import json
 import os
 import re
-import ssl
 import threading
 import time
 import zipfile
@@ -27,6 +25,8 @@ from pipeline.kaggle import client
 
 TOKEN, KEY = "kgat_the-good-token-0123456789", "the-good-key-9876543210"
 SIGNATURE = "X-Signature=the-secret-signature"
+SECRETS = (TOKEN, KEY, SIGNATURE, "bad-token", "storage.local")
+ALL = itertools.repeat
 
 
 @dataclass
@@ -36,14 +36,10 @@ class Trouble:
     status: int = 0
     words: str = ""
     headers: dict[str, str] = field(default_factory=dict)
-    cut: bool = False  # in the middle of the body, or before any answer where there is none
+    cut: bool = False  # in the middle of a file, or before any answer
     silent: bool = False  # until the client gives up
-    slow: float = 0.0  # seconds between two pieces of the body
     content: bytes | None = None  # instead of the file, or of the answer
     happens: bool = False  # the request does its work all the same, only its answer is lost
-
-
-ALL = itertools.repeat
 
 
 class Server:
@@ -53,15 +49,11 @@ class Server:
         self.slug, self.files = slug, dict[str, bytes]()
         self.zipped: set[str] = set()
         self.requests: list[str] = []
-        self.headers: list[str] = []
         self.script: dict[str, Iterator[Trouble | None]] = {}
         self.submissions: list[dict[str, Any]] = []
         self.uploads: dict[str, bytes] = {}
         self.verdicts: Iterator[dict[str, Any]] = itertools.repeat({"status": "PENDING"})
         self.limits: dict[str, Any] = {"numToday": 0, "numTotal": 3, "numAllowedNow": 2}
-        self.page = 20  # submissions on one, however many are asked for
-        self.redirect = b"", "application/json"  # body and type of the answer that leads to a file
-        self.certificate: Path | None = None  # with its key; without one, tunnels through this want a login
         self.released = threading.Event()
         server = self
 
@@ -72,9 +64,6 @@ class Server:
                 server.answer(self)
 
             do_GET = do_PUT = do_POST  # noqa: N815
-
-            def do_CONNECT(self) -> None:
-                server.tunnel(self)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -92,72 +81,59 @@ class Server:
         """The environment of a command whose Kaggle this is."""
         here = f"http://127.0.0.1:{self.http.server_port}"
         clean = {key: value for key, value in os.environ.items() if not re.match("KAGGLE|XDG|.*_PROXY$", key.upper())}
-        return clean | {
-            "HOME": str(home), "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": here, "https_proxy": here,
-        } | credentials  # fmt: skip
+        kaggle = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": here, "https_proxy": here}
+        return clean | kaggle | {"HOME": str(home)} | credentials
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer one request."""
         path = re.sub(r"^https?://[^/]+", "", handler.path)
+        name = path.split("?")[0].rpartition("/")[2]
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        operation = path.rpartition("/")[2] if handler.command == "POST" else handler.command
-        asked = json.loads(body) if handler.command == "POST" else {}
-        what = asked.get("fileName") or (path.split("?")[0].rpartition("/")[2] if handler.command == "GET" else "")
-        self.requests.append(f"{operation} {what}".strip())
-        self.headers.append(str(handler.headers))
+        operation = name if handler.command == "POST" else handler.command
+        asked = json.loads(body) if handler.command == "POST" else {"name": name, "body": body, "path": path}
+        self.requests.append(f"{operation} {asked.get('fileName') or (name if operation == 'GET' else '')}".strip())
         trouble = next(self.script.get(operation, iter(())), None) or Trouble()
-        if trouble.happens:
-            self.work(operation, path, body, asked, handler)
+        status, reply, headers = 0, b"", {}
+        unanswered = trouble.silent or (trouble.cut and operation != "GET")
+        if trouble.happens or not (trouble.status or unanswered or trouble.content is not None):
+            status, reply, headers = self.work(operation, asked, handler.headers)
         if trouble.silent:
             self.released.wait(20)
-        if trouble.silent or (trouble.cut and operation != "GET"):
-            handler.close_connection = True
+        handler.close_connection = trouble.cut or trouble.silent
+        if unanswered:
             return
-        if trouble.content is not None and operation != "GET":
-            self.send(handler, trouble.status or 200, trouble.content, trouble.headers)
-            return
-        if trouble.status:
-            self.send(handler, trouble.status, {"code": trouble.status, "message": trouble.words}, trouble.headers)
-            return
-        status, reply, headers = self.work(operation, path, body, asked, handler)
-        if operation == "GET" and status == 200:
-            self.stream(handler, reply if trouble.content is None else trouble.content, trouble)
-        else:
-            self.send(handler, status, reply, headers)
-
-    def tunnel(self, handler: BaseHTTPRequestHandler) -> None:
-        """Answer one request for a tunnel: refuse it, or pretend to be who was asked for."""
-        self.requests.append("CONNECT")
-        handler.send_response(200 if self.certificate else 407)
+        if trouble.content is not None:
+            kind = {"Content-Type": "application/octet-stream"} if operation == "GET" else {}
+            status, reply, headers = trouble.status or 200, trouble.content, kind | trouble.headers
+        elif trouble.status:
+            status, headers = trouble.status, trouble.headers
+            reply = json.dumps({"code": status, "message": trouble.words}).encode()
+        handler.send_response(status)
+        for key, value in ({"Content-Type": "application/json", "Content-Length": str(len(reply))} | headers).items():
+            handler.send_header(key, value)
         handler.end_headers()
-        if self.certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(self.certificate)
-            with contextlib.suppress(OSError):
-                context.wrap_socket(handler.connection, server_side=True)
-        handler.close_connection = True
+        handler.wfile.write(reply[: len(reply) // 2] if trouble.cut else reply)
 
-    def authorized(self, handler: BaseHTTPRequestHandler) -> bool:
-        """Whether a call bears the good token or the good key."""
+    def work(self, operation: str, asked: dict[str, Any], headers: Any) -> tuple[int, bytes, dict[str, str]]:
+        """What the call does and gives back: status, body, headers."""
+        status, reply, more = 200, {}, {}
         basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
-        return handler.headers.get("Authorization") in (f"Bearer {TOKEN}", f"Basic {basic}")
-
-    def work(self, operation: str, path: str, body: bytes, asked: dict[str, Any], handler: Any) -> Any:
-        """What the call does and gives back: status, reply, headers."""
-        if operation == "IntrospectToken":
-            good = asked["token"] == TOKEN
-            return 200, {"active": good, "username": "someone" if good else ""}, {}
         if operation == "GET":
-            return 200, self.content(path.split("?")[0].rpartition("/")[2]), {}
+            start = int(headers.get("Range", "bytes=0-")[6:-1])
+            more = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
+            return 206 if start else 200, self.content(asked["name"])[start:], more
         if operation == "PUT":
-            assert SIGNATURE in path
-            self.uploads[path.split("?")[0].rpartition("/")[2]] = body
-            return 201, {}, {}
-        if not self.authorized(handler):
-            return 401, {"code": 401, "message": "Unauthenticated"}, {}
-        if asked["competitionName"] != self.slug:
-            return 403, {"code": 403, "message": "Permission 'competitions.get' was denied"}, {}
-        return getattr(self, operation)(asked)
+            assert SIGNATURE in asked["path"]
+            self.uploads[asked["name"]] = asked["body"]
+        elif operation == "IntrospectToken":
+            reply = {"active": asked["token"] == TOKEN, "username": "someone" if asked["token"] == TOKEN else ""}
+        elif headers.get("Authorization") not in (f"Bearer {TOKEN}", f"Basic {basic}"):
+            status, reply = 401, {"code": 401, "message": "Unauthenticated"}
+        elif asked["competitionName"] != self.slug:
+            status, reply = 403, {"code": 403, "message": "Permission 'competitions.get' was denied"}
+        else:
+            status, reply, more = getattr(self, operation)(asked)
+        return status, json.dumps(reply).encode(), more
 
     def content(self, name: str) -> bytes:
         """What a link gives."""
@@ -173,8 +149,7 @@ class Server:
         if name not in self.files:
             return 404, {"code": 404, "message": "Not found"}, {}
         name += ".zip" if name in self.zipped else ""
-        body, kind = self.redirect
-        return 302, body, {"Location": f"http://storage.local/files/{name}?{SIGNATURE}", "Content-Type": kind}
+        return 302, {}, {"Location": f"http://storage.local/files/{name}?{SIGNATURE}"}
 
     def GetSubmissionLimits(self, asked: dict[str, Any]) -> Any:  # noqa: N802
         return 200, self.limits, {}
@@ -184,7 +159,6 @@ class Server:
         return 200, {"token": token, "createUrl": f"http://storage.local/upload/{token}?{SIGNATURE}"}, {}
 
     def CreateSubmission(self, asked: dict[str, Any]) -> Any:  # noqa: N802
-        assert asked["blobFileTokens"] in self.uploads
         ref = 1001 + len(self.submissions)
         self.submissions.insert(0, {
             "ref": ref, "date": "2026-11-23T08:00:00.000Z", "description": asked["submissionDescription"],
@@ -197,32 +171,8 @@ class Server:
             if each["status"] == "PENDING":
                 each |= next(self.verdicts)
         shown = [{key: value for key, value in each.items() if key != "bytes"} for each in self.submissions]
-        start = (asked["page"] - 1) * self.page
-        return 200, {"submissions": shown[start : start + self.page], "nextPageToken": ""}, {}
-
-    @staticmethod
-    def send(handler: BaseHTTPRequestHandler, status: int, reply: Any, headers: dict[str, str]) -> None:
-        text = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-        handler.send_response(status)
-        for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(text))} | headers).items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(text)
-
-    def stream(self, handler: BaseHTTPRequestHandler, content: bytes, trouble: Trouble) -> None:
-        """Send a file, as far as the trouble lets it."""
-        handler.send_response(200)
-        for name, value in {"Content-Type": "application/octet-stream", "Content-Length": str(len(content)),
-                            "Accept-Ranges": "bytes", **trouble.headers}.items():  # fmt: skip
-            handler.send_header(name, value)
-        handler.end_headers()
-        part = len(content) // 2 if trouble.cut else len(content)
-        pieces = 5 if trouble.slow else 1
-        for place in range(pieces):
-            handler.wfile.write(content[place * part // pieces : (place + 1) * part // pieces])
-            handler.wfile.flush()
-            self.released.wait(trouble.slow)
-        handler.close_connection = trouble.cut
+        start = 20 * (asked["page"] - 1)  # however many on a page are asked for
+        return 200, {"submissions": shown[start : start + 20], "nextPageToken": ""}, {}
 
 
 def in_this_process(kaggle: Server, home: Path, monkeypatch: pytest.MonkeyPatch, **credentials: str) -> list[float]:
@@ -238,7 +188,7 @@ def in_this_process(kaggle: Server, home: Path, monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setenv(key, value)
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
-    monkeypatch.setattr(client, "TIMEOUT", (1, 0.5))
+    monkeypatch.setattr(client, "TIMEOUT", (1, 0.3))
     from kaggle.api.kaggle_api_extended import KaggleApi
 
     monkeypatch.setattr(KaggleApi, "args", ["--local"])  # as the environment would have it had it been set before

@@ -95,12 +95,6 @@ def test_from_the_mounted_files_to_a_submission(notebook, kaggle, monkeypatch):
     mounted = digests(kaggle / "input")
     text, shown = execute(notebook, kaggle / "working")
     assert "to install: nothing" in text
-    assert "fer2013.tar.gz" in text
-    verbs = [line.removeprefix("--- ") for line in text.splitlines() if line.startswith("--- ") and ":" not in line]
-    assert verbs == [
-        "check", "download", "prepare", "audit", "folds", "plan", "train one 0", "train one 1", "soft-targets two",
-        "train two 0", "train two 1", "ensemble", "score", "report", "leaderboard",
-    ]  # fmt: skip
     assert "ensemble *" in text
     assert len(shown) == 4
     output = kaggle / "working"
@@ -110,9 +104,12 @@ def test_from_the_mounted_files_to_a_submission(notebook, kaggle, monkeypatch):
     assert set(table["data"]) == {"unofficial"}
     assert table.loc["ensemble", "sha256"] == submission.sha256(output / "submission.csv")
     assert table.loc["ensemble", "private_accuracy"] == pytest.approx(np.mean(guesses[21:] == LABELS[105:]), abs=1e-5)
-    assert (output / "artifacts/weights/two/fold1.weights.h5").exists()
-    assert (output / "artifacts/cells/one/fold1/cell.json").exists()
-    assert (output / "results/report.html").read_text().startswith("<!doctype html>")
+    for name in (
+        "artifacts/weights/two/fold1.weights.h5",
+        "artifacts/cells/one/fold1/cell.json",
+        "results/report.html",
+    ):
+        assert (output / name).exists()
     assert digests(kaggle / "input") == mounted
 
 

@@ -42,14 +42,14 @@ def test_packed_weights_come_back_within_half_precision():
         np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-7)
 
 
-@pytest.mark.parametrize("change", [
-    lambda arrays: packed.pack(network("another")), lambda arrays: {**arrays, "more": np.zeros(1, "float32")},
-    lambda arrays: {path: values.astype("float64") for path, values in arrays.items()},
-    lambda arrays: {path: np.full_like(values, np.nan) for path, values in arrays.items()},
-])  # fmt: skip
-def test_weights_that_are_not_the_networks_are_refused(change):
+@pytest.mark.parametrize("case", ["another network", "more", "float64", "nan"])
+def test_weights_that_are_not_the_networks_are_refused(case):
+    arrays = packed.pack(network("another" if case == "another network" else "small"))
+    arrays |= {"more": np.zeros(1, "float32")} if case == "more" else {}
+    if case in ("float64", "nan"):
+        arrays = {path: values.astype("float64") * (np.nan if case == "nan" else 1) for path, values in arrays.items()}
     with pytest.raises(ValueError, match="weights are"):
-        packed.unpack(network(), change(packed.pack(network())))
+        packed.unpack(network(), arrays)
 
 
 def test_scores_are_of_known_rows_and_leave_duplicates_out():
@@ -124,13 +124,12 @@ def test_what_is_released_predicts_as_the_trained_network(project, capsys):
 
 def test_one_network_is_released_and_the_one_before_goes(project):
     packed.FOLDER.mkdir(exist_ok=True)
-    for name in ("before.npz", "before.json", "labels.json.txt", "notes.npz"):
+    for name in ("before.npz", "before.json", "notes.npz"):
         (packed.FOLDER / name).write_text("{}")
     release.main("one", "0")
-    there = {path.name for path in packed.FOLDER.iterdir()}
-    assert there == {"one.npz", "one.json", "README.md", "labels.json.txt", "notes.npz"}
+    assert {path.name for path in packed.FOLDER.iterdir()} == {"one.npz", "one.json", "README.md", "notes.npz"}
     (packed.FOLDER / "another.json").write_text("{}")
-    with pytest.raises(UserError, match=r"2 networks instead of one.*make release"):
+    with pytest.raises(UserError, match="make release"):
         packed.find()
 
 
@@ -155,40 +154,37 @@ def test_too_large_a_network_is_an_error(project, monkeypatch):
         release.main("one", "0")
 
 
+def copied(folder: Path, content: bytes | None = None, **changes: object) -> Path:
+    """The committed network with other weights, or other metadata."""
+    source = ROOT / "released/student.npz"
+    content = source.read_bytes() if content is None else content
+    facts = {"sha256": files.sha256(content), "bytes": len(content)} | changes
+    (folder / "student.npz").write_bytes(content)
+    about = json.loads(source.with_suffix(".json").read_text())
+    (folder / "student.json").write_text(json.dumps(about | facts))
+    return folder / "student.json"
+
+
 @pytest.mark.parametrize("change", [
-    {"temperature": 0.0}, {"temperature": "1"}, {"temperature": float("inf")}, {"temperature": float("nan")},
-    {"classes": sorted(CLASSES)}, {"classes": [*CLASSES, "contempt"]}, {"architecture": "student"},
-    {"architecture": "../x"}, {"recipe": {"epochs": 1, "erase": 0.1}}, {"recipe": {}}, {"sha256": "0" * 64},
-    {"bytes": 10**9}, {"fold": -1}, {"more": 1}, {"scores": []}, {"precision": "float8"}, {"model": "a/b"},
-])  # fmt: skip
+    {"temperature": 0.0}, {"temperature": float("nan")}, {"classes": sorted(CLASSES)}, {"architecture": "../x"},
+    {"recipe": {"epochs": 1, "erase": 0.1}}, {"sha256": "0" * 64}, {"bytes": 10**9}, {"more": 1}, {"model": "a/b"},
+], ids=str)  # fmt: skip
 def test_metadata_that_is_wrong_is_an_error(tmp_path, change):
-    about = json.loads((ROOT / "released/student.json").read_text())
-    (tmp_path / "student.npz").write_bytes((ROOT / "released/student.npz").read_bytes())
-    path = tmp_path / "student.json"
-    path.write_text(json.dumps(about))
-    packed.read(path)
-    path.write_text(json.dumps(about | change))
+    packed.read(copied(tmp_path))
     with pytest.raises(UserError, match="make release"):
-        packed.read(path)
+        packed.read(copied(tmp_path, **change))
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip", b"large", b"object"])
-def test_weights_that_are_damaged_or_too_large_are_an_error(tmp_path, content):
-    if content in (b"large", b"object"):
-        many = np.zeros(3 * packed.LIMIT, "uint8") if content == b"large" else np.array([{}])
-        file = io.BytesIO()
-        np.savez_compressed(file, many=many)
-        content = file.getvalue()
-    (tmp_path / "student.npz").write_bytes(content)
-    about = json.loads((ROOT / "released/student.json").read_text()) | {"sha256": files.sha256(content)}
-    (tmp_path / "student.json").write_text(json.dumps(about))
+@pytest.mark.parametrize("case", ["no zip", "large", "objects"])
+def test_weights_that_are_damaged_too_large_or_code_are_an_error(tmp_path, case):
+    file = io.BytesIO(b"no zip")
+    if case != "no zip":
+        np.savez_compressed(file, many=np.zeros(3 * packed.LIMIT, "uint8") if case == "large" else np.array([{}]))
     with pytest.raises(UserError, match=r"student\.npz .*make release"):
-        packed.read(tmp_path / "student.json")
+        packed.read(copied(tmp_path, file.getvalue()))
 
 
 def test_the_committed_card_is_that_of_the_committed_network(monkeypatch):
     monkeypatch.chdir(ROOT)
     about, _ = packed.read(packed.find())
     assert Path("released/README.md").read_text() == release.card(about)
-    assert "70 %" in release.card(about)
-    assert "teachers" not in release.card(about.model_copy(update={"teachers": ()}))

@@ -4,7 +4,7 @@ import math
 
 import matplotlib as mpl
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.competition import CLASSES
 
@@ -26,10 +26,9 @@ def annotate(
     heat : float [n, 48, 48], 0 to 1, laid over each box.
     """
     picture = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
-    larger = math.ceil(SHORTEST / min(picture.size)) if min(picture.size) < SHORTEST else 1
-    if larger > 1 and max(picture.size) * larger <= 4096:
-        picture = picture.resize((picture.width * larger, picture.height * larger), Image.Resampling.BICUBIC)
-        boxes = boxes * larger
+    larger = math.ceil(SHORTEST / min(picture.size))
+    if max(picture.size) * larger <= 4096:
+        picture, boxes = ImageOps.scale(picture, larger), boxes * larger
     squares = [(left, top, left + side, top + side) for left, top, side in boxes]
     for square, values in zip(squares, [] if heat is None else heat, strict=False):
         _glow(picture, square, values)
@@ -63,27 +62,22 @@ def _face(
     left, top, right, bottom = square
     pen.rectangle(square, outline=ACCENT, width=max(2, round(letter / 7)))
     best = int(values.argmax())
+    tag = top - 1.5 * letter if top >= 1.5 * letter else top
     label = f"{CLASSES[best]} {values[best]:.0%}"
-    tag_height = 1.5 * letter
-    tag_top = top - tag_height if top >= tag_height else top
-    pen.rectangle((left, tag_top, left + pen.textlength(label, font) + letter, tag_top + tag_height), fill=ACCENT)
-    pen.text((left + letter / 2, tag_top + tag_height / 2), label, INK, font, "lm")
+    pen.rectangle((left, tag, left + pen.textlength(label, font) + letter, tag + 1.5 * letter), fill=ACCENT)
+    pen.text((left + letter / 2, tag + 0.75 * letter), label, INK, font, "lm")
     names = max(pen.textlength(name, font) for name in CLASSES)
-    width, height, line, bar = names + 9 * letter, (1.4 * len(CLASSES) + 0.8) * letter, 1.4 * letter, 4.6 * letter
-    places = [(right + letter / 2, top), (left - width - letter / 2, top), (left, bottom + letter / 2),
-              (left, tag_top - height - letter / 2), (left + letter / 4, bottom - height - letter / 4)]  # fmt: skip
+    width, height, bar, gap = names + 9 * letter, (1.4 * len(CLASSES) + 0.8) * letter, 4.6 * letter, letter / 2
+    places = [(right + gap, top), (left - width - gap, top), (left, bottom + gap), (left, tag - height - gap)]
     inside = [(min(max(x, 0), max(0, size[0] - width)), min(max(y, 0), max(0, size[1] - height))) for x, y in places]
     spots = [(x, y, x + width, y + height) for x, y in inside]
     spot = min(spots, key=lambda each: sum(_shared(each, other) for other in taken))
-    pen.rounded_rectangle(spot, letter / 2, fill=PAPER)
+    pen.rounded_rectangle(spot, gap, fill=PAPER)
     for row, (name, part) in enumerate(zip(CLASSES, values, strict=True)):
-        middle = spot[1] + 0.4 * letter + (row + 0.5) * line
-        start = spot[0] + names + 1.2 * letter
-        colour = INK if row == best else SOFT
-        pen.text((start - 0.5 * letter, middle), name, colour, font, "rm")
-        pen.rectangle((start, middle - 0.38 * letter, start + bar, middle + 0.38 * letter), fill=(255, 255, 255, 28))
+        middle, start = spot[1] + (1.1 + 1.4 * row) * letter, spot[0] + names + 1.2 * letter
+        text, fill = (INK, ACCENT) if row == best else (SOFT, SOFT)
+        pen.text((start - gap, middle), name, text, font, "rm")
         length = max(1.0, float(part) * bar)
-        fill = ACCENT if row == best else SOFT
         pen.rectangle((start, middle - 0.38 * letter, start + length, middle + 0.38 * letter), fill=fill)
-        pen.text((spot[2] - 0.5 * letter, middle), f"{part:.0%}", colour, font, "rm")
+        pen.text((spot[2] - gap, middle), f"{part:.0%}", text, font, "rm")
     return spot

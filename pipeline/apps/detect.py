@@ -1,13 +1,12 @@
 """Find faces in pictures as FER2013's were found, by OpenCV's cascades of Haar features, and follow them over frames.
 
-OpenCV is not needed for anything else but video; it comes with the extra `predict`.
+OpenCV also reads video, and resizes for outside.py; nothing else needs it. It comes with the extra `predict`.
 """
 
 import importlib
 import math
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,19 +28,17 @@ FORGET = 1.0  # seconds after which a face that is not found any more is another
 def opencv() -> Any:
     """The module cv2. Raises UserError where it is missing or has no cascades."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a file is told here, once
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file"
-    )  # a file may name others elsewhere
+    # A file may name others elsewhere.
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         cv2 = importlib.import_module("cv2")
-    except ImportError as missing:
+        cv2.CascadeClassifier  # noqa: B018 (OpenCV 5 has none)
+    except (ImportError, AttributeError) as missing:
         raise UserError(
-            f"finding faces, and video, need OpenCV ({missing}): pip install 'opencv-python-headless<5'; pictures that "
-            "show nothing but a face can do without it, with --no-detect"
+            f"finding faces, and video, need OpenCV 4 ({missing}): pip install 'opencv-python-headless<5'; pictures "
+            "that show nothing but a face can do without it, with --no-detect"
         ) from None
-    if not hasattr(cv2, "CascadeClassifier"):
-        raise UserError(f"OpenCV {cv2.__version__} has no cascades: pip install 'opencv-python-headless<5'")
     return cv2
 
 
@@ -50,7 +47,7 @@ class Detector:
 
     def __init__(self) -> None:
         self.cv2 = opencv()
-        self.cascade = self.cv2.CascadeClassifier(str(Path(self.cv2.data.haarcascades) / CASCADE))
+        self.cascade = self.cv2.CascadeClassifier(self.cv2.data.haarcascades + CASCADE)
 
     def boxes(self, grey: np.ndarray) -> np.ndarray:
         """Squares around the faces in uint8 [h, w], largest first: float [n, 3], left, top and side in pixels."""
@@ -60,16 +57,10 @@ class Detector:
         if scale < 1:
             grey = self.cv2.resize(grey, None, fx=scale, fy=scale, interpolation=self.cv2.INTER_AREA)
         found = self.cascade.detectMultiScale(grey, STEP, NEIGHBOURS, minSize=(SMALLEST, SMALLEST))
-        boxes = np.array(found, dtype="float64").reshape(-1, 4)[:, :3] / scale
-        ordered: np.ndarray = boxes[np.argsort(-boxes[:, 2], kind="stable")]
+        left, top, side = np.array(found, dtype="float64").reshape(-1, 4)[:, :3].T / scale
+        boxes = np.stack([left - MARGIN * side, top - MARGIN * side, side * (1 + 2 * MARGIN)], axis=1)
+        ordered: np.ndarray = boxes[np.argsort(-side, kind="stable")]
         return ordered
-
-
-def widen(boxes: np.ndarray, margin: float) -> np.ndarray:
-    """Squares, float [n, 3], with `margin` of their side added on every side."""
-    left, top, side = boxes.T
-    wider: np.ndarray = np.stack([left - margin * side, top - margin * side, side * (1 + 2 * margin)], axis=1)
-    return wider
 
 
 def crop(grey: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -99,9 +90,8 @@ class Tracks:
     """
 
     seconds: float
-    faces: list[tuple[float, np.ndarray, np.ndarray]] = field(
-        default_factory=list
-    )  # last seen when, box, probabilities
+    # When each was seen last, its box, its probabilities.
+    faces: list[tuple[float, np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def follow(self, now: float, boxes: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the frame at `now`, in seconds, shows: boxes float [n, 3] and probabilities [n, 7], both smoothed."""

@@ -2,17 +2,14 @@
 
 Reads what lies in released/, or a trained cell; for the check the test rows of data/faces.npz, or drawn faces where it
 is missing. Writes into artifacts/exported/: NAME.onnx, NAME.tflite, NAME-float16.tflite (half as large), and NAME.json,
-what one must know to use them, which ONNX carries inside as well.
+what one must know to use them.
 
 A file takes pictures, uint8 [n, 48, 48, 1], grey levels 0 to 255, and gives probabilities, float32 [n, 7]: contrast,
 crop, scaling and normalisation are inside it. It sees each picture once: the mean over views, and the temperature, are
 left to who uses it. A file that is too far from Keras is deleted.
 """
 
-import importlib.util
-import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
 FOLDER = Path("artifacts/exported")
 # What is written, and how far it may be from Keras: largest difference of a probability, least part of equal labels.
 LIMITS = {".onnx": (0.005, 0.999), ".tflite": (0.005, 0.999), "-float16.tflite": (0.05, 0.99)}
-NEEDED = ("tf2onnx", "onnx", "onnxruntime", "ai-edge-litert")
 BATCH = 128  # pictures at a time
 
 Ask = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 48, 48, 1] to probabilities [n, 7]
@@ -44,16 +40,11 @@ Ask = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 48, 48, 1] to probabilitie
 
 def describe(member: networks.Member, temperature: float) -> dict[str, Any]:
     """What one must know to use an exported file."""
-    facts = member.facts
-    return {
-        "model": facts.model,
-        "architecture": facts.architecture,
-        "fold": facts.fold,
-        "seed": facts.seed,
+    return member.facts.model_dump(include={"model", "architecture", "fold", "seed"}) | {
         "classes": CLASSES,
         "input": f"pictures, uint8 [n, {SIDE}, {SIDE}, 1]: grey levels 0 to 255 of faces cut out as in FER2013",
         "output": f"float32 [n, {len(CLASSES)}]: probabilities that sum to 1, in the order of classes",
-        "inside": {key: getattr(facts.recipe, key) for key in ("contrast", "crop", "scaling")},
+        "inside": {key: getattr(member.facts.recipe, key) for key in ("contrast", "crop", "scaling")},
         "views": f"one, the picture as it is; the pipeline's scores are of means over {len(member.views)}",
         "temperature": temperature,  # not inside: p ** (1 / temperature), made to sum to 1
     }
@@ -84,8 +75,6 @@ def contrasted(pictures: "keras.KerasTensor", kind: str) -> "keras.KerasTensor":
         counts = ops.sum(levels, axis=1)
         ranks = (ops.cumsum(counts, axis=1) - counts / 2) / (SIDE * SIDE)
         x = ops.reshape(ops.round(255 * ops.matmul(levels, ranks[..., None])), (-1, SIDE, SIDE, 1))
-    elif kind != "none":
-        raise UserError(f"contrast {kind!r} cannot be exported: pipeline/apps/export.py has no graph for it")
     return x
 
 
@@ -110,23 +99,15 @@ def whole(network: "keras.Model", recipe: Recipe) -> "keras.Model":
     return model
 
 
-def write(model: "keras.Model", path: Path, about: dict[str, Any]) -> None:
-    """Write `model` in the form that the end of `path` names; ONNX carries `about` inside."""
-    if path.suffix == ".tflite":
+def write(model: "keras.Model", path: Path) -> None:
+    """Write `model` in the form that the end of `path` names."""
+    options: dict[str, Any] = {"format": "onnx" if path.suffix == ".onnx" else "litert"}
+    if "float16" in path.name:
         from tensorflow import float16, lite  # the converter is TensorFlow's
 
-        half = {"optimizations": [lite.Optimize.DEFAULT], "target_spec": {"supported_types": [float16]}}
-        model.export(path, format="litert", verbose=False, **half if "float16" in path.name else {})
-        return
-    import onnx
-
+        options |= {"optimizations": [lite.Optimize.DEFAULT], "target_spec": {"supported_types": [float16]}}
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of tf2onnx, about numpy
-        model.export(path, format="onnx", verbose=False)
-    file = onnx.load(path)
-    for value in (*file.graph.input, *file.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "n"
-    onnx.helper.set_model_props(file, {key: json.dumps(value) for key, value in about.items()})
-    onnx.save(file, path)
+        model.export(path, verbose=False, **options)
 
 
 def runtime(path: Path) -> Ask:
@@ -165,52 +146,45 @@ def check_pictures() -> tuple[np.ndarray, str]:
     return synthetic.competition(0, 210, seed=1)[0][..., None], f"drawn faces, as {faces.PATH} is missing"
 
 
-def export(member: networks.Member, stem: str, text: dict[str, Any], pictures: np.ndarray) -> dict[str, list[str]]:
-    """Write a network in every form, keep what is near enough to Keras, and add to `text` how near that is.
-
-    Returns
-    -------
-    By file: megabytes, largest difference, equal labels, and whether it was refused, as text.
-    """
+def export(member: networks.Member, stem: str, pictures: np.ndarray) -> tuple[dict[str, Any], list[str]]:
+    """Write a network in every form: how near each file is to Keras, and which were too far, and so deleted."""
     model = whole(member.network, member.facts.recipe)
     wanted = predicted(lambda part: member.probabilities(part[..., 0], member.views[:1]), pictures)
-    lines = {}
+    checked, refused = {}, []
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        for ending, (furthest, least) in LIMITS.items():
-            path = Path(folder) / f"{stem}{ending}"
-            write(model, path, text)
-            found = predicted(runtime(path), pictures)
-            off = float(np.abs(found - wanted).max())
-            equal = float((found.argmax(axis=1) == wanted.argmax(axis=1)).mean())
-            near = off <= furthest and equal >= least  # NaN is not
-            size = f"{path.stat().st_size / 1e6:.2f}"
-            lines[path.name] = [size, f"{off:.1e}", percent(equal), "" if near else "refused"]
-            (FOLDER / path.name).unlink(missing_ok=True)  # it may be of another network than the new ones
-            if near:
-                path.rename(FOLDER / path.name)
-                text["checked"][path.name] = {"largest_difference": off, "equal_labels": equal}
-    return lines
+    for ending, (furthest, least) in LIMITS.items():
+        path = FOLDER / f"{stem}{ending}"
+        write(model, path)
+        found = predicted(runtime(path), pictures)
+        off = float(np.abs(found - wanted).max())
+        equal = float((found.argmax(axis=1) == wanted.argmax(axis=1)).mean())
+        checked[path.name] = {"bytes": path.stat().st_size, "largest_difference": off, "equal_labels": equal}
+        if not (off <= furthest and equal >= least):  # NaN is not
+            path.unlink()
+            refused.append(path.name)
+    return checked, refused
 
 
 def main(name: str, fold: str) -> None:
     """Run the command."""
-    if missing := [each for each in NEEDED if importlib.util.find_spec(each.replace("-", "_")) is None]:
-        raise UserError(f"make export needs more packages: .venv/bin/python -m pip install {' '.join(missing)}")
     if fold and not name:
         raise UserError(f"FOLD={fold}: of which model? Name it: make export NAME=... FOLD={fold}")
-    which = f"{name}-{fold or 0}" if name else networks.RELEASED
-    network = networks.load(which, "tensorflow", "float32")
+    network = networks.load(f"{name}-{fold or 0}" if name else networks.RELEASED, "tensorflow", "float32")
     ((member,),) = network.members.values()
-    pictures, told = check_pictures()
-    told = f"Keras in float32, on {len(pictures):,} pictures: {told}"
     stem = f"{name}-fold{fold or 0}" if name else member.facts.model
-    text = describe(member, network.temperature) | {"checked": {"against": told}}
-    lines = export(member, stem, text, pictures)
-    files.write_json(FOLDER / f"{stem}.json", text)
-    headers = ("", "MB", "largest difference", "equal labels", "")
-    print(tabulate([(name, *line) for name, line in lines.items()], headers, disable_numparse=True,
-                   colalign=("left", *["right"] * 3, "left")))  # fmt: skip
-    print(f"\nAgainst {told}.\nHow to use them: {FOLDER / stem}.json")
-    if refused := [name for name, line in lines.items() if line[-1]]:
+    pictures, told = check_pictures()
+    try:
+        checked, refused = export(member, stem, pictures)
+    except ImportError as missing:
+        raise UserError(f"{missing}; make export needs: .venv/bin/python -m pip install -e '.[export]'") from None
+    files.write_json(FOLDER / f"{stem}.json", describe(member, network.temperature) | {"checked": checked})
+    lines = [
+        (file, f"{of['bytes'] / 1e6:.2f}", f"{of['largest_difference']:.1e}", percent(of["equal_labels"]))
+        for file, of in checked.items()
+    ]
+    print(tabulate(lines, ("", "MB", "difference", "equal labels"), disable_numparse=True,
+                   colalign=("left", *["right"] * 3)))  # fmt: skip
+    print(f"\nThe largest difference from Keras, on {len(pictures):,} pictures: {told}.")
+    print(f"How to use them: {FOLDER / stem}.json")
+    if refused:
         raise UserError(f"too far from Keras, and so deleted: {', '.join(refused)}")

@@ -5,6 +5,7 @@ Reads released/, or cells with their weights and results/ensemble.json. Nothing 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,30 +31,21 @@ BATCHES = (16, 128)  # views that are predicted together: the small one so that 
 
 
 def grey_levels(pictures: Any) -> np.ndarray:
-    """Pictures in any of the usual forms as uint8 [n, 48, 48].
+    """Pictures as uint8 [n, 48, 48].
 
     Parameters
     ----------
-    pictures : [n, 48, 48] or [n, 48, 48, 1]: uint8, floats from 0 to 1, or floats that are whole grey levels to 255.
-
-    Raises
-    ------
-    UserError : for all else.
+    pictures : [n, 48, 48] or [n, 48, 48, 1], uint8 or floats from 0 to 1. UserError for all else.
     """
     array = np.asarray(pictures)
     if array.shape[1:] not in ((SIDE, SIDE), (SIDE, SIDE, 1)):
-        raise UserError(f"pictures must have the shape [n, {SIDE}, {SIDE}] or [n, {SIDE}, {SIDE}, 1], "
-                        f"not {list(array.shape)}")  # fmt: skip
+        raise UserError(f"pictures must have the shape [n, {SIDE}, {SIDE}], not {list(array.shape)}")
     array = array.reshape(len(array), SIDE, SIDE)
     if array.dtype == "uint8":
         return array
-    if array.dtype.kind != "f":
-        raise UserError(f"pictures must be uint8, or floats from 0 to 1, not {array.dtype}")
-    levels, largest = array.astype("float64"), array.max(initial=0)
-    whole = largest > 1 and (levels == levels.round()).all()
-    if not (np.isfinite(levels).all() and levels.min(initial=0) >= 0 and largest <= (255 if whole else 1)):
-        raise UserError("pictures that are floats must go from 0 to 1, or be whole grey levels from 0 to 255")
-    scaled: np.ndarray = (levels if whole else 255 * levels).round().astype("uint8")
+    if array.dtype.kind != "f" or not ((array >= 0) & (array <= 1)).all():  # NaN is neither
+        raise UserError("pictures must be uint8, or floats from 0 to 1")
+    scaled: np.ndarray = (255 * array.astype("float64")).round().astype("uint8")
     return scaled
 
 
@@ -73,7 +65,13 @@ class Member:
         self.feed = models.Feed(np.zeros((CAPACITY, SIDE, SIDE), "uint8"), facts.recipe)
         self.predictor = models.Predictor(self.feed, network)
         self.views = augment.tta_maps(facts.recipe)
-        self.cam: GradCam | None = None
+
+    @cached_property
+    def cam(self) -> "GradCam":
+        """What tells where the network looks."""
+        from pipeline.training.attention import GradCam
+
+        return GradCam(self.feed, self.network)
 
     def probabilities(self, pictures: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
         """The mean over `views` (maps, float32 [v, 8]; by default all) of uint8 [n, 48, 48]: float32 [n, 7]."""
@@ -83,9 +81,6 @@ class Member:
 
     def attention(self, pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Where it looks for each picture's class (int [n]), by Grad-CAM: float32 [n, 48, 48], 0 to 1."""
-        from pipeline.training.attention import GradCam
-
-        self.cam = self.cam or GradCam(self.feed, self.network)
         found = []
         for part, labels in zip(_parts(pictures), _parts(classes), strict=True):
             self._show(part)
@@ -93,7 +88,7 @@ class Member:
         return np.concatenate(found)
 
     def _show(self, pictures: np.ndarray) -> None:
-        """Put uint8 [n, 48, 48], n up to CAPACITY, where predictor and cam find them: in rows 0 to n - 1."""
+        """Put uint8 [n, 48, 48], n up to CAPACITY, where the network finds them: in rows 0 to n - 1."""
         from pipeline.training import contrasts
 
         whole = np.resize(pictures, (CAPACITY, SIDE, SIDE))
@@ -160,11 +155,11 @@ def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, str]:
     path = store.folder(settings, name, fold) / "cell.json"
     with files.reading(path, f"dvc repro {store.stage(settings, name, fold)}"):
         about = store.About.model_validate_json(path.read_bytes())
-        if (about.model, about.fold) != (name, fold):
-            raise ValueError(f"it is of {about.model} fold {about.fold}")
         made, recipe = about.plan, about.plan.settings()
-        found = {"model": name, "architecture": made.architecture, "fold": fold, "seed": made.seed, "recipe": recipe}
-        facts = Facts.model_validate(found | {"precision": about.precision})
+        facts = Facts.model_validate({
+            "model": name, "architecture": made.architecture, "fold": fold, "seed": made.seed, "recipe": recipe,
+            "precision": about.precision,
+        })  # fmt: skip
         now = plan.code(plan.ingredients(made.architecture, recipe))
         if any(now.get(key) != made.code[key] for key in made.code if key.startswith("architectures.")):
             raise ValueError(f"the code of {made.architecture} has changed since")
@@ -198,33 +193,23 @@ def _released(library: str, precision: str | None) -> Network:
     return Network({facts.model: [Member(network, facts)]}, [1.0], "mean", [1.0], facts.temperature)
 
 
-def _parsed(settings: Config, which: str) -> tuple[dict[str, list[int]], str, list[float | None]]:
-    """The folds of every model that `which` stands for, and how models are blended, with their shares."""
-    if which == ENSEMBLE:
-        found = ensemble.result()
-        shares = {name: weight for name, weight in found.weights.items() if weight != 0}  # others need not be asked
-        if others := [name for name in shares if name not in settings.names]:
-            raise UserError(f"the ensemble has members that are no network of this project: {', '.join(others)}")
-        return dict.fromkeys(shares, settings.folds), found.method, list(shares.values())
-    name, _, fold = which.partition("-")
-    if name not in settings.names:
-        raise UserError(
-            f"there is no network {which!r}; known: {RELEASED}, {ENSEMBLE}, {', '.join(settings.names)}, or one fold, "
-            f"like {settings.names[0]}-{settings.folds[0]}"
-        )
-    return {name: [settings.fold(fold)] if fold else settings.folds}, "mean", [1.0]
-
-
 def _trained(which: str, library: str, precision: str | None) -> Network:
     settings = config.load()
-    cells, method, shares = _parsed(settings, which)
-    submission = which.partition("-")[0]
-    temperature = ensemble.temperatures([submission])[submission]
-    inside = list(ensemble.temperatures([*cells]).values()) if which == ENSEMBLE else [1.0]
-    known = {name: [_cell(settings, name, fold) for fold in folds] for name, folds in cells.items()}
-    _prepare([facts for found in known.values() for facts, _ in found], library, precision)
-    members = {name: [_restored(*each) for each in found] for name, found in known.items()}
-    return Network(members, inside, method, shares, temperature)
+    name, _, fold = which.partition("-")
+    method, temperatures = "mean", [1.0]
+    shares: dict[str, float | None] = {name: 1.0}
+    if which == ENSEMBLE:
+        found = ensemble.result()
+        method, shares = found.method, {each: share for each, share in found.weights.items() if share != 0}
+        temperatures = list(ensemble.temperatures([*shares]).values())
+    if unknown := [each for each in shares if each not in settings.names]:
+        known = ", ".join([RELEASED, ENSEMBLE, *settings.names])
+        raise UserError(f"{', '.join(unknown)} is no network of this project; known: {known}, or one fold, NAME-FOLD")
+    folds = [settings.fold(fold)] if fold else settings.folds
+    cells = {each: [_cell(settings, each, number) for number in folds] for each in shares}
+    _prepare([facts for found in cells.values() for facts, _ in found], library, precision)
+    members = {each: [_restored(*cell) for cell in found] for each, found in cells.items()}
+    return Network(members, temperatures, method, list(shares.values()), ensemble.temperatures([name])[name])
 
 
 def load(which: str = RELEASED, library: str | None = None, precision: str | None = None) -> Network:

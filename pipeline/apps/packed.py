@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from pipeline import architectures, files
 from pipeline.competition import CLASSES
 from pipeline.config import Name, Part, Recipe, Seed
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import keras
@@ -22,13 +23,10 @@ LIMIT = 5_000_000  # bytes of weights: git holds them
 REMEDY = "make release"
 
 
-def _one_of(known: list[Any]) -> AfterValidator:
-    def check(value: Any) -> Any:
-        if value not in known:
-            raise ValueError(f"it must be one of {known}")
-        return value
-
-    return AfterValidator(check)
+def _known(name: str) -> str:
+    if name not in architectures.names():
+        raise ValueError("there is no such architecture here")
+    return name
 
 
 class Facts(BaseModel, frozen=True, strict=True):
@@ -40,7 +38,7 @@ class Facts(BaseModel, frozen=True, strict=True):
     """
 
     model: Name
-    architecture: Annotated[str, _one_of(architectures.names())]
+    architecture: Annotated[str, AfterValidator(_known)]
     fold: int = Field(ge=0)
     seed: Seed
     recipe: Recipe
@@ -57,7 +55,7 @@ class Released(Facts, frozen=True, extra="forbid"):
     float16 : what half precision changed. data : digest of the faces, and what is known of their origin.
     """
 
-    classes: Annotated[tuple[str, ...], _one_of([CLASSES])]
+    classes: tuple[str, ...]
     temperature: float = Field(gt=0, allow_inf_nan=False)
     views: int = Field(ge=1)
     parameters: int = Field(ge=1)
@@ -76,51 +74,39 @@ def pack(network: "keras.Model") -> dict[str, np.ndarray]:
     """The variables of `network` by their paths: kernels in float16, all else in float32."""
     from keras import ops
 
-    packed = {}
-    for variable in network.weights:
-        values = ops.convert_to_numpy(variable)
-        packed[variable.path] = values.astype("float16") if variable.name.endswith("kernel") else values
-    return packed
+    values = {variable.path: ops.convert_to_numpy(variable) for variable in network.weights}
+    return {path: array.astype("float16") if path.endswith("kernel") else array for path, array in values.items()}
 
 
 def unpack(network: "keras.Model", packed: dict[str, np.ndarray]) -> None:
     """Put what `pack` returned into a network of the same architecture. Raises ValueError where that cannot be."""
-    wanted = {variable.path: variable for variable in network.weights}
-    if {path: tuple(each.shape) for path, each in wanted.items()} != {
-        path: each.shape for path, each in packed.items()
-    }:
+    if {each.path: tuple(each.shape) for each in network.weights} != {path: a.shape for path, a in packed.items()}:
         raise ValueError(f"the weights are not those of {network.name}")
     if not all(each.dtype in ("float16", "float32") and np.isfinite(each).all() for each in packed.values()):
         raise ValueError("some weights are no finite floats")
-    for path, variable in wanted.items():
-        variable.assign(packed[path].astype("float32"))
+    for variable in network.weights:
+        variable.assign(packed[variable.path].astype("float32"))
 
 
 def find() -> Path:
     """The JSON file of the released network."""
-    found = sorted(FOLDER.glob("*.json"))
-    with files.reading(FOLDER, REMEDY):
-        if len(found) != 1:
-            raise ValueError(f"it holds {len(found)} networks instead of one")
+    found = list(FOLDER.glob("*.json"))
+    if len(found) != 1:
+        raise UserError(f"{FOLDER}/ holds {len(found)} networks instead of one; make it with: {REMEDY}")
     return found[0]
 
 
 def read(path: Path) -> tuple[Released, dict[str, np.ndarray]]:
     """What a JSON file and the .npz file beside it hold. Raises UserError where they are damaged, or too large."""
     with files.reading(path, REMEDY):
-        about = Released.model_validate_json(_content(path, 10**6))
+        about = Released.model_validate_json(path.read_bytes())
+        if about.classes != CLASSES:
+            raise ValueError("its classes are not the competition's")
     weights = path.with_suffix(".npz")
     with files.reading(weights, REMEDY):
-        content = _content(weights, 2 * LIMIT)
-        if files.sha256(content) != about.sha256:
+        if weights.stat().st_size != about.bytes or files.sha256(content := weights.read_bytes()) != about.sha256:
             raise ValueError(f"it is not the file that {path.name} tells of")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             if sum(each.file_size for each in arrays.zip.infolist()) > 2 * LIMIT:
                 raise ValueError("it is too large when unpacked")
             return about, dict(arrays)
-
-
-def _content(path: Path, limit: int) -> bytes:
-    if path.stat().st_size > limit:
-        raise ValueError(f"it has more than {limit:,} bytes")
-    return path.read_bytes()

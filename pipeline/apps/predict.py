@@ -6,10 +6,10 @@ Exit status: 0 all was read, 1 nothing could begin, 3 some files were skipped (t
 """
 
 import csv
-import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,62 +18,40 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from pipeline.apps import annotate, detect, networks
-from pipeline.apps.networks import Network
-from pipeline.apps.sources import CAMERA, Picture, Source, Unusable, find
+from pipeline.apps.sources import CAMERA, Picture, Source, find
 from pipeline.competition import CLASSES, SIDE
 from pipeline.errors import UserError
 
 SKIPPED = 3  # the exit status where something was
-TOGETHER = (128, 2**27)  # faces, and bytes of pictures, that are predicted at a time
-SHOWN = 100  # lines of the table, where all of them stand in a file
+TOGETHER = 16  # pictures that are predicted at a time
+WIDTH = 24  # of a file's name on the terminal, so that a line has 80 columns
 NO_FACE = "no face"
-SUFFIXES = {"picture": (".png", ".jpg", ".jpeg", ".webp"), "video": (".mp4", ".avi"), CAMERA: (".mp4", ".avi")}
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to look for, and what to draw; as python -m pipeline predict --help explains them."""
-
-    out: Path | None
-    explain: bool
-    every_face: bool
-    margin: float
-    smooth: float
+SUFFIXES = {"picture": ".png", "video": ".mp4", CAMERA: ".mp4"}  # of what is drawn
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture whose faces are found: their boxes, float [n, 3], and themselves, uint8 [n, 48, 48].
-
-    Parameters
-    ----------
-    pixels : of the whole, where it shall be drawn.
-    """
+    """A picture whose faces are found: their boxes, float [n, 3], and themselves, uint8 [n, 48, 48]."""
 
     source: Source
     picture: Picture
     boxes: np.ndarray
     faces: np.ndarray
-    pixels: np.ndarray | None
 
 
-def look(source: Source, picture: Picture, detector: detect.Detector | None, options: Options) -> Seen:
-    """Find the faces of a picture; without `detector` it is one itself, its middle square."""
+def look(source: Source, picture: Picture, detector: detect.Detector | None, most: int | None) -> Seen:
+    """Find a picture's largest faces, at `most` so many; without `detector` it is one itself, its middle square."""
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(picture.pixels)).convert("L"))
     if picture.aligned or detector is None:
         height, width = grey.shape
         side = min(height, width)
         boxes = np.array([[(width - side) / 2, (height - side) / 2, side]])
     else:
-        boxes = detect.widen(detector.boxes(grey), options.margin)[: None if options.every_face else 1]
+        boxes = detector.boxes(grey)[:most]
     faces = [detect.crop(grey, box) for box in boxes]
-    keep = (options.out and source.kind != "table") or source.kind == CAMERA
-    return Seen(
-        source, picture, boxes, np.array(faces, "uint8").reshape(-1, SIDE, SIDE), picture.pixels if keep else None
-    )
+    return Seen(source, picture, boxes, np.array(faces, "uint8").reshape(-1, SIDE, SIDE))
 
 
 class Window:
@@ -87,231 +65,177 @@ class Window:
         except Exception as trouble:  # without tkinter an ImportError, without a display its own
             raise UserError(f"no window can be opened here ({trouble})") from None
         self.root.title("Expressions (close the window to stop)")
-        self.open = True
-        self.root.protocol("WM_DELETE_WINDOW", self.close)
         self.label = tkinter.Label(self.root)
         self.label.pack()
 
     def show(self, picture: Image.Image) -> None:
         """Put `picture` into the window. Raises KeyboardInterrupt once it was closed."""
+        import tkinter
+
         from PIL import ImageTk
 
-        self.shown = ImageTk.PhotoImage(picture, master=self.root)  # Tk keeps no reference of its own
-        self.label.configure(image=self.shown)
-        self.root.update()
-        if not self.open:
-            raise KeyboardInterrupt
-
-    def close(self) -> None:
-        """End the window, at the next picture."""
-        self.open = False
+        try:
+            self.shown = ImageTk.PhotoImage(picture, master=self.root)  # Tk keeps no reference of its own
+            self.label.configure(image=self.shown)
+            self.root.update()
+        except tkinter.TclError:
+            raise KeyboardInterrupt from None
 
 
-class Drawings:
-    """The annotated pictures and videos of a run, under the path `out`, or in this very file if there is one source."""
+def targets(sources: list[Source], out: Path | None) -> dict[str, Path]:
+    """Where each source is drawn: below the folder `out`, or in this very file if there is one source."""
+    if out is None:
+        return {}
+    if len(sources) == 1 and out.suffix and not out.is_dir():
+        return {str(sources[0]): out}
+    found = {}
+    for source in sources:
+        if suffix := SUFFIXES.get(source.kind):
+            place = out / source.place
+            found[str(source)] = place if place.suffix == suffix else place.with_name(f"{place.name}{suffix}")
+    if len(set(found.values())) < len(found):
+        raise UserError(f"two inputs have the same name below {out}; predict them one after the other")
+    return found
 
-    def __init__(self, out: Path | None, sources: list[Source], stack: ExitStack) -> None:
+
+class Output:
+    """Puts the results of a run where they belong: on the terminal, into the table, and into pictures and videos."""
+
+    def __init__(self, sources: list[Source], table: Path | None, out: Path | None, stack: ExitStack) -> None:
         self.stack = stack
-        self.targets: dict[int, Path] = {}
-        self.writers: dict[int, Any] = {}
+        self.targets = targets(sources, out)
+        self.writers: dict[str, Any] = {}
         self.window: Window | None = None
-        drawn = [source for source in sources if source.kind != "table"] if out else []
-        taken: set[Path] = set()
-        for source in drawn:
-            assert out is not None  # else nothing is drawn
-            suffixes = SUFFIXES[source.kind]
-            if len(sources) == 1 and out.suffix.lower() in suffixes and not out.is_dir():
-                target = out
-            else:
-                more = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-                names = (source.place.with_name(f"{source.place.stem}{each}{suffixes[0]}") for each in more)
-                target = next(out / name for name in names if out / name not in taken)
-            taken.add(target)
-            self.targets[id(source)] = target
-            unharmed(target, sources)
-
-    def add(self, source: Source, picture: Image.Image) -> None:
-        """Write one picture, or a video's next frame; a camera's is shown."""
-        if self.window and source.kind == CAMERA:
-            self.window.show(picture)
-        target = self.targets.get(id(source))
-        if target is None:
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.kind == "picture":
-            picture.save(target, optimize=True)
-            return
-        cv2 = detect.opencv()
-        if id(source) not in self.writers:
-            code = cv2.VideoWriter_fourcc(*("MJPG" if target.suffix.lower() == ".avi" else "mp4v"))
-            writer = cv2.VideoWriter(str(target), code, source.rate, picture.size)
-            if not writer.isOpened():
-                raise Unusable(f"{target} cannot be written as a video")
-            self.stack.callback(writer.release)
-            self.writers[id(source)] = writer
-        self.writers[id(source)].write(np.asarray(picture)[..., ::-1])
-
-
-def unharmed(target: Path, sources: list[Source]) -> None:
-    """Refuse to write over what shall be read."""
-    if target.exists() and any(source.path.exists() and target.samefile(source.path) for source in sources):
-        raise UserError(f"{target} is one of the files to be read; write to another")
-
-
-class Run:
-    """One call of the command: predicts what it is given in batches, and puts the results where they belong."""
-
-    def __init__(
-        self, options: Options, network: Network, sources: list[Source], table: Path | None, stack: ExitStack
-    ) -> None:
-        self.options = options
-        self.network = network
-        self.drawings = Drawings(options.out, sources, stack)
-        self.waiting: list[Seen] = []
-        self.tracks: dict[int, detect.Tracks] = {}
-        self.pictures = self.faces = self.lines = self.skipped = 0
-        self.width = min(40, max(len(str(source)) for source in sources))
+        self.pictures = self.faces = self.skipped = 0
+        for target in (*self.targets.values(), *([table] if table else [])):
+            if target.exists() and any(source.path.exists() and target.samefile(source.path) for source in sources):
+                raise UserError(f"{target} is one of the files to be read; write to another")
         self.table: Any = None
         if table:
-            unharmed(table, sources)
             file = stack.enter_context(table.open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(file, lineterminator="\n")
             self.table.writerow(["source", "frame", "left", "top", "width", "height", "label", *CLASSES])
-        self.say = partial(print, flush=True)
+        self._line("", "", CLASSES)
 
-    def add(self, seen: Seen) -> None:
-        """Take one picture more; predict those that wait where they are enough."""
-        self.waiting.append(seen)
-        size = sum(0 if each.pixels is None else each.pixels.nbytes for each in self.waiting)
-        live = seen.source.kind == CAMERA
-        if live or size > TOGETHER[1] or sum(len(each.faces) + 1 for each in self.waiting) > TOGETHER[0]:
-            self.predict()
+    def put(self, seen: Seen, boxes: np.ndarray, probabilities: np.ndarray, heat: np.ndarray | None) -> None:
+        """Put a picture's faces, or that it has none, everywhere."""
+        self.pictures += 1
+        self.faces += len(boxes)
+        source, frame = str(seen.source), seen.picture.frame or ""
+        lines: list[tuple[Any, ...]] = [
+            (left, top, side, side, CLASSES[int(row.argmax())], *(round(float(part), 6) for part in row))
+            for (left, top, side), row in zip(boxes.round().astype(int).tolist(), probabilities, strict=True)
+        ]
+        for line in lines or [(*[""] * 4, NO_FACE, *[""] * len(CLASSES))]:
+            shares = [f"{part:.0%}" for part in line[5:]] if lines else line[5:]
+            self._line(f"{source}:{frame}" if frame else source, line[4], shares)
+            if self.table:
+                self.table.writerow([source, frame, *line])
+        window = self.window if seen.source.kind == CAMERA else None
+        if source in self.targets or window:
+            drawn = annotate.annotate(seen.picture.pixels, boxes, probabilities, heat)
+            if window:
+                window.show(drawn)
+            if source in self.targets:
+                self._draw(seen.source, self.targets[source], drawn)
 
     def skip(self, what: object, why: Exception) -> None:
         """Say that something cannot be read, or drawn."""
         self.skipped += 1
-        self.say(f"skipped {what}: {why}", file=sys.stderr)
+        print(f"skipped {what}: {why}", file=sys.stderr, flush=True)
 
-    def predict(self) -> None:
-        """Predict all that wait."""
-        seen, self.waiting = self.waiting, []
-        if not seen:
-            return
-        faces = np.concatenate([each.faces for each in seen])
-        probabilities = self.network.probabilities(faces)
-        ends = np.cumsum([len(each.faces) for each in seen])
-        parts = [slice(end - len(each.faces), end) for each, end in zip(seen, ends, strict=True)]
-        boxes = [each.boxes for each in seen]
-        for number, (each, part) in enumerate(zip(seen, parts, strict=True)):
-            if each.source.kind in ("video", CAMERA):
-                tracks = self.tracks.setdefault(id(each.source), detect.Tracks(self.options.smooth))
-                boxes[number], probabilities[part] = tracks.follow(
-                    each.picture.seconds, each.boxes, probabilities[part]
-                )
-        heat = None
-        if self.options.explain and len(faces):
-            heat = self.network.attention(faces, probabilities.argmax(axis=1))
-        for each, part, placed in zip(seen, parts, boxes, strict=True):
-            self.tell(each, placed, probabilities[part])
-            self.draw(each, placed, probabilities[part], None if heat is None else heat[part])
+    def _line(self, place: str, label: str, parts: Any) -> None:
+        shown = place if len(place) <= WIDTH else f"…{place[1 - WIDTH :]}"
+        cells = (f"{part:>{max(4, len(name))}}" for part, name in zip(parts, CLASSES, strict=True))
+        print(f"{shown:<{WIDTH}} {label:<8} {' '.join(cells)}".rstrip(), flush=True)
 
-    def draw(self, seen: Seen, boxes: np.ndarray, probabilities: np.ndarray, heat: np.ndarray | None) -> None:
-        """Annotate a picture, if that is wanted."""
-        if seen.pixels is None:
-            return
+    def _draw(self, source: Source, target: Path, picture: Image.Image) -> None:
+        """Write one picture, or a video's next frame."""
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.drawings.add(seen.source, annotate.annotate(seen.pixels, boxes, probabilities, heat))
-        except (Unusable, ValueError) as reason:  # Pillow's, of a picture that is too large for its form
-            self.skip(self.drawings.targets.pop(id(seen.source)), reason)
-
-    def tell(self, seen: Seen, boxes: np.ndarray, probabilities: np.ndarray) -> None:
-        """Put a picture's faces, or that it has none, into the table on the terminal and into the file."""
-        self.pictures += 1
-        self.faces += len(boxes)
-        source, frame = str(seen.source), "" if seen.picture.frame is None else seen.picture.frame
-        for box, row in zip(boxes.round().astype(int).tolist(), probabilities, strict=True):
-            label = CLASSES[int(row.argmax())]
-            self._line(source, frame, " ".join(map(str, box)), label, [f"{part:.1%}" for part in row])
-            if self.table:
-                left, top, side = box
-                self.table.writerow([source, frame, left, top, side, side, label, *(f"{part:.6f}" for part in row)])
-        if not len(boxes):
-            self._line(source, frame, "", NO_FACE, [""] * len(CLASSES))
-            if self.table:
-                self.table.writerow([source, frame, *[""] * 4, NO_FACE, *[""] * len(CLASSES)])
-
-    def _line(self, source: str, frame: object, box: str, label: str, parts: Sequence[str]) -> None:
-        if not self.lines:
-            self._print("source", "frame", "left top side", "label", CLASSES)
-        self.lines += 1
-        if not self.table or self.lines <= SHOWN:
-            self._print(source, frame, box, label, parts)
-
-    def _print(self, source: str, frame: object, box: str, label: str, parts: Sequence[str]) -> None:
-        shown = source if len(source) <= self.width else f"…{source[1 - self.width :]}"
-        cells = (f"{part:>{max(6, len(name))}}" for part, name in zip(parts, CLASSES, strict=True))
-        self.say(f"{shown:<{self.width}}  {frame:>6}  {box:>14}  {label:<8}  {'  '.join(cells)}")
-
-    def all(self, sources: list[Source], frames: int | None, detector: detect.Detector | None, bar: Any) -> bool:
-        """Predict all pictures of all sources, and return whether that was stopped by Ctrl-C."""
-        try:
-            for source, found in every(sources, frames, bar):
-                if isinstance(found, Unusable):
-                    self.skip(source, found)
-                else:
-                    self.add(look(source, found, detector, self.options))
-            self.predict()
-        except KeyboardInterrupt:
-            return True
-        return False
+            if source.kind == "picture":
+                picture.save(target, optimize=True)
+                return
+            if str(source) not in self.writers:
+                cv2 = detect.opencv()
+                code = cv2.VideoWriter_fourcc(*("MJPG" if target.suffix.lower() == ".avi" else "mp4v"))
+                self.writers[str(source)] = cv2.VideoWriter(str(target), code, source.rate, picture.size)
+                self.stack.callback(self.writers[str(source)].release)
+            if not self.writers[str(source)].isOpened():
+                raise ValueError("it cannot be written as a video")
+            self.writers[str(source)].write(np.asarray(picture)[..., ::-1])
+        except ValueError as reason:  # Pillow's, of a picture that is too large for its form
+            self.skip(self.targets.pop(str(source)), reason)
 
 
-def every(sources: list[Source], limit: int | None, bar: Any) -> Iterator[tuple[Source, Picture | Unusable]]:
-    """All pictures of all sources, at most `limit` of each, and why a source ends early where it does."""
+def batches(
+    sources: list[Source], find_faces: Callable[[Source, Picture], Seen], output: Output
+) -> Iterator[list[Seen]]:
+    """All pictures of all sources, as many as are predicted together."""
+    waiting: list[Seen] = []
     for source in sources:
-        count = 0
         try:
-            for picture in itertools.islice(source.pictures(), limit):
-                count += 1
-                if count == 1:
-                    bar.total += min(source.count, limit or source.count) - 1
-                yield source, picture
-                bar.update()
-        except Unusable as reason:
-            yield source, reason
+            for picture in source.pictures():
+                waiting.append(find_faces(source, picture))
+                if len(waiting) == TOGETHER or source.kind == CAMERA:
+                    yield waiting
+                    waiting = []
+        except (UserError, OSError, UnicodeError) as reason:
+            output.skip(source, reason)
+    if waiting:
+        yield waiting
+
+
+def predict(
+    network: networks.Network, batch: list[Seen], tracks: dict[str, detect.Tracks], explain: bool
+) -> list[tuple[Seen, np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Each picture with its boxes, probabilities and heat, over the frames of a video smoothed."""
+    faces = np.concatenate([each.faces for each in batch])
+    ends = np.cumsum([len(each.faces) for each in batch])[:-1]
+    boxes = [each.boxes for each in batch]
+    parts = np.split(network.probabilities(faces), ends)
+    for place, each in enumerate(batch):
+        if each.source.kind in ("video", CAMERA):
+            follow = tracks[str(each.source)].follow
+            boxes[place], parts[place] = follow(each.picture.seconds, boxes[place], parts[place])
+    heat: list[Any] = [None] * len(batch)
+    if explain and len(faces):
+        heat = np.split(network.attention(faces, np.concatenate(parts).argmax(axis=1)), ends)
+    return list(zip(batch, boxes, parts, heat, strict=True))
 
 
 def main(
     inputs: list[str], *, network: str, csv: Path | None, out: Path | None, explain: bool, faces: str, no_detect: bool,
-    margin: float, smooth: float, frames: int | None,
+    smooth: float,
 ) -> None:  # fmt: skip
     """Run the command."""
     if explain and not out:
         raise UserError("--explain draws into what --out writes: say where, with --out FOLDER")
     sources = find(inputs)
-    live = any(source.kind == CAMERA for source in sources)
-    if live or any(source.kind == "video" for source in sources):
+    kinds = {source.kind for source in sources}
+    if kinds & {"video", CAMERA}:
         detect.opencv()
-    searched = not no_detect and any(source.kind != "table" for source in sources)
-    detector = detect.Detector() if searched else None
-    options = Options(out, explain, faces == "all", margin, smooth)
+    detector = detect.Detector() if not no_detect and kinds != {"table"} else None
+    find_faces = partial(look, detector=detector, most=None if faces == "all" else 1)
+    tracks: dict[str, detect.Tracks] = defaultdict(partial(detect.Tracks, smooth))
+    started, stopped = time.monotonic(), False
     with ExitStack() as stack:
-        run = Run(options, networks.load(network), sources, csv, stack)
-        if live:
+        asked = networks.load(network)  # before anything is written
+        output = Output(sources, csv, out, stack)
+        if CAMERA in kinds:
             try:
-                run.drawings.window = Window()
+                output.window = Window()
             except UserError as reason:
                 print(f"{reason}: the table stands here alone; Ctrl-C stops", file=sys.stderr, flush=True)
-        bar = stack.enter_context(tqdm(total=len(sources), unit="picture", disable=None, leave=False))
-        run.say = partial(bar.write, file=sys.stdout)
-        started = time.monotonic()
-        stopped = run.all(sources, frames, detector, bar)
-    took = time.monotonic() - started
-    if run.lines > SHOWN and csv:
-        print(f"… and {run.lines - SHOWN:,} lines more in {csv}")
+        try:
+            for batch in batches(sources, find_faces, output):
+                for found in predict(asked, batch, tracks, explain):
+                    output.put(*found)
+        except KeyboardInterrupt:
+            stopped = True
     print(
-        f"{run.pictures:,} pictures, {run.faces:,} faces, {run.skipped:,} skipped, in {took:.1f} s: "
-        f"{run.pictures / max(took, 1e-9):.1f} pictures/s",
+        f"{output.pictures:,} pictures, {output.faces:,} faces, {output.skipped:,} skipped, "
+        f"in {time.monotonic() - started:.1f} s",
         file=sys.stderr,
     )
-    sys.exit(130 if stopped and not live else SKIPPED if run.skipped else 0)
+    sys.exit(130 if stopped and CAMERA not in kinds else SKIPPED if output.skipped else 0)

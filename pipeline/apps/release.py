@@ -78,35 +78,16 @@ def halved(member: networks.Member, held_out: np.ndarray, before: np.ndarray) ->
     ----------
     held_out : uint8 [m, 48, 48], pictures that it has not seen. before : float [m, 7], its probabilities of them.
     """
-    arrays = packed.pack(member.network)
-    if (size := sum(values.nbytes for values in arrays.values())) > LIMIT:
-        raise UserError(
-            f"{member.facts.model} takes {size / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f}; name a smaller network"
-        )
+    arrays, content = packed.pack(member.network), io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    if (size := len(content.getvalue())) > LIMIT:
+        raise UserError(f"{member.facts.model} takes {size:,} bytes, more than {LIMIT:,}; name a smaller network")
     packed.unpack(member.network, arrays)
     after = member.probabilities(held_out)
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue(), {
         "largest_difference": round(float(abs(after - before).max()), 6),
         "equal_labels": round(float((after.argmax(1) == before.argmax(1)).mean()), 6),
     }
-
-
-def write(about: Released, content: bytes) -> Path:
-    """Write a network and its card, and delete what was released before; return the path of its weights."""
-    path = FOLDER / f"{about.model}.npz"
-    new = {
-        path: content,
-        path.with_suffix(".json"): files.as_json(about.model_dump(mode="json")),
-        FOLDER / "README.md": card(about).encode(),
-    }
-    for target, what in new.items():
-        files.write(target, what)
-    for other in set(FOLDER.glob("*.json")) - new.keys():
-        other.with_suffix(".npz").unlink(missing_ok=True)
-        other.unlink()
-    return path
 
 
 def main(name: str, fold: str) -> None:
@@ -130,5 +111,10 @@ def main(name: str, fold: str) -> None:
         data={"faces": data.digest, "provenance": provenance.standing(provenance.read())},
         trained_with={"backend": told.backend, **(told.model_extra or {}), "processor": told.processor},
     )  # fmt: skip
-    path = write(about, content)
-    print(f"{path}: {about.bytes / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
+    files.write(FOLDER / f"{name}.npz", content)
+    files.write_json(FOLDER / f"{name}.json", about.model_dump(mode="json"))
+    files.write(FOLDER / "README.md", card(about).encode())
+    for other in set(FOLDER.glob("*.json")) - {FOLDER / f"{name}.json"}:
+        other.with_suffix(".npz").unlink(missing_ok=True)
+        other.unlink()
+    print(f"{FOLDER / name}.npz: {about.bytes / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,10 +21,6 @@ TABLES = (".csv", ".gz")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 RATE = 25.0  # frames a second where a video does not say it
 CAMERA = "camera"
-
-
-class Unusable(Exception):
-    """Why a file is skipped."""
 
 
 @dataclass(frozen=True)
@@ -49,67 +46,46 @@ class Source:
     Parameters
     ----------
     place : where it stands in the folder that was named; of a camera, its number. kind : "picture", "table", "video" or
-        CAMERA. rate : of frames, and count : of pictures, as far as they are known; better once it is open.
+        CAMERA. rate : of frames, known once it is open.
     """
 
     path: Path
     place: Path
     kind: str
     rate: float = RATE
-    count: int = 1
 
     def __str__(self) -> str:
         return printable(self.path)
 
     def pictures(self) -> Iterator[Picture]:
-        """All of its pictures. Raises Unusable for what cannot be read."""
+        """All of its pictures. Raises UserError for what cannot be read."""
         if self.kind == CAMERA:
             yield from self._frames(int(self.place.name))
-            return
-        if not self.path.is_file():
-            raise Unusable("it is no file that can be opened")
-        if not self.path.stat().st_size:
-            raise Unusable("it is empty")
-        if self.kind == "picture":
+        elif not self.path.is_file():
+            raise UserError("it is no file that can be opened")
+        elif self.kind == "picture":
             yield Picture(read(self.path))
         elif self.kind == "video":
-            yield from self._frames(str(self.path))
+            yield from self._frames(os.fsencode(self.path).decode())  # OpenCV crashes at a name that is not UTF-8
         else:
-            try:
-                table = prepare.read_file(self.path)
-            except (UserError, OSError) as trouble:
-                raise Unusable(str(trouble)) from None
-            self.count = len(table.pixels)
-            for row, pixels in enumerate(table.pixels, 1):
+            for row, pixels in enumerate(prepare.read_file(self.path).pixels, 1):
                 yield Picture(pixels, row, aligned=True)
 
     def _frames(self, device: int | str) -> Iterator[Picture]:
         cv2 = detect.opencv()
+        capture = cv2.VideoCapture(device)
+        self.rate = capture.get(cv2.CAP_PROP_FPS) or RATE
+        number = 0
         try:
-            capture = cv2.VideoCapture(device)
-        except (cv2.error, UnicodeError) as trouble:
-            raise Unusable(str(trouble)) from None
-        try:
-            self.rate = capture.get(cv2.CAP_PROP_FPS) or RATE
-            self.count = max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-            number, now = 0, 0.0
-            while True:
-                whole, frame = capture.read()
-                if not whole:
-                    break
+            while (found := capture.read())[0]:
                 number += 1
                 # A camera's frames come as fast as they are judged, whatever it says.
-                told = time.monotonic() if self.kind == CAMERA else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                # Where the container's clock stands still, or steps back at a cut, the next frame is due.
-                now = told if number == 1 or told > now else now + 1 / self.rate
-                yield Picture(frame[..., ::-1], number, now)
+                seconds = time.monotonic() if self.kind == CAMERA else number / self.rate
+                yield Picture(found[1][..., ::-1], number, seconds)
         finally:
             capture.release()
         if not number:
-            raise Unusable("OpenCV can read no frame of it")
-        lasts = self.count / self.rate  # some containers only estimate the count; then it is wrong, and this is right
-        if self.kind != CAMERA and now + 1 / self.rate < 0.9 * lasts:
-            raise Unusable(f"it breaks off after {number:,} frames, {now:.1f} of about {lasts:.1f} seconds")
+            raise UserError("OpenCV can read no frame of it")
 
 
 def printable(path: Path) -> str:
@@ -119,34 +95,25 @@ def printable(path: Path) -> str:
 
 
 def read(path: Path) -> np.ndarray:
-    """The picture in a file, upright: uint8 [h, w] or [h, w, 3]. Raises Unusable where there is none."""
+    """The picture in a file, upright: uint8 [h, w] or [h, w, 3]. Raises UserError where there is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as picture:
                 return plain(ImageOps.exif_transpose(picture))
-    except Unusable:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Unusable(f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise Unusable(f"it is none of {', '.join(FORMATS)}, nor a table or video by its name") from None
+        raise UserError(f"it is none of {', '.join(FORMATS)}, nor a table or video by its name") from None
     except Exception as trouble:  # each of Pillow's readers has its own way to say that a file is damaged
-        raise Unusable(f"it is damaged ({trouble or type(trouble).__name__})") from None
+        raise UserError(f"it is damaged ({trouble})") from None
 
 
 def plain(picture: Image.Image) -> np.ndarray:
     """Any picture as uint8 [h, w] or [h, w, 3]: 16 bits become 8, and what is transparent becomes white."""
-    if picture.mode.startswith("I"):
-        levels = np.asarray(picture).astype("int64")
-        if levels.min() < 0 or levels.max() > 65535:
-            raise Unusable("its grey levels are beyond 16 bits")
-        if picture.mode == "I" and levels.max() <= 255:
-            return levels.astype("uint8")  # 8 bits in 32
-        return (levels / 257).round().astype("uint8")
     if picture.mode == "F":
-        raise Unusable("its grey levels are fractions, and nothing says of what")
+        raise ValueError("its grey levels are fractions, and nothing says of what")
+    if picture.mode.startswith("I"):
+        return (np.asarray(picture) / 257).round().astype("uint8")
     if picture.has_transparency_data:
         clear = picture.convert("RGBA")
         picture = Image.new("RGBA", clear.size, "white")
@@ -163,23 +130,27 @@ def find(inputs: list[str]) -> list[Source]:
     for text in inputs:
         path = Path(text)
         name, _, number = text.partition(":")
-        if name == CAMERA and (number or "0").isdecimal() and not path.exists():
-            found.append(Source(path, Path(number or "0"), CAMERA))
-        elif path.is_dir():
-            closed: list[OSError] = []  # folders that cannot be read: named when their turn comes
-            inside = [
-                Path(folder) / file for folder, _, files in os.walk(path, onerror=closed.append) for file in files
-                if not any(part.startswith(".") for part in (Path(folder) / file).relative_to(path).parts)
-            ]  # fmt: skip
-            inside += [Path(os.fsdecode(trouble.filename)) for trouble in closed]
-            found += [Source(file, file.relative_to(path), _kind(file)) for file in sorted(inside)]
-        elif os.path.lexists(path):
+        if path.is_dir():
+            files = (Path(folder, file) for folder, _, names in os.walk(path, onerror=_stop) for file in names)
+            places = sorted(file.relative_to(path) for file in files)
+            found += [
+                Source(path / place, place, _kind(place))
+                for place in places
+                if not any(part.startswith(".") for part in place.parts)
+            ]
+        elif path.exists():
             found.append(Source(path, Path(path.name), _kind(path)))
+        elif name == CAMERA and (number or "0").isdecimal():
+            found.append(Source(path, Path(number or "0"), CAMERA))
         else:
             raise UserError(f"{printable(path)} is neither a file nor a folder, nor a camera, like {CAMERA}:0")
     if not found:
-        raise UserError(f"there are no files in {', '.join(printable(Path(text)) for text in inputs)}")
+        raise UserError(f"there are no files in {', '.join(inputs)}")
     return found
+
+
+def _stop(trouble: OSError) -> NoReturn:
+    raise trouble
 
 
 def _kind(path: Path) -> str:

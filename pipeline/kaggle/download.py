@@ -5,7 +5,6 @@ the kaggle client takes them), or draws a competition (source synthetic). Writes
 unpacked (pictures: packed into one pictures.zip), and PROVENANCE.json.
 """
 
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config, files
-from pipeline.competition import CHECKSUMS, SLUG
+from pipeline.competition import SLUG
 from pipeline.config import Config, Data
-from pipeline.data import archives, incoming, provenance, synthetic
+from pipeline.data import incoming, provenance, synthetic
 from pipeline.errors import UserError
 from pipeline.kaggle import client
 from pipeline.kaggle.client import Kaggle
@@ -27,38 +26,18 @@ WITHOUT_KAGGLE = "put the files into data/incoming/ and set data.source to local
 
 
 def fetch(kaggle: Kaggle, name: str, folder: Path) -> None:
-    """Put one file from Kaggle into `folder`, unzipped; of the competition itself only if its checksum is official.
+    """Put one file from Kaggle into `folder`; of the competition itself only if its checksum is official.
 
     A damaged file is fetched once more. Raises Missing where Kaggle has none of this name, and UserError.
     """
-    for last in (False, True):
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            path = Path(temporary) / name
-            wrong = _unzip(kaggle.download(name, path.parent), path)
-            if not wrong and kaggle.slug == SLUG and not provenance.describe(path)["official"]:
-                wrong = f"{name} arrived with {path.stat().st_size:,} bytes, but not with the official checksum"
-            if not wrong:
-                path.rename(folder / name)
-                return
-        if last:
-            raise UserError(f"{wrong}, twice: try again later; or {WITHOUT_KAGGLE}")
-        print(f"{wrong}: fetching it once more", file=sys.stderr, flush=True)
-
-
-def _unzip(arrived: Path, path: Path) -> str:
-    """Unpack the file that Kaggle zipped, to `path`; return what is wrong with it."""
-    if arrived == path:
-        return ""
-    where = f"Kaggle's {arrived.name}"
-    try:
-        with archives.reading(arrived, where) as members:
-            member = next((each for each in members if each.name == path.name), None)
-            if member is None:
-                return f"{where} does not hold it"
-            member.write(path)
-    except UserError as trouble:
-        return str(trouble).partition(";")[0]
-    return ""
+    for _ in range(2):
+        kaggle.download(name, folder)
+        path = folder / name
+        if path.exists() and (kaggle.slug != SLUG or provenance.describe(path)["official"]):
+            return
+        path.unlink(missing_ok=True)
+        print(f"{name} arrived without the official checksum", file=sys.stderr, flush=True)
+    raise UserError(f"{name} arrived damaged twice: try again later; or {WITHOUT_KAGGLE}")
 
 
 def take_kaggle(kaggle: Kaggle, folder: Path) -> None:
@@ -68,27 +47,22 @@ def take_kaggle(kaggle: Kaggle, folder: Path) -> None:
             for name in names:
                 fetch(kaggle, name, folder)
             return
-        except client.Missing:
-            continue
-    raise UserError(
-        f"{kaggle.page} has none of fer2013.tar.gz, icml_face_data.csv, or train.csv with test.csv (HTTP 404): see "
-        f"whether data.slug in params.yaml is right; or {WITHOUT_KAGGLE}"
-    )
+        except client.Missing as missing:
+            trouble = missing
+    raise trouble
 
 
-def still_good(settings: Data, folder: Path) -> bool:
-    """Whether `folder` holds, byte for byte, all that source kaggle would fetch."""
+def still_good(settings: Data) -> bool:
+    """Whether data/raw/ holds, byte for byte, what source kaggle has fetched there, or all of Kaggle's own files."""
     try:
-        known = provenance.read(folder / provenance.NAME)
-        here = {path.name: provenance.describe(path) for path in folder.iterdir() if path.name in CHECKSUMS}
-        noted = {name: {key: facts[key] for key in here[name]} for name, facts in known["files"].items()}
-    except (UserError, LookupError):
+        known = provenance.read()
+        same = all(provenance.describe(RAW / name).items() <= facts.items() for name, facts in known["files"].items())
+    except (UserError, OSError):
         return False
     if settings.slug == SLUG:
-        same = all(facts["official"] for facts in here.values())
-    else:
-        same = known["source"] == "kaggle" and known.get("slug") == settings.slug
-    return same and here == noted and any(here.keys() >= set(names) for names in WHOLE)
+        whole = any(known["files"].keys() >= set(names) for names in WHOLE)
+        return same and whole and all(facts["official"] for facts in known["files"].values())
+    return same and known.get("slug") == settings.slug
 
 
 def collect(settings: Config, folder: Path) -> dict[str, Any]:
@@ -110,62 +84,48 @@ def collect(settings: Config, folder: Path) -> dict[str, Any]:
         path.name: provenance.describe(path) | ({"from": origin[path.name]} if path.name in origin else {})
         for path in sorted(folder.iterdir())
     }
-    official = all(each["official"] for each in described.values())
     note = incoming.FOLDER / incoming.NOTE
     if data.source in ("local", "folders") and note.exists():
         facts["note"] = " ".join(note.read_text(encoding="utf-8", errors="replace").split())
+    official = all(each["official"] for each in described.values())
     facts = {"source": data.source, "official": official, "files": described} | facts
     files.write_json(folder / provenance.NAME, facts)
     return facts
 
 
-def report(settings: Data, facts: dict[str, Any]) -> None:
+def report(facts: dict[str, Any]) -> None:
     """Tell of every file whether it is Kaggle's own, and loudly if one is not."""
     kind = provenance.standing(facts)
     for name, file in facts["files"].items():
         own = "Kaggle's own" if file["official"] else "NOT Kaggle's own file: its checksum differs"
         print(f"{name}  {file['bytes']:,} bytes  {'drawn' if kind == 'drawn' else facts.get('split', own)}")
-    if kind == "unofficial":
-        where = f"{settings.slug} is another competition, whose checksums are not known"
-        print(
-            f"warning: {where if settings.source == 'kaggle' else 'these are not the files of the competition'}: "
-            "every score on them will be marked unofficial",
-            file=sys.stderr,
-        )
-    if kind == provenance.OTHER_SPLIT:
-        print("warning: this is not the competition's split: no score on it will have a rank", file=sys.stderr)
+    warnings = {
+        "unofficial": "these are not Kaggle's own files: every score on them will be marked unofficial",
+        provenance.OTHER_SPLIT: "this is not the competition's split: no score on it will have a rank",
+    }
+    if kind in warnings:
+        print(f"warning: {warnings[kind]}", file=sys.stderr)
 
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of `folder` when the block has ended well; until then the old one stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}-"
-    for stale in folder.parent.glob(f"{prefix}*"):  # of a run that was killed
-        if not folder.exists() and (stale / "old").exists():
-            (stale / "old").rename(folder)
-        shutil.rmtree(stale, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix, ignore_cleanup_errors=True) as temporary:
-        new, old = Path(temporary) / folder.name, Path(temporary) / "old"
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        new = Path(temporary) / folder.name
         new.mkdir()
         yield new
         if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        finally:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
+            folder.rename(Path(temporary) / "old")
+        new.rename(folder)
 
 
 def main() -> None:
     """Run the stage. What lay in data/raw/ is replaced only when everything else has arrived."""
     settings = config.load()
-    if settings.data.source == "kaggle" and still_good(settings.data, RAW):
+    if settings.data.source == "kaggle" and still_good(settings.data):
         print(f"{RAW}/ holds {', '.join(provenance.read()['files'])} as Kaggle has it: not fetched again")
         return
-    if RAW.is_symlink() or (RAW.exists() and not RAW.is_dir()):
-        raise UserError(f"{RAW} is no folder; remove it and run this again")
     with replacing(RAW) as folder:
         facts = collect(settings, folder)
-    report(settings.data, facts)
+    report(facts)

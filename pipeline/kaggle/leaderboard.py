@@ -1,66 +1,34 @@
-"""Print our submissions among the ten best teams of 2013, best first, with Kaggle's own scores where they are known.
+"""Print our submissions among the ten best teams of 2013, best first, and Kaggle's own scores where they are known.
 
-Reads submissions/scores.csv, results/analysis.json and submissions/kaggle.json. With --refresh it asks Kaggle first,
-and writes submissions/kaggle.json and results/kaggle.json.
+Reads submissions/scores.csv and submissions/kaggle.json. With --refresh it asks Kaggle first, and writes
+submissions/kaggle.json and results/kaggle.json.
 """
 
+import textwrap
 from typing import Any
 
-from tabulate import tabulate
+import tabulate
 
 from pipeline import config
 from pipeline.competition import TEAMS_2013
 from pipeline.evaluation import board, submission
-from pipeline.evaluation.submission import UNKNOWN, percent
+from pipeline.evaluation.submission import percent
 from pipeline.kaggle import client, records
-from pipeline.kaggle.records import COMPLETE, Record
+from pipeline.kaggle.records import Record
 
-KAGGLE_HEADERS = ("Kaggle private", "differs by", "Kaggle public", "differs by")
+HEADERS = ("rank", "", "private", "95 % interval", "no\nduplicate", "public", "out of\nfold")
+KAGGLE_HEADERS = ("Kaggle", "status", "private", "differs by", "public", "differs by")
+tabulate.MIN_PADDING = 0  # the board fits a terminal of 80 columns
 
 
-def against_kaggle(record: Record | None, entry: dict[str, Any]) -> tuple[str, ...]:
-    """Kaggle's private and public score, each with the percentage points by which it lies above the local one.
-
-    Parameters
-    ----------
-    record : Kaggle's, if there is one; what it has not judged yet shows its status instead.
-    entry : a line of submissions/scores.csv.
-    """
-    if record is None or record["status"] != COMPLETE:
-        return record["status"] if record else "", "", "", ""
-    cells = []
+def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
+    """A line of Kaggle's scores, each with the percentage points by which it lies above the local one."""
+    cells = [entry["name"], record["status"]]
     for kind in ("private", "public"):
-        score, local = record[f"{kind}_score"], entry[f"{kind}_accuracy"]
-        known = score is not None and local != UNKNOWN
-        cells += [
-            UNKNOWN if score is None else percent(score),
-            f"{100 * (score - float(local)):+.2f}" if known else "",
-        ]
-    return tuple(cells)
-
-
-def refresh(scores: list[dict[str, Any]], slug: str) -> None:
-    """Ask Kaggle for the state of our submissions, and write it down."""
-    with records.alone():
-        found = records.read()
-        with client.connect(slug, "see the board without Kaggle's part: make leaderboard") as kaggle:
-            records.update(found, kaggle.submissions(), scores, slug)
-        records.write(found, slug)
-
-
-def notes(scores: list[dict[str, Any]], kaggle: bool) -> list[str]:
-    """What stands below the table, a paragraph each."""
-    found = [
-        f"* ours. Ranks are places among the {TEAMS_2013} teams of 2013; "
-        "no duplicate: rows whose picture Training lacks."
-        "\nEach is the mean of all its folds' networks. Parameters are of one network of each model that has weight, "
-        "minutes of all." + ('\n"differs by" is Kaggle\'s score less ours, in percentage points.' if kaggle else "")
-    ]
-    if len(scores) > 1 and submission.ANALYSIS.exists():
-        best_first = sorted(scores, key=lambda entry: -float(entry["oof_accuracy"]))
-        found.append(board.differences(submission.analysis(), [entry["name"] for entry in best_first]))
-    kinds = dict.fromkeys(entry["data"] for entry in scores)
-    return found + [board.NOTES[kind] for kind in kinds if kind in board.NOTES]
+        score, local = record[f"{kind}_score"], percent(entry[f"{kind}_accuracy"])
+        known = score is not None and local.endswith("%")
+        cells += [percent(score or ""), f"{100 * (score - float(entry[f'{kind}_accuracy'])):+.2f}" if known else ""]
+    return cells
 
 
 def main(ask: bool = False) -> None:
@@ -70,14 +38,21 @@ def main(ask: bool = False) -> None:
     ----------
     ask : whether to ask Kaggle first.
     """
-    scores, slug = submission.scores(), config.load().data.slug
+    scores, slug, sent = submission.scores(), config.load().data.slug, records.read()
     if ask:
-        refresh(scores, slug)
-    sent = records.read()
-    found = {entry["sha256"]: records.latest(sent, slug, entry["sha256"]) for entry in scores}
-    kaggle = any(found.values())
-    theirs = {entry["sha256"]: against_kaggle(found[entry["sha256"]], entry) for entry in scores} if kaggle else {}
-    headers = (*board.HEADERS, *(KAGGLE_HEADERS if kaggle else ()))
-    alignment = ("right", "left", *["right"] * (len(headers) - 2))
-    print(tabulate(board.rows(scores, theirs), headers, disable_numparse=True, colalign=alignment))
-    print("", *notes(scores, kaggle), sep="\n")
+        with client.connect(slug, "see the board without Kaggle's part: make leaderboard") as kaggle:
+            records.update(sent, kaggle.submissions(), scores, slug)
+        records.write(sent, slug)
+    lines = [[cell.replace("% to", " to") for cell in line[: len(HEADERS)]] for line in board.rows(scores, {})]
+    align = ("right", "left", *["right"] * (len(HEADERS) - 2))
+    print(tabulate.tabulate(lines, HEADERS, disable_numparse=True, colalign=align))
+    known = [(records.latest(sent, slug, entry["sha256"]), entry) for entry in scores]
+    if judged := [against_kaggle(record, entry) for record, entry in known if record]:
+        align = ("left", "left", *["right"] * (len(KAGGLE_HEADERS) - 2))
+        print("", tabulate.tabulate(judged, KAGGLE_HEADERS, disable_numparse=True, colalign=align), sep="\n")
+    notes = [
+        f"* ours. Ranks are places among the {TEAMS_2013} teams of 2013, by the accuracy on PrivateTest (private). "
+        "'no duplicate' is of its rows whose picture Training lacks. results/report.md tells the rest."
+    ]
+    notes += [board.NOTES[kind] for kind in dict.fromkeys(entry["data"] for entry in scores) if kind in board.NOTES]
+    print("", *(textwrap.fill(note, 80) for note in notes), sep="\n")

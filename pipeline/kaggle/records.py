@@ -1,28 +1,36 @@
 """Kaggle's records of our submissions: submissions/kaggle.json, and their scores for DVC: results/kaggle.json.
 
-The scores are those of the submissions as they are now, in the competition that params.yaml names. A record has the
-submission's ref, slug, name, date, message, sha256, status, public_score, private_score and error. Its status is
+The scores are those of the submissions as they are now, in the competition that params.yaml names. A record's status is
 SENDING (ref null) from before it is sent until Kaggle has given it a number, then PENDING, COMPLETE or ERROR.
 """
 
-import contextlib
-import fcntl
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter
+
 from pipeline import files
-from pipeline.errors import UserError
 from pipeline.evaluation import submission
 
 PATH = submission.FOLDER / "kaggle.json"
 METRICS = Path("results/kaggle.json")
 SENDING, PENDING, COMPLETE, ERROR = "SENDING", "PENDING", "COMPLETE", "ERROR"
-KEYS = {
-    "ref": int | None, "slug": str, "name": str, "date": str | None, "message": str | None, "sha256": str,
-    "status": str, "public_score": float | int | None, "private_score": float | int | None, "error": str | None,
-}  # fmt: skip
+
+
+class Form(BaseModel):
+    """What a record holds."""
+
+    ref: int | None
+    slug: str
+    name: str
+    date: str | None
+    message: str
+    sha256: str
+    status: str
+    public_score: float | None
+    private_score: float | None
+    error: str | None
+
 
 Record = dict[str, Any]
 
@@ -32,29 +40,11 @@ def read() -> list[Record]:
     if not PATH.exists():
         return []
     with files.reading(PATH, "git restore submissions/kaggle.json"):
-        records: list[Record] = json.loads(PATH.read_bytes())
-        if not isinstance(records, list):
-            raise ValueError("it is no list")
-        for record in records:
-            for key, kind in KEYS.items():
-                if not isinstance(record[key], kind):
-                    raise ValueError(f"{key} is {record[key]!r}")
-        return records
-
-
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Let no one else send, or write records, at the same time: they would not know of each other."""
-    with open(submission.TABLE) as file:  # which no one else locks
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError("another make submit is at work here; run this again when it has ended") from None
-        yield
+        return [form.model_dump() for form in TypeAdapter(list[Form]).validate_json(PATH.read_bytes())]
 
 
 def write(records: list[Record], slug: str) -> None:
-    """Write both files, each at once, the records first: what breaks this off must not lose what was sent."""
+    """Write both files, the records first: what breaks this off must not lose what was sent."""
     files.write_json(PATH, records)
     current = {(line["name"], line["sha256"]) for line in submission.scores()}
     scores = {
@@ -83,13 +73,14 @@ def update(records: list[Record], listed: list[Record], lines: list[dict[str, An
     listed : the account's submissions, as Kaggle lists them (see client.py), newest first.
     lines : of submissions/scores.csv; by the mark in its message a submission is known to be one of these files.
     """
-    known = {record["ref"]: record for record in records if record["slug"] == slug}
-    sending = {mark(record["sha256"]): record for record in records if record["slug"] == slug and record["ref"] is None}
+    known = {record["ref"]: record for record in records if record["slug"] == slug and record["ref"] is not None}
+    sending = [record for record in records if record["slug"] == slug and record["ref"] is None]
     for each in reversed(listed):
         if each["ref"] in known:
             known[each["ref"]] |= {key: each[key] for key in ("status", "public_score", "private_score", "error")}
-        elif sent := next((start for start in sending if start in each["message"]), None):
-            sending.pop(sent).update(each)
+        elif arrived := [record for record in sending if mark(record["sha256"]) in each["message"]]:
+            arrived[0].update(each)
+            sending.remove(arrived[0])
         else:
             records += [
                 each | {"slug": slug, "name": line["name"], "sha256": line["sha256"]}
