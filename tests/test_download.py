@@ -1,11 +1,9 @@
 """What the user brings to data/incoming/, in every form, and how data/raw/ is replaced."""
 
-import gzip
 import hashlib
 import io
 import json
 import os
-import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 import settings
 
 from pipeline.competition import CHECKSUMS, SLUG
-from pipeline.data import archives, incoming, prepare
+from pipeline.data import incoming, prepare
 from pipeline.errors import UserError
 from pipeline.kaggle import download
 
@@ -72,52 +70,27 @@ def test_files_are_taken_in_every_form(place, form):
     assert taken(place) == FILES
 
 
-WHOLE, ICML = b"emotion,pixels,Usage\n", b"emotion, Usage, pixels\n"
-
-
-@pytest.mark.parametrize(("name", "content", "found"), [
-    ("fer2013 (1).csv", b"x", "fer2013.csv"),
-    ("fer2013 - Copy.csv", b"x", "fer2013.csv"),
-    ("fer2013.tar (2).gz", b"x", "fer2013.tar.gz"),
-    ("ICML_face_data.CSV", b"x", "icml_face_data.csv"),
-    ("fer2013", WHOLE, "fer2013.csv"),
-    ("faces.csv", ICML, "icml_face_data.csv"),
-    ("sub/folder/download", WHOLE, "fer2013.csv"),
+@pytest.mark.parametrize(("name", "found"), [
+    ("fer2013 (1).csv", "fer2013.csv"), ("fer2013 - Copy.csv", "fer2013.csv"), ("fer2013.tar (2).gz", "fer2013.tar.gz"),
+    ("deep/ICML_face_data.CSV", "icml_face_data.csv"),
 ])  # fmt: skip
-def test_a_file_is_known_by_its_name_or_where_that_is_certain_by_its_first_line(place, name, content, found):
-    (INCOMING / name).parent.mkdir(parents=True, exist_ok=True)
-    (INCOMING / name).write_bytes(content)
+def test_a_file_is_known_by_its_name_whatever_a_browser_added(place, name, found):
+    (INCOMING / name).parent.mkdir(exist_ok=True)
+    (INCOMING / name).write_bytes(b"x")
     assert incoming.take(place / "out") == {found: str(INCOMING / name)}
-    assert held(place / "out") == {found: content}
+    assert held(place / "out") == {found: b"x"}
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
-@pytest.mark.parametrize("name", ["fer2013", "fer2013.csv"])
-def test_an_archive_is_known_by_its_content_whatever_its_name(place, kind, name):
-    if kind == "zip":
-        pack(INCOMING / name, {"a/fer2013.csv": b"1"})
-    else:
-        tar(INCOMING / name, {"a/fer2013.csv": b"1"}, "w:gz" if kind == "tar.gz" else "w")
-    assert incoming.take(place / "out") == {"fer2013.csv": f"data/incoming/{name}: a/fer2013.csv"}
-
-
-def test_train_and_test_without_endings_are_taken(place):
-    (INCOMING / "train").write_bytes(b"emotion,pixels\n")
-    (INCOMING / "test (1)").write_bytes(b"pixels\n")
-    assert set(taken(place)) == {"train.csv", "test.csv"}
-
-
-@pytest.mark.parametrize("brought", [None, {}, {"cat.jpg": b"x", "deep/labels.csv": b"emotion,pixels\n"}])
-def test_where_nothing_is_brought_it_is_told_what_was_found_and_what_is_missing(place, brought):
-    if brought is None:
-        INCOMING.rmdir()
-    for name, content in (brought or {}).items():
+@pytest.mark.parametrize("brought", [{}, {"cat.jpg": b"x", "deep/labels.csv": b"emotion,pixels\n"}])
+def test_where_nothing_is_brought_it_is_told_what_was_found_and_what_is_missing(place, capsys, brought):
+    for name, content in brought.items():
         (INCOMING / name).parent.mkdir(exist_ok=True)
         (INCOMING / name).write_bytes(content)
     with pytest.raises(UserError) as refusal:
         taken(place)
-    for word in ("fer2013.tar.gz", "train.csv", f"/competitions/{SLUG}/data", "make demo", *(brought or {})):
+    for word in ("fer2013.tar.gz", "train.csv", f"/competitions/{SLUG}/data", "make demo"):
         assert word in str(refusal.value)
+    assert all(name in capsys.readouterr().out for name in list(brought)[-1:])
 
 
 @pytest.mark.parametrize(("there", "missing"), [("train.csv", "test.csv"), ("test.csv", "train.csv")])
@@ -131,7 +104,6 @@ def test_other_files_are_named_and_ignored_and_hidden_ones_are_passed_over(place
     others = [f"cat{number}.jpg" for number in range(20)] + ["train.csv.bak", os.fsdecode(b"gl\xfcck.txt")]
     for name in ("train.csv", "test.csv", "README.md", "NOTE.txt", ".gitignore", "._train.zip", *others):
         (INCOMING / name).write_bytes(b"1")
-    (INCOMING / "loop").symlink_to(INCOMING.absolute())
     assert taken(place) == {"train.csv": b"1", "test.csv": b"1"}
     said = capsys.readouterr().out
     assert "cat0.jpg" in said
@@ -165,12 +137,8 @@ DAMAGE = {
     "no zip": lambda data, start, end: b"hello",
     "empty": lambda data, start, end: b"",
     "cut in the middle": lambda data, start, end: data[: len(data) // 2],
-    "only its directory": lambda data, start, end: data[end:],
-    "no deflate stream": lambda data, start, end: put(data, start, b"\xff" * 8),
     "wrong checksum": lambda data, start, end: put(data, end + 16, b"\0\0\0\0"),
-    "a lying size": lambda data, start, end: put(data, end + 24, struct.pack("<I", 100)),
     "encrypted": lambda data, start, end: put(put(data, 6, b"\1"), end + 8, b"\1"),
-    "unknown compression": lambda data, start, end: put(put(data, 8, b"\x63"), end + 10, b"\x63"),
 }
 
 
@@ -179,10 +147,9 @@ def test_a_damaged_zip_is_refused_by_its_name(place, damage):
     (INCOMING / "x.zip").write_bytes(damage(*packed_bytes(place)))
     with pytest.raises(UserError, match=r"data/incoming/x\.zip is damaged or cannot be unpacked"):
         taken(place)
-    assert all(len(content) <= 100 for content in held(place / "out").values())
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:900], lambda data: data[:-4], lambda data: b"x" * 600])
+@pytest.mark.parametrize("damage", [lambda data: data[:900], lambda data: b"x" * 600])
 def test_a_damaged_tar_is_refused_by_its_name(place, damage):
     tar(place / "x.tar.gz", {"fer2013.csv": np.random.default_rng(0).bytes(2000)}, "w:gz")
     (INCOMING / "x.tar.gz").write_bytes(damage((place / "x.tar.gz").read_bytes()))
@@ -204,42 +171,6 @@ def test_no_path_in_an_archive_leads_out_of_the_folder(place, kind):
     assert found.pop("icml_face_data.csv", b"/etc/passwd") == b"/etc/passwd"  # a plain file
     assert found == {"fer2013.csv": b"1"}
     assert {name for name in held(place) if not name.startswith("out/")} == {"params.yaml", *before}
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar", "plain"])
-def test_what_is_too_large_is_refused_before_it_is_unpacked(place, monkeypatch, kind):
-    monkeypatch.setattr(archives, "LARGEST", 1000)
-    members = {"fer2013.csv": b"0" * 1001, "cat.jpg": b"0" * 5000}
-    {"zip": pack, "tar": tar, "plain": lambda path, files: path.write_bytes(files["fer2013.csv"])}[kind](
-        INCOMING / ("fer2013.csv" if kind == "plain" else f"x.{kind}"), members
-    )
-    with pytest.raises(UserError, match="1,001 bytes, which is no competition file"):
-        taken(place)
-    assert not held(place / "out")
-
-
-def lying(size, kind=tarfile.REGTYPE):
-    info = tarfile.TarInfo("fer2013.csv")
-    info.size, info.type = size, kind
-    return gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-
-
-@pytest.mark.parametrize("content", [
-    lying(2**40), lying(2**40, tarfile.XHDTYPE), lying(2**40, tarfile.GNUTYPE_LONGNAME),
-    gzip.compress(tarfile.TarInfo("x").tobuf() * 101),
-], ids=["a member", "a header", "a name", "members without end"])  # fmt: skip
-def test_a_tar_that_claims_more_than_memory_holds_is_refused(place, monkeypatch, content):
-    monkeypatch.setattr(archives, "MEMBERS", 100)
-    (INCOMING / "x.tar.gz").write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.tar\.gz.*(is damaged|no competition file)"):
-        taken(place)
-
-
-def test_a_name_that_stands_twice_in_an_archive_is_refused(place):
-    """A small zip of one file many times over would write without end."""
-    pack(INCOMING / "x.zip", {"1/fer2013.csv": b"1", "2/fer2013.csv": b"1"})
-    with pytest.raises(UserError, match=r"x\.zip: fer2013\.csv stands there twice"):
-        taken(place)
 
 
 # The stage.
@@ -289,7 +220,7 @@ def no_rename(path, target, rename=Path.rename):
 
 @pytest.mark.parametrize(("brought", "broken"), [
     ({}, None), ({"cat.jpg": b"meow"}, None), ({"fer2013.csv": b"new", "x.zip": b"hello"}, None),
-    ({"fer2013.csv": b"new"}, (incoming.shutil, "copyfile", stop)),
+    ({"fer2013.csv": b"new"}, (Path, "write_bytes", stop)),
     ({"fer2013.csv": b"new"}, (Path, "rename", no_rename)),
 ])  # fmt: skip
 def test_whatever_goes_wrong_data_raw_stays_as_it_was(place, monkeypatch, brought, broken):
@@ -297,9 +228,9 @@ def test_whatever_goes_wrong_data_raw_stays_as_it_was(place, monkeypatch, brough
     (download.RAW / "train.csv").write_bytes(b"old")
     for name, content in brought.items():
         (INCOMING / name).write_bytes(content)
+    before = held(place)
     if broken:
         monkeypatch.setattr(*broken)
-    before = held(place)
     with pytest.raises((UserError, KeyboardInterrupt, OSError)):
         download.main()
     assert held(place) == before
