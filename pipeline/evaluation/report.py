@@ -116,10 +116,11 @@ def context() -> dict[str, Any]:
     models, rows = [name for name in order if name in settings.names], submission.judged_rows(analysis)
     speedrun, seeds = optional("speedrun.json", "speedrun"), optional("seeds.json", "seeds")
     lines = board.rows(scores, {})
+    notes = [board.NOTES[kind] for kind in sorted({entry["data"] for entry in scores}) if kind in board.NOTES]
     return {
         "config": settings, "analysis": analysis, "data": data, "scores": scores, "order": order, "models": models,
         "rows": rows, "judged": analysis[rows], "ensemble": ensemble.result(order), "classes": CLASSES,
-        "splits": SPLITS, "notes": [board.NOTES[each] for each in sorted({entry["data"] for entry in scores}) if each in board.NOTES],
+        "splits": SPLITS, "notes": notes,
         "board": pd.DataFrame(lines, columns=list(board.HEADERS)).set_index("rank"), "ranked": len(lines) > len(scores),
         "recipes": recipes(settings, models), "attention": (figures.FOLDER / "attention.png").exists(),
         "claims": optional("claims.json", "claims"), "speedrun": speedrun, "seeds": seeds,
