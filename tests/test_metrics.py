@@ -21,33 +21,24 @@ def seven(**chances):
     return row
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [(0, 0, 1.0), (1, 0, 1.0), (5, 1, 2 * (1 + 6) / 64), (1, 5, 2 * (1 + 6) / 64), (10, 0, 2 / 1024), (4, 4, 1.0)],
-)
+@pytest.mark.parametrize(("first", "second", "expected"), [(0, 0, 1.0), (1, 5, 2 * (1 + 6) / 64), (10, 0, 2 / 1024)])
 def test_mcnemar_is_the_exact_test_of_the_rows_on_which_they_differ(first, second, expected):
     one = np.array([True] * first + [False] * second + [True] * 30 + [False] * 20)
     other = np.array([False] * first + [True] * second + [True] * 30 + [False] * 20)
-    assert metrics.mcnemar(one, other) == pytest.approx(expected)
+    assert metrics.mcnemar(one, other) == metrics.mcnemar(other, one) == pytest.approx(expected)
 
 
 def test_brier_by_hand():
     rows = np.array([seven(c0=0.4), seven(c3=1.0)])
-    expected = (0.6**2 + 6 * 0.1**2 + 2.0) / 2
-    assert metrics.brier(rows, np.array([0, 1])) == pytest.approx(expected)
+    assert metrics.brier(rows, np.array([0, 1])) == pytest.approx((0.6**2 + 6 * 0.1**2 + 2.0) / 2)
 
 
 def test_calibration_error_by_hand():
-    # Two rows at 0.42 (one right), one at 0.9 (right): |0.42 - 0.5| for two thirds, |0.9 - 1| for the last.
-    rows = np.array([seven(c0=0.42), seven(c1=0.42), seven(c2=0.9)])
-    labels = np.array([0, 0, 2])
-    assert metrics.calibration_error(rows, labels) == pytest.approx(0.08 * 2 / 3 + 0.1 / 3, abs=1e-4)
+    # Two rows at 0.42 (one right), one at 1 (right): |0.42 - 0.5| for two thirds.
+    rows, labels = np.array([seven(c0=0.42), seven(c1=0.42), seven(c2=1.0)]), np.array([0, 0, 2])
+    assert metrics.calibration_error(rows, labels) == pytest.approx(0.08 * 2 / 3, abs=1e-4)
     bins = metrics.reliability(rows, labels)
-    assert (sum(bins["rows"]), bins["rows"][6], bins["rows"][13]) == (3, 2, 1)
-
-
-def test_a_confidence_of_one_has_a_bin():
-    assert metrics.reliability(np.array([seven(c0=1.0)]), np.array([0]))["rows"] == [0] * 14 + [1]
+    assert (sum(bins["rows"]), bins["rows"][6], bins["rows"][14]) == (3, 2, 1)
 
 
 def test_reliability_is_that_of_scikit_learn():
@@ -59,37 +50,26 @@ def test_reliability_is_that_of_scikit_learn():
     np.testing.assert_allclose(np.array(bins["confidence"])[full], wanted[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_the_temperature_that_spoiled_calibrated_probabilities_is_found_again(temperature):
     probabilities, labels = drawn()
     spoiled = metrics.temper(probabilities, 1 / temperature)
     found = metrics.fit_temperature(spoiled, labels)
     assert found == pytest.approx(temperature, rel=0.03)
     mended = metrics.temper(spoiled, found)
-    assert metrics.calibration_error(mended, labels) < 0.015
     assert metrics.cross_entropy(mended, labels) <= metrics.cross_entropy(spoiled, labels) + 1e-9
     np.testing.assert_array_equal(mended.argmax(axis=1), probabilities.argmax(axis=1))
 
 
-def test_tempering_keeps_sums_and_bears_zeros():
-    rows = np.array([seven(c0=1.0), seven(c0=0.0, c1=0.0)])
-    for temperature in (0.1, 1.0, 10.0):
-        tempered = metrics.temper(rows, temperature)
-        np.testing.assert_allclose(tempered.sum(axis=1), 1)
-        assert np.isfinite(tempered).all()
-    np.testing.assert_allclose(metrics.temper(rows, 1.0), rows, atol=1e-9)
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 10.0])
+def test_tempering_keeps_sums_and_bears_zeros(temperature):
+    tempered = metrics.temper(np.array([seven(c0=1.0), seven(c0=0.0, c1=0.0)]), temperature)
+    np.testing.assert_allclose(tempered.sum(axis=1), 1)
 
 
 def test_by_class_by_hand():
-    labels = np.array([0, 0, 0, 1, 1, 6])
-    guesses = np.array([0, 0, 1, 1, 0, 1])
-    found = metrics.by_class(np.eye(7)[guesses], labels)
+    labels, guesses = np.array([0, 0, 0, 1, 1, 6]), np.eye(7)[[0, 0, 1, 1, 0, 1]]
+    found = metrics.by_class(guesses, labels)
     assert found["angry"] == {"precision": 0.666667, "recall": 0.666667, "f1": 0.666667, "rows": 3}
-    assert found["disgust"] == {"precision": 0.333333, "recall": 0.5, "f1": 0.4, "rows": 2}
     assert found["neutral"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 1}
-    assert metrics.macro_f1(np.eye(7)[guesses], labels) == pytest.approx((2 / 3 + 0.4) / 7)
-
-
-def test_top_2():
-    rows = np.array([seven(c0=0.5, c1=0.3), seven(c0=0.5, c1=0.3), seven(c0=0.5, c1=0.3)])
-    assert metrics.top_2(rows, np.array([0, 1, 2])) == pytest.approx(2 / 3)
+    assert metrics.macro_f1(guesses, labels) == pytest.approx((2 / 3 + 0.4) / 7)

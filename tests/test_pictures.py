@@ -1,6 +1,7 @@
 """Pictures in folders, in the layouts that go round; and what is refused."""
 
 import io
+import re
 import tarfile
 import zipfile
 
@@ -10,7 +11,7 @@ import settings
 from PIL import Image
 
 from pipeline.competition import CLASSES, SPLITS
-from pipeline.data import archives, faces, incoming, pictures, prepare, provenance, solution, synthetic
+from pipeline.data import faces, incoming, pictures, prepare, provenance, solution, synthetic
 from pipeline.errors import UserError
 from pipeline.kaggle import download
 
@@ -30,18 +31,21 @@ def official(row):
     return f"{'train' if USAGE[row] == 0 else 'test'}/{CLASSES[LABELS[row]]}/{split}_{7 + 31 * row}.png"
 
 
-def put(files, folder=incoming.FOLDER):
+def two_way(row, held_out="test"):
+    """As atulapra/Emotion-detection has it: numbered within a class and a folder."""
+    folder, name = "train" if USAGE[row] == 0 else held_out, CLASSES[LABELS[row]]
+    before = (LABELS[:row] == LABELS[row]) & ((USAGE[:row] == 0) == (USAGE[row] == 0))
+    return f"{folder}/{ATULAPRA.get(name, name)}/im{before.sum()}.png"
+
+
+def drawn(name_of):
+    return {name_of(row): encoded(PIXELS[row]) for row in range(len(LABELS))}
+
+
+def put(files, folder):
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-
-
-def zipped(files):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -63,54 +67,69 @@ def prepared():
 # Layouts
 
 
-@pytest.mark.parametrize("form", ["plain", "deeper", "zip", "tar", "a zip a split", "classes alone", "JPEG"])
+@pytest.mark.parametrize(
+    "form", ["plain", "deeper", "one zip", "one tar", "a zip a split", "linked", "classes alone", "JPEG"]
+)
 def test_file_names_with_the_official_split_give_the_competitions_table(place, monkeypatch, form):
     counts = np.zeros((3, 7), int)
     np.add.at(counts, (USAGE, LABELS), 1)
     monkeypatch.setattr(pictures, "CLASS_COUNTS", tuple(map(tuple, counts.tolist())))
-    files = {official(row): encoded(PIXELS[row]) for row in range(len(LABELS))}
+    files = drawn(official)
     if form == "plain":
-        put(files | {".DS_Store": b"", "train/happy/Thumbs.db": b"", "README.md": b""})
+        litter = {".DS_Store": b"", "train/happy/Thumbs.db": b"", "README.md": b"", "fer2013.bib": b""}
+        put(files | litter, incoming.FOLDER)
     elif form == "deeper":
-        put({f"archive/Images/{name.upper()}": content for name, content in files.items()})
+        put({f"archive/Images/{name.upper()}": content for name, content in files.items()}, incoming.FOLDER)
+    elif form == "linked":
+        put(files, place / "elsewhere")
+        for part in ("train", "test"):
+            (incoming.FOLDER / part).symlink_to(place / "elsewhere" / part)
     elif form == "classes alone":
-        put({name.partition("/")[2]: content for name, content in files.items()})
+        put({name.partition("/")[2]: content for name, content in files.items()}, incoming.FOLDER)
     elif form == "JPEG":  # grey, though stored in colours
-        put({name.replace(".png", ".jpg"): encoded(PIXELS[row], "JPEG", "RGB") for row, name in enumerate(files)})
-    elif form == "zip":
-        put({"archive.zip": zipped({name.replace("/", "\\"): content for name, content in files.items()})})  # Windows
-    elif form == "a zip a split":
-        for part in ("train/", "test/"):
-            inside = {name.removeprefix(part): each for name, each in files.items() if name.startswith(part)}
-            put({f"{part[:-1]}.zip": zipped(inside)})
-    else:
+        files = {name.replace(".png", ".jpg"): encoded(PIXELS[row], "JPEG", "RGB") for row, name in enumerate(files)}
+        put(files, incoming.FOLDER)
+    elif form == "one tar":
         with tarfile.open(incoming.FOLDER / "archive.tar.gz", "w:gz") as archive:
             for name, content in files.items():
                 info = tarfile.TarInfo(f"./{name}")
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
+    else:
+        for part in ("train", "test") if form == "a zip a split" else ("archive",):
+            cut = len(part) + 1 if part != "archive" else 0
+            with zipfile.ZipFile(incoming.FOLDER / f"{part}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, content in files.items():
+                    if name.startswith(part) or not cut:
+                        archive.writestr(name[cut:].replace("/", "\\"), content)  # as some Windows programs write it
     data, labels = prepared()
-    assert np.abs(data.pixels.astype(int) - PIXELS).mean() < (8 if form == "JPEG" else 1e-9)
+    if form == "JPEG":
+        assert np.abs(data.pixels.astype(int) - PIXELS).mean() < 8
+    else:
+        np.testing.assert_array_equal(data.pixels, PIXELS)
     np.testing.assert_array_equal(data.usage, USAGE)
     np.testing.assert_array_equal(labels, LABELS)
     assert (data.labels[USAGE != 0] == -1).all()
-    assert provenance.standing(provenance.read()) == "folders"
-    assert not provenance.read()["official"]
+    facts = provenance.read()
+    assert provenance.standing(facts) == "folders"
+    assert not facts["official"]
+    assert facts["split"] == "by the file names (Training_, PublicTest_, PrivateTest_)"
 
 
-@pytest.mark.parametrize("held_out", ["test", "validation"])
+@pytest.mark.parametrize("held_out", ["test", "validation", "val"])
 def test_a_folder_that_is_held_out_is_private_test_and_public_test_stays_empty(place, held_out):
-    """As atulapra/Emotion-detection has it: numbered within a class and a folder."""
-    for row, label in enumerate(LABELS):
-        name = CLASSES[label]
-        folder = "train" if USAGE[row] == 0 else held_out
-        put({f"{folder}/{ATULAPRA.get(name, name)}/im{row}.png": encoded(PIXELS[row])})
+    put(drawn(lambda row: two_way(row, held_out)), incoming.FOLDER)
     data, labels = prepared()
-    order = np.argsort(USAGE > 0, kind="stable")
     assert np.bincount(data.usage).tolist() == [56, 0, 42]
-    np.testing.assert_array_equal(data.pixels, PIXELS[order])
-    np.testing.assert_array_equal(labels, LABELS[order])
-    assert provenance.standing(provenance.read()) == "other split"
+    by_name = sorted(range(len(LABELS)), key=lambda row: (USAGE[row] > 0, int(re.findall(r"\d+", two_way(row))[0]),
+                                                          CLASSES[LABELS[row]]))  # fmt: skip
+    np.testing.assert_array_equal(data.pixels, PIXELS[by_name])
+    np.testing.assert_array_equal(labels, LABELS[by_name])
+    facts = provenance.read()
+    assert provenance.standing(facts) == "other split"
+    assert facts["split"] == (
+        f"by the folders: train/ stands as Training, {held_out}/ stands as PrivateTest; PublicTest is empty"
+    )
 
 
 def names(*groups):
@@ -122,100 +141,123 @@ def names(*groups):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("groups", "rows"), [
-    (["train", "val", "test"], [14, 14, 14]), (["Training", "PublicTest", "PrivateTest"], [14, 14, 14]),
-    (["train:Training_", "test:PrivateTest_"], [14, 0, 14]), (["train:Training_", "test:Training_x"], [14, 0, 14]),
-    (["train:Training_", "val:Training_x", "test:PrivateTest_"], [14, 14, 14]),
-    (["train:Training_", "test:PrivateTest_", "test:im"], [14, 0, 28]),
+@pytest.mark.parametrize(("paths", "rows", "says"), [
+    (names("train", "val", "test"), [14, 14, 14], "val/ stands as PublicTest"),
+    (names("Training", "PublicTest", "PrivateTest"), [14, 14, 14], "publictest/ stands as PublicTest.*; but other"),
+    (names("train:Training_", "val:PublicTest_", "test:PrivateTest_"), [14, 14, 14], "by the file names .*; but other"),
+    (names("train:Training_", "test:PrivateTest_"), [14, 0, 14], "PublicTest is empty; but other numbers"),
+    (names("train:Training_", "test:Training_x"), [14, 0, 14], "by the folders"),
+    (names("train:Training_", "test:PrivateTest_", "test:im"), [14, 0, 28], "by the folders"),
 ])  # fmt: skip
-def test_the_file_names_tell_the_split_where_all_do_and_none_contradicts_its_folder(groups, rows):
-    paths = names(*groups)
+def test_the_file_names_tell_the_split_where_all_do(paths, rows, says):
     found = pictures.layout(paths)
     assert np.bincount(found.usage, minlength=3).tolist() == rows
-    assert not found.official  # other numbers than the competition's
+    assert re.search(says, found.says)
+    assert not found.official
     assert (np.diff(found.usage.astype(int)) >= 0).all()
     assert "9.png" in found.paths[0]
     assert pictures.layout(paths[::-1]).paths == found.paths
-    assert [CLASSES[label] for label in found.labels] == [path.split("/")[-2] for path in found.paths]
+    for path, name, label in zip(found.paths, found.names, found.labels, strict=True):
+        assert path.split("/")[-2:] == name.split("/")[-2:]
+        assert CLASSES[label] == name.split("/")[-2]
+
+
+def test_labels_go_by_the_names_of_classes():
+    """By the alphabet, neutral would come before sad."""
+    found = pictures.layout(names("train", "test"))
+    assert dict(zip((name.split("/")[1] for name in found.names), found.labels.tolist(), strict=True)) == {
+        "angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surprise": 5, "neutral": 6,
+    }  # fmt: skip
 
 
 # What is refused
 
-PNG = encoded(PIXELS[0])
-GOOD = dict.fromkeys(names("train", "test"), PNG)
-REFUSED = {
-    "nothing": ({}, "data/incoming"),
-    "no pictures": ({"README.md": b"", "fer2013.csv": b""}, "data/incoming"),
-    "no class": (GOOD | {"train/contempt/1.png": PNG}, "train/contempt/1.png"),
-    "a number": (GOOD | {"train/3/1.png": PNG}, "train/3/1.png"),
-    "no sad": ({name: PNG for name in GOOD if "train/sad" not in name}, "sad"),
-    "none held out": ({name: PNG for name in GOOD if "train" in name}, "held out"),
-    "no split": (dict.fromkeys(names(":Training_", ":im"), PNG), "angry/im10.png"),
-    "twice": (GOOD | {"images/train/sad/9.png": PNG}, "images/train/sad/9.png"),
-    "other names": (GOOD | {"train/fear/x.png": PNG, "train/fearful/x.png": PNG}, "train/fearful/x.png"),
-    "webp": (GOOD | {"train/sad/1.webp": PNG}, "train/sad/1.webp"),
-    "too large": (GOOD | {"train/sad/big.png": bytes(2**20 + 1)}, "1,048,577"),
-    "packed too": (GOOD | {"train.zip": zipped({"angry/9.png": PNG})}, "train/angry/9.png"),
-    "damaged zip": ({"faces.zip": zipped(GOOD)[:-30]}, "faces.zip"),
-}
+
+FACE = PIXELS[0]
+GOOD = {name: encoded(FACE) for name in names("train", "test")}
+COLOUR = np.dstack([FACE, FACE, 255 - FACE])
+PNG = encoded(FACE)
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_folders_that_cannot_be_understood_are_refused_and_what_was_there_stays(place, case):
-    files, named = REFUSED[case]
-    put({"good": b"stays"}, download.RAW)
-    put(files)
-    with pytest.raises(UserError) as refusal:
+@pytest.mark.parametrize(("files", "message"), [
+    ({}, "no picture of angry, disgust"),
+    ({"README.md": b"", "fer2013.csv": b""}, "no picture of angry"),
+    (GOOD | {"train/contempt/1.png": PNG}, "train/contempt/1.png"),
+    (GOOD | {"train/3/1.png": PNG}, "train/3/1.png"),
+    (GOOD | {"one.png": PNG}, "one.png"),
+    ({name: face for name, face in GOOD.items() if "train/sad" not in name}, "no picture of sad"),
+    ({name: face for name, face in GOOD.items() if "train" in name}, "no picture is held out"),
+    ({f"images/{name}": PNG for name in names("extra", "test")}, "images/extra/angry/10.png: its split is not known"),
+    (dict.fromkeys(names(":Training_", ":im"), PNG), "its split is not known"),
+    (GOOD | {"images/train/sad/9.png": PNG}, "images/train/sad/9.png"),
+    (GOOD | {"train/fear/x.png": PNG, "train/fearful/x.png": PNG}, "train/fear/x.png"),
+])  # fmt: skip
+def test_folders_that_cannot_be_understood_are_refused_and_what_was_there_stays(place, files, message):
+    download.RAW.mkdir()
+    (download.RAW / "good").write_text("stays")
+    put(files, incoming.FOLDER)
+    with pytest.raises(UserError, match=message) as refusal:
         download.main()
-    assert named in str(refusal.value)
+    assert "\n" not in str(refusal.value)
     assert [path.name for path in download.RAW.iterdir()] == ["good"]
 
 
-COLOUR = np.dstack([PIXELS[0], PIXELS[0], 255 - PIXELS[0]])
-ODD = {
-    "empty": b"", "text": b"no picture", "GIF": encoded(PIXELS[0], "GIF"), "cut": PNG[:-200],
-    "cut JPEG": encoded(PIXELS[0], "JPEG")[:-300], "damaged": PNG.replace(b"IDAT", b"IDAX"),
-    "narrow": encoded(PIXELS[0][:47]), "large": encoded(np.tile(PIXELS[0], (5, 5))), "colour": encoded(COLOUR),
-    "palette": encoded(COLOUR, "PNG", "P"), "alpha": encoded(PIXELS[0], "PNG", "RGBA"),
-    "deep": encoded(PIXELS[0], "PNG", "I;16"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ODD)
-def test_a_picture_that_is_none_of_a_grey_face_is_refused_by_its_name_and_the_faces_stay(place, kind):
-    put(GOOD | {"train/sad/odd_1.png": ODD[kind]}, incoming.FOLDER / "deep")
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", "cannot be read"), (encoded(FACE, "GIF"), "cannot be read"), (PNG[:-200], "cannot be read"),
+    (encoded(FACE, "JPEG")[:-300], "cannot be read"), (encoded(FACE[:47]), "48 x 47 pixels"),
+    *((content, "no grey picture") for content in (
+        encoded(COLOUR), encoded(COLOUR, "JPEG"), encoded(COLOUR, "PNG", "P"), encoded(FACE, "PNG", "RGBA"),
+        encoded(FACE, "PNG", "1"), encoded(FACE, "PNG", "I;16"),
+    )),
+])  # fmt: skip
+def test_a_picture_that_is_none_of_a_grey_face_is_refused_by_its_name_and_the_faces_stay(place, content, message):
+    put(GOOD | {"train/sad/odd_1.png": content}, incoming.FOLDER / "deep")
     faces.PATH.write_bytes(b"stays")
     download.main()
-    with pytest.raises(UserError, match=r"data/incoming/deep/train/sad/odd_1\.png"):
+    with pytest.raises(UserError, match=f"data/incoming/deep/train/sad/odd_1.png .*{message}") as refusal:
         prepare.main()
+    assert "\n" not in str(refusal.value)
     assert faces.PATH.read_bytes() == b"stays"
 
 
 def test_a_folder_that_cannot_be_read_stops_it(place, close):
-    put(GOOD)
+    put(GOOD, incoming.FOLDER)
     close("test/sad")
     with pytest.raises(PermissionError):
         download.main()
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("PNG", "L"), ("PNG", "RGB"), ("PNG", "P"), ("BMP", "L"), ("BMP", "RGB")])
-def test_grey_pictures_in_any_form_are_the_same(kind, mode):
-    np.testing.assert_array_equal(pictures.decode(encoded(PIXELS[0], kind, mode), "x"), PIXELS[0])
+def test_a_picture_that_stands_there_twice_is_refused(place):
+    put(GOOD, incoming.FOLDER)
+    put({"._train.zip": b"\0\5\26\7"}, incoming.FOLDER)  # as macOS leaves it beside train.zip
+    name = next(name for name in GOOD if name.startswith("train/angry/"))
+    with zipfile.ZipFile(incoming.FOLDER / "train.zip", "w") as archive:
+        archive.writestr(name.removeprefix("train/"), PNG)
+    with pytest.raises(UserError, match=f"{name} stands there twice, in a folder and packed"):
+        download.main()
 
 
-def test_too_many_bytes_of_pictures_are_refused(place, monkeypatch):
-    put(GOOD)
-    monkeypatch.setattr(archives, "LARGEST", 5 * len(PNG))
-    with pytest.raises(UserError, match="data/incoming"):
+def test_grey_pictures_in_any_form_are_the_same(place):
+    for kind, mode in (("PNG", "L"), ("PNG", "RGB"), ("PNG", "P"), ("BMP", "L"), ("BMP", "RGB")):
+        np.testing.assert_array_equal(pictures.decode(encoded(FACE, kind, mode), "x"), FACE)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: b"no zip"])
+def test_a_damaged_zip_is_refused_by_its_name(place, damage):
+    with zipfile.ZipFile(place / "whole.zip", "w") as archive:
+        for name, content in GOOD.items():
+            archive.writestr(name, content)
+    (incoming.FOLDER / "faces.zip").write_bytes(damage((place / "whole.zip").read_bytes()))
+    with pytest.raises(UserError, match=r"data/incoming/faces\.zip is damaged"):
         download.main()
 
 
 def test_the_packed_pictures_are_the_same_again_and_their_damage_is_told(place):
-    put(GOOD)
+    put(GOOD, incoming.FOLDER)
     download.main()
     first = (download.RAW / pictures.NAME).read_bytes()
     download.main()
     assert (download.RAW / pictures.NAME).read_bytes() == first
     (download.RAW / pictures.NAME).write_bytes(first[:-9])
-    with pytest.raises(UserError, match=r"pictures\.zip.*dvc repro -f download"):
+    with pytest.raises(UserError, match=r"pictures\.zip is damaged.*dvc repro -f download"):
         prepare.main()

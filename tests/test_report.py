@@ -5,21 +5,14 @@ from pathlib import Path
 
 import fake_run
 import numpy as np
-import pandas as pd
 import pytest
 
-from pipeline import config
+from pipeline import config, files
 from pipeline.config import ENSEMBLE
 from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, figures, report, score
 
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
-
-
-def blank(figure, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\x89PNG picture")
-    figures.plt.close(figure)
 
 
 @pytest.fixture(params=[True, False], ids=["known", "unknown"])
@@ -28,50 +21,54 @@ def run(request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fake_run.external("other", np.arange(70), 3.0)
     members = [*fake_run.MODELS, fake_run.STUDENT, "other"]
-    fake_run.build(request.param, ensemble={"method": "bagged", "members": members})
-    monkeypatch.setattr(figures, "_save", blank)
-    monkeypatch.setattr(score, "draw_attention", lambda *words: None)
+    speedrun = {"model": fake_run.MODELS[0], "seeds": [1, 2], "override": {"flip": True}}
+    fake_run.build(request.param, ensemble={"method": "bagged", "members": members}, speedrun=speedrun)
+    for name in ("page", "classes", "confusions", "curves", "calibration", "splits", "effort", "board", "attention"):
+        monkeypatch.setattr(figures, name, lambda *words: files.write(words[-1], b"\x89PNG"))  # drawing takes long
     audit.main()
     ensemble.main()
     score.main()
     return request.param
 
 
-def first_cells(text, heading):
-    """The first column of the table that follows a text."""
-    lines = text[text.index(heading) :].splitlines()
-    start = next(place for place, line in enumerate(lines) if line.startswith("|:"))
-    rows = lines[start + 1 : lines.index("", start)]
-    return [row.split("|")[1].strip().strip("*") for row in rows]
+known_alone = pytest.mark.parametrize("run", [True], indirect=True)
 
 
-def test_main_writes_one_page_twice_without_keras(run, monkeypatch):
+def lines(text, heading):
+    """The lines of the table that follows a text, by their first cell."""
+    rows = text[text.index(heading) :].splitlines()
+    start = next(place for place, line in enumerate(rows) if line.startswith("|:"))
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[start + 1 : rows.index("", start)]]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_main_writes_one_page_without_keras(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     report.main()
     text, page = (Path(f"results/report.{kind}").read_text() for kind in ("md", "html"))
     scores = fake_run.result("results/scores.json")
     order = sorted(scores, key=lambda name: -scores[name]["oof_accuracy"])
-    models = [name for name in order if name not in ("other", ENSEMBLE)]
-    for heading in ("**Our submissions", "**Without duplicates", "**McNemar", "**Test-time augmentation", "**Recall",
-                    "**Out of fold", "**PrivateTest"):  # fmt: skip
-        assert first_cells(text, heading) == order, heading
-    assert first_cells(text, "**Members") == [name for name in order if name != ENSEMBLE]
-    assert first_cells(text, "## Models") == models
-    assert {"architecture", "seed", "teachers", "epochs"} < set(first_cells(text, "**Recipes"))
+    for heading in ("**Without duplicates", "**McNemar", "**Test-time augmentation", "**Recall", "**Out of fold",
+                    "**PrivateTest"):  # fmt: skip
+        assert list(lines(text, heading)) == order, heading
+    assert list(lines(text, "**Members")) == [name for name in order if name != ENSEMBLE]
+    assert list(lines(text, "## Models")) == [name for name in order if name not in ("other", ENSEMBLE)]
+    assert {"architecture", "seed", "teachers", "epochs"} < set(lines(text, "**Recipes"))
+    weights = {name: cells[0] for name, cells in lines(text, "**Members").items()}
+    assert weights == {name: f"{weight:.3f}" for name, weight in ensemble.result().weights.items()}
+    assert lines(text, "**Without duplicates")["other"][1] == (
+        f"{scores['other']['private_accuracy']:.2%}" if run else "unknown"
+    )
     assert "not trained here: other" in text
-    assert not re.search(r"\b(nan|None)\b", text)
+    assert not re.search(r"\b(nan|None|Undefined)\b", text)
     assert config.PATH.read_text().strip() in text
-    assert "## Attention" not in text
-    assert page.startswith("<!doctype html>")
     assert page.count("<table>") == len(re.findall(r"^\|[:-]", text, re.MULTILINE))
     assert page.count("data:image/png;base64,") == text.count("![")
     assert 'src="plots' not in page
-    assert "<script" not in page
 
 
-def test_html_in_what_is_shown_stays_text(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_html_in_what_is_shown_stays_text():
     page = report.page("# A page\n\n## First & last\n\n<b>bold</b>\n\n| | one |\n|:--|--:|\n| <i> | 2 |\n")
     assert '<h2 id="part1">First &amp; last</h2>' in page
     assert '<a href="#part1">First &amp; last</a>' in page
@@ -79,102 +76,80 @@ def test_html_in_what_is_shown_stays_text(tmp_path, monkeypatch):
     assert "&lt;i&gt;" in page
 
 
-def test_a_table_has_a_line_for_each_of_its_frame():
-    frame = pd.DataFrame({"a|b": ["1", "x|y"]}, index=["first", "second"])
-    header, rule, *lines = report.table(frame.rename(columns={"a|b": "ab"})).splitlines()
-    assert [cell.strip() for cell in header.split("|")] == ["", "", "ab", ""]
-    assert rule.startswith("|:")
-    assert lines[1].replace(" ", "") == r"|second|x\|y|"
-
-
 def test_numbers_are_shown_as_people_write_them():
-    assert [board.p_value(p) for p in (1.0, 0.05, 0.001, 0.0009)] == ["1.000", "0.050", "0.001", "< 0.001"]
-    assert [report.points(d) for d in (0.0123, -0.002, 0.0, -1e-9, float("nan"))] == [
-        "+1.23",
-        "-0.20",
-        "+0.00",
-        "+0.00",
+    assert [board.p_value(p) for p in (1.0, 0.001, 0.0009)] == ["1.000", "0.001", "< 0.001"]
+    assert [report.points(d) for d in (0.0123, -0.002, -1e-9)] == ["+1.23", "-0.20", "+0.00"]
+    assert [report.number(n) for n in (0.12345, "0.5", "unknown", -1e-9, None)] == [
+        "0.123",
+        "0.500",
+        "unknown",
+        "0.000",
         "",
     ]
-    assert [report.number(n) for n in (0.12345, "unknown", -1e-9, None)] == ["0.123", "unknown", "0.000", ""]
 
 
-@pytest.mark.parametrize("run", [True], indirect=True)
-def test_results_that_are_missing_damaged_or_of_another_run_are_refused_by_their_name(run):
-    assert report.read().order
-    for name in ("scores", "ensemble", "analysis", "data"):
-        path = report.RESULTS / f"{name}.json"
-        good = path.read_text()
-        for content in (None, "{", "[1]", "{}"):
-            path.unlink() if content is None else path.write_text(content)
-            with pytest.raises(UserError, match=rf"(?s)^results/{name}\.json .*make it with: dvc repro"):
-                report.read()
-        path.write_text(good)
+@known_alone
+@pytest.mark.parametrize("name", ["ensemble", "analysis", "data"])
+def test_results_that_are_missing_damaged_or_of_another_run_are_refused_by_their_name(run, name):
+    path = report.RESULTS / f"{name}.json"
+    for content in ("{", "{}", None):
+        path.write_text(content) if content else path.unlink()
+        with pytest.raises(UserError, match="results/"):
+            report.main()
+
+
+@known_alone
+def test_results_of_other_submissions_are_refused(run):
     fake_run.params(ensemble={"method": "mean", "members": ["plain_net"]})  # without the other system
-    with pytest.raises(UserError, match=r"^results/scores\.json .*other submissions"):
-        report.read()
+    with pytest.raises(UserError, match=r"^submissions/scores\.csv .*other submissions"):
+        report.main()
 
 
-OPTIONAL = {
-    "claims": report.claims,
-    "seeds": report.seeds,
-    "speedrun": lambda found: report.speedrun(fake_run.params(), found),
-}
+CLAIM = {"claimed": "65 %", "measured_on": "a split", "epochs_there": 100,
+         "theirs_here": {"best_epoch": 0.75, "last_epoch": 0.7},
+         "honest": {"epochs": 3, "trained_rows": 8000, "best_epoch": None, "last_epoch": 0.66}}  # fmt: skip
+SEED = {"public_accuracy": 0.7, "private_accuracy": 0.72, "private_no_duplicate_accuracy": 0.71, "private_low": 0.7,
+        "private_high": 0.74, "minutes": 40.0, "trained_with": [{"processor": "abacus"}]}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("claims", "{"), ("claims", "[1]"), ("claims", '{"vgg8": {"claimed": "65 %"}}'), ("seeds", '{"seeds": [1, 2]}'),
-     ("speedrun", '{"minutes": 1}')],
-)  # fmt: skip
-def test_what_another_version_wrote_is_refused_with_what_to_do(tmp_path, monkeypatch, name, content):
-    monkeypatch.chdir(tmp_path)
-    report.RESULTS.mkdir()
-    assert report.optional(f"{name}.json", name, OPTIONAL[name]) is None
-    (report.RESULTS / f"{name}.json").write_text(content)
-    with pytest.raises(UserError, match=rf"^results/{name}\.json .*make it with: make {name}$"):
-        report.optional(f"{name}.json", name, OPTIONAL[name])
-
-
-@pytest.mark.parametrize("private", [0.72, "unknown"])
-def test_the_seeds_of_the_speedrun_stand_above_their_mean(tmp_path, monkeypatch, private):
-    monkeypatch.chdir(tmp_path)
-    wanted = {"model": "plain_net", "networks": 2, "seeds": [1, 2], "override": {"flip": True}}
-    settings = fake_run.params(speedrun=wanted)
-    scores = {"public_accuracy": 0.7, "private_accuracy": private, "private_no_duplicate_accuracy": private,
-              "private_low": private, "private_high": private}  # fmt: skip
-    entry = scores | {"minutes": 40.0, "trained_with": [{"processor": "abacus"}]}
-    spreads = {split: {"mean": 0.7, "deviation": 0.002} for split in list(scores)[:3]} if private == 0.72 else {}
-    about = {"model": "plain_net", "networks": 2, "recipe": settings.speedrun_recipe().model_dump(), "minutes": 40.0}
-    found = about | spreads | {"by_seed": {"1": entry, "2": entry}}
-    shown = report.speedrun(settings, found)
-    assert (shown["epochs"], shown["machines"], shown["changed"]) == (2, "abacus", False)
-    one, over = ("72.00%", "70.00% ± 0.20") if spreads else ("unknown", "")
-    interval = f"{one} to {one}" if spreads else "unknown"
-    seed = ["70.00%", one, interval, one, "40.0"]
-    assert shown["table"].to_numpy().tolist() == [seed, seed, [over, over, "", over, "40.0"]]
-    assert list(shown["table"].index) == ["1", "2", "mean"]
-    assert report.speedrun(fake_run.params(speedrun=wanted | {"networks": 3}), found)["changed"]
-    assert report.speedrun(fake_run.params(), found)["changed"]
-
-
-def test_the_seeds_of_whole_runs_are_shown_with_their_deviation(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    fake_run.params()
-    same = {key: value for key, value in fake_run.document().items() if key != "seed"}
+@known_alone
+def test_claims_seeds_and_speedrun_are_shown_where_they_were_run(run):
+    report.main()
+    assert "## Speedrun" not in Path("results/report.md").read_text()
+    settings = config.load()
+    spreads = {split: {"mean": SEED[split], "deviation": 0.002} for split in board.SEED_SCORES}
     worse, better = ({"oof_accuracy": {"mean": mean, "deviation": 0.01}} for mean in (0.6, 0.7))
-    found = {"seeds": [1, 2], "params": same, "submissions": {"worse": worse, "better": better}}
-    shown = report.seeds(json.loads(json.dumps(found)))
-    assert shown["table"]["oof accuracy"].to_dict() == {"better": "70.00% ± 1.00", "worse": "60.00% ± 1.00"}
-    assert list(shown["table"].index) == ["better", "worse"]
-    assert not shown["changed"]
-    assert report.seeds(found | {"params": same | {"folds": [0, 1, 2]}})["changed"]
+    found = {
+        "claims": {"vgg8": CLAIM, "vgg9": CLAIM | {"theirs_here": None}},
+        "speedrun": {"model": "plain_net", "networks": 1, "recipe": settings.speedrun_recipe().model_dump(),
+                     "minutes": 40.0, "by_seed": {"1": SEED, "2": SEED}} | spreads,
+        "seeds": {"seeds": [1, 2], "params": {key: each for key, each in config.read().items() if key != "seed"},
+                  "submissions": {"worse": worse, "better": better}},
+    }  # fmt: skip
+    for name, content in found.items():
+        (report.RESULTS / f"{name}.json").write_text(json.dumps(content))
+    report.main()
+    text = Path("results/report.md").read_text()
+    assert lines(text, "## Claimed") == {
+        "vgg8": ["65 %", "a split", "100", "3", "75.00%", "70.00%", "8,000", "66.00%"],
+        "vgg9": ["65 %", "a split", "100", "3", "", "", "8,000", "66.00%"],
+    }
+    one = ["70.00%", "72.00%", "70.00% to 74.00%", "71.00%", "40.0"]
+    mean = ["70.00% ± 0.20", "72.00% ± 0.20", "", "71.00% ± 0.20", "40.0"]
+    assert lines(text, "## Speedrun") == {"1": one, "2": one, "mean": mean}
+    assert "Trained on: abacus." in text
+    assert "but for: flip True." in text
+    assert lines(text, "## Seeds") == {"better": ["70.00% ± 1.00"], "worse": ["60.00% ± 1.00"]}
+    assert "another params.yaml" not in text
+    for name in ("speedrun", "seeds"):
+        (report.RESULTS / f"{name}.json").write_text(json.dumps(found[name] | {"networks": 3, "params": {}}))
+    report.main()
+    assert Path("results/report.md").read_text().count("another params.yaml") == 2
 
 
-def test_claims_stand_beside_what_their_protocol_and_ours_give():
-    ours = {"epochs": 3, "trained_rows": 80, "rows": 20, "best_epoch": 0.75, "last_epoch": 0.7}
-    entry = {"claimed": "65 %", "measured_on": "a split", "epochs_there": 100, "theirs_here": ours,
-             "honest": ours | {"best_epoch": None, "last_epoch": 0.66}}  # fmt: skip
-    first, second = report.claims({"vgg8": entry, "alizadeh_same": entry | {"theirs_here": None}}).to_numpy().tolist()
-    assert first == ["65 %", "a split", 100, 3, "75.00%", "70.00%", "80", "66.00%"]
-    assert second == ["65 %", "a split", 100, 3, "", "", "80", "66.00%"]
+@known_alone
+@pytest.mark.parametrize("content", ["{", '{"vgg8": {"claimed": "65 %"}}'])
+def test_what_another_version_wrote_is_refused(run, content):
+    (report.RESULTS / "claims.json").write_text(content)
+    with pytest.raises(UserError, match="results/"):
+        report.main()

@@ -27,18 +27,13 @@ def test_a_seed_draws_the_same_bytes_whatever_the_clock_says_and_another_seed_ot
     assert written(tmp_path / "second", seed=1) == first
     assert set(first) == FORMS[-1]
     assert all(first[name] != other[name] for name in first)
-    for name, header in HEADERS.items():
-        top, row = first[name].decode().split("\n")[:2]
-        assert (top, row.count('"')) == (header, 0 if "icml" in name else 2), "as Kaggle quotes them"
+    assert all(first[name].decode().split("\n")[0] == header for name, header in HEADERS.items())
 
 
-@pytest.mark.parametrize(("training", "test"), [(7, 7), (15, 8), (30, 1)])
-def test_classes_are_balanced_in_every_split_and_the_splits_in_order(training, test):
-    pixels, labels, usage = synthetic.competition(training, test, seed=4)
-    rows = training + 2 * test
-    assert (pixels.shape, pixels.dtype) == ((rows, 48, 48), np.uint8)
-    assert (labels.shape, labels.dtype) == ((rows,), np.int64)
-    assert usage.tolist() == [0] * training + [1] * test + [2] * test
+def test_classes_are_balanced_in_every_split_and_the_splits_in_order():
+    pixels, labels, usage = synthetic.competition(15, 8, seed=4)
+    assert (pixels.shape, pixels.dtype) == ((31, 48, 48), np.uint8)
+    assert usage.tolist() == [0] * 15 + [1] * 8 + [2] * 8
     counts = [np.bincount(labels[usage == split], minlength=7) for split in range(3)]
     assert all(count.max() - count.min() <= 1 for count in counts)
 

@@ -36,16 +36,14 @@ class Faces:
     usage: np.ndarray
 
     def __post_init__(self) -> None:
-        rows = self.pixels.shape[0] if self.pixels.ndim else 0
-        for name, dtype, shape in (("pixels", "uint8", (rows, SIDE, SIDE)), ("labels", "int8", (rows,)),
-                                   ("usage", "uint8", (rows,))):  # fmt: skip
+        rows = len(self.pixels)
+        forms = {"pixels": ("uint8", (rows, SIDE, SIDE)), "labels": ("int8", (rows,)), "usage": ("uint8", (rows,))}
+        for name, form in forms.items():
             array = getattr(self, name)
-            if array.dtype != dtype or array.shape != shape:
-                raise ValueError(f"{name} must be {dtype} {list(shape)}, not {array.dtype} {list(array.shape)}")
-        if rows and self.usage.max() >= len(SPLITS):
-            raise ValueError(f"usage must be below {len(SPLITS)}")
-        if rows and not -1 <= self.labels.min() <= self.labels.max() < len(CLASSES):
-            raise ValueError(f"labels must be -1 to {len(CLASSES) - 1}")
+            if (array.dtype, array.shape) != form:
+                raise ValueError(f"{name} must be {form}, not {array.dtype} {array.shape}")
+        if (self.usage >= len(SPLITS)).any() or (self.labels < -1).any() or (self.labels >= len(CLASSES)).any():
+            raise ValueError(f"usage must be 0 to {len(SPLITS) - 1}, labels -1 to {len(CLASSES) - 1}")
         if (self.labels[self.usage != TRAINING] != -1).any():
             raise ValueError("labels must be -1 for every row that is not Training")
 

@@ -8,14 +8,13 @@ Reads data/raw/pictures.zip, into which download packs them. Layouts that are kn
 """
 
 import io
-import itertools
 import re
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pipeline import files
 from pipeline.competition import CLASS_COUNTS, CLASSES, PRIVATE, PUBLIC, SIDE, SPLITS, TRAINING
@@ -24,14 +23,10 @@ from pipeline.errors import UserError
 NAME = "pictures.zip"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 FORMATS = ("JPEG", "PNG", "BMP")
-LARGEST = 2**20  # bytes of a file; 48 x 48 grey pixels take a hundredth of it
 # A class is known by its folder's name, never by its place in the alphabet. The last three are atulapra's.
 CLASS_OF = {name: code for code, name in enumerate(CLASSES)} | {"disgusted": 1, "fearful": 2, "surprised": 5}
 OFFICIAL = {split.lower(): code for code, split in enumerate(SPLITS)}
-HELD_OUT = ("validation", "valid", "val", "test")
-# What the file names in a folder may say without contradicting it.
-MAY_HOLD = {"train": (TRAINING,), **dict.fromkeys(HELD_OUT, (PUBLIC, PRIVATE))}
-MAY_HOLD |= {name: (code,) for name, code in OFFICIAL.items()}
+FOLDERS = OFFICIAL | {"train": TRAINING, "test": PRIVATE, **dict.fromkeys(("validation", "valid", "val"), PUBLIC)}
 
 
 @dataclass(frozen=True)
@@ -40,8 +35,8 @@ class Layout:
 
     Parameters
     ----------
-    paths : as they were given. names : the same in one form, SPLIT/CLASS/FILE.
-    labels : int8 [n], usage : uint8 [n] (see Faces). official : whether the split is the competition's.
+    paths : as they were given. names : SPLIT/CLASS/FILE, for the packed file.
+    labels : int [n]. usage : int [n] (see Faces). official : whether the split is the competition's.
     says : where the split comes from, in a sentence.
     """
 
@@ -53,85 +48,48 @@ class Layout:
     says: str
 
 
-def class_of(path: str) -> int | None:
-    """The class that the folder of a file stands for, or None."""
-    return CLASS_OF.get(path.lower().split("/")[-2]) if "/" in path else None
-
-
 def layout(paths: list[str]) -> Layout:
     """Tell split and class of every picture by its path. Raises UserError where one cannot be told, or is missing.
 
-    The file names' split is taken where every name begins with one, and none contradicts its folder; otherwise that of
-    the folders, where test/ (or validation/, where that is all) stands as PrivateTest.
+    The file names' split is taken where every name begins with one; otherwise that of the folders, where test/ (or
+    validation/, where that is all) stands as PrivateTest.
     """
-    labels = [_label(path) for path in paths]
-    folders = [next((part for part in path.lower().split("/")[-3:-2] if part in MAY_HOLD), "") for path in paths]
-    usage, official, says = _splits(paths, folders)
+    parts = [("", "", *PurePosixPath(path.lower()).parts)[-3:] for path in paths]
+    for path, (_, name, _) in zip(paths, parts, strict=True):
+        if name not in CLASS_OF:
+            raise UserError(f"{path} lies in no folder of a class; the folders are {', '.join(CLASS_OF)}")
+    named = [OFFICIAL.get(file.partition("_")[0]) for _, _, file in parts]
+    if {TRAINING, PRIVATE} <= set(named) and None not in named:
+        usage, official, says = np.array(named), True, "by the file names (Training_, PublicTest_, PrivateTest_)"
+    else:
+        usage, official, says = _by_folder(paths, [folder for folder, _, _ in parts])
+    labels = np.array([CLASS_OF[name] for _, name, _ in parts], int)
     counts = np.zeros((len(SPLITS), len(CLASSES)), int)
     np.add.at(counts, (usage, labels), 1)
-    _check(counts)
-    says += "; PublicTest is empty" if not counts[PUBLIC].any() else ""
+    if missing := [name for name, count in zip(CLASSES, counts[TRAINING], strict=True) if not count]:
+        raise UserError(f"there is no picture of {', '.join(missing)} to train on: put some into train/")
+    if not counts[PRIVATE].any():
+        raise UserError("no picture is held out as PrivateTest: put some into test/ or validation/")
+    says += "" if counts[PUBLIC].any() else "; PublicTest is empty"
     if official and counts.tolist() != [list(each) for each in CLASS_COUNTS]:
         official, says = False, f"{says}; but other numbers of pictures than the competition's"
-    names = [
-        "/".join(filter(None, (folder, CLASSES[label], path.split("/")[-1])))
-        for folder, label, path in zip(folders, labels, paths, strict=True)
-    ]
+    names = [f"{SPLITS[usage[i]]}/{CLASSES[labels[i]]}/{PurePosixPath(path).name}" for i, path in enumerate(paths)]
+    if len(set(names)) < len(names):
+        twice = next(path for path, name in zip(paths, names, strict=True) if names.count(name) > 1)
+        raise UserError(f"{twice} stands there twice by its name and class: leave one of them")
     order = sorted(range(len(paths)), key=lambda i: (usage[i], _number(names[i]), names[i]))
-    for one, other in itertools.pairwise(order):
-        if names[one] == names[other]:
-            raise UserError(f"{paths[one]} and {paths[other]} are the same picture by their names: leave one of them")
-    return Layout(
-        [paths[i] for i in order], [names[i] for i in order], np.array(labels, dtype=np.int8)[order],
-        np.array(usage, dtype=np.uint8)[order], official, says,
-    )  # fmt: skip
+    return Layout([paths[i] for i in order], [names[i] for i in order], labels[order], usage[order], official, says)
 
 
-def _label(path: str) -> int:
-    label = class_of(path)
-    if label is None:
-        raise UserError(
-            f"{path} lies in no folder of a class: it must be one of {', '.join(CLASS_OF)} (numbers could count "
-            "by the competition or by the alphabet); rename or remove it"
-        )
-    return label
-
-
-def _splits(paths: list[str], folders: list[str]) -> tuple[list[int], bool, str]:
-    """The split of each picture, whether it is the competition's, and where it comes from, in words."""
-    named = [OFFICIAL.get(path.lower().split("/")[-1].partition("_")[0]) for path in paths]
-    by_name = [code for code in named if code is not None]
-    if len(by_name) == len(paths) and all(
-        code in MAY_HOLD.get(folder, (code,)) for folder, code in zip(folders, by_name, strict=True)
-    ):
-        return by_name, True, "by the file names (Training_, PublicTest_, PrivateTest_)"
-    unknown = [(code is not None, path) for path, folder, code in zip(paths, folders, named, strict=True) if not folder]
-    if unknown:
-        raise UserError(
-            f"{min(unknown)[1]}: its split is not known; put the folders of the classes into train/ and test/ (or "
-            "validation/), or bring files whose names all begin with Training_, PublicTest_ or PrivateTest_"
-        )
-    usage, says = _by_folder(folders)
-    return usage, set(folders) == set(OFFICIAL), says + (", whatever the file names say" if by_name else "")
-
-
-def _check(counts: np.ndarray) -> None:
-    """Raise UserError where a class has no picture to train on, or none is held out."""
-    if missing := [name for name, count in zip(CLASSES, counts[TRAINING], strict=True) if not count]:
-        raise UserError(f"there is no picture to train on of {', '.join(missing)}: every class needs some in train/")
-    if not counts[PRIVATE].any():
-        raise UserError(
-            "no picture is held out as PrivateTest: there must be files PrivateTest_..., or a folder test/ (or "
-            "validation/) whose file names do not say PublicTest_"
-        )
-
-
-def _by_folder(folders: list[str]) -> tuple[list[int], str]:
-    """The split of each picture by the folder that its class's folder lies in, and that in words."""
-    alone = not {"test", "privatetest"} & set(folders)
-    slots = {"train": TRAINING, **dict.fromkeys(HELD_OUT, PRIVATE if alone else PUBLIC), "test": PRIVATE} | OFFICIAL
-    said = [f"{name}/ stands as {SPLITS[code]}" for name, code in slots.items() if name in folders]
-    return [slots[folder] for folder in folders], f"by the folders: {', '.join(said)}"
+def _by_folder(paths: list[str], folders: list[str]) -> tuple[np.ndarray, bool, str]:
+    """The split of each picture by the folder that its class's folder lies in, whether it is official, and why."""
+    split_of = FOLDERS if {"test", "privatetest"} & set(folders) else FOLDERS | dict.fromkeys(
+        (name for name, code in FOLDERS.items() if code == PUBLIC), PRIVATE)  # fmt: skip
+    for path, folder in zip(paths, folders, strict=True):
+        if folder not in split_of:
+            raise UserError(f"{path}: its split is not known; put the folders of the classes into train/ and test/")
+    says = ", ".join(f"{name}/ stands as {SPLITS[code]}" for name, code in split_of.items() if name in folders)
+    return np.array([split_of[each] for each in folders], int), set(folders) == set(OFFICIAL), f"by the folders: {says}"
 
 
 def _number(name: str) -> int:
@@ -144,16 +102,13 @@ def decode(content: bytes, what: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             mode, size = picture.mode, picture.size
-            colours = np.array(picture.convert("RGB")) if size == (SIDE, SIDE) else None
-    except Exception as trouble:  # Pillow's readers each have their own way to say that a file is damaged
-        why = "it is none" if isinstance(trouble, UnidentifiedImageError) else trouble
-        raise UserError(f"{what} cannot be read as a picture ({why}); bring it again, or remove it") from None
-    if colours is None:
+            colours = np.array(picture.convert("RGB"))
+    except Exception:  # Pillow's readers each have their own way to say that a file is damaged
+        raise UserError(f"{what} cannot be read as a picture; bring it again, or remove it") from None
+    if size != (SIDE, SIDE):
         raise UserError(f"{what} has {size[0]} x {size[1]} pixels instead of {SIDE} x {SIDE}; bring it in that size")
-    if mode not in ("L", "RGB", "P"):
-        raise UserError(f"{what} has the mode {mode}; save it as a grey picture with 8 bits")
-    if (colours != colours[:, :, :1]).any():
-        raise UserError(f"{what} is in colour; save it as a grey picture")
+    if mode not in ("L", "RGB", "P") or (colours != colours[:, :, :1]).any():
+        raise UserError(f"{what} is no grey picture of 8 bits (mode {mode}); save it as one")
     return colours[:, :, 0]
 
 
@@ -163,10 +118,8 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     The comment of each picture in the .zip is the user's own file, which messages name.
     """
     with files.reading(path, "dvc repro -f download"), zipfile.ZipFile(path) as archive:
-        found = layout(archive.namelist())
-        pixels = []
-        for member in map(archive.getinfo, found.paths):
-            if member.file_size > LARGEST:
-                raise ValueError(f"{member.filename} has {member.file_size:,} bytes")
-            pixels.append(decode(archive.read(member), member.comment.decode() or f"{path}, {member.filename}"))
-    return np.stack(pixels), found.labels, found.usage
+        members = archive.infolist()
+        pixels = np.stack([decode(archive.read(each), each.comment.decode()) for each in members])
+        splits, classes = zip(*(each.filename.split("/")[:2] for each in members), strict=True)
+        labels, usage = [CLASSES.index(name) for name in classes], [SPLITS.index(name) for name in splits]
+    return pixels, np.array(labels, "int8"), np.array(usage, "uint8")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageDraw
 
 from pipeline.competition import CLASSES, SIDE, SPLITS, TRAINING
@@ -32,17 +33,13 @@ class Expression:
     nose: float = 0.0  # wrinkled
 
 
-EXPRESSIONS = {
-    "angry": Expression(brow_inner=-0.22, brow_outer=0.08, eye=-0.05, mouth_corners=-0.04, mouth_open=0.07),
-    "disgust": Expression(
-        brow_inner=-0.10, brow_outer=-0.06, eye=-0.09, mouth_corners=-0.16, mouth_width=-0.12, nose=1.0
-    ),
-    "fear": Expression(
-        brow_inner=0.20, brow_outer=0.06, eye=0.10, mouth_corners=-0.06, mouth_open=0.14, mouth_width=0.08
-    ),
-    "happy": Expression(brow_outer=0.03, eye=-0.04, mouth_corners=0.24, mouth_open=0.06, mouth_width=0.14),
-    "sad": Expression(brow_inner=0.16, brow_outer=-0.14, eye=-0.07, mouth_corners=-0.22, mouth_width=-0.06),
-    "surprise": Expression(brow_inner=0.18, brow_outer=0.18, eye=0.11, mouth_open=0.30, mouth_width=-0.20),
+EXPRESSIONS = {  # in the order of the parts above
+    "angry": Expression(-0.22, 0.08, -0.05, -0.04, 0.07),
+    "disgust": Expression(-0.10, -0.06, -0.09, -0.16, 0.0, -0.12, 1.0),
+    "fear": Expression(0.20, 0.06, 0.10, -0.06, 0.14, 0.08),
+    "happy": Expression(0.0, 0.03, -0.04, 0.24, 0.06, 0.14),
+    "sad": Expression(0.16, -0.14, -0.07, -0.22, 0.0, -0.06),
+    "surprise": Expression(0.18, 0.18, 0.11, 0.0, 0.30, -0.20),
     "neutral": Expression(),
 }
 
@@ -161,29 +158,27 @@ def write(
     ----------
     pixels, labels, usage : see `competition`.
     """
-    rows = [
-        (str(label), SPLITS[split], " ".join(map(str, picture.ravel())))
-        for picture, label, split in zip(pixels, labels, usage, strict=True)
-    ]
-    training = SPLITS[TRAINING]
-    texts = {
-        "train.csv": "emotion,pixels\n" + "".join(f'{e},"{p}"\n' for e, u, p in rows if u == training),
-        "test.csv": "pixels\n" + "".join(f'"{p}"\n' for _, u, p in rows if u != training),
-        "icml_face_data.csv": "emotion, Usage, pixels\n" + "".join(f"{e},{u},{p}\n" for e, u, p in rows),
-        "fer2013.tar.gz": "emotion,pixels,Usage\n" + "".join(f"{e},{p},{u}\n" for e, u, p in rows),
+    fields = [" ".join(map(str, picture.ravel())) for picture in pixels]
+    table = pd.DataFrame({"emotion": labels, "pixels": fields, "Usage": np.array(SPLITS)[usage]})
+    training = table["Usage"] == SPLITS[TRAINING]
+    tables = {
+        "train.csv": table[training][["emotion", "pixels"]],
+        "test.csv": table[~training][["pixels"]],
+        "icml_face_data.csv": table[["emotion", "Usage", "pixels"]].set_axis(["emotion", " Usage", " pixels"], axis=1),
+        "fer2013.tar.gz": table,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names or texts:
-        content = texts[name].encode()
+    for name in names or tables:
+        content = tables[name].to_csv(index=False).encode()
         if name.endswith(".tar.gz"):
-            member = tarfile.TarInfo("fer2013/fer2013.csv")
-            member.size = len(content)
-            packed = io.BytesIO()
-            # Not tarfile's own "w:gz", which writes the time into the file.
-            with (
-                gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream,
-                tarfile.open(fileobj=stream, mode="w") as tar,
-            ):
-                tar.addfile(member, io.BytesIO(content))
-            content = packed.getvalue()
+            content = gzip.compress(_tar("fer2013/fer2013.csv", content), mtime=0)
         (folder / name).write_bytes(content)
+
+
+def _tar(name: str, content: bytes) -> bytes:
+    """An archive of one file."""
+    member, packed = tarfile.TarInfo(name), io.BytesIO()
+    member.size = len(content)
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(member, io.BytesIO(content))
+    return packed.getvalue()

@@ -48,33 +48,37 @@ def deviation(pixels: np.ndarray) -> np.ndarray:
 
 def groups_inside(groups: np.ndarray, labels: np.ndarray) -> dict[str, int]:
     """How often identical pictures stand in the data, and how often they bear different labels."""
-    table = pd.DataFrame({"group": groups, "label": labels})
-    repeated = table[table.duplicated("group", keep=False)]
-    labelled = repeated[repeated["label"] >= 0]
+    sizes = np.bincount(groups)
+    known = pd.Series(labels[labels >= 0]).groupby(groups[labels >= 0])
     return {
-        "groups": int(repeated["group"].nunique()),
-        "extra_copies": len(repeated) - int(repeated["group"].nunique()),
-        "groups_with_conflicting_labels": int((labelled.groupby("group")["label"].nunique() > 1).sum()),
+        "groups": int((sizes > 1).sum()),
+        "extra_copies": int((sizes - 1).clip(0).sum()),
+        "groups_with_conflicting_labels": int((known.nunique() > 1).sum()),
     }
 
 
-def shared(groups: np.ndarray, labels: np.ndarray, rows: np.ndarray, others: np.ndarray) -> dict[str, Any]:
-    """How many `rows` have a duplicate among `others`, and for how many a duplicate bears the same label.
+def across(pairs: sparse.csr_array, groups: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[str, Any]:
+    """For every two splits: how many rows of the later have a duplicate in the earlier, and whether labels agree.
 
     Parameters
     ----------
-    groups, labels : int [n], see faces.picture_groups; rows, others : bool [n].
+    pairs : bool [pictures, pictures], which are duplicates. groups : int [n], the picture of each row.
     """
-    duplicate = rows & np.isin(groups, groups[others])
-    labelled = others & (labels >= 0)
-    pairs = set(zip(groups[labelled].tolist(), labels[labelled].tolist(), strict=True))
-    judged = duplicate & (labels >= 0) & np.isin(groups, groups[labelled])
-    agree = [pair in pairs for pair in zip(groups[judged].tolist(), labels[judged].tolist(), strict=True)]
-    return {
-        "rows": int(duplicate.sum()),
-        "part": round(float(duplicate.sum() / rows.sum()), 6),
-        "labels_agree": round(float(np.mean(agree)), 5) if agree else "unknown",
-    }
+    links = pd.DataFrame(np.transpose(pairs.nonzero()), columns=["mine", "theirs"])
+    rows = pd.DataFrame({"row": np.arange(len(groups)), "picture": groups, "label": labels, "usage": usage})
+    found = {}
+    for one, other in itertools.combinations(np.unique(usage), 2):  # pictures in folders may lack PublicTest
+        mine, theirs = (rows[rows["usage"] == split] for split in (other, one))
+        both = mine.merge(links, left_on="picture", right_on="mine")
+        both = both.merge(theirs, left_on="theirs", right_on="picture", suffixes=("", "_there"))
+        known = both[(both["label"] >= 0) & (both["label_there"] >= 0)]
+        agree = (known["label"] == known["label_there"]).groupby(known["row"]).any()
+        found[f"{SPLITS[other]} in {SPLITS[one]}"] = {
+            "rows": both["row"].nunique(),
+            "part": round(both["row"].nunique() / len(mine), 6),
+            "labels_agree": round(float(agree.mean()), 5) if len(agree) else "unknown",
+        }
+    return found
 
 
 def alike(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -94,136 +98,95 @@ def alike(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
     small = pixels[shown].reshape(-1, COARSE, SIDE // COARSE, COARSE, SIDE // COARSE).mean(axis=(2, 4), dtype="float32")
     small -= small.mean(axis=(1, 2), keepdims=True)
     small /= np.linalg.norm(small, axis=(1, 2), keepdims=True).clip(1e-6)
-    flat = small.reshape(len(small), -1)
     # For vectors of length 1, a correlation of r is a distance of sqrt(2 - 2 r).
-    search = NearestNeighbors(radius=np.sqrt(2 - 2 * ALIKE), algorithm="brute").fit(flat)
-    found = []
-    for queries in (flat, small[:, :, ::-1].reshape(len(small), -1)):
-        one, other = sparse.csr_array(search.radius_neighbors_graph(queries)).nonzero()
-        apart = one != other
-        pairs = np.concatenate([np.stack([one, other])[:, apart], np.stack([other, one])[:, apart]], axis=1)
-        matrix = sparse.csr_array(
-            (np.ones(pairs.shape[1], bool), (shown[pairs[0]], shown[pairs[1]])), [len(pixels)] * 2
-        )
-        found.append(matrix)
-    return found[0], found[1]
+    search = NearestNeighbors(radius=np.sqrt(2 - 2 * ALIKE), algorithm="brute").fit(small.reshape(len(small), -1))
+
+    def pairs(queries: np.ndarray) -> sparse.csr_array:
+        one, other = search.radius_neighbors_graph(queries.reshape(len(small), -1)).nonzero()
+        one, other = shown[one[one != other]], shown[other[one != other]]
+        both = np.concatenate([one, other]), np.concatenate([other, one])
+        return sparse.csr_array((np.ones(len(both[0]), bool), both), [len(pixels)] * 2)
+
+    return pairs(small), pairs(small[:, :, ::-1])
 
 
-def near_pictures(
-    groups: np.ndarray, labels: np.ndarray, usage: np.ndarray, near: sparse.csr_array, mirrored: sparse.csr_array
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """What results/data.json says of nearly equal pictures, and the table of data/duplicates.csv.
-
-    Parameters
-    ----------
-    groups, labels, usage : int [n]. near, mirrored : of the pictures that `groups` numbers, see `alike`.
-    """
-    rows = len(groups)
-    membership = sparse.csr_array((np.ones(rows, np.int64), (np.arange(rows), groups)))
-    same = (near + mirrored).astype(np.int64)
-    training = usage == TRAINING
-    of_training = membership[training].sum(axis=0)
-    identical, nearly = of_training[groups], (same @ of_training)[groups]
-    first, second = same.nonzero()
-    links = pd.DataFrame({"one": first, "other": second})
-    found: dict[str, Any] = {
+def near_pictures(groups: np.ndarray, near: sparse.csr_array, mirrored: sparse.csr_array) -> dict[str, Any]:
+    """How many pictures are nearly equal; `near` and `mirrored` as `alike` gives them of the pictures of `groups`."""
+    has_another = (near + mirrored).sum(axis=1) > 0
+    return {
         "correlation": ALIKE,
         "pairs": int(near.nnz // 2),
         "mirrored_pairs": int(mirrored.nnz // 2),
-        "rows_with_another": int((np.asarray(same.sum(axis=1))[groups] > 0).sum()),
+        "rows_with_another": int(np.asarray(has_another)[groups].sum()),
     }
-    for one, other in itertools.combinations(np.unique(usage), 2):  # pictures in folders may lack PublicTest
-        theirs = pd.DataFrame({"other": groups[usage == one], "label": labels[usage == one]})
-        mine = pd.DataFrame({"row": np.flatnonzero(usage == other), "one": groups[usage == other]})
-        pairs = mine.merge(links, on="one").merge(theirs, on="other")
-        known = pairs[(pairs["label"] >= 0) & (labels[pairs["row"]] >= 0)]
-        agree = (known["label"] == labels[known["row"]]).groupby(known["row"]).any()
-        count = pairs["row"].nunique()
-        found[f"{SPLITS[other]} in {SPLITS[one]}"] = {
-            "rows": count,
-            "part": round(count / int((usage == other).sum()), 6),
-            "labels_agree": round(float(agree.mean()), 5) if len(agree) else "unknown",
-        }
-    return found, pd.DataFrame({"row": np.arange(rows), "identical": identical - training, "near": nearly})
+
+
+def duplicates(groups: np.ndarray, training: np.ndarray, same: sparse.csr_array) -> pd.DataFrame:
+    """The table of data/duplicates.csv; `training` is bool [n], `same` tells which pictures are nearly equal."""
+    of_training = np.bincount(groups[training], minlength=same.shape[0])
+    identical, nearly = of_training[groups] - training, (same.astype("int64") @ of_training)[groups]
+    return pd.DataFrame({"row": np.arange(len(groups)), "identical": identical, "near": nearly})
 
 
 def load_duplicates(rows: int) -> pd.DataFrame:
     """Read data/duplicates.csv, which must be of so many `rows`."""
     with files.reading(DUPLICATES, "dvc repro -f audit"):
-        table = pd.read_csv(DUPLICATES, dtype="int64")
-        if list(table) != ["row", "identical", "near"] or not np.array_equal(table["row"], range(rows)):
-            raise ValueError("it has other columns or rows")
-        if (table < 0).any(axis=None):
-            raise ValueError("it counts below 0")
+        table = pd.read_csv(DUPLICATES, dtype="int64")[["row", "identical", "near"]]
+        if not np.array_equal(table["row"], range(rows)):
+            raise ValueError("it has other rows")
         return table
-
-
-def _two(same: np.ndarray, labels: np.ndarray) -> list[int]:
-    """Of rows (bool [n]) that bear different labels, the first, and the first with another label than it."""
-    rows = np.flatnonzero(same & (labels >= 0))
-    return [int(rows[0]), int(rows[labels[rows] != labels[rows[0]]][0])]
 
 
 def odd_ones(
     pixels: np.ndarray, labels: np.ndarray, groups: np.ndarray, near: sparse.csr_array, mirrored: sparse.csr_array
-) -> dict[str, list[tuple[np.ndarray, str]]]:
-    """The pictures of the page of odd ones, by what is odd: each with its row and label as a caption."""
+) -> list[tuple[np.ndarray, str]]:
+    """The pictures of the page of odd ones: each with what is odd, its row and its label as a caption."""
     first = np.unique(groups, return_index=True)[1]
-
-    def caption(row: int) -> tuple[np.ndarray, str]:
-        return pixels[row], f"{row} {CLASSES[labels[row]] if labels[row] >= 0 else 'unknown'}"
-
-    flat = np.flatnonzero(deviation(pixels) < FLAT)
-    table = pd.DataFrame({"group": groups, "label": labels}).query("label >= 0")
-    torn = table.groupby("group")["label"].nunique()
-    conflicts = [row for group in torn.index[torn > 1][:12] for row in _two(groups == group, labels)]
-    page = {"(nearly) constant": flat[:24].tolist(), "identical, with different labels": conflicts}
-    for name, matrix in {"nearly the same": near, "nearly the same, mirrored": mirrored}.items():
-        pairs = [pair for pair in zip(*matrix.nonzero(), strict=True) if pair[0] < pair[1]]
-        chosen = pairs[:: max(1, len(pairs) // 12)][:12]
-        page[name] = [int(first[picture]) for pair in chosen for picture in pair]
-    return {name: [caption(row) for row in rows] for name, rows in page.items()}
+    flat = np.flatnonzero(deviation(pixels) < FLAT)[:12].tolist()
+    table = pd.DataFrame({"row": np.arange(len(labels)), "group": groups, "label": labels}).query("label >= 0")
+    table = table.drop_duplicates(["group", "label"])
+    torn = table[table.duplicated("group", keep=False)].sort_values(["group", "row"])["row"].tolist()[:24]
+    page = [(row, "constant") for row in flat] + [(row, "two labels") for row in torn]
+    for name, matrix in {"nearly the same": near, "mirrored": mirrored}.items():
+        pairs = np.transpose(sparse.triu(matrix).nonzero())
+        page += [(first[one], name) for one in pairs[:: max(1, len(pairs) // 12)][:12].ravel()]
+    names = [*CLASSES, "unknown"]  # the label -1 takes the last
+    return [(pixels[row], f"{what}\n{row} {names[labels[row]]}") for row, what in page]
 
 
 def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[str, Any]:
-    """Everything that results/data.json says of the pictures.
+    """Everything that results/data.json says of the pictures but for near duplicates.
 
     Parameters
     ----------
     pixels : uint8 [n, 48, 48]. labels : int [n], -1 where unknown. usage : int [n], indices into SPLITS.
     """
-    groups = picture_groups(pixels)
-    constant = pixels.reshape(len(pixels), -1).min(axis=1) == pixels.reshape(len(pixels), -1).max(axis=1)
+    groups, splits = picture_groups(pixels), {split: usage == code for code, split in enumerate(SPLITS)}
+    constant = np.ptp(pixels.reshape(len(pixels), -1), axis=1) == 0
     flat = (deviation(pixels) < FLAT) & ~constant
     counts = class_counts(labels, usage)
-    across = {
-        f"{SPLITS[one]} in {SPLITS[other]}": shared(groups, labels, usage == one, usage == other)
-        for other, one in itertools.combinations(np.unique(usage), 2)
-    }
+    inside = {f"inside {split}": groups_inside(groups[rows], labels[rows]) for split, rows in splits.items()}
+    themselves = sparse.eye_array(groups.max() + 1, dtype=bool, format="csr")
     return {
-        "rows": {split: int((usage == code).sum()) for code, split in enumerate(SPLITS)},
+        "rows": {split: int(rows.sum()) for split, rows in splits.items()},
         "classes": counts,
         "classes_as_published": tuple(tuple(row.values()) for row in counts.values()) == CLASS_COUNTS,
-        "constant_pictures": {split: int(constant[usage == code].sum()) for code, split in enumerate(SPLITS)},
-        "nearly_constant_pictures": {split: int(flat[usage == code].sum()) for code, split in enumerate(SPLITS)},
-        "identical_pictures": groups_inside(groups, labels)
-        | {
-            f"inside {split}": groups_inside(groups[usage == code], labels[usage == code])
-            for code, split in enumerate(SPLITS)
-        }
-        | across,
+        "constant_pictures": {split: int(constant[rows].sum()) for split, rows in splits.items()},
+        "nearly_constant_pictures": {split: int(flat[rows].sum()) for split, rows in splits.items()},
+        "identical_pictures": groups_inside(groups, labels) | inside | across(themselves, groups, labels, usage),
     }
 
 
 def main() -> None:
     """Run the stage."""
     data = faces.load()
-    labels = solution.join(data.labels, solution.load(data))
-    groups = picture_groups(data.pixels)
+    labels, groups = solution.join(data.labels, solution.load(data)), picture_groups(data.pixels)
     near, mirrored = alike(data.pixels[np.unique(groups, return_index=True)[1]])
+    same = near + mirrored
     result = {"provenance": provenance.read(), **examine(data.pixels, labels, data.usage)}
-    result["nearly_identical_pictures"], duplicates = near_pictures(groups, labels, data.usage, near, mirrored)
-    files.write(DUPLICATES, duplicates.to_csv(index=False).encode())
+    nearly = near_pictures(groups, near, mirrored) | across(same, groups, labels, data.usage)
+    table = duplicates(groups, data.usage == TRAINING, same)
+    files.write(DUPLICATES, table.to_csv(index=False).encode())
     figures.page(odd_ones(data.pixels, labels, groups, near, mirrored), PAGE)
-    files.write_json(RESULT, result)
+    files.write_json(RESULT, result | {"nearly_identical_pictures": nearly})
     figures.classes(result["classes"], figures.FOLDER.with_name("classes.png"))

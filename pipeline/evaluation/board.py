@@ -1,5 +1,6 @@
 """Our scores as tables: among the ten best teams of 2013, whether they differ more than by chance, and by seed."""
 
+import string
 from typing import Any
 
 from tabulate import tabulate
@@ -39,37 +40,29 @@ def line(scores: dict[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def teams() -> list[tuple[float, tuple[str, ...]]]:
-    """The lines of the ten best teams of 2013, each with its accuracy."""
-    ratios = [(team, right / SPLIT_ROWS[PRIVATE]) for team, right in BOARD_2013]
-    blank = [""] * (len(HEADERS) - 3)
-    return [(ratio, (str(place), team, percent(ratio), *blank)) for place, (team, ratio) in enumerate(ratios, start=1)]
-
-
-def ranked(scores: list[dict[str, Any]]) -> bool:
-    """Whether these lines of submissions/scores.csv have places among the teams of 2013."""
-    return any(entry["rank_2013"] not in ("none", UNKNOWN) for entry in scores)
-
-
 def rows(scores: list[dict[str, Any]], more: dict[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The lines of the board, best on PrivateTest first; submissions whose score is unknown come last.
+    """The lines of the board, best on PrivateTest first; the teams of 2013 stand there if ours have places among them.
 
     Parameters
     ----------
     scores : the lines of submissions/scores.csv.
     more : further cells for each submission, by its SHA-256; the teams' lines have blanks there.
     """
-    blank = ("",) * max(map(len, more.values()), default=0)
-    lines = [(ratio, (*team, *blank)) for ratio, team in (teams() if ranked(scores) else [])]
+    lines: list[tuple[float, tuple[str, ...]]] = []
     for entry in scores:
         ratio = -1.0 if entry["private_accuracy"] == UNKNOWN else float(entry["private_accuracy"])
         lines.append((ratio, (*line(entry), *more.get(entry["sha256"], ()))))
+    if any(entry["rank_2013"] not in ("none", UNKNOWN) for entry in scores):
+        blank = ("",) * (max(len(cells) for _, cells in lines) - 3)
+        for place, (team, right) in enumerate(BOARD_2013, start=1):
+            ratio = right / SPLIT_ROWS[PRIVATE]
+            lines.append((ratio, (str(place), team, percent(ratio), *blank)))
     return [cells for _, cells in sorted(lines, key=lambda entry: -entry[0])]
 
 
-def spread(found: dict[str, float]) -> str:
-    """Mean and standard deviation of a ratio over several seeds, both in per cent."""
-    return f"{found['mean']:.2%} ± {100 * found['deviation']:.2f}"
+def spread(found: dict[str, float] | None) -> str:
+    """Mean and standard deviation of a ratio over several seeds, both in per cent; blank where they are not known."""
+    return f"{found['mean']:.2%} ± {100 * found['deviation']:.2f}" if found else ""
 
 
 def seed_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -79,10 +72,8 @@ def seed_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
         public, private, alone = (percent(entry[score]) for score in SEED_SCORES)
         reach = interval(entry, "private_accuracy")
         lines.append((str(seed), public, private, reach, alone, f"{entry['minutes']:.1f}"))
-    if len(lines) > 1:
-        public, private, alone = (spread(found[score]) if score in found else "" for score in SEED_SCORES)
-        lines.append(("mean", public, private, "", alone, f"{found['minutes']:.1f}"))
-    return lines
+    public, private, alone = (spread(found.get(score)) for score in SEED_SCORES)
+    return [*lines, ("mean", public, private, "", alone, f"{found['minutes']:.1f}")]
 
 
 def p_value(value: float) -> str:
@@ -99,7 +90,7 @@ def differences(found: dict[str, Any], order: list[str]) -> str:
     """
     rows = judged_rows(found)
     paired = found[rows]["paired"]
-    signs = [chr(ord("a") + number) for number in range(len(order))]  # a number would be taken for a rank
+    signs = string.ascii_lowercase[: len(order)]  # a number would be taken for a rank
     lines = [
         [f"{sign} {name}", *(p_value(paired[name][other]) if other != name else "" for other in order)]
         for sign, name in zip(signs, order, strict=True)

@@ -6,11 +6,9 @@ data/folds.csv, test float32 [k, 7]), and results/ensemble.json: the members' we
 fold, what each member and test-time augmentation add, how far members agree, and every submission's temperature.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, NamedTuple, get_args
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -60,8 +58,7 @@ class Result(BaseModel, frozen=True):
     submissions: dict[str, Submission]
 
 
-@dataclass(frozen=True)
-class Predictions:
+class Predictions(NamedTuple):
     """Probabilities of a model, of another system, or of the ensemble.
 
     Parameters
@@ -72,10 +69,6 @@ class Predictions:
 
     oof: np.ndarray
     test: np.ndarray
-
-    def save(self, name: str) -> None:
-        """Write artifacts/blends/NAME.npz."""
-        files.replace(BLENDS / f"{name}.npz", lambda file: np.savez(file, oof=self.oof, test=self.test))
 
 
 def load(name: str, data: Faces, dealt: Folds) -> Predictions:
@@ -96,7 +89,7 @@ def checked(array: np.ndarray, rows: int) -> np.ndarray:
 def result(names: Sequence[str] = ()) -> Result:
     """Read results/ensemble.json. Raises UserError where it is damaged, or lacks one of the submissions `names`."""
     with files.reading(RESULT, REMEDY):
-        found = Result.model_validate(json.loads(RESULT.read_bytes()))
+        found = Result.model_validate_json(RESULT.read_bytes())
         if lacking := {*names, ENSEMBLE, *found.weights} - set(found.submissions):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         return found
@@ -108,8 +101,7 @@ def temperatures(names: Sequence[str]) -> dict[str, float]:
     return {name: found[name].temperature for name in names}
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """What can be a member of the ensemble: a model's networks, or another system.
 
     Parameters
@@ -122,10 +114,18 @@ class Member:
     tests: np.ndarray
     temperatures: np.ndarray
 
-    @property
-    def predictions(self) -> Predictions:
-        """With the folds' networks averaged."""
-        return Predictions(self.oof, self.tests.mean(axis=0))
+
+class Known(NamedTuple):
+    """What is known of the rows: labels and folds of Training, and which test rows are new.
+
+    Parameters
+    ----------
+    labels, fold_of : int [n]. unseen : bool [k], test rows whose picture Training lacks; on them ambiguity is measured.
+    """
+
+    labels: np.ndarray
+    fold_of: np.ndarray
+    unseen: np.ndarray
 
 
 def fit_temperatures(oof: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
@@ -214,8 +214,7 @@ def geometric_mean(members: np.ndarray) -> np.ndarray:
     return mean.astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Blend:
+class Blend(NamedTuple):
     """Members that are blended.
 
     Parameters
@@ -243,7 +242,7 @@ class Blend:
         }
 
 
-def blend(method: str, members: Sequence[Member], unseen: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> Blend:
+def blend(method: str, members: Sequence[Member], known: Known) -> Blend:
     """Blend members, each brought to its own temperature first.
 
     Otherwise a member that is less sure of what it has right (because it learned soft targets) would pass for a worse
@@ -254,34 +253,33 @@ def blend(method: str, members: Sequence[Member], unseen: np.ndarray, labels: np
 
     Parameters
     ----------
-    method : one of METHODS. labels, fold_of : int [n].
-    unseen : bool [k], test rows whose picture Training lacks: on them the ambiguity is measured.
+    method : one of METHODS.
     """
 
-    def fit(part: int, known: np.ndarray) -> np.ndarray | None:
+    def even(parts: Sequence[np.ndarray], part: int) -> np.ndarray:
+        return at_temperatures(parts, [each.temperatures[part] for each in members])
+
+    def fit(part: int, rows: np.ndarray) -> np.ndarray | None:
         if method == "geometric":
             return None
         if method == "mean":
             return np.full(len(members), 1 / len(members))
-        at = [each.temperatures[part] for each in members]
-        oof = at_temperatures([each.oof[known] for each in members], at)
+        oof, labels = even([each.oof[rows] for each in members], part), known.labels[rows]
         if method == "weights":
-            return fit_weights(oof, labels[known])
-        apart = ambiguity(at_temperatures([each.tests[:, unseen] for each in members], at))
-        return fit_bagged(oof, labels[known], apart)
+            return fit_weights(oof, labels)
+        return fit_bagged(oof, labels, ambiguity(even([each.tests[:, known.unseen] for each in members], part)))
 
     def mix(parts: Sequence[np.ndarray], part: int, weights: np.ndarray | None) -> np.ndarray:
-        even = at_temperatures(parts, [each.temperatures[part] for each in members])
-        return geometric_mean(even) if weights is None else weighted_mean(even, weights)
+        return geometric_mean(even(parts, part)) if weights is None else weighted_mean(even(parts, part), weights)
 
     oof = np.empty_like(members[0].oof)
     for fold in range(len(members[0].temperatures) - 1):
-        inside = fold_of == fold
+        inside = known.fold_of == fold
         oof[inside] = mix([each.oof[inside] for each in members], fold, fit(fold, ~inside))
-    weights = fit(-1, np.ones(len(labels), dtype=bool))
-    test = mix([each.predictions.test for each in members], -1, weights)
+    weights = fit(-1, np.ones(len(known.labels), dtype=bool))
+    test = mix([each.tests.mean(axis=0) for each in members], -1, weights)
     networks = range(len(members[0].tests))
-    by_network = np.stack([mix([each.tests[i][unseen] for each in members], -1, weights) for i in networks])
+    by_network = np.stack([mix([each.tests[i][known.unseen] for each in members], -1, weights) for i in networks])
     return Blend(Predictions(oof, test), weights, float(ambiguity(by_network[None])[0, 0]))
 
 
@@ -313,49 +311,27 @@ def describe(oof: np.ndarray, plain: np.ndarray, labels: np.ndarray, fold_of: np
     )
 
 
-@dataclass(frozen=True)
-class Run:
-    """All that is blended.
+def read(settings: Config, data: Faces, dealt: Folds) -> tuple[dict[str, Member], dict[str, Member], Known]:
+    """Every model and external member, with and without test-time augmentation, and what is known of the rows.
 
-    Parameters
-    ----------
-    members, plain : every model and external member by name, with and without test-time augmentation.
-    unseen, labels, fold_of : see `blend`.
+    Raises UserError where a cell or an external member cannot be used.
     """
-
-    members: dict[str, Member]
-    plain: dict[str, Member]
-    unseen: np.ndarray
-    labels: np.ndarray
-    fold_of: np.ndarray
-
-    def blend(self, method: str, names: Sequence[str], plain: bool = False) -> Blend:
-        """Blend the members of these names."""
-        members = [(self.plain if plain else self.members)[name] for name in names]
-        return blend(method, members, self.unseen, self.labels, self.fold_of)
-
-
-def read(settings: Config, data: Faces, dealt: Folds) -> Run:
-    """Read all cells and external members. Raises UserError where one cannot be used."""
     labels, groups = data.labels[dealt.rows], faces.picture_groups(data.pixels)
+    known = Known(labels, dealt.fold_of, ~np.isin(groups[data.test_rows()], groups[dealt.rows]))
     members: dict[str, Member] = {}
     plain: dict[str, Member] = {}
-
-    def member(oof: np.ndarray, tests: np.ndarray) -> Member:
-        return Member(oof, tests, fit_temperatures(oof, labels, dealt.fold_of))
-
     for name in settings.names:
         cells = [store.load(settings, name, fold, data, dealt) for fold in settings.folds]
         order = np.argsort(np.concatenate([cell.rows for cell in cells]))
-        for found, oof, test in ((members, "oof", "test"), (plain, "oof_plain", "test_plain")):
-            tests = np.stack([getattr(cell, test) for cell in cells])
-            found[name] = member(np.concatenate([getattr(cell, oof) for cell in cells])[order], tests)
+        for found, suffix in ((members, ""), (plain, "_plain")):
+            oof = np.concatenate([getattr(cell, f"oof{suffix}") for cell in cells])[order]
+            tests = np.stack([getattr(cell, f"test{suffix}") for cell in cells])
+            found[name] = Member(oof, tests, fit_temperatures(oof, labels, dealt.fold_of))
     for name in settings.externals:
         other = read_external(name, data, dealt)
         tests = np.broadcast_to(other.test, (len(settings.folds), *other.test.shape))  # one network, for every fold
-        members[name] = plain[name] = member(other.oof, tests)
-    unseen = ~np.isin(groups[data.test_rows()], groups[dealt.rows])
-    return Run(members, plain, unseen, labels, dealt.fold_of)
+        members[name] = plain[name] = Member(other.oof, tests, fit_temperatures(other.oof, labels, dealt.fold_of))
+    return members, plain, known
 
 
 def read_external(name: str, data: Faces, dealt: Folds) -> Predictions:
@@ -370,42 +346,44 @@ def read_external(name: str, data: Faces, dealt: Folds) -> Predictions:
         return Predictions(checked(oof, len(dealt.rows)), checked(test, len(data.test_rows())))
 
 
-def summary(settings: config.Ensemble, run: Run) -> tuple[Blend, Result]:
-    """The ensemble, and what results/ensemble.json says of it and of the alternatives to it."""
-    names, labels = settings.members, run.labels
-    ways = {method: run.blend(method, names) for method in METHODS}
-    taken = ways[settings.method]
-    oof = {name: each.oof for name, each in run.members.items()} | {ENSEMBLE: taken.predictions.oof}
-    plain = {name: each.oof for name, each in run.plain.items()}
-    plain[ENSEMBLE] = run.blend(settings.method, names, plain=True).predictions.oof
+def summary(
+    method: str, names: list[str], members: dict[str, Member], plain: dict[str, Member], known: Known
+) -> tuple[Blend, Result]:
+    """The ensemble of the members `names`, and what results/ensemble.json says of it and of the alternatives to it."""
+
+    def scored(method: str, names: list[str]) -> dict[str, float]:
+        return blend(method, [members[name] for name in names], known).scores(known.labels)
+
+    taken = blend(method, [members[name] for name in names], known)
     weights = [None] * len(names) if taken.weights is None else taken.weights.tolist()
-    guesses = {name: oof[name].argmax(axis=1) for name in names}
-    without = {name: [other for other in names if other != name] for name in names if len(names) > 1}
+    guesses = {name: members[name].oof.argmax(axis=1) for name in names}
+    oof = {name: each.oof for name, each in members.items()} | {ENSEMBLE: taken.predictions.oof}
+    without_augmentation = blend(method, [plain[name] for name in names], known).predictions.oof
+    plain_oof = {name: each.oof for name, each in plain.items()} | {ENSEMBLE: without_augmentation}
     return taken, Result(
-        method=settings.method,
+        method=method,
         weights=dict(zip(names, weights, strict=True)),
-        members={name: run.blend("mean", [name]).scores(labels) for name in names},
-        methods={method: each.scores(labels) for method, each in ways.items()},
-        without={name: run.blend(settings.method, others).scores(labels) for name, others in without.items()},
+        members={name: scored("mean", [name]) for name in names},
+        methods={each: scored(each, names) for each in METHODS},
+        without={name: scored(method, [each for each in names if each != name]) for name in names if len(names) > 1},
         agreement={
-            one: {other: round(float((mine == theirs).mean()), 4) for other, theirs in guesses.items()}
-            for one, mine in guesses.items()
+            one: {other: round(float((guesses[one] == guesses[other]).mean()), 4) for other in names} for one in names
         },
-        submissions={name: describe(oof[name], plain[name], labels, run.fold_of) for name in oof},
+        submissions={name: describe(oof[name], plain_oof[name], known.labels, known.fold_of) for name in oof},
     )
 
 
 def main() -> None:
     """Run the stage."""
     settings, data = config.load(), faces.load()
-    run = read(settings, data, folds.load(data))
-    ensemble, found = summary(settings.ensemble, run)
-    blends = {name: each.predictions for name, each in run.members.items()} | {ENSEMBLE: ensemble.predictions}
-    for name, predictions in blends.items():
-        predictions.save(name)
+    members, plain, known = read(settings, data, folds.load(data))
+    ensemble, found = summary(settings.ensemble.method, settings.ensemble.members, members, plain, known)
+    blends = {name: Predictions(each.oof, each.tests.mean(axis=0)) for name, each in members.items()}
+    BLENDS.mkdir(parents=True, exist_ok=True)
     for path in BLENDS.glob("*.npz"):
-        if path.stem not in blends:
-            path.unlink()
+        path.unlink()
+    for name, predictions in (blends | {ENSEMBLE: ensemble.predictions}).items():
+        np.savez(BLENDS / f"{name}.npz", oof=predictions.oof, test=predictions.test)
     files.write_json(RESULT, found.model_dump())
     accuracy = found.methods[found.method]["oof_accuracy"]
     print(f"{RESULT}: {len(found.weights)} members by {found.method}, {accuracy:.2%} out of fold")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
@@ -35,9 +36,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def spread(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
     """Mean and standard deviation (of a sample) of several runs' scores, and `values`, these scores."""
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-    return {
-        "mean": round(mean, 6), "deviation": round(deviation, 6), "values": [round(float(one), 6) for one in values],
-    }  # fmt: skip
+    return {"mean": round(mean, 6), "deviation": round(deviation, 6), "values": np.round(values, 6).tolist()}
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
@@ -112,11 +111,6 @@ def macro_f1(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def by_class(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
     """Precision, recall, F1 and number of rows of each class."""
-    columns = precision_recall_fscore_support(labels, probabilities.argmax(axis=1), labels=EVERY, zero_division=0)
-    return {
-        name: {
-            "precision": round(float(precision), 6), "recall": round(float(recall), 6), "f1": round(float(f1), 6),
-            "rows": int(rows),
-        }
-        for name, precision, recall, f1, rows in zip(CLASSES, *columns, strict=True)
-    }  # fmt: skip
+    *ratios, rows = precision_recall_fscore_support(labels, probabilities.argmax(axis=1), labels=EVERY, zero_division=0)
+    table = pd.DataFrame(np.round(ratios, 6).T, columns=["precision", "recall", "f1"]).assign(rows=rows)
+    return dict(zip(CLASSES, table.to_dict("records"), strict=True))  # type: ignore[arg-type]

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import confusion_matrix
 from tabulate import tabulate
 
 from pipeline import config, files
@@ -23,8 +22,8 @@ from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINI
 from pipeline.config import ENSEMBLE
 from pipeline.data import faces, folds, provenance, solution
 from pipeline.data.faces import Faces
+from pipeline.data.folds import Folds
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, submission
-from pipeline.evaluation.ensemble import Predictions
 from pipeline.evaluation.submission import UNKNOWN, percent
 
 NESTED = Path("results/scores.json")
@@ -38,8 +37,9 @@ NEED_LABELS = (
     *(f"private_{key}{when}" for when in ("", "_tempered") for key in ("log_loss", "brier", "calibration_error")),
     "rank_2013",
 )  # fmt: skip
+INTEGERS = {"parameters": "Int64", "train_seconds": "Int64"}
 Value = float | int | str
-Effort = tuple[int | None, float | None]  # parameters, and seconds of training; None where they are not known
+By = dict[str, np.ndarray]  # probabilities [m, 7] by submission, of the rows of a Truth
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,8 @@ def judge(probabilities: np.ndarray, tempered: np.ndarray, truth: Truth) -> dict
     }
 
 
-def analysis(
-    probabilities: dict[str, np.ndarray], tempered: dict[str, np.ndarray], truth: Truth
-) -> dict[str, dict[str, Any]]:
+def analysis(probabilities: By, tempered: By, truth: Truth) -> dict[str, dict[str, Any]]:
     """What results/analysis.json says of the out-of-fold rows and, where their labels are known, of PrivateTest.
-
-    Parameters
-    ----------
-    probabilities, tempered : by submission, see `judge`.
 
     Returns
     -------
@@ -148,9 +142,6 @@ def analysis(
         if (labels < 0).any():
             continue
         hits = {name: metrics.right(each[rows], labels) for name, each in probabilities.items()}
-        paired: dict[str, dict[str, float]] = {name: {} for name in hits}
-        for one, other in itertools.permutations(hits, 2):
-            paired[one][other] = float(f"{metrics.mcnemar(hits[one], hits[other]):.3g}")
         found[title] = {
             "by_class": {name: metrics.by_class(each[rows], labels) for name, each in probabilities.items()},
             "reliability": {
@@ -160,7 +151,10 @@ def analysis(
                 }
                 for name, each in probabilities.items()
             },
-            "paired": paired,
+            "paired": {
+                one: {other: float(f"{metrics.mcnemar(hits[one], hits[other]):.3g}") for other in hits if other != one}
+                for one in hits
+            },
         }
     return found
 
@@ -168,11 +162,10 @@ def analysis(
 def folds_agree(tests: list[np.ndarray]) -> float:
     """Part of the test rows of which two folds' networks predict the same class, the mean over all pairs of them.
 
-    The more alike they are, the less their mean gains. `tests` are float [k, 7], one a fold; 1 for a lone one.
+    The more alike they are, the less their mean gains. `tests` are float [k, 7], one a fold.
     """
     guesses = [each.argmax(axis=1) for each in tests]
-    pairs = [(one == other).mean() for one, other in itertools.combinations(guesses, 2)]
-    return float(np.mean(pairs)) if pairs else 1.0
+    return float(np.mean([(one == other).mean() for one, other in itertools.combinations(guesses, 2)]))
 
 
 def singles(cells: list[Cell], truth: Truth) -> dict[str, Any]:
@@ -182,63 +175,49 @@ def singles(cells: list[Cell], truth: Truth) -> dict[str, Any]:
     Training, so that it compares with out-of-fold accuracy, which knows no duplicates either. `agree` is folds_agree
     over all test rows. `truth` is of the test rows.
     """
-    found = {
-        "multiply_adds": cells[0].about.multiply_adds,
-        "agree": round(folds_agree([cell.test for cell in cells]), 6),
-    }
+    tests = [cell.test for cell in cells]
+    found = {"multiply_adds": cells[0].about.multiply_adds, "agree": round(folds_agree(tests), 6)}
     private = truth.usage == PRIVATE
     if (truth.labels[private] < 0).any():
         return found | dict.fromkeys(("folds", "mean", "deviation", "plain_mean", "no_duplicate_mean"), UNKNOWN)
 
-    def each(tests: list[np.ndarray], rows: np.ndarray) -> list[float]:
-        return [float(metrics.right(test[rows], truth.labels[rows]).mean()) for test in tests]
+    def spread(tests: list[np.ndarray], rows: np.ndarray) -> dict[str, Any]:
+        return metrics.spread([metrics.right(test[rows], truth.labels[rows]).mean() for test in tests])
 
-    spread, alone = metrics.spread(each([cell.test for cell in cells], private)), private & (truth.identical == 0)
+    alone, whole = private & (truth.identical == 0), spread(tests, private)
     return found | {
-        "folds": spread.pop("values"), **spread,
-        "plain_mean": round(float(np.mean(each([cell.test_plain for cell in cells], private))), 6),
-        "no_duplicate_mean": (
-            round(float(np.mean(each([cell.test for cell in cells], alone))), 6) if alone.any() else UNKNOWN
-        ),
+        "folds": whole.pop("values"), **whole,
+        "plain_mean": spread([cell.test_plain for cell in cells], private)["mean"],
+        "no_duplicate_mean": spread(tests, alone)["mean"] if alone.any() else UNKNOWN,
     }  # fmt: skip
 
 
-def efforts(cells: dict[str, list[Cell]], weights: dict[str, float | None]) -> dict[str, Effort]:
-    """What each submission took; the ensemble, of which these are the members' weights, last.
+def efforts(cells: dict[str, list[Cell]], weights: dict[str, float | None]) -> pd.DataFrame:
+    """Parameters and seconds of training of each submission, blank where they are not known.
 
     The ensemble's parameters are those of members whose weight is not 0, its seconds those of all.
     """
-    found: dict[str, Effort] = {
+    models = {
         name: (each[0].about.parameters, sum(cell.about.seconds for cell in each)) for name, each in cells.items()
     }
-    found |= {name: (None, None) for name in weights if name not in cells}
-    parameters = [found[name][0] for name, weight in weights.items() if weight != 0]
-    seconds = [found[name][1] for name in weights]
-    found[ENSEMBLE] = (
-        None if None in parameters else sum(filter(None, parameters)),
-        None if None in seconds else sum(filter(None, seconds)),
-    )
+    found = pd.DataFrame.from_dict(models, orient="index", columns=list(INTEGERS))
+    found = found.reindex([*models, *(name for name in weights if name not in models)])
+    weighing = [name for name, weight in weights.items() if weight != 0]
+    parameters = found["parameters"][weighing].sum(skipna=False)
+    found.loc[ENSEMBLE] = parameters, found["train_seconds"][list(weights)].sum(skipna=False)
     return found
 
 
-def scoreboard(
-    probabilities: dict[str, np.ndarray], tempered: dict[str, np.ndarray], took: dict[str, Effort], truth: Truth
-) -> pd.DataFrame:
-    """Write every submission's file, and return the table of submissions/scores.csv.
-
-    Parameters
-    ----------
-    probabilities, tempered, took : by submission, see `judge` and `efforts`.
-    """
+def scoreboard(probabilities: By, tempered: By, took: pd.DataFrame, truth: Truth) -> pd.DataFrame:
+    """Write every submission's file, and return the table of submissions/scores.csv; `took` as `efforts` gives it."""
     lines = []
     for name, each in probabilities.items():
         digest = submission.write(submission.FOLDER / f"{name}.csv", each[truth.usage != TRAINING].argmax(axis=1))
-        parameters, seconds = took[name]
-        lines.append({
-            "name": name, "parameters": parameters, **judge(each, tempered[name], truth),
-            "train_seconds": None if seconds is None else round(seconds), "sha256": digest, "data": truth.source,
-        })  # fmt: skip
-    return pd.DataFrame(lines).astype({"parameters": "Int64", "train_seconds": "Int64"})
+        parameters, seconds = took.loc[name]
+        scores = judge(each, tempered[name], truth)
+        lines.append({"name": name, "parameters": parameters, **scores, "train_seconds": seconds, "sha256": digest,
+                      "data": truth.source})  # fmt: skip
+    return pd.DataFrame(lines).round({"train_seconds": 0}).astype(INTEGERS)
 
 
 def write_tables(table: pd.DataFrame, found: ensemble.Result) -> None:
@@ -246,79 +225,60 @@ def write_tables(table: pd.DataFrame, found: ensemble.Result) -> None:
     files.write(submission.TABLE, table.to_csv(index=False).encode())
     nested = {line.pop("name"): line for line in submission.plain(table)}
     files.write_json(NESTED, nested)
+    for path in METRICS.glob("*.json"):
+        path.unlink()
     for name, line in nested.items():
         calibration = found.submissions[name].calibration_tempered
         oof = {f"oof_{key}_tempered": calibration[key] for key in ("log_loss", "brier")}
         files.write_json(METRICS / f"{name}.json", {key: line[key] for key in RATIOS} | oof)
-    for path in METRICS.glob("*.json"):
-        if path.stem not in nested:
-            path.unlink()
 
 
-def draw(
-    probabilities: dict[str, np.ndarray], table: pd.DataFrame, cells: dict[str, list[Cell]], found: dict[str, Any],
-    truth: Truth,
-) -> None:  # fmt: skip
-    """Draw results/plots/ but for attention.png, submissions and models in the given order."""
-    oof = truth.usage == TRAINING
-    matrices = {
-        name: confusion_matrix(truth.labels[oof], each[oof].argmax(axis=1), labels=metrics.EVERY)
-        for name, each in probabilities.items()
-    }
-    figures.confusions(matrices, figures.FOLDER / "confusion.png")
-    histories = {name: [cell.history for cell in each] for name, each in cells.items()}
+def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], found: dict[str, Any], data: Faces,
+         dealt: Folds) -> None:  # fmt: skip
+    """Draw results/plots/, submissions in the order of `table`; without attention maps there is no attention.png."""
+    labels, names = data.labels[dealt.rows], list(table["name"])
+    oof = {name: probabilities[name][: len(labels)].argmax(axis=1) for name in names}
+    figures.confusions(labels, oof, figures.FOLDER / "confusion.png")
+    models = {name: cells[name] for name in names if name in cells}
+    histories = {name: [cell.history for cell in each] for name, each in models.items()}
     figures.curves(histories, figures.FOLDER / "curves.png")
     rows = submission.judged_rows(found)
-    reliability = {name: found[rows]["reliability"][name] for name in probabilities}
-    figures.calibration(reliability, rows, figures.FOLDER / "calibration.png")
+    figures.calibration(
+        {name: found[rows]["reliability"][name] for name in names}, rows, figures.FOLDER / "calibration.png"
+    )
     figures.splits(table, figures.FOLDER / "splits.png")
-    figures.effort(table, len(next(iter(histories.values()))), figures.FOLDER / "effort.png")
-    known = table[table["private_accuracy"] != UNKNOWN]
-    ranked = not set(table["rank_2013"]) & {"none", UNKNOWN}
-    columns = ["name", "private_accuracy", "private_low", "private_high"]
-    figures.board(known[columns], ranked, figures.FOLDER / "board.png")
-
-
-def draw_attention(cells: dict[str, list[Cell]], data: Faces, rows: np.ndarray) -> None:
-    """Draw where the first folds' networks look, on mean faces of `rows`. No cell holds maps: there is no picture."""
-    path = figures.FOLDER / "attention.png"
-    maps = {name: each[0].attention / 255 for name, each in cells.items() if each[0].attention is not None}
+    figures.effort(table, len(next(iter(cells.values()))), figures.FOLDER / "effort.png")
+    figures.board(table, figures.FOLDER / "board.png")
+    maps = {name: each[0].attention / 255 for name, each in models.items() if each[0].attention is not None}
+    (figures.FOLDER / "attention.png").unlink(missing_ok=True)
     if maps:
-        means = [data.pixels[rows[data.labels[rows] == label]].mean(axis=0) for label in metrics.EVERY]
-        figures.attention(maps, np.stack(means), path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def at_temperature(blend: Predictions, temperature: float, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
-    """A submission's probabilities [m, 7], out of fold at the other folds' temperatures, of test rows at this one."""
-    fitted = ensemble.fit_temperatures(blend.oof, labels, fold_of)
-    return np.concatenate([ensemble.tempered(blend.oof, fitted, fold_of), metrics.temper(blend.test, temperature)])
+        means = [data.pixels[dealt.rows[labels == label]].mean(axis=0) for label in metrics.EVERY]
+        figures.attention(maps, np.stack(means), figures.FOLDER / "attention.png")
 
 
 def main() -> None:
     """Run the stage."""
     settings, data = config.load(), faces.load()
     dealt = folds.load(data)
-    found = ensemble.result([*settings.names, *settings.externals])
-    truth = read_truth(data, dealt.rows)
+    truth, labels = read_truth(data, dealt.rows), data.labels[dealt.rows]
+    names = [*settings.names, *settings.externals, ENSEMBLE]
+    found = ensemble.result(names)
     cells = {name: [store.load(settings, name, k, data, dealt) for k in settings.folds] for name in settings.names}
-    blends = {name: ensemble.load(name, data, dealt) for name in (*settings.names, *settings.externals, ENSEMBLE)}
-    probabilities = {name: np.concatenate([each.oof, each.test]) for name, each in blends.items()}
-    tempered = {
-        name: at_temperature(each, found.submissions[name].temperature, data.labels[dealt.rows], dealt.fold_of)
-        for name, each in blends.items()
-    }
+    probabilities, tempered = {}, {}
+    for name in names:
+        blend = ensemble.load(name, data, dealt)
+        fitted = ensemble.fit_temperatures(blend.oof, labels, dealt.fold_of)
+        oof, test = ensemble.tempered(blend.oof, fitted, dealt.fold_of), blend.test
+        probabilities[name] = np.concatenate([blend.oof, test])
+        tempered[name] = np.concatenate([oof, metrics.temper(test, found.submissions[name].temperature)])
     table = scoreboard(probabilities, tempered, efforts(cells, found.weights), truth)
     write_tables(table, found)
     whole = analysis(probabilities, tempered, truth)
     whole["single_networks"] = {name: singles(each, truth.of(truth.usage != TRAINING)) for name, each in cells.items()}
     used = sorted({cell.about.computed_with() for each in cells.values() for cell in each})
     files.write_json(submission.ANALYSIS, whole | {"trained_with": used})
-    order = table.sort_values("oof_accuracy", ascending=False)["name"]
-    cells = {name: cells[name] for name in order if name in cells}
-    draw({name: probabilities[name] for name in order}, table, cells, whole, truth)
-    draw_attention(cells, data, dealt.rows)
+    best_first = table.sort_values("oof_accuracy", ascending=False, kind="stable")
+    draw(best_first, probabilities, cells, whole, data, dealt)
     print(f"{submission.TABLE}: {len(table)} submissions; see them: make leaderboard")
 
 
