@@ -142,7 +142,7 @@ class Data(Section):
 class Ensemble(Section):
     """How the models' predictions are blended."""
 
-    method: Literal["mean", "geometric", "weights", "bagged"] = "mean"
+    method: Literal["mean", "geometric", "weights"] = "mean"
     members: list[Name] = Field(min_length=1)
 
 

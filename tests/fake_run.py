@@ -55,7 +55,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "seed": 1, "backend": "auto", "data": {}, "folds": [0, 1], "duplicates": "keep", "recipes": {},
         "models": {name: model | {"seed": seed} for seed, name in enumerate(MODELS)},
         "students": {STUDENT: model | {"teachers": [MODELS[0]], "teacher_weight": 0.5}},
-        "ensemble": {"method": "bagged", "members": [*MODELS, STUDENT]},
+        "ensemble": {"method": "weights", "members": [*MODELS, STUDENT]},
     } | changes  # fmt: skip
 
 

@@ -55,8 +55,9 @@ def test_predictions_are_loaded_blended_scored_and_saved(tmp_path: Path, monkeyp
     chance, data = np.random.default_rng(1), faces.load()
     made = {name: ensemble.Predictions(chance.dirichlet(np.ones(7), 168), chance.dirichlet(np.ones(7), 42))
             for name in ("one", "two", "ensemble")}  # fmt: skip
+    ensemble.BLENDS.mkdir(parents=True)
     for name, each in made.items():
-        each.save(name)
+        np.savez(ensemble.BLENDS / f"{name}.npz", **each._asdict())
     monkeypatch.chdir(tmp_path)
     run = api.predictions(tmp_path / "project")
     assert list(run.oof) == ["one", "two", "ensemble"]

@@ -57,7 +57,7 @@ def test_another_method_joins_and_scores_anew_in_two_minutes(clone: Clone) -> No
 
 
 def test_an_experiment_trains_nothing_and_leaves_the_file_readable(clone: Clone) -> None:
-    output = clone.run("python", "-m", "dvc", "exp", "run", "-S", "ensemble.method=mean")
+    output = clone.run("python", "-m", "dvc", "exp", "run", "-S", "ensemble.method=weights")
     assert not re.search(r"Running stage '(train|distill)", output)
     changed = clone.git("diff", "--unified=0", "params.yaml").splitlines()
     lines = [line for line in changed if re.match(r"[+-](?![+-])", line)]

@@ -9,24 +9,10 @@ from scipy.optimize import minimize
 from pipeline.config import ENSEMBLE, EXTERNAL
 from pipeline.data import solution
 from pipeline.errors import UserError
-from pipeline.evaluation import ensemble, metrics
-from pipeline.evaluation.ensemble import (
-    Blend,
-    Known,
-    Member,
-    Predictions,
-    ambiguity,
-    at_temperatures,
-    blend,
-    fit_bagged,
-    fit_temperatures,
-    fit_weights,
-    geometric_mean,
-    weighted_mean,
-)
+from pipeline.evaluation import ensemble
+from pipeline.evaluation.ensemble import Predictions, blend, fit_weights, geometric_mean, weighted_mean
 
 METHODS = pytest.mark.parametrize("method", ensemble.METHODS)
-ALL = np.ones(50, dtype=bool)  # of the test rows
 
 
 def skilled(rows=400, seed=0):
@@ -35,20 +21,6 @@ def skilled(rows=400, seed=0):
     labels = chance.integers(0, 7, rows)
     scores = chance.normal(0, 1, (3, rows, 7)) + chance.uniform(1, 3, (3, 1, 1)) * np.eye(7)[labels]
     return (np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)).astype("float32"), labels
-
-
-def by_fold(probabilities, count=4, noise=0.6, seed=0):
-    """What `count` folds' networks predict, float32 [members, count, rows, 7]: `probabilities`, each with noise."""
-    chance = np.random.default_rng(seed)
-    shape = (len(probabilities), count, *probabilities.shape[1:])
-    logits = np.log(probabilities[:, None].clip(1e-6)) + chance.normal(0, noise, shape)
-    return (np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)).astype("float32")
-
-
-def blended(method, oof, tests, labels, fold_of, unseen=ALL):
-    """The members, and their blend."""
-    every = [Member(one, two, fit_temperatures(one, labels, fold_of)) for one, two in zip(oof, tests, strict=True)]
-    return every, blend(method, every, Known(labels, fold_of, unseen))
 
 
 def log_loss(probabilities, labels):
@@ -94,48 +66,25 @@ def test_means_are_those_worked_out_by_hand():
 
 
 @METHODS
-def test_neither_sureness_nor_order_nor_a_repeated_member_changes_the_blend(method):
-    oof, labels = skilled()
-    tests, fold_of, order = by_fold(oof[:, :50]), np.arange(400) % 3, [2, 0, 1]
-    _, one = blended(method, oof, tests, labels, fold_of)
-    softer = np.stack([oof[0], metrics.temper(oof[1], 3.0), metrics.temper(oof[2], 0.5)])
-    changed = np.stack([tests[0], metrics.temper(tests[1], 3.0), metrics.temper(tests[2], 0.5)])
-    _, other = blended(method, softer, changed, labels, fold_of)
-    np.testing.assert_allclose(other.predictions.oof, one.predictions.oof, atol=2e-3)
-    _, other = blended(method, oof[order], tests[order], labels, fold_of)
-    np.testing.assert_allclose(other.predictions.test, one.predictions.test, atol=1e-5)
-    same, other = blended(method, oof[[1, 1]], tests[[1, 1]], labels, fold_of)
-    np.testing.assert_allclose(
-        other.predictions.oof, ensemble.tempered(oof[1], same[0].temperatures, fold_of), atol=1e-6
-    )
-
-
-@METHODS
 def test_an_ensemble_is_no_worse_than_its_worst_member(method):
     oof, labels = skilled()
-    every, found = blended(method, oof, by_fold(oof), labels, np.arange(400) % 4, np.arange(400) < 300)
-    assert log_loss(found.predictions.oof, labels) <= max(log_loss(each, labels) for each in oof)
-    for array in found.predictions:
+    found, weights = blend(method, [Predictions(each, each[:50]) for each in oof], labels, np.arange(400) % 4)
+    assert log_loss(found.oof, labels) <= max(log_loss(each, labels) for each in oof)
+    for array in found:
         assert array.dtype == np.float32
         np.testing.assert_allclose(array.sum(axis=1), 1, atol=1e-5)
-    assert (found.weights is None) == (method == "geometric")
-    if found.weights is not None:
-        assert found.weights.sum() == pytest.approx(1)
-        at = [each.temperatures[-1] for each in every]
-        even = at_temperatures([each.tests.mean(axis=0) for each in every], at)
-        np.testing.assert_allclose(found.predictions.test, weighted_mean(even, found.weights))
-        apart = ambiguity(at_temperatures([each.tests[:, :300] for each in every], at))
-        assert found.ambiguity == pytest.approx(found.weights @ apart @ found.weights, rel=1e-4)
+    assert (weights is None) == (method == "geometric")
+    if weights is not None:
+        np.testing.assert_allclose(found.test, weighted_mean(oof[:, :50], weights))
 
 
-@METHODS
 @pytest.mark.parametrize("fold", [0, 2])
-def test_the_labels_of_a_fold_cannot_change_its_own_out_of_fold_predictions(fold, method):
+def test_the_labels_of_a_fold_cannot_change_its_own_out_of_fold_predictions(fold):
     oof, labels = skilled()
     fold_of = np.random.default_rng(1).integers(0, 3, 400)
-    own, tests = fold_of == fold, by_fold(oof[:, :50])
+    own, members = fold_of == fold, [Predictions(each, each[:50]) for each in oof]
     scrambled = np.where(own, (labels + 1) % 7, labels)
-    one, other = (blended(method, oof, tests, each, fold_of)[1].predictions for each in (labels, scrambled))
+    one, other = (blend("weights", members, each, fold_of)[0] for each in (labels, scrambled))
     assert one.oof[own].tobytes() == other.oof[own].tobytes()
     assert not np.allclose(one.oof[~own], other.oof[~own]), "they do change those of the others"
 
@@ -145,37 +94,11 @@ def test_scores_are_accuracy_log_loss_and_brier_score():
     squares = [
         0.6**2 + 0.3**2 + 5 * 0.06**2, 0.2**2 + 0.4**2 + 5 * 0.04**2, 0.5**2 + (5.5 / 6) ** 2 + 5 * (0.5 / 6) ** 2,
     ]  # fmt: skip
-    assert Blend(Predictions(oof, oof), None, 0.05).scores(np.array([0, 1, 1])) == {
+    assert ensemble.scores(oof, np.array([0, 1, 1])) == {
         "oof_accuracy": 0.666667,
         "oof_log_loss": pytest.approx(-np.log(0.4 * 0.6 * (0.5 / 6)) / 3, abs=1e-5),
         "oof_brier": pytest.approx(sum(squares) / 3, abs=1e-6),
-        "expected_brier": pytest.approx(sum(squares) / 3 - 0.05, abs=1e-6),
     }
-
-
-def test_a_mean_of_folds_has_the_folds_squared_error_less_the_ambiguity():
-    (oof, labels), weights = skilled(), (0.2, 0.3, 0.5)
-    tests = by_fold(oof).astype("float64")
-    mixed = np.einsum("m,mfkc->fkc", weights, tests)
-    single = np.mean([metrics.brier(fold, labels) for fold in mixed])
-    less = np.array(weights) @ ambiguity(tests) @ np.array(weights)
-    assert less > 0.01
-    assert metrics.brier(mixed.mean(axis=0), labels) == pytest.approx(single - less, abs=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_bagged_weights_are_the_best_of_all_on_means_of_folds(seed):
-    oof, labels = skilled(seed=seed)
-    tests = by_fold(oof, seed=seed).astype("float64")
-    found = fit_bagged(tests.reshape(3, -1, 7), np.tile(labels, 4), ambiguity(tests))
-    assert found.min() >= 0
-    assert found.sum() == pytest.approx(1, abs=1e-12)
-
-    def brier(weights):
-        return metrics.brier(np.einsum("m,mkc->kc", weights, tests.mean(axis=1)), labels)
-
-    grid = [np.array([a, b, 20 - a - b]) / 20 for a in range(21) for b in range(21 - a)]
-    assert brier(found) <= min(brier(each) for each in grid) + 1e-9
 
 
 def test_a_submission_is_described_as_by_hand():
@@ -210,16 +133,15 @@ def test_main_blends_every_model_and_gives_the_same_bytes_again(run):
     written = outputs()
     names, (one, other) = [*settings.names, ENSEMBLE], fake_run.MODELS
     assert {path.name for path in written} == {*(f"{name}.npz" for name in names), "ensemble.json"}
-    members, _, known = ensemble.read(settings, data, dealt)
-    assert known.unseen.sum() == 33, "two of 35 test rows have a duplicate in Training"
-    expected = blend("mean", [members[one], members[other]], known)
-    np.testing.assert_array_equal(ensemble.load(ENSEMBLE, data, dealt).oof, expected.predictions.oof)
-    np.testing.assert_array_equal(ensemble.load(ENSEMBLE, data, dealt).test, expected.predictions.test)
+    members, _ = ensemble.read(settings, data, dealt)
+    labels = data.labels[dealt.rows]
+    expected, _ = blend("mean", [members[one], members[other]], labels, dealt.fold_of)
+    np.testing.assert_array_equal(ensemble.load(ENSEMBLE, data, dealt).oof, expected.oof)
+    np.testing.assert_array_equal(ensemble.load(ENSEMBLE, data, dealt).test, expected.test)
     found = ensemble.result(names)
     assert list(found.weights) == list(found.members) == [one, other], "the student is no member"
-    assert found.methods["mean"] == expected.scores(data.labels[dealt.rows])
+    assert found.methods["mean"] == ensemble.scores(expected.oof, labels)
     assert set(found.methods) == set(ensemble.METHODS)
-    assert found.members[one]["expected_brier"] < found.members[one]["oof_brier"]
     assert found.without == {one: found.members[other], other: found.members[one]}
     assert found.agreement[one][one] == 1 > found.agreement[one][other] == found.agreement[other][one]
     ensemble.main()
@@ -244,7 +166,7 @@ def test_every_training_row_has_the_prediction_of_the_fold_that_holds_it_out(run
 
 @pytest.mark.parametrize("rows", ["kept", "all"])
 def test_another_systems_predictions_are_a_member_like_the_others(run, rows):
-    members = {"method": "bagged", "members": ["plain_net", "other"]}
+    members = {"method": "weights", "members": ["plain_net", "other"]}
     fake_run.external("other", np.arange(70), 3.0)
     _, data, dealt = fake_run.build(duplicates="drop_repeats", ensemble=members)
     assert len(dealt.rows) == 69
@@ -254,7 +176,6 @@ def test_another_systems_predictions_are_a_member_like_the_others(run, rows):
     ensemble.main()
     found = ensemble.result(["other"])
     assert found.weights["other"] > 0.2
-    assert found.members["other"]["expected_brier"] == found.members["other"]["oof_brier"], "one network: no ambiguity"
     assert found.submissions["other"].test_time_augmentation is None
     expected = fake_run.probabilities(("other", "oof"), fake_run.labels()[:70], 3.0)[dealt.rows]
     np.testing.assert_allclose(ensemble.load("other", data, dealt).oof, expected)

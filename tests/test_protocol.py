@@ -12,18 +12,9 @@ import pytest
 from pipeline.evaluation import ensemble
 
 
-def without_expectations(found):
-    """What results/ensemble.json says of the labelled rows alone: what test pictures have a part in is left out."""
-    if isinstance(found, dict):
-        return {
-            key: without_expectations(each) for key, each in found.items() if key not in ("expected_brier", "bagged")
-        }
-    return found
-
-
-@pytest.mark.parametrize("method", ["mean", "geometric", "weights", "bagged"])
+@pytest.mark.parametrize("method", ensemble.METHODS)
 def test_weights_and_temperatures_come_from_out_of_fold_rows_alone(method, tmp_path, monkeypatch):
-    """But for "bagged" weights, in which what networks say of test pictures has a part. Test labels have in none."""
+    """Nor from what networks say of test pictures."""
     monkeypatch.chdir(tmp_path)
     settings, data, dealt = fake_run.build(ensemble={"method": method, "members": list(fake_run.MODELS)})
     found = []
@@ -33,11 +24,8 @@ def test_weights_and_temperatures_come_from_out_of_fold_rows_alone(method, tmp_p
                 test = fake_run.probabilities((seed, name, fold), fake_run.labels()[data.test_rows()], 1.0)
                 fake_run.write_cell(settings, name, fold, data, dealt, test=test, test_plain=test)
         ensemble.main()
-        found.append(without_expectations(fake_run.result("results/ensemble.json")))
-    one, two = (each["submissions"] for each in found)
-    assert {name: one[name] for name in settings.names} == {name: two[name] for name in settings.names}
-    if method != "bagged":
-        assert found[0] == found[1]
+        found.append(fake_run.result("results/ensemble.json"))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

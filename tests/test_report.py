@@ -22,7 +22,7 @@ def run(request, tmp_path, monkeypatch):
     fake_run.external("other", np.arange(70), 3.0)
     members = [*fake_run.MODELS, fake_run.STUDENT, "other"]
     speedrun = {"model": fake_run.MODELS[0], "seeds": [1, 2], "override": {"flip": True}}
-    fake_run.build(request.param, ensemble={"method": "bagged", "members": members}, speedrun=speedrun)
+    fake_run.build(request.param, ensemble={"method": "weights", "members": members}, speedrun=speedrun)
     for name in ("page", "classes", "confusions", "curves", "calibration", "splits", "effort", "board", "attention"):
         monkeypatch.setattr(figures, name, lambda *words: files.write(words[-1], b"\x89PNG"))  # drawing takes long
     audit.main()

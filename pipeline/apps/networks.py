@@ -118,12 +118,11 @@ class Network:
 
     Parameters
     ----------
-    members : the networks of every model, whose probabilities are averaged. temperatures : of these averages.
-    method, shares : how they are blended then (see evaluation/ensemble.py). temperature : of the blend.
+    members : the networks of every model, whose probabilities are averaged.
+    method, shares : how these averages are blended (see evaluation/ensemble.py). temperature : of the blend.
     """
 
     members: dict[str, list[Member]]
-    temperatures: list[float]
     method: str
     shares: list[float | None]
     temperature: float
@@ -135,11 +134,10 @@ class Network:
             np.mean([each.probabilities(levels) for each in members], axis=0, dtype="float32")
             for members in self.members.values()
         ]
-        even = ensemble.at_temperatures(means, self.temperatures)
         if self.method == "geometric":
-            blend = ensemble.geometric_mean(even)
+            blend = ensemble.geometric_mean(np.stack(means))
         else:
-            blend = ensemble.weighted_mean(even, np.array(self.shares))
+            blend = ensemble.weighted_mean(np.stack(means), np.array(self.shares))
         return metrics.temper(blend, self.temperature).astype("float32")
 
     def attention(self, pictures: Any, classes: np.ndarray) -> np.ndarray:
@@ -190,18 +188,17 @@ def _released(library: str, precision: str | None) -> Network:
     network = architectures.build(facts.architecture)
     with files.reading(path.with_suffix(".npz"), packed.REMEDY):
         packed.unpack(network, weights)
-    return Network({facts.model: [Member(network, facts)]}, [1.0], "mean", [1.0], facts.temperature)
+    return Network({facts.model: [Member(network, facts)]}, "mean", [1.0], facts.temperature)
 
 
 def _trained(which: str, library: str, precision: str | None) -> Network:
     settings = config.load()
     name, _, fold = which.partition("-")
-    method, temperatures = "mean", [1.0]
+    method = "mean"
     shares: dict[str, float | None] = {name: 1.0}
     if which == ENSEMBLE:
         found = ensemble.result()
         method, shares = found.method, {each: share for each, share in found.weights.items() if share != 0}
-        temperatures = list(ensemble.temperatures([*shares]).values())
     if unknown := [each for each in shares if each not in settings.names]:
         known = ", ".join([RELEASED, ENSEMBLE, *settings.names])
         raise UserError(f"{', '.join(unknown)} is no network of this project; known: {known}, or one fold, NAME-FOLD")
@@ -209,7 +206,7 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
     cells = {each: [_cell(settings, each, number) for number in folds] for each in shares}
     _prepare([facts for found in cells.values() for facts, _ in found], library, precision)
     members = {each: [_restored(*cell) for cell in found] for each, found in cells.items()}
-    return Network(members, temperatures, method, list(shares.values()), ensemble.temperatures([name])[name])
+    return Network(members, method, list(shares.values()), ensemble.temperatures([name])[name])
 
 
 def load(which: str = RELEASED, library: str | None = None, precision: str | None = None) -> Network:

@@ -7,16 +7,16 @@ fold, what each member and test-time augmentation add, how far members agree, an
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple, get_args
 
 import numpy as np
 from pydantic import BaseModel, Field
-from scipy.optimize import nnls
 
 from pipeline import config, files
 from pipeline.cells import store
-from pipeline.competition import CLASSES, TRAINING
+from pipeline.competition import TRAINING
 from pipeline.config import ENSEMBLE, EXTERNAL, Config
 from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
@@ -45,7 +45,7 @@ class Result(BaseModel, frozen=True):
     Parameters
     ----------
     weights : of the members; None where the method has none.
-    members, methods, without : what Blend.scores gives for each member alone, all by every method, all but one.
+    members, methods, without : what `scores` gives for each member alone, all by every method, all but one.
     agreement : part of the rows of which two members predict the same class.
     """
 
@@ -101,35 +101,8 @@ def temperatures(names: Sequence[str]) -> dict[str, float]:
     return {name: found[name].temperature for name in names}
 
 
-class Member(NamedTuple):
-    """What can be a member of the ensemble: a model's networks, or another system.
-
-    Parameters
-    ----------
-    oof : float32 [n, 7]. tests : float32 [folds, k, 7], by the network of each fold.
-    temperatures : float64 [folds + 1]; number k fits all rows but those of fold k, the last fits all rows.
-    """
-
-    oof: np.ndarray
-    tests: np.ndarray
-    temperatures: np.ndarray
-
-
-class Known(NamedTuple):
-    """What is known of the rows: labels and folds of Training, and which test rows are new.
-
-    Parameters
-    ----------
-    labels, fold_of : int [n]. unseen : bool [k], test rows whose picture Training lacks; on them ambiguity is measured.
-    """
-
-    labels: np.ndarray
-    fold_of: np.ndarray
-    unseen: np.ndarray
-
-
 def fit_temperatures(oof: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
-    """Temperatures as a Member has them. oof : float [n, 7]. labels, fold_of : int [n]."""
+    """Temperatures, float64 [folds + 1]: number k fits all rows but those of fold k, the last fits all rows."""
     known = [fold_of != fold for fold in range(fold_of.max() + 1)] + [np.ones(len(labels), dtype=bool)]
     return np.array([metrics.fit_temperature(oof[rows], labels[rows]) for rows in known])
 
@@ -163,44 +136,6 @@ def fit_weights(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return weights
 
 
-def ambiguity(tests: np.ndarray) -> np.ndarray:
-    """By how much averaging the folds' networks lowers the squared error: A, float64 [members, members].
-
-    Krogh & Vedelsby 1995 (NIPS 7): the squared error of a mean of networks is the mean of their squared errors less
-    their ambiguity, which is their mean squared distance from that mean. No label is needed. A mean of members by the
-    weights w has the ambiguity w'Aw.
-
-    Parameters
-    ----------
-    tests : float [members, folds, k, 7], probabilities by every fold's network of rows that none has seen.
-    """
-    tests = tests.astype(np.float64)
-    apart = (tests - tests.mean(axis=1, keepdims=True)).reshape(len(tests), -1)
-    found: np.ndarray = apart @ apart.T / max(1, tests.shape[1] * tests.shape[2])
-    return found
-
-
-def fit_bagged(oof: np.ndarray, labels: np.ndarray, ambiguous: np.ndarray) -> np.ndarray:
-    """The weights, float64 [members], with the least squared error to be expected of means over folds.
-
-    Out of fold one network of each member predicts a row; a test row gets the mean of all folds' networks. What these
-    do for each other, other members need not do. So the ambiguity w'Aw is taken off the squared error w'Cw, and
-    w'(C - A)w made the least. C and A come from different rows, so C - A may have small negative eigenvalues; they
-    count as 0. With a factor R'R of it the weights solve the non-negative least squares of Rw = 0 and sum(w) = 1
-    (scipy), and are scaled to sum to 1, which does not change which are the best.
-
-    Parameters
-    ----------
-    oof : float [members, n, 7]. labels : int [n]. ambiguous : A, float [members, members].
-    """
-    wrong = (oof - np.eye(len(CLASSES))[labels]).reshape(len(oof), -1)
-    values, vectors = np.linalg.eigh(wrong @ wrong.T / len(labels) - ambiguous)
-    root = np.sqrt(values.clip(0))[:, None] * vectors.T
-    weights, _ = nnls(np.vstack([root, np.ones(len(oof))]), np.append(np.zeros(len(oof)), 1.0))
-    shares: np.ndarray = weights / weights.sum()
-    return shares
-
-
 def weighted_mean(members: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted arithmetic mean over the first axis of float [members, n, 7]."""
     mean: np.ndarray = np.einsum("m,mnc->nc", weights, members).astype(np.float32)
@@ -214,78 +149,40 @@ def geometric_mean(members: np.ndarray) -> np.ndarray:
     return mean.astype(np.float32)
 
 
-class Blend(NamedTuple):
-    """Members that are blended.
+def blend(
+    method: str, members: Sequence[Predictions], labels: np.ndarray, fold_of: np.ndarray
+) -> tuple[Predictions, np.ndarray | None]:
+    """Blend members; also their weights, float64 [members], or None where they are no weighted mean.
+
+    Weights are nested: a fold's rows are blended with those fitted on the other folds' rows. (The networks that
+    predicted those rows have seen this fold's labels; a handful of numbers carries next to nothing of them.) Test rows
+    get those of all folds.
 
     Parameters
     ----------
-    weights : of the members, float64 [members]; None where they are no weighted mean.
-    ambiguity : by how much averaging the folds' networks lowers the squared error (see `ambiguity`).
+    method : one of METHODS. labels, fold_of : int [n].
     """
-
-    predictions: Predictions
-    weights: np.ndarray | None
-    ambiguity: float
-
-    def scores(self, labels: np.ndarray) -> dict[str, float]:
-        """How good it is out of fold, and the Brier score less the ambiguity.
-
-        That is what to expect of the mean of all folds' networks, on rows as hard as those of Training.
-        """
-        oof = self.predictions.oof
-        brier = metrics.brier(oof, labels)
-        return {
-            "oof_accuracy": round(float(metrics.right(oof, labels).mean()), 6),
-            "oof_log_loss": round(metrics.cross_entropy(oof, labels), 6),
-            "oof_brier": round(brier, 6),
-            "expected_brier": round(brier - self.ambiguity, 6),
-        }
+    oof, test = (np.stack([each[part] for each in members]) for part in (0, 1))
+    if method == "geometric":
+        return Predictions(geometric_mean(oof), geometric_mean(test)), None
+    weights = np.full(len(members), 1 / len(members))
+    if method == "mean":
+        return Predictions(weighted_mean(oof, weights), weighted_mean(test, weights)), weights
+    nested = np.empty_like(oof[0])
+    for fold in np.unique(fold_of):
+        inside = fold_of == fold
+        nested[inside] = weighted_mean(oof[:, inside], fit_weights(oof[:, ~inside], labels[~inside]))
+    weights = fit_weights(oof, labels)
+    return Predictions(nested, weighted_mean(test, weights)), weights
 
 
-def blend(method: str, members: Sequence[Member], known: Known) -> Blend:
-    """Blend members, each brought to its own temperature first.
-
-    Otherwise a member that is less sure of what it has right (because it learned soft targets) would pass for a worse
-    one. Temperatures and weights are nested: a fold's rows are blended with those fitted on the other folds' rows. (The
-    networks that predicted those rows have seen this fold's labels; a handful of numbers carries next to nothing of
-    them.) Test rows get those of all folds, and a member's folds are averaged before they are brought to its
-    temperature. The ambiguity is that of the other order, which differs little.
-
-    Parameters
-    ----------
-    method : one of METHODS.
-    """
-
-    def even(parts: Sequence[np.ndarray], part: int) -> np.ndarray:
-        return at_temperatures(parts, [each.temperatures[part] for each in members])
-
-    def fit(part: int, rows: np.ndarray) -> np.ndarray | None:
-        if method == "geometric":
-            return None
-        if method == "mean":
-            return np.full(len(members), 1 / len(members))
-        oof, labels = even([each.oof[rows] for each in members], part), known.labels[rows]
-        if method == "weights":
-            return fit_weights(oof, labels)
-        return fit_bagged(oof, labels, ambiguity(even([each.tests[:, known.unseen] for each in members], part)))
-
-    def mix(parts: Sequence[np.ndarray], part: int, weights: np.ndarray | None) -> np.ndarray:
-        return geometric_mean(even(parts, part)) if weights is None else weighted_mean(even(parts, part), weights)
-
-    oof = np.empty_like(members[0].oof)
-    for fold in range(len(members[0].temperatures) - 1):
-        inside = known.fold_of == fold
-        oof[inside] = mix([each.oof[inside] for each in members], fold, fit(fold, ~inside))
-    weights = fit(-1, np.ones(len(known.labels), dtype=bool))
-    test = mix([each.tests.mean(axis=0) for each in members], -1, weights)
-    networks = range(len(members[0].tests))
-    by_network = np.stack([mix([each.tests[i][known.unseen] for each in members], -1, weights) for i in networks])
-    return Blend(Predictions(oof, test), weights, float(ambiguity(by_network[None])[0, 0]))
-
-
-def at_temperatures(members: Sequence[np.ndarray], temperatures: Sequence[float]) -> np.ndarray:
-    """Every member's probabilities, float [members, ..., 7], at its temperature: float64."""
-    return np.stack([metrics.temper(each, at) for each, at in zip(members, temperatures, strict=True)])
+def scores(oof: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, log-loss and Brier score out of fold of float [n, 7]."""
+    return {
+        "oof_accuracy": round(float(metrics.right(oof, labels).mean()), 6),
+        "oof_log_loss": round(metrics.cross_entropy(oof, labels), 6),
+        "oof_brier": round(metrics.brier(oof, labels), 6),
+    }
 
 
 def describe(oof: np.ndarray, plain: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> Submission:
@@ -311,27 +208,23 @@ def describe(oof: np.ndarray, plain: np.ndarray, labels: np.ndarray, fold_of: np
     )
 
 
-def read(settings: Config, data: Faces, dealt: Folds) -> tuple[dict[str, Member], dict[str, Member], Known]:
-    """Every model and external member, with and without test-time augmentation, and what is known of the rows.
+def read(settings: Config, data: Faces, dealt: Folds) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
+    """Every model and external member, with and without test-time augmentation; a model's folds are averaged.
 
     Raises UserError where a cell or an external member cannot be used.
     """
-    labels, groups = data.labels[dealt.rows], faces.picture_groups(data.pixels)
-    known = Known(labels, dealt.fold_of, ~np.isin(groups[data.test_rows()], groups[dealt.rows]))
-    members: dict[str, Member] = {}
-    plain: dict[str, Member] = {}
+    members: dict[str, Predictions] = {}
+    plain: dict[str, Predictions] = {}
     for name in settings.names:
         cells = [store.load(settings, name, fold, data, dealt) for fold in settings.folds]
         order = np.argsort(np.concatenate([cell.rows for cell in cells]))
         for found, suffix in ((members, ""), (plain, "_plain")):
             oof = np.concatenate([getattr(cell, f"oof{suffix}") for cell in cells])[order]
             tests = np.stack([getattr(cell, f"test{suffix}") for cell in cells])
-            found[name] = Member(oof, tests, fit_temperatures(oof, labels, dealt.fold_of))
+            found[name] = Predictions(oof, tests.mean(axis=0))
     for name in settings.externals:
-        other = read_external(name, data, dealt)
-        tests = np.broadcast_to(other.test, (len(settings.folds), *other.test.shape))  # one network, for every fold
-        members[name] = plain[name] = Member(other.oof, tests, fit_temperatures(other.oof, labels, dealt.fold_of))
-    return members, plain, known
+        members[name] = plain[name] = read_external(name, data, dealt)
+    return members, plain
 
 
 def read_external(name: str, data: Faces, dealt: Folds) -> Predictions:
@@ -347,43 +240,52 @@ def read_external(name: str, data: Faces, dealt: Folds) -> Predictions:
 
 
 def summary(
-    method: str, names: list[str], members: dict[str, Member], plain: dict[str, Member], known: Known
-) -> tuple[Blend, Result]:
-    """The ensemble of the members `names`, and what results/ensemble.json says of it and of the alternatives to it."""
+    settings: config.Ensemble, members: dict[str, Predictions], plain: dict[str, Predictions], labels: np.ndarray,
+    fold_of: np.ndarray,
+) -> tuple[Predictions, Result]:  # fmt: skip
+    """The ensemble, and what results/ensemble.json says of it and of the alternatives to it."""
+    names = settings.members
+
+    def joined(
+        method: str, names: list[str], among: dict[str, Predictions] = members
+    ) -> tuple[Predictions, np.ndarray | None]:
+        return blend(method, [among[name] for name in names], labels, fold_of)
 
     def scored(method: str, names: list[str]) -> dict[str, float]:
-        return blend(method, [members[name] for name in names], known).scores(known.labels)
+        return scores(joined(method, names)[0].oof, labels)
 
-    taken = blend(method, [members[name] for name in names], known)
-    weights = [None] * len(names) if taken.weights is None else taken.weights.tolist()
+    taken, weights = joined(settings.method, names)
     guesses = {name: members[name].oof.argmax(axis=1) for name in names}
-    oof = {name: each.oof for name, each in members.items()} | {ENSEMBLE: taken.predictions.oof}
-    without_augmentation = blend(method, [plain[name] for name in names], known).predictions.oof
-    plain_oof = {name: each.oof for name, each in plain.items()} | {ENSEMBLE: without_augmentation}
+    oof = {name: each.oof for name, each in members.items()} | {ENSEMBLE: taken.oof}
+    plain_oof = {name: each.oof for name, each in plain.items()}
+    plain_oof[ENSEMBLE] = joined(settings.method, names, plain)[0].oof
     return taken, Result(
-        method=method,
-        weights=dict(zip(names, weights, strict=True)),
+        method=settings.method,
+        weights=dict(zip(names, [None] * len(names) if weights is None else weights.tolist(), strict=True)),
         members={name: scored("mean", [name]) for name in names},
         methods={each: scored(each, names) for each in METHODS},
-        without={name: scored(method, [each for each in names if each != name]) for name in names if len(names) > 1},
+        without={
+            name: scored(settings.method, [each for each in names if each != name]) for name in names if len(names) > 1
+        },
         agreement={
             one: {other: round(float((guesses[one] == guesses[other]).mean()), 4) for other in names} for one in names
         },
-        submissions={name: describe(oof[name], plain_oof[name], known.labels, known.fold_of) for name in oof},
+        submissions={name: describe(oof[name], plain_oof[name], labels, fold_of) for name in oof},
     )
 
 
 def main() -> None:
     """Run the stage."""
     settings, data = config.load(), faces.load()
-    members, plain, known = read(settings, data, folds.load(data))
-    ensemble, found = summary(settings.ensemble.method, settings.ensemble.members, members, plain, known)
-    blends = {name: Predictions(each.oof, each.tests.mean(axis=0)) for name, each in members.items()}
-    BLENDS.mkdir(parents=True, exist_ok=True)
+    dealt = folds.load(data)
+    members, plain = read(settings, data, dealt)
+    ensemble, found = summary(settings.ensemble, members, plain, data.labels[dealt.rows].astype(int), dealt.fold_of)
+    blends = members | {ENSEMBLE: ensemble}
+    for name, predictions in blends.items():
+        files.replace(BLENDS / f"{name}.npz", partial(np.savez, **predictions._asdict()))
     for path in BLENDS.glob("*.npz"):
-        path.unlink()
-    for name, predictions in (blends | {ENSEMBLE: ensemble.predictions}).items():
-        np.savez(BLENDS / f"{name}.npz", oof=predictions.oof, test=predictions.test)
+        if path.stem not in blends:
+            path.unlink()
     files.write_json(RESULT, found.model_dump())
     accuracy = found.methods[found.method]["oof_accuracy"]
     print(f"{RESULT}: {len(found.weights)} members by {found.method}, {accuracy:.2%} out of fold")
