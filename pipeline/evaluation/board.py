@@ -1,12 +1,9 @@
 """Our scores as tables: among the ten best teams of 2013, whether they differ more than by chance, and by seed."""
 
-import string
 from typing import Any
 
-from tabulate import tabulate
-
 from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
-from pipeline.evaluation.submission import UNKNOWN, judged_rows, percent
+from pipeline.evaluation.submission import UNKNOWN, percent
 
 HEADERS = (
     "rank", "", "PrivateTest", "95 % interval", "no duplicate", "PublicTest", "out of fold", "parameters", "minutes",
@@ -40,20 +37,17 @@ def line(scores: dict[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def rows(scores: list[dict[str, Any]], more: dict[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+def rows(scores: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The lines of the board, best on PrivateTest first; the teams of 2013 stand there if ours have places among them.
 
-    Parameters
-    ----------
-    scores : the lines of submissions/scores.csv.
-    more : further cells for each submission, by its SHA-256; the teams' lines have blanks there.
+    `scores` are the lines of submissions/scores.csv.
     """
     lines: list[tuple[float, tuple[str, ...]]] = []
     for entry in scores:
         ratio = -1.0 if entry["private_accuracy"] == UNKNOWN else float(entry["private_accuracy"])
-        lines.append((ratio, (*line(entry), *more.get(entry["sha256"], ()))))
+        lines.append((ratio, line(entry)))
     if any(entry["rank_2013"] not in ("none", UNKNOWN) for entry in scores):
-        blank = ("",) * (max(len(cells) for _, cells in lines) - 3)
+        blank = ("",) * (len(HEADERS) - 3)
         for place, (team, right) in enumerate(BOARD_2013, start=1):
             ratio = right / SPLIT_ROWS[PRIVATE]
             lines.append((ratio, (str(place), team, percent(ratio), *blank)))
@@ -79,24 +73,3 @@ def seed_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
 def p_value(value: float) -> str:
     """A p-value as journals print it."""
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
-
-
-def differences(found: dict[str, Any], order: list[str]) -> str:
-    """A table of McNemar's p-values, a line and a column a submission, and what they mean.
-
-    Parameters
-    ----------
-    found : results/analysis.json. order : the submissions' names.
-    """
-    rows = judged_rows(found)
-    paired = found[rows]["paired"]
-    signs = string.ascii_lowercase[: len(order)]  # a number would be taken for a rank
-    lines = [
-        [f"{sign} {name}", *(p_value(paired[name][other]) if other != name else "" for other in order)]
-        for sign, name in zip(signs, order, strict=True)
-    ]
-    table = tabulate(lines, ["", *signs], disable_numparse=True, colalign=("left", *["right"] * len(order)))
-    return (
-        f"p-values of the difference of any two on {rows}: McNemar's exact test of these trained networks, each pair "
-        f"taken alone\n\n{table}"
-    )

@@ -115,7 +115,7 @@ def context() -> dict[str, Any]:
         data = json.loads((RESULTS / "data.json").read_bytes())
     models, rows = [name for name in order if name in settings.names], submission.judged_rows(analysis)
     speedrun, seeds = optional("speedrun.json", "speedrun"), optional("seeds.json", "seeds")
-    lines = board.rows(scores, {})
+    lines = board.rows(scores)
     notes = [board.NOTES[kind] for kind in sorted({entry["data"] for entry in scores}) if kind in board.NOTES]
     return {
         "config": settings, "analysis": analysis, "data": data, "scores": scores, "order": order, "models": models,

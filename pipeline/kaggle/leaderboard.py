@@ -43,7 +43,7 @@ def main(ask: bool = False) -> None:
         with client.connect(slug, "see the board without Kaggle's part: make leaderboard") as kaggle:
             records.update(sent, kaggle.submissions(), scores, slug)
         records.write(sent, slug)
-    lines = [[cell.replace("% to", " to") for cell in line[: len(HEADERS)]] for line in board.rows(scores, {})]
+    lines = [[cell.replace("% to", " to") for cell in line[: len(HEADERS)]] for line in board.rows(scores)]
     align = ("right", "left", *["right"] * (len(HEADERS) - 2))
     print(tabulate.tabulate(lines, HEADERS, disable_numparse=True, colalign=align))
     known = [(records.latest(sent, slug, entry["sha256"]), entry) for entry in scores]
