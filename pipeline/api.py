@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipeline import config
-from pipeline.apps import networks
+from pipeline.apps import networks, sources
 from pipeline.competition import CLASSES, SIDE
 from pipeline.config import ENSEMBLE
 from pipeline.data import faces, folds
+from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics, submission
 
 
@@ -42,9 +43,14 @@ def _inside(project: Path | str) -> Iterator[None]:
 
 def grey(picture: Path | str | Image.Image) -> np.ndarray:
     """A picture that shows one face, as uint8 [48, 48]: turned as its EXIF says, grey, and resized."""
-    image = picture if isinstance(picture, Image.Image) else Image.open(Path(picture).expanduser())
-    upright = ImageOps.exif_transpose(image).convert("L")
-    return np.asarray(upright.resize((SIDE, SIDE), Image.Resampling.BOX))
+    if isinstance(picture, Image.Image):
+        pixels = sources.plain(sources.upright(picture))
+    else:
+        try:
+            pixels = sources.read(Path(picture).expanduser())
+        except UserError as trouble:
+            raise UserError(f"{picture}: {trouble}") from None
+    return np.asarray(Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 class Network:
@@ -63,7 +69,7 @@ class Network:
 
         Raises
         ------
-        UserError : for arrays of another form. OSError : for a file that is no picture.
+        UserError : for arrays of another form, and for a file that is no picture.
         """
         if isinstance(pictures, list) and pictures and isinstance(pictures[0], str | Path | Image.Image):
             pictures = np.stack([grey(one) for one in pictures])

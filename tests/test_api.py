@@ -41,7 +41,7 @@ def test_a_large_coloured_picture_is_seen_as_its_grey_small_one(released: api.Ne
 
 def test_what_is_no_picture_is_refused(released: api.Network, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(OSError, match=r"a\.png"):
+    with pytest.raises(UserError, match=r"a\.png"):
         released.predict([tmp_path / "a.png"])
     with pytest.raises(UserError, match="48"):
         released.predict(np.zeros((2, 32, 32), "uint8"))

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import io
 import json
 import os
 import struct
@@ -349,3 +350,35 @@ def test_as_a_process_what_lies_in_the_users_home_changes_nothing_and_no_opencv_
     rows = list(csv.DictReader((tmp_path / "table.csv").open(newline="")))
     assert place(rows[0]) == [0, 0, 48]
     np.testing.assert_allclose([probabilities(row) for row in rows], network.probabilities(PIXELS[:3]), atol=2e-6)
+
+
+def test_a_picture_with_broken_metadata_keeps_its_pixels(tmp_path):
+    """A PNG whose eXIf chunk is nonsense."""
+    content = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype="uint8").reshape(8, 8)).save(content, "PNG")
+    whole, data = content.getvalue(), b"eXIf" + b"MM\x00\x2a\xff\xff\xff\xff" + b"\x07" * 9
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    at = whole.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(whole[:at] + chunk + whole[at:])
+    assert (sources.read(tmp_path / "a.png").ravel() == np.arange(64)).all()
+
+
+@pytest.mark.parametrize(
+    ("told", "gap", "wanted"), [(30.0, 40, 30.0), (1000.0, 40, 25.0), (0.0, 50, 20.0), (0.0, 0, 25.0)]
+)
+def test_a_video_whose_header_cannot_be_is_played_by_its_time_stamps(told, gap, wanted):
+    class Capture:
+        frame = -1
+
+        def get(self, what):
+            return told if what == "rate" else self.frame * gap
+
+        def grab(self):
+            self.frame += 1
+            return self.frame < 100
+
+        def release(self):
+            pass
+
+    library = SimpleNamespace(VideoCapture=lambda _: Capture(), CAP_PROP_FPS="rate", CAP_PROP_POS_MSEC="time")
+    assert sources.rate(library, "a.webm") == wanted

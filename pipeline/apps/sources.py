@@ -1,12 +1,13 @@
 """Bring pictures from wherever they are: files, folders, tables in the competition's forms, videos, a camera."""
 
+import contextlib
 import os
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,6 +21,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 TABLES = (".csv", ".gz")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 RATE = 25.0  # frames a second where a video does not say it
+LARGEST_RATE = 240.0
 CAMERA = "camera"
 
 
@@ -74,18 +76,33 @@ class Source:
     def _frames(self, device: int | str) -> Iterator[Picture]:
         cv2 = detect.opencv()
         capture = cv2.VideoCapture(device)
-        self.rate = capture.get(cv2.CAP_PROP_FPS) or RATE
+        self.rate = RATE if self.kind == CAMERA else rate(cv2, device)
         number = 0
         try:
             while (found := capture.read())[0]:
                 number += 1
-                # A camera's frames come as fast as they are judged, whatever it says.
-                seconds = time.monotonic() if self.kind == CAMERA else number / self.rate
+                # A camera's frames come as fast as they are judged, whatever it says; a video's have time stamps.
+                stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                seconds = time.monotonic() if self.kind == CAMERA else stamp
                 yield Picture(found[1][..., ::-1], number, seconds)
         finally:
             capture.release()
         if not number:
             raise UserError("OpenCV can read no frame of it")
+
+
+def rate(cv2: Any, video: int | str) -> float:
+    """Frames a second: as the header says, or where that cannot be (a browser's recording says 1000) by time stamps."""
+    capture = cv2.VideoCapture(video)
+    try:
+        told = float(capture.get(cv2.CAP_PROP_FPS))
+        if 1 <= told <= LARGEST_RATE:
+            return told
+        stamps = [capture.get(cv2.CAP_PROP_POS_MSEC) for _ in range(30) if capture.grab()]
+    finally:
+        capture.release()
+    gap = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
+    return min(max(1000 / gap, 1.0), LARGEST_RATE) if gap > 0 else RATE
 
 
 def printable(path: Path) -> str:
@@ -101,11 +118,19 @@ def read(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as picture:
-                return plain(ImageOps.exif_transpose(picture))
+                return plain(upright(picture))
     except UnidentifiedImageError:
         raise UserError(f"it is none of {', '.join(FORMATS)}, nor a table or video by its name") from None
     except Exception as trouble:  # each of Pillow's readers has its own way to say that a file is damaged
         raise UserError(f"it is damaged ({trouble})") from None
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF data say; data that cannot be read cost themselves alone, not the pixels."""
+    picture.load()
+    with contextlib.suppress(Exception):  # they are read by many parsers, each with errors of its own
+        return ImageOps.exif_transpose(picture)
+    return picture
 
 
 def plain(picture: Image.Image) -> np.ndarray:
