@@ -77,7 +77,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     backend.prepare(1, "float32")
     one = member(tiny(), contrast="local", crop=42)
-    network = networks.Network({"tiny": [one]}, [1.0], "mean", [1.0], 1.25)
+    network = networks.Network({"tiny": [one]}, "mean", [1.0], 1.25)
     asked = []
     monkeypatch.setattr(networks, "load", lambda *words: asked.append(words) or network)
     return one, asked

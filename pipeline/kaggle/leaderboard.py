@@ -18,7 +18,17 @@ from pipeline.kaggle.records import Record
 
 HEADERS = ("rank", "", "private", "95 % interval", "no\nduplicate", "public", "out of\nfold")
 KAGGLE_HEADERS = ("Kaggle", "status", "private", "differs by", "public", "differs by")
-tabulate.MIN_PADDING = 0  # the board fits a terminal of 80 columns
+
+
+def narrow(lines: list[list[str]], headers: tuple[str, ...], first: tuple[str, str]) -> str:
+    """A table that fits a terminal of 80 columns: two columns aligned as `first` says, then numbers."""
+    align = (*first, *["right"] * (len(headers) - 2))
+    before = tabulate.MIN_PADDING
+    tabulate.MIN_PADDING = 0  # spaces beside every header; there is no other way to say it
+    try:
+        return tabulate.tabulate(lines, headers, disable_numparse=True, colalign=align)
+    finally:
+        tabulate.MIN_PADDING = before
 
 
 def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
@@ -44,12 +54,10 @@ def main(ask: bool = False) -> None:
             records.update(sent, kaggle.submissions(), scores, slug)
         records.write(sent, slug)
     lines = [[cell.replace("% to", " to") for cell in line[: len(HEADERS)]] for line in board.rows(scores)]
-    align = ("right", "left", *["right"] * (len(HEADERS) - 2))
-    print(tabulate.tabulate(lines, HEADERS, disable_numparse=True, colalign=align))
+    print(narrow(lines, HEADERS, ("right", "left")))
     known = [(records.latest(sent, slug, entry["sha256"]), entry) for entry in scores]
     if judged := [against_kaggle(record, entry) for record, entry in known if record]:
-        align = ("left", "left", *["right"] * (len(KAGGLE_HEADERS) - 2))
-        print("", tabulate.tabulate(judged, KAGGLE_HEADERS, disable_numparse=True, colalign=align), sep="\n")
+        print("", narrow(judged, KAGGLE_HEADERS, ("left", "left")), sep="\n")
     notes = [
         f"* ours. Ranks are places among the {TEAMS_2013} teams of 2013, by the accuracy on PrivateTest (private). "
         "'no duplicate' is of its rows whose picture Training lacks. results/report.md tells the rest."
