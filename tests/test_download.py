@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import settings
 
+from pipeline import files
 from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.data import incoming, prepare
 from pipeline.errors import UserError
@@ -212,15 +213,24 @@ def stop(*_):
     raise KeyboardInterrupt
 
 
+def no_rename(path, target, rename=Path.rename):
+    if path.name == "raw" and path != download.RAW:
+        raise OSError(5, "Input/output error")
+    return rename(path, target)
+
+
 @pytest.mark.parametrize(("brought", "broken"), [
     ({}, None), ({"cat.jpg": b"meow"}, None), ({"fer2013.csv": b"new", "x.zip": b"hello"}, None),
     ({"fer2013.csv": b"new"}, (Path, "write_bytes", stop)),
+    ({"fer2013.csv": b"new"}, (Path, "rename", no_rename)),
 ])  # fmt: skip
 def test_whatever_goes_wrong_data_raw_stays_as_it_was(place, monkeypatch, brought, broken):
     download.RAW.mkdir(parents=True)
     (download.RAW / "train.csv").write_bytes(b"old")
     for name, content in brought.items():
         (INCOMING / name).write_bytes(content)
+    with files.alone(download.LOCK, "tests"), pytest.raises(UserError, match="another process downloads"):
+        download.main()
     before = held(place)
     if broken:
         monkeypatch.setattr(*broken)

@@ -10,6 +10,7 @@ import pytest
 import settings
 from loopback import ALL, SECRETS, SIGNATURE, TOKEN, Server, Trouble, in_this_process
 
+from pipeline import files
 from pipeline.competition import SLUG
 from pipeline.errors import UserError
 from pipeline.evaluation import board, submission
@@ -125,6 +126,12 @@ def test_the_same_bytes_are_sent_again_only_by_force(kaggle, capsys):
     assert [(each["name"], each["ref"], each["private_score"]) for each in records.read()] == [("vgg8", 1001, 0.71245)]
     submit.main("vgg8", force=True)
     assert (len(kaggle.submissions), len(records.read())) == (132, 2)
+
+
+def test_two_at_once_do_not_send(kaggle):
+    with files.alone(submit.LOCK, "tests"):
+        refused("another process submits", str(submit.LOCK))
+    assert kaggle.submissions == []
 
 
 def test_where_no_entry_is_left_nothing_is_sent(kaggle):

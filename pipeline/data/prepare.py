@@ -45,8 +45,13 @@ class BadRow(Exception):
 def decode_pixels(fields: pd.Series) -> np.ndarray:
     """Texts of 2,304 grey levels between blanks as uint8 [n, 48, 48].
 
-    Raises BadRow for any other, where warnings are errors.
+    Raises BadRow for any other.
     """
+    with warnings.catch_warnings(action="error", category=DeprecationWarning):
+        return _decoded(fields)
+
+
+def _decoded(fields: pd.Series) -> np.ndarray:
     found = np.empty((len(fields), PIXELS), "uint8")
     for place, (row, field) in enumerate(fields.items()):
         try:
@@ -93,7 +98,7 @@ def read_file(path: Path) -> Table:
     """Read one of the competition's files. Raises UserError that names the user's own file, and the line."""
     name = provenance.original(path)
     try:
-        with warnings.catch_warnings(action="error"):
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             if path.suffix != ".gz":
                 return read_table(path)
             with archives.reading(path, name) as members:
@@ -104,7 +109,7 @@ def read_file(path: Path) -> Table:
     except BadRow as bad:
         row, wrong = bad.args
         raise UserError(f"{name}, line {row + 2}: {wrong}; correct it, or bring the file again") from None
-    except (*files.DAMAGE, Warning) as trouble:
+    except (*files.DAMAGE, pd.errors.ParserWarning) as trouble:
         raise UserError(f"{name} cannot be read ({trouble}); bring the competition's own file") from None
 
 

@@ -21,6 +21,7 @@ from pipeline.kaggle import client
 from pipeline.kaggle.client import Kaggle
 
 RAW = Path("data/raw")
+LOCK = Path("artifacts/download.lock")
 WHOLE = (("fer2013.tar.gz",), ("icml_face_data.csv",), ("train.csv", "test.csv"))  # each carries enough; smallest first
 WITHOUT_KAGGLE = "put the files into data/incoming/ and set data.source to local in params.yaml; or run: make demo"
 
@@ -115,9 +116,15 @@ def replacing(folder: Path) -> Iterator[Path]:
         new = Path(temporary) / folder.name
         new.mkdir()
         yield new
+        old = Path(temporary) / "old"
         if folder.exists():
-            folder.rename(Path(temporary) / "old")
-        new.rename(folder)
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
 
 
 def main() -> None:
@@ -126,6 +133,6 @@ def main() -> None:
     if settings.data.source == "kaggle" and still_good(settings.data):
         print(f"{RAW}/ holds {', '.join(provenance.read()['files'])} as Kaggle has it: not fetched again")
         return
-    with replacing(RAW) as folder:
+    with files.alone(LOCK, "downloads"), replacing(RAW) as folder:
         facts = collect(settings, folder)
     report(facts)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import config
+from pipeline import config, files
 from pipeline.competition import PUBLIC, SPLIT_ROWS
 from pipeline.errors import UserError
 from pipeline.evaluation import submission
@@ -20,6 +20,7 @@ from pipeline.kaggle.records import COMPLETE, ERROR, PENDING, SENDING, Record
 
 OTHERWISE = f"keep the local score, which stands in {submission.TABLE}"
 PATIENCE = 600  # seconds to wait for a score
+LOCK = Path("artifacts/submit.lock")  # two at once would send the same bytes twice
 PAUSE = 5  # seconds between two looks
 
 
@@ -103,8 +104,17 @@ def conclude(record: Record, line: dict[str, Any]) -> None:
 
 def main(name: str, message: str = "", force: bool = False) -> None:
     """Run the command."""
-    line, slug = local_score(name), config.load().data.slug
-    path, sent = validate(name, line), records.read()
+    line = local_score(name)
+    path = validate(name, line)
+    with files.alone(LOCK, "submits"):
+        record = send_once(path, line, message, records.read(), force)
+    if record:
+        conclude(record, line)
+
+
+def send_once(path: Path, line: dict[str, Any], message: str, sent: list[Record], force: bool) -> Record | None:
+    """Send it, if Kaggle has not these very bytes, and wait for its score; None where it takes no submission."""
+    slug = config.load().data.slug
     with client.connect(slug, OTHERWISE) as kaggle:
         records.update(sent, kaggle.submissions(), [line], slug)
         record = records.latest(sent, slug, line["sha256"])
@@ -123,6 +133,6 @@ def main(name: str, message: str = "", force: bool = False) -> None:
                     f"{slug} takes no submission ({answer}), which is usual for a contest that is long over. "
                     f"The local score stands: {describe(line['public_accuracy'], line['private_accuracy'])}"
                 )
-                return
+                return None
         wait(kaggle, sent, record)
-    conclude(record, line)
+    return record
