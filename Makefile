@@ -40,7 +40,7 @@ scm: setup # a copy without git
 demo: setup ## run the whole pipeline on drawn faces, in demo/ (no data or credentials needed)
 	@$(RUN) demo
 
-quick: scm ## run the whole pipeline on a fifth of the real faces, in quick/ (minutes)
+quick: scm ## run the whole pipeline on a fifth of the real faces, in quick/ (8 minutes)
 	@$(RUN) quick
 
 plan: setup ## show which cells are stale, why, and how long they will take
