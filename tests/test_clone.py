@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -43,27 +42,17 @@ def test_a_fresh_clone_trains_nothing_and_changes_no_submission(clone: Clone) ->
     assert not [name for name in clone.changed() if name.startswith(("artifacts/", "submissions/"))], clone.changed()
 
 
-def test_another_method_joins_and_scores_anew_in_two_minutes(clone: Clone) -> None:
+def test_an_experiment_joins_and_scores_anew_trains_nothing_and_leaves_the_file_readable(clone: Clone) -> None:
     clone.git("stash", "-q")
-    path = clone.folder / "params.yaml"
-    path.write_text(re.sub(r"method: \w+", "method: geometric", path.read_text()))
-    started = time.monotonic()
-    assert clone.repro() <= {"ensemble", "score", "report", "audit", "download", "prepare"}
-    assert time.monotonic() - started < 120
+    output = clone.run("python", "-m", "dvc", "exp", "run", "-S", "ensemble.method=geometric")
+    assert not re.search(r"Running stage '(train|distill|folds|plan)", output)
     assert clone.json("results/ensemble.json")["method"] == "geometric"
-    for words, wanted in (("metrics diff", "oof_accuracy"), ("params diff", "ensemble.method")):
-        assert wanted in clone.run("python", "-m", "dvc", *words.split())
-    clone.git("checkout", "-q", ".")
-
-
-def test_an_experiment_trains_nothing_and_leaves_the_file_readable(clone: Clone) -> None:
-    output = clone.run("python", "-m", "dvc", "exp", "run", "-S", "ensemble.method=weights")
-    assert not re.search(r"Running stage '(train|distill)", output)
     changed = clone.git("diff", "--unified=0", "params.yaml").splitlines()
     lines = [line for line in changed if re.match(r"[+-](?![+-])", line)]
     assert len(lines) == 2, lines
-    shown = json.loads(clone.run("python", "-m", "dvc", "exp", "show", "--json"))
-    assert shown
+    for words, wanted in (("metrics diff", "oof_accuracy"), ("params diff", "ensemble.method")):
+        assert wanted in clone.run("python", "-m", "dvc", *words.split())
+    assert json.loads(clone.run("python", "-m", "dvc", "exp", "show", "--json"))
     clone.git("checkout", "-q", ".")
 
 

@@ -23,15 +23,13 @@ from pipeline.data import synthetic
 ROOT = Path(__file__).parent.parent
 PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
 SHORT = {"epochs": 1, "batch_size": 8, "precision": "float32"}
-MODELS = {
-    "one": {"architecture": "tiny", "recipe": "short"},
-    "two": {"architecture": "tiny", "recipe": "short", "seed": 5, "loss": "binary"},
-}
+MODELS = {"one": {"architecture": "tiny", "recipe": "short", "loss": "binary"}}
 DOCUMENT = small.DOCUMENT | {
     "folds": [0, 1],
     "recipes": {"short": SHORT},
     "models": MODELS,
     "students": {"pupil": {"architecture": "tiny", "recipe": "short", "teachers": ["one"], "teacher_weight": 0.5}},
+    "ensemble": {"method": "weights", "members": ["one", "pupil"]},
 }
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # of the environment that runs the tests
 CHEAP = {"download", "prepare", "folds", "plan", "audit", "soft_targets@pupil", "ensemble", "score", "report"}
@@ -120,14 +118,14 @@ def test_every_file_has_the_documented_form(once: Project) -> None:
     faces = np.load(once.folder / "data/faces.npz")
     assert (faces["labels"][84:] == -1).all()
     np.testing.assert_array_equal(faces["labels"][:84], LABELS[:84])
-    for name in ("one", "two", "pupil", "ensemble"):
+    for name in ("one", "pupil", "ensemble"):
         blend = np.load(once.folder / f"artifacts/blends/{name}.npz")
         assert (blend["oof"].shape, blend["test"].shape) == ((84, 7), (42, 7))
         lines = (once.folder / f"submissions/{name}.csv").read_bytes().split(b"\n")
         assert lines.pop() == b""
         np.testing.assert_array_equal([int(line) for line in lines], blend["test"].argmax(axis=1))
     table = pd.read_csv(once.folder / "submissions/scores.csv")
-    assert set(table["name"]) == {"one", "two", "pupil", "ensemble"}
+    assert set(table["name"]) == {"one", "pupil", "ensemble"}
     right = [int(line) for line in lines[21:]] == LABELS[84 + 21 :]
     assert table.set_index("name").loc["ensemble", "private_accuracy"] == pytest.approx(right.mean(), abs=1e-5)
 
@@ -179,7 +177,7 @@ def test_a_new_model_trains_its_cells_alone_and_no_student(project: Project) -> 
 
 def test_then_without_weights_another_method_joins_and_scores_alone(project: Project) -> None:
     shutil.rmtree(project.folder / "artifacts/weights")
-    project.set(ensemble={"method": "mean", "members": ["two", "one"]})
+    project.set(ensemble={"method": "mean", "members": ["pupil", "one"]})
     assert project.repro() == {"ensemble", "score", "report"}
     assert project.json("results/ensemble.json")["method"] == "mean"
 

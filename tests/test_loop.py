@@ -502,13 +502,9 @@ def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
 @pytest.mark.parametrize(
     ("build", "changes", "stop"),
     [
-        pytest.param(mini_xception, {"precision": "float32"}, stop_between_epochs, id="mini_xception-float32"),
-        pytest.param(
-            mini_xception,
-            {"precision": "bfloat16"},
-            stop_between_epochs,
-            id="mini_xception-bfloat16",
-            marks=pytest.mark.slow,
+        *(
+            pytest.param(mini_xception, {"precision": each}, stop_between_epochs, id=each, marks=pytest.mark.slow)
+            for each in ("float32", "bfloat16")
         ),
         pytest.param(tiny, {"optimizer": "sgd"}, stop_between_epochs, id="dropout-sgd"),
         pytest.param(tiny, {"optimizer": "muon", "ema": 0.5}, stop_between_epochs, id="dropout-muon"),
