@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.neighbors import NearestNeighbors
 
 from pipeline import files
 from pipeline.competition import CLASS_COUNTS, CLASSES, SIDE, SPLITS, TRAINING
@@ -30,6 +29,7 @@ FLAT = 2.0  # grey levels of standard deviation, below which a picture shows nex
 # all 36 (mirrored: 5 of 12), from 0.94 to 0.95 21 of 24, from 0.92 to 0.93 6 of 12.
 ALIKE = 0.96
 COARSE = 16
+BLOCK = 2048  # pictures that are compared with all others at a time
 
 
 def class_counts(labels: np.ndarray, usage: np.ndarray) -> dict[str, dict[str, int]]:
@@ -98,16 +98,20 @@ def alike(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
     small = pixels[shown].reshape(-1, COARSE, SIDE // COARSE, COARSE, SIDE // COARSE).mean(axis=(2, 4), dtype="float32")
     small -= small.mean(axis=(1, 2), keepdims=True)
     small /= np.linalg.norm(small, axis=(1, 2), keepdims=True).clip(1e-6)
-    # For vectors of length 1, a correlation of r is a distance of sqrt(2 - 2 r).
-    search = NearestNeighbors(radius=np.sqrt(2 - 2 * ALIKE), algorithm="brute").fit(small.reshape(len(small), -1))
+    small = small.reshape(len(small), -1)
 
-    def pairs(queries: np.ndarray) -> sparse.csr_array:
-        one, other = search.radius_neighbors_graph(queries.reshape(len(small), -1)).nonzero()
-        one, other = shown[one[one != other]], shown[other[one != other]]
+    def pairs(others: np.ndarray) -> sparse.csr_array:
+        found = []
+        for start in range(0, len(small), BLOCK):
+            near = small[start : start + BLOCK] @ others[start:].T > ALIKE - 1e-4  # float32 rounds: see below
+            found.append(np.add(np.divmod(np.flatnonzero(near), near.shape[1]), start))
+        one, other = np.concatenate(found, axis=1)
+        exact = np.einsum("ij,ij->i", small[one], others[other], dtype="float64") >= ALIKE
+        one, other = (shown[each[exact & (one < other)]] for each in (one, other))
         both = np.concatenate([one, other]), np.concatenate([other, one])
         return sparse.csr_array((np.ones(len(both[0]), bool), both), [len(pixels)] * 2)
 
-    return pairs(small), pairs(small[:, :, ::-1])
+    return pairs(small), pairs(small.reshape(-1, COARSE, COARSE)[:, :, ::-1].reshape(len(small), -1))
 
 
 def near_pictures(groups: np.ndarray, near: sparse.csr_array, mirrored: sparse.csr_array) -> dict[str, Any]:
