@@ -11,7 +11,7 @@ import settings
 from PIL import Image
 
 from pipeline.competition import CLASSES, SPLITS
-from pipeline.data import faces, incoming, pictures, prepare, provenance, solution, synthetic
+from pipeline.data import archives, faces, incoming, pictures, prepare, provenance, solution, synthetic
 from pipeline.errors import UserError
 from pipeline.kaggle import download
 
@@ -261,3 +261,13 @@ def test_the_packed_pictures_are_the_same_again_and_their_damage_is_told(place):
     (download.RAW / pictures.NAME).write_bytes(first[:-9])
     with pytest.raises(UserError, match=r"pictures\.zip is damaged.*dvc repro -f download"):
         prepare.main()
+
+
+def test_what_unpacks_to_more_than_any_competition_file_is_refused_before_memory_is_full(place, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST", 100_000)
+    put(drawn(official), incoming.FOLDER)
+    with pytest.raises(UserError, match="more than 100,000 bytes"):
+        incoming.pack_pictures(place)
+    synthetic.write(place, PIXELS, LABELS, USAGE, names={"fer2013.tar.gz"})
+    with pytest.raises(UserError, match="more than 100,000 bytes"):
+        prepare.read_file(place / "fer2013.tar.gz")

@@ -88,10 +88,15 @@ def take(folder: Path) -> dict[str, str]:
 def pack_pictures(folder: Path) -> pictures.Layout:
     """Pack all pictures below data/incoming/ into one file in `folder`, as they are; return their layout."""
     found: dict[str, bytes] = {}
+    size = 0
     for place, where, content in contents(lambda place: place.lower().endswith(pictures.SUFFIXES)):
         if place in found:
             raise UserError(f"{where} stands there twice, in a folder and packed: leave one of them")
-        found[place] = content
+        found[place], size = content, size + len(content)
+        if size > archives.LARGEST:
+            raise UserError(
+                f"the pictures below {FOLDER}/ have more than {archives.LARGEST:,} bytes; take 48x48 pixels"
+            )
     layout = pictures.layout(sorted(found))
     with zipfile.ZipFile(folder / pictures.NAME, "w") as target:  # pictures are compressed already
         for path, name in zip(layout.paths, layout.names, strict=True):

@@ -4,6 +4,7 @@ Reads data/raw/. Writes data/faces.npz (where every row that is not Training has
 (the labels of the test rows: of the stages, only audit and score may read it).
 """
 
+import io
 import warnings
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -104,7 +105,7 @@ def read_file(path: Path) -> Table:
             with archives.reading(path, name) as members:
                 for member in members:
                     if member.name == "fer2013.csv":
-                        return read_table(member.open())
+                        return read_table(io.BytesIO(member.read()))
                 raise ValueError("it holds no fer2013.csv")
     except BadRow as bad:
         row, wrong = bad.args

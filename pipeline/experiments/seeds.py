@@ -35,12 +35,12 @@ def build(folder: Path, seed: int) -> None:
         if Path(name).exists() and not link.is_symlink():
             link.symlink_to(Path(name).absolute())
     yaml = YAML()
-    document = yaml.load(config.PATH.read_text())
+    document = yaml.load(config.PATH.read_text(encoding="utf-8"))
     for model in (*document["models"].values(), *document.get("students", {}).values()):
         if model.get("seed") is not None:
             model["seed"] = (model["seed"] - document["seed"] + seed) % 2**32
     document["seed"] = seed
-    with open(folder / config.PATH, "w") as file:
+    with open(folder / config.PATH, "w", encoding="utf-8") as file:
         yaml.dump(document, file)
 
 
