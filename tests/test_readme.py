@@ -1,17 +1,24 @@
 """README and docs/ say what the committed results say, and name what is there."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import fake_run
+import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
+from sklearn.metrics import balanced_accuracy_score
 
 from pipeline import __main__, config
-from pipeline.competition import BOARD_2013, SPLIT_ROWS
-from pipeline.evaluation import submission
+from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
+from pipeline.evaluation import ensemble, submission
 
 ROOT = Path(__file__).parent.parent
 README, HOWTO = (ROOT / "README.md").read_text(), (ROOT / "docs/howto.md").read_text()
@@ -108,6 +115,49 @@ def test_the_examples_of_params_are_right(tmp_path: Path, monkeypatch: pytest.Mo
         for section, change in YAML(typ="safe").load(example).items():
             document[section] |= change
         config.parse(document)
+
+
+def python_of(title: str) -> list[str]:
+    """The examples in Python below a title of howto."""
+    section = HOWTO.partition(f"\n### {title}\n")[2].partition("\n##")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def test_the_example_of_an_architecture_is_one() -> None:
+    (example,) = python_of("An architecture")
+    found: dict[str, Any] = {}
+    exec(example, found)
+    network = found["build"]()
+    for side in (48, 40):
+        np.testing.assert_allclose(network(np.zeros((2, side, side, 1))).numpy().sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_example_of_an_external_member_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, data, dealt = fake_run.build()
+    (example,) = python_of("An external member")
+    known = {"oof": np.full((len(dealt.rows), 7), 1 / 7), "test": np.full((len(data.test_rows()), 7), 1 / 7)}
+    exec(example, known)
+    assert ensemble.read_external("mine", data, dealt).oof.shape == (len(dealt.rows), 7)
+
+
+def test_the_example_of_a_metric_gives_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, line = python_of("A metric")
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline")
+    with open(tmp_path / "pipeline/evaluation/metrics.py", "a") as file:
+        file.write(function)
+    path, beside = tmp_path / "pipeline/evaluation/score.py", '        "private_macro_f1": round('
+    before, there, after = path.read_text().partition(beside)
+    path.write_text(before + line + there + after)
+    monkeypatch.chdir(tmp_path)
+    _, data, _ = fake_run.build()
+    for stage in ("ensemble", "score"):
+        subprocess.run([sys.executable, "-m", "pipeline", stage], check=True, env=os.environ | {"PYTHONPATH": ""})
+    private = data.usage == PRIVATE
+    guesses = np.loadtxt("submissions/ensemble.csv", dtype=int)[private[data.test_rows()]]
+    wanted = balanced_accuracy_score(fake_run.labels()[private], guesses)
+    table = pd.read_csv("submissions/scores.csv").set_index("name")
+    assert table.loc["ensemble", "private_mean_recall"] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_readme_is_short_and_its_graph_has_every_stage() -> None:
