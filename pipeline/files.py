@@ -16,8 +16,8 @@ import pydantic
 
 from pipeline.errors import UserError
 
-DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile,
-          zlib.error)  # fmt: skip
+DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError,
+          zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 @contextmanager
