@@ -25,7 +25,7 @@ training = $(call option,JOBS,jobs) $(call option,THREADS,threads)
 report := $(DVC) repro --force --single-item report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quick plan train pack unpack repro score submit leaderboard predict release export outside speedrun claims seeds \
+.PHONY: help setup light demo quick plan train pack unpack repro score submit leaderboard predict release export outside speedrun claims seeds \
   bench notebook test lint clean scm
 
 help: ## show these verbs
@@ -33,6 +33,9 @@ help: ## show these verbs
 
 setup: ## install everything, as locked (every verb does it where it is needed)
 	@$(PYTHON) .ci/setup.py
+
+light: # what needs no training
+	@$(PYTHON) .ci/setup.py light
 
 scm: setup # a copy without git
 	@[ -e .git ] || $(DVC) config --local core.no_scm true
@@ -60,13 +63,13 @@ repro: scm ## run what is out of date, from the competition's files to scored su
 	$(DVC) repro
 	@$(RUN) leaderboard
 
-score: setup ## score a submission file of your own: FILE=mine.csv
+score: light ## score a submission file of your own: FILE=mine.csv
 	@$(RUN) score $${FILE:+-- "$$FILE"}
 
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(RUN) submit $(call option,MESSAGE,message) $(call flag,FORCE,force) -- "$${NAME:-ensemble}"
 
-leaderboard: setup ## show our submissions among the teams of 2013; REFRESH=1 asks Kaggle for its scores first
+leaderboard: light ## show our submissions among the teams of 2013; REFRESH=1 asks Kaggle for its scores first
 	@$(RUN) leaderboard $(call flag,REFRESH,refresh)
 
 predict: setup ## name the expressions in pictures, a folder, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"

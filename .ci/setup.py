@@ -26,18 +26,17 @@ def stop(text):
 
 
 def packages():
-    """What the lock names: for each package its lines there, and the names of those that need it."""
-    blocks = re.split(r"(?m)^(?=[A-Za-z0-9])", LOCK.read_text(encoding="utf-8"))[1:]
-    return {re.match(r"[\w.-]+", each).group(): (each, set(re.findall(r"(?m)^ +#(?: via)? +(\S+)$", each)))
-            for each in blocks}  # fmt: skip
+    """What the lock names: of each package its name, its lines there, and the names of those that need it."""
+    for lines in re.split(r"(?m)^(?=[A-Za-z0-9])", LOCK.read_text(encoding="utf-8"))[1:]:
+        yield re.match(r"[\w.-]+", lines).group(), lines, set(re.findall(r"(?m)^ +#(?: via)? +(\S+)$", lines))
 
 
 def needed(found, names):
-    """Those packages and all that they need, in the lock's own lines."""
+    """The lines of these packages and of all that they need."""
     names = {re.sub(r"[-_.]+", "-", name).lower() for name in names}
-    while more := {name for name, (_, users) in found.items() if users & names} - names:
+    while more := {name for name, _, users in found if users & names} - names:
         names |= more
-    return "".join(lines for name, (lines, _) in found.items() if name in names)
+    return "".join(lines for name, lines, _ in found if name in names)
 
 
 def run(command, lines):
@@ -55,8 +54,8 @@ def install(folder, light):
         stop(f"this is Python {name}, not 3.11 to 3.13; name another: make setup PYTHON=python3.12")
     import tomllib
 
-    found = packages()
-    lines = needed(found, found)
+    found = list(packages())
+    lines = "".join(each for _, each, _ in found)
     if light:
         project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
         lines = needed(found, project["tool"]["light"]["packages"])
@@ -66,7 +65,8 @@ def install(folder, light):
     there = (folder / ".whole").exists() or not subprocess.run(
         [sys.executable, "-m", "venv", "--clear", str(folder)], check=False
     ).returncode
-    uv = "uv" in found and there and run(pip, needed({"uv": found["uv"]}, ["uv"]))
+    installer = "".join(each for name, each, _ in found if name == "uv")
+    uv = installer and there and run(pip, installer)
     uv = uv and run([str(folder / "bin/uv"), "pip", "install", "--python", python], lines)
     if not (there and (uv or run(pip, lines))):
         stop(f"{folder} is not whole, and {LINK} is as it was; run make setup again")
@@ -118,4 +118,5 @@ def main():
         switch(folder)
 
 
-main()
+if __name__ == "__main__":
+    main()

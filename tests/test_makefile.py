@@ -1,14 +1,19 @@
 """What the Makefile passes on, what it refuses, and how it sets up: in a copy, with a lock that names nothing."""
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SETUP = SimpleNamespace(**runpy.run_path(str(ROOT / ".ci/setup.py")))
 NOTHING, NOTHING_TOO = "# nothing\n", "# nothing, in other words\n"
 ABSENT = "no-such-package==1 --hash=sha256:" + "0" * 64
 
@@ -68,7 +73,7 @@ TRAIN = "<pipeline><train>"
 ], ids=lambda words: " ".join(words[:2])[:20])  # fmt: skip
 def test_a_verb_hands_its_options_over_as_they_stand_on_the_command_line(stand_in, words, printed):
     elsewhere = {"NAME": "other", "MESSAGE": "other", "FORCE": "1", "JOBS": "7", "FILE": "x", "YES": "1", "ALL": "1"}
-    done = make(stand_in, "--old-file=setup", *words, **elsewhere)
+    done = make(stand_in, "--old-file=setup", "--old-file=light", *words, **elsewhere)
     assert (done.returncode, done.stdout.splitlines()) == (0, printed)
     assert not (stand_in / "pwned").exists()
 
@@ -82,7 +87,11 @@ def test_an_unknown_option_is_refused_with_the_known_ones(stand_in, verb):
 
 
 def test_every_verb_is_told_by_help(place):
-    verbs = [line.partition(":")[0] for line in (place / "Makefile").read_text().splitlines() if ": setup ##" in line]
+    verbs = [
+        line.partition(":")[0]
+        for line in (place / "Makefile").read_text().splitlines()
+        if re.match(r"[a-z]+: \w+ ##", line)
+    ]
     assert len(verbs) > 15
     shown = make(place).stdout
     assert all(f"make {verb} " in shown for verb in verbs)
@@ -115,7 +124,7 @@ def test_each_lock_has_its_environment_which_nothing_that_fails_or_comes_back_de
     assert (setup(place).stdout, link(place)) == ("", first)
 
     (place / "requirements.lock").write_text(ABSENT)
-    done = make(place, "leaderboard", f"PYTHON={sys.executable}", PIP_NO_INDEX="1")
+    done = make(place, "plan", f"PYTHON={sys.executable}", PIP_NO_INDEX="1")
     assert done.returncode == 2
     assert "is not whole, and .venv is as it was" in done.stderr
     assert link(place) == first
@@ -131,6 +140,17 @@ def test_each_lock_has_its_environment_which_nothing_that_fails_or_comes_back_de
     assert make(place, "clean").returncode == 0
     assert sorted(path.name for path in place.glob(".venv*")) == [".venv", first]
     assert (place / ".venv/mark").exists()
+
+
+def test_the_light_environment_has_what_it_names_and_all_that_this_needs():
+    found = list(SETUP.packages())
+    names = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["light"]["packages"]
+    light = {each.partition("==")[0] for each in SETUP.needed(found, names).splitlines() if "==" in each}
+    assert {re.sub("[.]", "-", name) for name in names} < light
+    assert {"contourpy", "pydantic-core"} < light  # of matplotlib and pydantic
+    assert not light & {"tensorflow", "keras", "dvc", "ray", "pytest"}
+    everything = "".join(lines for _, lines, _ in found)
+    assert (ROOT / "requirements.lock").read_text().endswith(everything)
 
 
 def test_two_at_once_build_one_environment(place):
