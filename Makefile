@@ -9,7 +9,7 @@ DVC := $(PY) -m dvc
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # Options are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE INPUT JOBS MESSAGE NAME OPTIONS OUT REFRESH SCALING \
+OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE INPUT JOBS MESSAGE NAME OPTIONS OUT RECORD REFRESH SCALING \
   SEEDS SIDE THREADS YES
 given = $(filter command,$(origin $1))
 $(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
@@ -85,9 +85,9 @@ outside: setup ## score a Keras file from elsewhere: FILE=... SIDE=48 SCALING=un
 	@$(RUN) outside $(call option,SIDE,side) $(call option,SCALING,scaling) $(call option,CLASSES,classes) $(call \
 	  option,OUT,out) -- "$$FILE"
 
-speedrun: setup ## train networks on all Training rows, for every seed, and score them: JOBS=2 THREADS=1
-	@$(RUN) speedrun $(training)
-	$(report)
+speedrun: setup ## train a small network on all Training rows, and score it: JOBS=2 THREADS=1 ALL=1 RECORD=1
+	@$(RUN) speedrun $(training) $(call flag,ALL,all) $(call flag,RECORD,record)
+	$(if $(call flag,ALL,all),$(report))
 
 claims: setup ## run the sources' own recipes and protocols: NAME=... EPOCHS=... (hours)
 	@$(RUN) claims $(call option,EPOCHS,epochs) -- "$$NAME"

@@ -255,10 +255,18 @@ def limits(
 
 
 @verb(MEASURE)
-def speedrun(jobs: Jobs = 1, threads: Threads = None) -> None:
+def speedrun(
+    jobs: Jobs = 1,
+    threads: Threads = None,
+    every: Annotated[bool, typer.Option("--all", help="Train every seed, for results/speedrun.json.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Show what stands there, and train nothing.")] = False,
+) -> None:
     """Train small networks on all Training rows, and score them."""
     limit_threads(threads)
-    call("experiments.speedrun", jobs)
+    if record:
+        call("experiments.speedrun", function="show_record")
+    else:
+        call("experiments.speedrun", jobs, every)
 
 
 @verb(MEASURE)

@@ -10,9 +10,10 @@ import pytest
 import small
 
 from pipeline import config, files
+from pipeline.competition import PRIVATE
 from pipeline.data import faces, solution
 from pipeline.errors import UserError
-from pipeline.evaluation import board, score
+from pipeline.evaluation import board, score, submission
 from pipeline.evaluation.score import Truth
 from pipeline.experiments import runner, speedrun
 from pipeline.training import executors
@@ -47,7 +48,7 @@ def trained(monkeypatch):
 
 
 def test_every_seed_is_told_with_mean_and_deviation(project, capsys, trained):
-    speedrun.main(1)
+    speedrun.main(1, every=True)
     assert [len(task.rows) for task in trained] == [168] * 4  # all Training rows
     assert all(task.labels[project.test_rows()].max() == -1 for task in trained)  # no test label
     assert len({task.seed for task in trained}) == 4
@@ -60,16 +61,40 @@ def test_every_seed_is_told_with_mean_and_deviation(project, capsys, trained):
     assert f"{found['private_accuracy']['mean']:.2%}" in capsys.readouterr().out
 
 
-def test_what_has_scores_is_not_trained_again(project, trained):
+def test_one_seed_leaves_a_submission_and_its_networks_and_the_record_alone(project, capsys, trained):
     speedrun.main(1)
+    assert len(trained) == 2
+    assert not speedrun.RESULT.exists()
+    (entry,) = json.loads(speedrun.OWN.read_text())["by_seed"].values()
+    guesses = submission.read(speedrun.SUBMISSION, len(project.test_rows()))
+    private = project.usage[project.test_rows()] == PRIVATE
+    labels = np.arange(len(guesses)) % 7
+    assert (guesses == labels)[private].mean() == pytest.approx(entry["private_accuracy"], abs=1e-5)
+    assert all(Path(each["weights"]).exists() for each in json.loads(speedrun.NETWORKS.read_text()))
+    assert f"{entry['private_accuracy']:.2%}" in capsys.readouterr().out
+    trained.clear()
+    speedrun.main(1)
+    assert trained == []
+
+
+def test_the_record_is_shown_on_demand(project, capsys):
+    with pytest.raises(UserError, match=r"results/speedrun\.json is missing"):
+        speedrun.show_record()
+    shutil.copy(Path(__file__).parent.parent / speedrun.RESULT, speedrun.RESULT)
+    speedrun.show_record()
+    assert "71.38% ± 0.39" in capsys.readouterr().out
+
+
+def test_what_has_scores_is_not_trained_again(project, trained):
+    speedrun.main(1, every=True)
     found = json.loads(speedrun.RESULT.read_text())
     trained.clear()
     shutil.rmtree("artifacts/speedrun")
-    speedrun.main(2)  # the scores are there, though the networks are gone
+    speedrun.main(2, every=True)  # the scores are there, though the networks are gone
     assert trained == []
     assert json.loads(speedrun.RESULT.read_text()) == found
     small.write(speedrun=SECTION | {"seeds": [6, 7]})
-    speedrun.main(1)
+    speedrun.main(1, every=True)
     assert len(trained) == 2  # the new seed's
     after = json.loads(speedrun.RESULT.read_text())["by_seed"]
     assert list(after) == ["6", "7"]
@@ -100,13 +125,13 @@ def test_a_seed_and_a_network_stay_when_the_next_one_fails(project, monkeypatch,
 
     monkeypatch.setattr(runner, "train", failing)
     with pytest.raises(UserError, match="the disk is full"):
-        speedrun.main(1)
+        speedrun.main(1, every=True)
     found = json.loads(speedrun.RESULT.read_text())
     assert list(found["by_seed"]) == ["5"]
     assert "private_accuracy" not in found  # one seed has no deviation
     monkeypatch.setattr(runner, "train", train)
     trained.clear()
-    speedrun.main(1)
+    speedrun.main(1, every=True)
     assert [task.name for task in trained] == ["seed 6, network 2 of 2"]
 
 
@@ -141,13 +166,13 @@ def test_means_are_over_the_seeds():
 def test_without_a_section_or_test_labels_it_says_so(project, monkeypatch):
     small.write()
     with pytest.raises(UserError, match="section speedrun"):
-        speedrun.main(1)
+        speedrun.main(1, every=True)
     small.write(speedrun=SECTION)
     monkeypatch.setattr(solution, "load", lambda *_: pd.DataFrame(
         {"row": project.test_rows(), "emotion": pd.array([pd.NA] * len(project.test_rows()), dtype="Int64")}
     ))  # fmt: skip
     with pytest.raises(UserError, match="labels of all test rows"):
-        speedrun.main(1)
+        speedrun.main(1, every=True)
 
 
 def test_the_committed_results_are_read_as_they_are():

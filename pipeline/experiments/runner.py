@@ -109,8 +109,14 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
         "prediction_seconds": time.perf_counter() - started,
         "about": json.dumps(about),
     }
+    trainer.network.save_weights(weights(faces, task, target.parent))
     files.replace(target, partial(np.savez_compressed, **found))
     state.unlink(missing_ok=True)
+
+
+def weights(faces: Faces, task: Training, folder: Path) -> Path:
+    """Where the weights of a finished training lie: a by-product."""
+    return folder / f"states/{task.key(faces)}.weights.h5"
 
 
 def kept(faces: Faces, tasks: dict[Any, Training], folder: Path) -> dict[Any, Result]:

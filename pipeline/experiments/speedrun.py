@@ -1,9 +1,10 @@
 """How soon the score that won in 2013 can be reached: a few networks, trained on all Training rows, and their mean.
 
 The section `speedrun` of params.yaml says which model, how many networks of it, and for how long; it is to be chosen by
-out-of-fold scores. Reads the faces, data/solution.csv and data/duplicates.csv. Writes results/speedrun.json: the scores
-of every seed with their intervals, mean and deviation over the seeds (never the best), and the minutes. Finished
-networks stay in artifacts/speedrun/; a seed that results/speedrun.json has the scores of is not trained again.
+out-of-fold scores. Reads the faces, data/solution.csv and data/duplicates.csv. Writes to artifacts/speedrun/ the
+networks of the first seed, which `predict --network speedrun` takes, their submission.csv and scores.json. With `every`
+seed it writes results/speedrun.json instead of the latter: the scores of every seed with their intervals, mean and
+deviation over the seeds (never the best), and the minutes. A seed that has its scores there is not trained again.
 """
 
 import json
@@ -27,7 +28,10 @@ from pipeline.experiments import runner
 from pipeline.experiments.runner import Result, Training
 
 FOLDER = Path("artifacts/speedrun")
-RESULT = Path("results/speedrun.json")
+RESULT = Path("results/speedrun.json")  # the record
+OWN = FOLDER / "scores.json"
+SUBMISSION = FOLDER / "submission.csv"
+NETWORKS = FOLDER / "networks.json"
 
 
 def plan(settings: Config, data: Faces) -> dict[int, dict[int, Training]]:
@@ -45,6 +49,12 @@ def plan(settings: Config, data: Faces) -> dict[int, dict[int, Training]]:
     return found
 
 
+def mean_of(results: list[Result]) -> np.ndarray:
+    """The mean probabilities of several networks, float32 [k, 7]."""
+    mean: np.ndarray = np.mean([each.probabilities for each in results], axis=0, dtype="float32")
+    return mean
+
+
 def judge(results: list[Result], truth: Truth) -> dict[str, Any]:
     """The scores of one seed: those of its networks' mean.
 
@@ -54,7 +64,7 @@ def judge(results: list[Result], truth: Truth) -> dict[str, Any]:
     ----------
     truth : of the test rows.
     """
-    probabilities = np.mean([each.probabilities for each in results], axis=0, dtype="float32")
+    probabilities = mean_of(results)
     public, private = truth.usage == PUBLIC, truth.usage == PRIVATE
     parts = {"public": public, "private": private, "private_no_duplicate": private & (truth.identical == 0)}
     entry: dict[str, Any] = {}
@@ -81,19 +91,42 @@ def summary(by_seed: dict[int, dict[str, Any]]) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> str:
     """The scores as a table."""
-    table = tabulate(board.seed_rows(found), board.SEED_HEADERS, disable_numparse=True, stralign="right")
+    rows = board.seed_rows(found)
+    rows = rows[:1] if len(rows) == 2 else rows  # of one seed there is no mean
+    table = tabulate(rows, board.SEED_HEADERS, disable_numparse=True, stralign="right")
     return f"{table}\n\nthe contest was won with {BOARD_2013[0][1] / SPLIT_ROWS[PRIVATE]:.3%} of PrivateTest"
 
 
-def main(jobs: int) -> None:
-    """Run the command. Every seed's scores are written as soon as its networks are trained."""
+def leave(data: Faces, tasks: dict[int, Training], results: list[Result]) -> None:
+    """Write the submission of a seed, and what one must know to use its networks."""
+    submission.write(SUBMISSION, mean_of(results).argmax(axis=1))
+    networks = [
+        {"architecture": task.architecture, "seed": task.seed, "recipe": task.recipe.model_dump(),
+         "precision": json.loads(str(result.about))["precision"], "weights": str(runner.weights(data, task, FOLDER))}
+        for task, result in zip(tasks.values(), results, strict=True)
+    ]  # fmt: skip
+    files.write_json(NETWORKS, networks)
+    print(f"{SUBMISSION}: see its scores: make score FILE={SUBMISSION}\n"
+          f'{NETWORKS}: use them: make predict INPUT=face.png OPTIONS="--network speedrun"')  # fmt: skip
+
+
+def show_record() -> None:
+    """Print what results/speedrun.json holds."""
+    with files.reading(RESULT, "make speedrun ALL=1"):
+        print(show(json.loads(RESULT.read_bytes())))
+
+
+def main(jobs: int, every: bool = False) -> None:
+    """Run the command for the first seed, or for every one; its scores are written as soon as it is trained."""
     settings, data = config.load(), faces.load()
     if settings.speedrun is None:
         raise UserError(f"{config.PATH} has no section speedrun; pipeline/config.py says what stands there")
     truth = score.read_truth(data, np.zeros(0, "int64"))
     if (truth.labels < 0).any():
         raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
-    tasks, before = plan(settings, data), runner.entries(RESULT, "by_seed")
+    tasks, path = plan(settings, data), RESULT if every else OWN
+    tasks = tasks if every else dict([next(iter(tasks.items()))])
+    before = runner.entries(path, "by_seed")
     keys = {seed: runner.digest(data, each) for seed, each in tasks.items()}
     by_seed = {seed: before[str(seed)] for seed in tasks if before.get(str(seed), {}).get("key") == keys[seed]}
     about = {
@@ -104,5 +137,7 @@ def main(jobs: int) -> None:
         if seed not in by_seed:
             results = [*runner.run(data, tasks[seed], FOLDER, jobs).values()]
             by_seed[seed] = judge(results, truth) | {"key": keys[seed]}
-        files.write_json(RESULT, about | summary({each: by_seed[each] for each in tasks if each in by_seed}))
+            if not every:
+                leave(data, tasks[seed], results)
+        files.write_json(path, about | summary({each: by_seed[each] for each in tasks if each in by_seed}))
     print(show(summary({seed: by_seed[seed] for seed in tasks})))
