@@ -9,8 +9,8 @@ DVC := $(PY) -m dvc
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # Options are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE INPUT JOBS MESSAGE NAME OPTIONS OUT RECORD REFRESH SCALING \
-  SEEDS SIDE THREADS YES
+OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE FORMAT INPUT JOBS MESSAGE NAME OPTIONS OUT RECORD \
+  REFRESH SCALING SEEDS SIDE THREADS YES
 given = $(filter command,$(origin $1))
 $(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
 export $(OPTIONS_KNOWN)
@@ -25,7 +25,7 @@ training = $(call option,JOBS,jobs) $(call option,THREADS,threads)
 report := $(DVC) repro --force --single-item report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup light demo quick plan train pack unpack repro score submit leaderboard predict release export outside speedrun claims seeds \
+.PHONY: help setup light demo quick plan train pack unpack repro score submit leaderboard browse predict release export outside speedrun claims seeds \
   bench notebook test lint clean scm
 
 help: ## show these verbs
@@ -69,8 +69,11 @@ score: light ## score a submission file of your own: FILE=mine.csv
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(RUN) submit $(call option,MESSAGE,message) $(call flag,FORCE,force) -- "$${NAME:-ensemble}"
 
-leaderboard: light ## show our submissions among the teams of 2013; REFRESH=1 asks Kaggle for its scores first
-	@$(RUN) leaderboard $(call flag,REFRESH,refresh)
+leaderboard: light ## show our submissions beside the teams of 2013: FORMAT=md|csv|json; REFRESH=1 asks Kaggle first
+	@$(RUN) leaderboard $(call flag,REFRESH,refresh) $(call option,FORMAT,format)
+
+browse: setup ## show what the models get wrong out of fold, picture by picture, in artifacts/browse.html
+	@$(RUN) browse
 
 predict: setup ## name the expressions in pictures, a folder, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
 	@set -f; $(RUN) predict $$OPTIONS $${INPUT:+-- "$$INPUT"}

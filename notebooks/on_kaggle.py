@@ -162,7 +162,6 @@ OUTPUT.mkdir(parents=True, exist_ok=True)
 shutil.copyfile(PROJECT / "submissions/ensemble.csv", OUTPUT / "submission.csv")
 shutil.copyfile(PROJECT / "submissions/scores.csv", OUTPUT / "scores.csv")
 shutil.copytree(PROJECT / "results", OUTPUT / "results", dirs_exist_ok=True)
-# Not odd_pictures.png: it shows people.
 PARTS = ("plan", "cells", "students", "weights")
 for part in PARTS:
     if (PROJECT / "artifacts" / part).exists():

@@ -178,9 +178,10 @@ def submit(
 @verb(KAGGLE)
 def leaderboard(
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask Kaggle for its scores first.")] = False,
+    form: Annotated[Literal["text", "md", "csv", "json"], typer.Option("--format", help="How to print it.")] = "text",
 ) -> None:
-    """Show our submissions among the teams of 2013."""
-    call("kaggle.leaderboard", refresh)
+    """Show our submissions beside the teams of 2013."""
+    call("kaggle.leaderboard", refresh, form)
 
 
 @verb(USE, settings=False)
@@ -243,6 +244,12 @@ def quick() -> None:
 def demo() -> None:
     """Run the whole pipeline on drawn faces, in demo/."""
     call("apps.demo")
+
+
+@verb(MEASURE)
+def browse() -> None:
+    """Show mistakes, disagreement and duplicates out of fold, in artifacts/browse.html."""
+    call("evaluation.browse")
 
 
 @verb(MEASURE)

@@ -3,6 +3,7 @@ import re
 import sys
 from pathlib import Path
 
+import browser
 import fake_run
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pipeline.config import ENSEMBLE
 from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, figures, report, score
 
+chromium = browser.chromium
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
 
@@ -23,7 +25,7 @@ def run(request, tmp_path, monkeypatch):
     members = [*fake_run.MODELS, fake_run.STUDENT, "other"]
     speedrun = {"model": fake_run.MODELS[0], "seeds": [1, 2], "override": {"flip": True}}
     fake_run.build(request.param, ensemble={"method": "weights", "members": members}, speedrun=speedrun)
-    for name in ("page", "classes", "confusions", "curves", "calibration", "splits", "effort", "board", "attention"):
+    for name in ("classes", "confusion", "lines", "splits", "effort", "board", "attention"):
         monkeypatch.setattr(figures, name, lambda *words: files.write(words[-1], b"\x89PNG"))  # drawing takes long
     audit.main()
     ensemble.main()
@@ -49,31 +51,58 @@ def test_main_writes_one_page_without_keras(run, monkeypatch):
     text, page = (Path(f"results/report.{kind}").read_text() for kind in ("md", "html"))
     scores = fake_run.result("results/scores.json")
     order = sorted(scores, key=lambda name: -scores[name]["oof_accuracy"])
-    for heading in ("**Without duplicates", "**McNemar", "**Test-time augmentation", "**Recall", "**Out of fold",
+    for heading in ("**Without duplicates", "<summary>McNemar", "**Test-time augmentation", "**Recall", "**Out of fold",
                     "**PrivateTest"):  # fmt: skip
         assert list(lines(text, heading)) == order, heading
     assert list(lines(text, "**Members")) == [name for name in order if name != ENSEMBLE]
     assert list(lines(text, "## Models")) == [name for name in order if name not in ("other", ENSEMBLE)]
-    assert {"architecture", "seed", "teachers", "epochs"} < set(lines(text, "**Recipes"))
+    assert {"architecture", "seed", "teachers", "epochs"} < set(lines(text, "<summary>Recipes"))
+    assert list(lines(text, "**Our submissions"))[: len(order)] == order
+    for place in (0, 1, 2):  # out of fold, PublicTest, PrivateTest
+        found = {name: cells[place].strip("*%") for name, cells in lines(text, "**Our submissions").items()}
+        bold = {name for name, cells in lines(text, "**Our submissions").items() if cells[place].startswith("**")}
+        values = {name: float(value) for name, value in found.items() if value != "unknown"}
+        assert bold == {name for name in values if values[name] == max(values.values())}
     weights = {name: cells[0] for name, cells in lines(text, "**Members").items()}
     assert weights == {name: f"{weight:.3f}" for name, weight in ensemble.result().weights.items()}
-    assert lines(text, "**Without duplicates")["other"][1] == (
+    assert lines(text, "**Without duplicates")["other"][1].strip("*") == (
         f"{scores['other']['private_accuracy']:.2%}" if run else "unknown"
     )
     assert "not trained here: other" in text
     assert not re.search(r"\b(nan|None|Undefined)\b", text)
     assert config.PATH.read_text().strip() in text
+    page = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert page.count("<table>") == len(re.findall(r"^\|[:-]", text, re.MULTILINE))
-    assert page.count("data:image/png;base64,") == text.count("![")
+    assert page.count("data:image/png;base64,") == text.count("![") - 1, "learning curves are no picture here"
+    assert page.count("<details>") == page.count("</details>") == text.count("<details>") > 3
     assert 'src="plots' not in page
 
 
 def test_html_in_what_is_shown_stays_text():
-    page = report.page("# A page\n\n## First & last\n\n<b>bold</b>\n\n| | one |\n|:--|--:|\n| <i> | 2 |\n")
+    page = report.page("# A page\n\n## First & last\n\n<b>bold</b>\n\n| | one |\n|:--|--:|\n| <i> | 2 |\n", {})
     assert '<h2 id="part1">First &amp; last</h2>' in page
     assert '<a href="#part1">First &amp; last</a>' in page
     assert "&lt;b&gt;bold" in page
     assert "&lt;i&gt;" in page
+
+
+def test_the_best_of_a_column_is_bold():
+    head = "| | a | b | c | d |\n|:--|--:|--:|--:|--:|\n"
+    table = head + "| x | 1,000 | -0.5 | 0.9 → 0.2 | 7 |\n| y | 999 | +0.1 | 0.1 → 0.2 | |\n"
+    assert lines("\n" + report.best(table, "++-.") + "\n", "") == {
+        "x": ["**1,000**", "-0.5", "**0.9 → 0.2**", "7"], "y": ["999", "**+0.1**", "**0.1 → 0.2**", ""]
+    }  # fmt: skip
+
+
+@known_alone
+def test_a_browser_draws_the_learning_curves_and_nothing_sticks_out(run, chromium):
+    report.main()
+    chromium.get(f"file://{Path('results/report.html').resolve()}")
+    chromium.implicitly_wait(20)
+    texts = chromium.find_element("css selector", "#curves svg").text
+    assert all(name in texts for name in (*fake_run.MODELS, fake_run.STUDENT))
+    assert [browser.width(chromium, width) for width in (390, 1280)] == [390, 1280]
+    assert [line for line in chromium.get_log("browser") if "favicon" not in line["message"]] == []
 
 
 def test_numbers_are_shown_as_people_write_them():
@@ -131,8 +160,12 @@ def test_claims_seeds_and_speedrun_are_shown_where_they_were_run(run):
     report.main()
     text = Path("results/report.md").read_text()
     assert lines(text, "## Claimed") == {
-        "vgg8": ["65 %", "a split", "100", "3", "75.00%", "70.00%", "8,000", "66.00%"],
-        "vgg9": ["65 %", "a split", "100", "3", "", "", "8,000", "66.00%"],
+        "vgg8": ["65 %", "75.00%", "66.00%", "3 of 100"],
+        "vgg9": ["65 %", "", "66.00%", "3 of 100"],
+    }
+    assert lines(text, "<summary>What was measured") == {
+        "vgg8": ["a split", "75.00%", "70.00%", "8,000"],
+        "vgg9": ["a split", "", "", "8,000"],
     }
     one = ["70.00%", "72.00%", "70.00% to 74.00%", "71.00%", "40.0"]
     mean = ["70.00% ± 0.20", "72.00% ± 0.20", "", "71.00% ± 0.20", "40.0"]

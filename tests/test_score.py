@@ -4,6 +4,7 @@ import fake_run
 import numpy as np
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.competition import BOARD_2013
 from pipeline.config import ENSEMBLE
@@ -21,6 +22,7 @@ COLUMNS = [
     "private_calibration_error_tempered", "rank_2013", "train_seconds", "sha256", "data",
 ]  # fmt: skip
 TRUTH_COLUMNS = COLUMNS[COLUMNS.index("public_accuracy") : COLUMNS.index("train_seconds")]
+ROOT = Path(__file__).parents[1]
 PLOTS = {"attention", "board", "calibration", "confusion", "curves", "effort", "splits"}
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
@@ -240,7 +242,7 @@ def test_another_system_is_scored_beside_the_models(known):
     assert 0 < lines["other"]["private_accuracy"] <= 1
     for name in ("other", ENSEMBLE):  # what it cost is not known, so the ensemble's cost is not, either
         assert lines[name]["parameters"] is lines[name]["train_seconds"] is None
-        assert board.line(lines[name])[-2:] == ("", "")
+        assert board.ours(lines[name])[-2:] == ("", "")
         assert fake_run.result("results/scores.json")[name]["parameters"] is None
     assert lines["deep_net"]["parameters"] == 1008
     assert set(fake_run.result("results/analysis.json")["single_networks"]) == {*fake_run.MODELS, fake_run.STUDENT}
@@ -271,9 +273,36 @@ def test_every_picture_is_drawn_with_and_without_labels(tmp_path, monkeypatch, k
     fake_run.build(known)
     ensemble.main()
     score.main()
-    pictures = {path.stem: path.read_bytes() for path in figures.FOLDER.iterdir()}
+    pictures = {path.stem: path.read_bytes() for path in figures.FOLDER.glob("*.png")}
     assert set(pictures) == PLOTS
     assert all(content.startswith(b"\x89PNG") for content in pictures.values())
+    curves, confusion, calibration = (
+        pd.read_csv(figures.FOLDER / f"{name}.csv") for name in ("curves", "confusion", "calibration")
+    )
+    assert len(curves) == 3 * 2 * 2, "a line for each model, fold and epoch"
+    guesses = np.load("artifacts/blends/ensemble.npz")["oof"].argmax(axis=1)
+    right = guesses == fake_run.labels()[:70]
+    assert (confusion["actual"] == confusion["predicted"]).sum() == right.sum()
+    assert confusion.equals(confusion.sort_values(["actual", "predicted"])), "the order of the data is not told"
+    assert set(calibration["name"]) == {*fake_run.MODELS, fake_run.STUDENT, ENSEMBLE}
+
+
+def test_dvc_draws_columns_that_are_there_by_templates_that_are_there(tmp_path, monkeypatch):
+    plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["plots"]
+    defined = [each for plot in plots if isinstance(plot, dict) for each in plot.values()]
+    assert len(defined) == 3
+    monkeypatch.chdir(tmp_path)
+    fake_run.build()
+    ensemble.main()
+    score.main()
+    for each in defined:
+        ((path, column),) = each["y"].items()
+        assert {each["x"], column} <= set(pd.read_csv(path))
+        if each["template"] != "confusion_normalized":
+            assert ROOT / each["template"] == figures.TEMPLATE
+    assert {plot for plot in plots if isinstance(plot, str)} <= {
+        "results/classes.png", *(f"results/plots/{name}.png" for name in PLOTS)
+    }  # fmt: skip
 
 
 def test_the_board_is_drawn_among_the_teams(tmp_path):
@@ -291,21 +320,24 @@ def entry(name, private, rank, **others):
     } | others  # fmt: skip
 
 
-def test_our_submissions_stand_among_the_teams_best_first():
+def test_our_submissions_stand_in_their_order_before_the_teams():
     entries = [
-        entry("low", 0.5, ">10"), entry("best", 0.72, 1), entry("fifth", 0.653, 5), entry("hm", "unknown", "unknown"),
+        entry("low", 0.5, ">10"), entry("best", 0.72, 1), entry("good", 0.715, 1), entry("fifth", 0.653, 5),
+        entry("hm", "unknown", "unknown"),
     ]  # fmt: skip
     found = board.rows(entries)
-    teams = [team for team, _ in BOARD_2013]
-    assert [line[1] for line in found] == ["best *", *teams[:4], "fifth *", *teams[4:], "low *", "hm *"]
-    assert [line[0] for line in found] == ["1", *"1234", "5", *"56789", "10", ">10", "unknown"]
-    halves = ("50.00% to 50.00%", "50.00%", "50.00%")
-    assert found[0] == ("1", "best *", "72.00%", *halves, "65.43%", "1,234,567", "1.5")
-    assert found[1][2:] == ("71.16%", *[""] * 6)
-    assert found[-1] == ("unknown", "hm *", *["unknown"] * 4, "65.43%", "1,234,567", "1.5")
+    assert [line[:2] for line in found[:5]] == [("", name) for name in ("low", "best", "good", "fifth", "hm")]
+    assert [line[:2] for line in found[5:]] == [(str(k), team) for k, (team, _) in enumerate(BOARD_2013, start=1)]
+    halves = ("50.00% to 50.00%", "50.00%")
+    assert found[1] == ("", "best", "65.43%", "50.00%", "72.00%", *halves, "1,234,567", "1.5")
+    assert found[4] == ("", "hm", "65.43%", *["unknown"] * 4, "1,234,567", "1.5")
+    assert found[5][2:] == ("", "", "71.16%", *[""] * 4)
+    assert board.places(entries) == (
+        "Would place 1st: best, good. Would place 5th: fifth. Would place below the 10th: low."
+    )
 
 
 @pytest.mark.parametrize(("private", "rank"), [(0.7, "none"), ("unknown", "unknown")])
 def test_there_are_no_teams_where_there_are_no_places(private, rank):
     found = board.rows([entry("a", private, rank), entry("b", private, rank)])
-    assert [line[1] for line in found] == ["a *", "b *"]
+    assert [line[1] for line in found] == ["a", "b"]

@@ -1,5 +1,6 @@
 """Submission and board against a Kaggle on this machine, through the real client."""
 
+import io
 import itertools
 import json
 from dataclasses import replace
@@ -241,6 +242,22 @@ def test_the_board_shows_kaggles_scores_and_how_far_they_differ(kaggle, capsys):
     table[[name for name in table if name.startswith(("public_", "private_", "rank_"))]] = "unknown"
     table.to_csv(submission.TABLE, index=False)
     assert kaggle_line(shown(capsys), "vgg8") == ["COMPLETE", "71.25%", "70.02%"]
+
+
+def test_the_board_is_printed_for_other_programs_the_best_out_of_fold_first(capsys):
+    pd.read_csv(submission.TABLE).assign(oof_accuracy=[0.6, 0.7]).to_csv(submission.TABLE, index=False)
+    found = {}
+    for form in ("md", "csv", "json"):
+        capsys.readouterr()
+        leaderboard.main(form=form)
+        found[form] = capsys.readouterr().out
+    assert pd.read_csv(io.StringIO(found["csv"])).equals(pd.read_csv(submission.TABLE)[::-1].reset_index(drop=True))
+    assert [(line["name"], line["oof_accuracy"]) for line in json.loads(found["json"])] == [
+        ("ensemble", 0.7),
+        ("vgg8", 0.6),
+    ]
+    lines = [[cell.strip() for cell in line.split("|")[1:4]] for line in found["md"].splitlines()]
+    assert lines[2:5] == [["", "ensemble", "70.00%"], ["", "vgg8", "60.00%"], ["1", "RBM", ""]]
 
 
 def test_a_score_of_other_bytes_is_not_shown_for_these(kaggle, capsys):

@@ -2,8 +2,9 @@
 
 Reads data/faces.npz, data/solution.csv and data/raw/PROVENANCE.json. Writes results/data.json,
 results/classes.png, data/duplicates.csv (row,identical,near: for every row, how many other Training rows show the
-same picture, byte for byte, and nearly the same), and artifacts/odd_pictures.png (which shows people, and so stays out
-of git). Trains nothing. Beside score it is the only stage that may see the test labels.
+same picture, byte for byte, and nearly the same), and data/pairs.csv (first,second,how: every two rows of which one
+repeats the other: identical, near or mirrored). Trains nothing. Beside score it is the only stage that may see the test
+labels.
 """
 
 import itertools
@@ -22,7 +23,7 @@ from pipeline.evaluation import figures
 
 RESULT = Path("results/data.json")
 DUPLICATES = Path("data/duplicates.csv")
-PAGE = Path("artifacts/odd_pictures.png")
+PAIRS = Path("data/pairs.csv")
 FLAT = 2.0  # grey levels of standard deviation, below which a picture shows next to nothing
 # Least correlation of two pictures, shrunk to 16 x 16, that are one rescaled, recompressed, retouched or mirrored.
 # Random pairs of the competition were looked at: above 0.96 all 72 were that (mirrored: 22 of 22), from 0.95 to 0.96
@@ -57,25 +58,39 @@ def groups_inside(groups: np.ndarray, labels: np.ndarray) -> dict[str, int]:
     }
 
 
-def across(pairs: sparse.csr_array, groups: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[str, Any]:
+def pairs(groups: np.ndarray, alike: dict[str, sparse.csr_array]) -> pd.DataFrame:
+    """The table of data/pairs.csv.
+
+    Parameters
+    ----------
+    groups : int [n], the picture of each row. alike : bool [pictures, pictures], symmetric, by what `how` says of them.
+    """
+    rows = pd.DataFrame({"row": np.arange(len(groups)), "picture": groups})
+    themselves = sparse.eye_array(groups.max() + 1, dtype=bool, format="csr")
+    found = []
+    for how, matrix in ({"identical": themselves} | alike).items():
+        links = pd.DataFrame(np.transpose(matrix.nonzero()), columns=["one", "other"])
+        both = rows.merge(links, left_on="picture", right_on="one").merge(rows, left_on="other", right_on="picture")
+        both = both.rename(columns={"row_x": "first", "row_y": "second"}).query("first < second")
+        found.append(both[["first", "second"]].assign(how=how))
+    return pd.concat(found).drop_duplicates(["first", "second"]).sort_values(["first", "second"], ignore_index=True)
+
+
+def across(table: pd.DataFrame, labels: np.ndarray, usage: np.ndarray) -> dict[str, Any]:
     """For every two splits: how many rows of the later have a duplicate in the earlier, and whether labels agree.
 
     Parameters
     ----------
-    pairs : bool [pictures, pictures], which are duplicates. groups : int [n], the picture of each row.
+    table : pairs of duplicates. labels, usage : int [n]; rows are in the order of the splits.
     """
-    links = pd.DataFrame(np.transpose(pairs.nonzero()), columns=["mine", "theirs"])
-    rows = pd.DataFrame({"row": np.arange(len(groups)), "picture": groups, "label": labels, "usage": usage})
     found = {}
     for one, other in itertools.combinations(np.unique(usage), 2):  # pictures in folders may lack PublicTest
-        mine, theirs = (rows[rows["usage"] == split] for split in (other, one))
-        both = mine.merge(links, left_on="picture", right_on="mine")
-        both = both.merge(theirs, left_on="theirs", right_on="picture", suffixes=("", "_there"))
-        known = both[(both["label"] >= 0) & (both["label_there"] >= 0)]
-        agree = (known["label"] == known["label_there"]).groupby(known["row"]).any()
+        both = table[(usage[table["first"]] == one) & (usage[table["second"]] == other)]
+        known = both[(labels[both["first"]] >= 0) & (labels[both["second"]] >= 0)]
+        agree = pd.Series(labels[known["first"]] == labels[known["second"]]).groupby(known["second"].to_numpy()).any()
         found[f"{SPLITS[other]} in {SPLITS[one]}"] = {
-            "rows": both["row"].nunique(),
-            "part": round(both["row"].nunique() / len(mine), 6),
+            "rows": both["second"].nunique(),
+            "part": round(both["second"].nunique() / int((usage == other).sum()), 6),
             "labels_agree": round(float(agree.mean()), 5) if len(agree) else "unknown",
         }
     return found
@@ -141,23 +156,6 @@ def load_duplicates(rows: int) -> pd.DataFrame:
         return table
 
 
-def odd_ones(
-    pixels: np.ndarray, labels: np.ndarray, groups: np.ndarray, near: sparse.csr_array, mirrored: sparse.csr_array
-) -> list[tuple[np.ndarray, str]]:
-    """The pictures of the page of odd ones: each with what is odd, its row and its label as a caption."""
-    first = np.unique(groups, return_index=True)[1]
-    flat = np.flatnonzero(deviation(pixels) < FLAT)[:12].tolist()
-    table = pd.DataFrame({"row": np.arange(len(labels)), "group": groups, "label": labels}).query("label >= 0")
-    table = table.drop_duplicates(["group", "label"])
-    torn = table[table.duplicated("group", keep=False)].sort_values(["group", "row"])["row"].tolist()[:24]
-    page = [(row, "constant") for row in flat] + [(row, "two labels") for row in torn]
-    for name, matrix in {"nearly the same": near, "mirrored": mirrored}.items():
-        pairs = np.transpose(sparse.triu(matrix).nonzero())
-        page += [(first[one], name) for one in pairs[:: max(1, len(pairs) // 12)][:12].ravel()]
-    names = [*CLASSES, "unknown"]  # the label -1 takes the last
-    return [(pixels[row], f"{what}\n{row} {names[labels[row]]}") for row, what in page]
-
-
 def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[str, Any]:
     """Everything that results/data.json says of the pictures but for near duplicates.
 
@@ -170,14 +168,13 @@ def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[s
     flat = (deviation(pixels) < FLAT) & ~constant
     counts = class_counts(labels, usage)
     inside = {f"inside {split}": groups_inside(groups[rows], labels[rows]) for split, rows in splits.items()}
-    themselves = sparse.eye_array(groups.max() + 1, dtype=bool, format="csr")
     return {
         "rows": {split: int(rows.sum()) for split, rows in splits.items()},
         "classes": counts,
         "classes_as_published": tuple(tuple(row.values()) for row in counts.values()) == CLASS_COUNTS,
         "constant_pictures": {split: int(constant[rows].sum()) for split, rows in splits.items()},
         "nearly_constant_pictures": {split: int(flat[rows].sum()) for split, rows in splits.items()},
-        "identical_pictures": groups_inside(groups, labels) | inside | across(themselves, groups, labels, usage),
+        "identical_pictures": groups_inside(groups, labels) | inside | across(pairs(groups, {}), labels, usage),
     }
 
 
@@ -186,11 +183,12 @@ def main() -> None:
     data = faces.load()
     labels, groups = solution.join(data.labels, solution.load(data)), picture_groups(data.pixels)
     near, mirrored = alike(data.pixels[np.unique(groups, return_index=True)[1]])
-    same = near + mirrored
+    repeated = pairs(groups, {"near": near, "mirrored": mirrored})
     result = {"provenance": provenance.read(), **examine(data.pixels, labels, data.usage)}
-    nearly = near_pictures(groups, near, mirrored) | across(same, groups, labels, data.usage)
-    table = duplicates(groups, data.usage == TRAINING, same)
+    nearly = near_pictures(groups, near, mirrored)
+    nearly |= across(repeated[repeated["how"] != "identical"], labels, data.usage)
+    files.write(PAIRS, repeated.to_csv(index=False).encode())
+    table = duplicates(groups, data.usage == TRAINING, near + mirrored)
     files.write(DUPLICATES, table.to_csv(index=False).encode())
-    figures.page(odd_ones(data.pixels, labels, groups, near, mirrored), PAGE)
     files.write_json(RESULT, result | {"nearly_identical_pictures": nearly})
     figures.classes(result["classes"], figures.FOLDER.with_name("classes.png"))

@@ -1,4 +1,4 @@
-"""Our scores as tables: among the ten best teams of 2013, whether they differ more than by chance, and by seed."""
+"""Our scores as tables: beside the ten best teams of 2013, whether they differ more than by chance, and by seed."""
 
 from typing import Any
 
@@ -6,8 +6,10 @@ from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
 from pipeline.evaluation.submission import UNKNOWN, percent
 
 HEADERS = (
-    "rank", "", "PrivateTest", "95 % interval", "no duplicate", "PublicTest", "out of fold", "parameters", "minutes",
+    "2013", "", "out of fold", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "parameters", "minutes",
 )  # fmt: skip
+ORDINALS = {"1": "1st", "2": "2nd", "3": "3rd", ">10": "below the 10th"}
+ALIGN = ("right", "left", *["right"] * (len(HEADERS) - 2))
 SEED_HEADERS = ("seed", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "minutes")
 SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_duplicate_accuracy")
 NOTES = {
@@ -26,32 +28,37 @@ def interval(scores: dict[str, Any], column: str) -> str:
     return UNKNOWN if low == UNKNOWN else f"{percent(low)} to {percent(high)}"
 
 
-def line(scores: dict[str, Any]) -> tuple[str, ...]:
+def ours(scores: dict[str, Any]) -> tuple[str, ...]:
     """A submission's line of the board, of its line in submissions/scores.csv; blank where its effort is not known."""
     parameters, seconds = scores["parameters"], scores["train_seconds"]
     return (
-        str(scores["rank_2013"]), f"{scores['name']} *", percent(scores["private_accuracy"]),
+        "", str(scores["name"]), *(percent(scores[f"{rows}_accuracy"]) for rows in ("oof", "public", "private")),
         interval(scores, "private_accuracy"), percent(scores["private_no_duplicate"]),
-        percent(scores["public_accuracy"]), percent(scores["oof_accuracy"]),
         "" if parameters is None else f"{parameters:,}", "" if seconds is None else f"{seconds / 60:.1f}",
     )  # fmt: skip
 
 
 def rows(scores: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """The lines of the board, best on PrivateTest first; the teams of 2013 stand there if ours have places among them.
+    """The lines of the board: ours as `scores` orders them, then the teams of 2013 if ours have places among them."""
+    lines = [ours(entry) for entry in scores]
+    if places(scores):
+        lines += [
+            (str(place), team, "", "", percent(right / SPLIT_ROWS[PRIVATE]), *[""] * (len(HEADERS) - 5))
+            for place, (team, right) in enumerate(BOARD_2013, start=1)
+        ]
+    return lines
 
-    `scores` are the lines of submissions/scores.csv.
-    """
-    lines: list[tuple[float, tuple[str, ...]]] = []
+
+def places(scores: list[dict[str, Any]]) -> str:
+    """Which place each submission would have had in 2013, by PrivateTest; blank where none has a place."""
+    found: dict[str, list[str]] = {}
     for entry in scores:
-        ratio = -1.0 if entry["private_accuracy"] == UNKNOWN else float(entry["private_accuracy"])
-        lines.append((ratio, line(entry)))
-    if any(entry["rank_2013"] not in ("none", UNKNOWN) for entry in scores):
-        blank = ("",) * (len(HEADERS) - 3)
-        for place, (team, right) in enumerate(BOARD_2013, start=1):
-            ratio = right / SPLIT_ROWS[PRIVATE]
-            lines.append((ratio, (str(place), team, percent(ratio), *blank)))
-    return [cells for _, cells in sorted(lines, key=lambda entry: -entry[0])]
+        if entry["rank_2013"] not in ("none", UNKNOWN):
+            found.setdefault(str(entry["rank_2013"]), []).append(str(entry["name"]))
+    return " ".join(
+        f"Would place {ORDINALS.get(place, f'{place}th')}: {', '.join(found[place])}."
+        for place in sorted(found, key=lambda place: (int(place.strip(">")), place))
+    )
 
 
 def spread(found: dict[str, float] | None) -> str:

@@ -1,6 +1,11 @@
-"""Every picture that the stages draw, as PNG files that need no network to be seen."""
+"""Every picture that the stages draw, as PNG files without a background, for light pages and dark ones.
 
+lines.json is a template of Vega-Lite in DVC's form: DVC draws data by it, and so do these functions and the report.
+"""
+
+import io
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +16,19 @@ mpl.use("Agg")  # files only; no display is needed
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import vl_convert
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter
+from PIL import Image
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from pipeline import files
 from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, SPLIT_ROWS
 
 FOLDER = Path("results/plots")
-BLUE, ORANGE, GREEN, GREY = "#1f6fc4", "#c9541b", "#2e7d4f", "#6b7280"
+TEMPLATE = Path(__file__).with_name("lines.json")
+BLUE, ORANGE, GREEN, GREY = "#3b82d0", "#d0622a", "#3a915f", "#7a808a"  # to be read on white and on black
 SHADES = {"Training": GREY, "PublicTest": ORANGE, "PrivateTest": BLUE}  # the same in every picture
 # Of submissions, in their order; with the markers they can be told apart without colours.
 COLORS = (BLUE, ORANGE, GREEN, "#8e44ad", "#a67c00", "#b83b6a", "#168a85", "#7a5c3e")
@@ -29,7 +37,8 @@ MARKERS = "osD^vP*X"
 mpl.rcParams.update({
     "figure.constrained_layout.use": True, "figure.dpi": 110, "font.size": 11, "axes.titlesize": 12,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.3,
-    "legend.frameon": False,
+    "legend.frameon": False, "savefig.transparent": True,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY),
 })  # fmt: skip
 
 
@@ -66,46 +75,35 @@ def classes(counts: dict[str, dict[str, int]], path: Path) -> None:
     _save(figure, path)
 
 
-def page(pictures: list[tuple[np.ndarray, str]], path: Path) -> None:
-    """Show pictures (uint8 [48, 48]) with a caption each, 12 a line."""
-    figure, panels = _panels(max(1, len(pictures)), 12, 1.2, 1.6)
-    for axes, (picture, caption) in zip(panels, pictures, strict=False):
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(caption, fontsize=8)
-        axes.axis("off")
-    _save(figure, path)
+def chart(table: pd.DataFrame, title: str, x: str, y: str, labels: tuple[str, str] | None = None) -> dict[str, Any]:
+    """Vega-Lite of `y` by `x` of a table with the columns name (a panel each) and part (a line each)."""
+    label_x, label_y = labels or (x, y)
+    text, data = TEMPLATE.read_text(), table.assign(rev="this run").to_dict("records")
+    anchors = {"data": data, "title": title, "x": x, "y": y, "x_label": label_x, "y_label": label_y}
+    for anchor, value in anchors.items():
+        text = text.replace(f'"<DVC_METRIC_{anchor.upper()}>"', json.dumps(value))
+    found: dict[str, Any] = json.loads(text)
+    found["facet"]["sort"] = table["name"].unique().tolist()
+    del found["spec"]["encoding"]["strokeDash"], found["$schema"]  # there is one revision; DVC's version is older
+    return found
 
 
-def curves(histories: dict[str, list[pd.DataFrame]], path: Path) -> None:
-    """Draw loss and accuracy by epoch, all folds of every model; `histories` maps it to a table a fold."""
-    columns = len(histories)
-    figure, panels = _panels(2 * columns, columns, 2.8, 2.8, sharex="col", sharey="row")
-    for place, (axes, name) in enumerate(zip(panels, [*histories] * 2, strict=True)):
-        what = "loss" if place < columns else "accuracy"
-        styles = ((what, ORANGE, "training rows, augmented"), (f"val_{what}", BLUE, "held-out fold"))
-        for history in histories[name]:
-            marker = "." if len(history) < 3 else ""  # one epoch makes no line
-            for column, color, label in styles:
-                axes.plot(history["epoch"], history[column], color=color, lw=1, marker=marker, label=label)
-        axes.set(**{"title": name} if place < columns else {"xlabel": "epoch"})
-        axes.set_ylabel("" if place % columns else what)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panels[-1].yaxis.set_major_formatter(PercentFormatter(1))
-    figure.legend(*(part[:2] for part in panels[0].get_legend_handles_labels()), ncols=2, loc="outside lower center")
-    _save(figure, path)
+def lines(spec: dict[str, Any], path: Path) -> None:
+    """Draw what `chart` gives, in 64 colours: a quarter of the bytes."""
+    picture = Image.open(io.BytesIO(vl_convert.vegalite_to_png(spec, scale=1.4)))
+    small = picture.quantize(64, method=Image.Quantize.FASTOCTREE)
+    files.replace(path, lambda file: small.save(file, "PNG", optimize=True))
 
 
-def confusions(labels: np.ndarray, guesses: dict[str, np.ndarray], path: Path) -> None:
-    """Draw confusion matrices as ratios, side by side; `guesses` maps a name to int [n]."""
-    figure, panels = _panels(len(guesses), min(3, len(guesses)), 4.6, 4.6)
-    for axes, (name, guess) in zip(panels, guesses.items(), strict=True):
-        ConfusionMatrixDisplay.from_predictions(
-            labels, guess, labels=range(len(CLASSES)), display_labels=CLASSES, normalize="true", values_format=".0%",
-            xticks_rotation=60, cmap="Blues", colorbar=False, text_kw={"fontsize": 9}, ax=axes,
-        )  # fmt: skip
-        axes.set_title(f"{name}: {(labels == guess).mean():.1%}")
-        axes.grid(visible=False)
-    figure.suptitle("Confusion out of fold: part of each true class (line) that is predicted as each class (column)")
+def confusion(labels: np.ndarray, guesses: np.ndarray, title: str, path: Path) -> None:
+    """Draw a confusion matrix as ratios; labels and guesses are int [n]."""
+    figure, axes = plt.subplots(figsize=(9, 8))
+    ConfusionMatrixDisplay.from_predictions(
+        labels, guesses, labels=range(len(CLASSES)), display_labels=CLASSES, normalize="true", values_format=".1%",
+        cmap="Blues", colorbar=False, text_kw={"fontsize": 13}, ax=axes,
+    )  # fmt: skip
+    axes.set(title=title, xlabel="predicted class", ylabel="true class; its rows are 100 %")
+    axes.grid(visible=False)
     _save(figure, path)
 
 
@@ -117,7 +115,7 @@ def _numbers(table: pd.DataFrame, rows: str) -> pd.DataFrame:
 
 
 def board(table: pd.DataFrame, path: Path) -> None:
-    """Draw our PrivateTest scores with their intervals, among the teams of 2013 where the rows are theirs.
+    """Draw our PrivateTest scores with their intervals, above the teams of 2013 where the rows are theirs.
 
     Parameters
     ----------
@@ -126,7 +124,7 @@ def board(table: pd.DataFrame, path: Path) -> None:
     ranked = not set(table["rank_2013"]) & {"none", "unknown"}
     teams = {team: right / SPLIT_ROWS[PRIVATE] for team, right in BOARD_2013} if ranked else {}
     others = pd.DataFrame({"accuracy": teams, "low": teams, "high": teams}, dtype=float)
-    entries = pd.concat([_numbers(table, "private").dropna(), others]).sort_values("accuracy")
+    entries = pd.concat([_numbers(table, "private").dropna(), others])[::-1]
     figure, axes = plt.subplots(figsize=(9, 0.36 * len(entries) + 1.4))
     for height, (name, score, low, high) in enumerate(entries.reset_index().to_numpy()):
         color = GREY if name in teams else BLUE
@@ -137,8 +135,8 @@ def board(table: pd.DataFrame, path: Path) -> None:
         label.set_color(GREY if label.get_text() in teams else BLUE)
     axes.margins(x=0.12)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    among = " (blue) among the ten best teams of 2013" if ranked else ""
-    axes.set(title=f"Our submissions{among}", xlabel="PrivateTest accuracy; bars are 95 % intervals")
+    above = " (blue), the best out of fold first, and the ten best teams of 2013" if ranked else ""
+    axes.set(title=f"Our submissions{above}", xlabel="PrivateTest accuracy; bars are 95 % intervals")
     _save(figure, path)
 
 
@@ -188,25 +186,6 @@ def splits(table: pd.DataFrame, path: Path) -> None:
     _save(figure, path)
 
 
-def calibration(reliability: dict[str, Any], rows: str, path: Path) -> None:
-    """Draw accuracy against confidence on `rows`, as it is and tempered; `reliability` as in results/analysis.json."""
-    figure, panels = _panels(len(reliability), min(3, len(reliability)), 3.6, 3.4, sharex=True, sharey=True)
-    styles = {"as_it_is": ("as it is", ORANGE, "o"), "tempered": ("after temperature scaling", BLUE, "s")}
-    for axes, (name, bins) in zip(panels, reliability.items(), strict=True):
-        axes.plot([0, 1], [0, 1], color=GREY, ls=":")
-        for when, (label, color, marker) in styles.items():
-            table = pd.DataFrame(bins[when]).query("rows >= 20")  # fewer say nothing
-            axes.plot(table["confidence"], table["accuracy"], color=color, marker=marker, ms=4, label=label)
-        axes.set(title=name, xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-    panels[0].set_ylabel("accuracy")
-    panels[-1].set_xlabel("confidence in the most likely class")
-    figure.suptitle(f"Calibration on {rows} rows (temperature fitted out of fold)")
-    figure.legend(*panels[0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
-    _save(figure, path)
-
-
 def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> None:
     """Draw where networks look for each class: the class's mean face, and below it each model's mean map over it.
 
@@ -222,7 +201,8 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> Non
             axes.imshow(maps[name][place], cmap="inferno", vmin=0, vmax=1, alpha=0.65 * maps[name][place])
         else:
             axes.set_title(CLASSES[place])
-        axes.set(xticks=[], yticks=[], ylabel="" if place else name)
+        axes.set(xticks=[], yticks=[])
+        axes.set_ylabel("" if place else name, fontsize=8)
     figure.suptitle("Where the networks look for each class (mean Grad-CAM of held-out pictures, on the mean face)")
     _save(figure, path)
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+import vl_convert
 from markdown_it import MarkdownIt
 
 from pipeline import config, files
@@ -51,6 +53,27 @@ def head(*titles: str) -> str:
 def table(frame: pd.DataFrame) -> str:
     """A data frame of texts in Markdown."""
     return str(frame.to_markdown(disable_numparse=True, colalign=("left", *["right"] * len(frame.columns))))
+
+
+def best(text: str, ways: str) -> str:
+    """A table in Markdown with the best cells of some columns in bold.
+
+    Parameters
+    ----------
+    ways : a sign for each column after the first: + (the most is best), - (the least is), or . (none is).
+    """
+    lines = [line.split("|") for line in text.strip().splitlines()]
+    for place, way in enumerate(ways, start=2):
+        found = {
+            k: re.search(r"[-+]?\d[\d.]*", cells[place].split("→")[-1].replace(",", ""))
+            for k, cells in enumerate(lines)
+            if k > 1
+        }
+        values = {k: float(each[0]) for k, each in found.items() if each}
+        for k in values:
+            if way != "." and values[k] == (max if way == "+" else min)(values.values()):
+                lines[k][place] = f" **{lines[k][place].strip()}** "
+    return "\n".join("|".join(cells) for cells in lines) + "\n"
 
 
 def square(found: dict[str, dict[str, float]], order: list[str], show: Callable[[Any], str]) -> str:
@@ -107,7 +130,7 @@ def of_other_params(settings: Config, speedrun: Any, seeds: Any) -> dict[str, bo
 def context() -> dict[str, Any]:
     """All that report.md.j2 shows. Raises UserError where a file is missing, damaged or of another run."""
     settings, analysis = config.load(), submission.analysis()
-    scores = sorted(submission.scores(), key=lambda entry: -float(entry["oof_accuracy"]))
+    scores = submission.scores()
     order = [entry["name"] for entry in scores]
     if set(order) != {*settings.names, *settings.externals, config.ENSEMBLE}:
         raise UserError(f"{submission.TABLE} is of other submissions than {config.PATH}; run: {submission.REMEDY}")
@@ -115,13 +138,15 @@ def context() -> dict[str, Any]:
         data = json.loads((RESULTS / "data.json").read_bytes())
     models, rows = [name for name in order if name in settings.names], submission.judged_rows(analysis)
     speedrun, seeds = optional("speedrun.json", "speedrun"), optional("seeds.json", "seeds")
-    lines = board.rows(scores)
+    found = ensemble.result(order)
+    lines = [(f"{place}. {name}".lstrip(". "), *cells) for place, name, *cells in board.rows(scores)]
     notes = [board.NOTES[kind] for kind in sorted({entry["data"] for entry in scores}) if kind in board.NOTES]
     return {
         "config": settings, "analysis": analysis, "data": data, "scores": scores, "order": order, "models": models,
-        "rows": rows, "judged": analysis[rows], "ensemble": ensemble.result(order), "classes": CLASSES,
+        "members": [name for name in order if name in found.weights],
+        "rows": rows, "judged": analysis[rows], "ensemble": found, "classes": CLASSES,
         "splits": SPLITS, "notes": notes,
-        "board": pd.DataFrame(lines, columns=list(board.HEADERS)).set_index("rank"), "ranked": len(lines) > len(scores),
+        "board": pd.DataFrame(lines, columns=list(board.HEADERS[1:])).set_index(""), "places": board.places(scores),
         "recipes": recipes(settings, models), "attention": (figures.FOLDER / "attention.png").exists(),
         "claims": optional("claims.json", "claims"), "speedrun": speedrun, "seeds": seeds,
         "of_other_params": of_other_params(settings, speedrun, seeds),
@@ -145,7 +170,7 @@ def render(template: str, shown: dict[str, Any]) -> str:
     )  # fmt: skip
     spread, p_value = board.spread, board.p_value
     environment.filters |= {"percent": percent, "number": number, "points": points, "table": table, "p_value": p_value}
-    environment.filters |= {"spread": spread, "deviation": metrics.spread, "seed_table": seed_table}
+    environment.filters |= {"spread": spread, "deviation": metrics.spread, "seed_table": seed_table, "best": best}
     environment.globals |= {"head": head, "square": square, "show_percent": percent, "show_p_value": p_value}
     try:
         return environment.get_template(template).render(shown)
@@ -153,23 +178,39 @@ def render(template: str, shown: dict[str, Any]) -> str:
         raise UserError(f"{RESULTS}/ has a file of another version ({trouble}); make all of it again") from None
 
 
-def page(markdown: str) -> str:
-    """The report as HTML that holds its pictures; HTML inside of the Markdown is shown as text."""
+def curves() -> dict[str, Any]:
+    """The learning curves as Vega-Lite. Raises UserError where the table of them cannot be used."""
+    path = figures.FOLDER / "curves.csv"
+    with files.reading(path, submission.REMEDY):
+        return figures.chart(pd.read_csv(path), "", "epoch", "val_accuracy", ("epoch", ""))
+
+
+def page(markdown: str, curves: dict[str, Any]) -> str:
+    """The report as HTML that holds its pictures, with learning curves to be zoomed.
+
+    HTML inside of the Markdown is shown as text, but for <details> and <summary>.
+    """
     converter = MarkdownIt("js-default")
     tokens = converter.parse(markdown)
     headings = [place for place, token in enumerate(tokens) if token.type == "heading_open" and token.tag == "h2"]
     for number, place in enumerate(headings, start=1):
         tokens[place].attrSet("id", f"part{number}")
     for token in (child for each in tokens for child in each.children or [] if child.type == "image"):
+        if token.attrs["src"] == "plots/curves.png":
+            token.type, token.content = "html_inline", '<span id="curves"></span>'
+            continue
         picture = base64.b64encode((RESULTS / str(token.attrs["src"])).read_bytes()).decode()
         token.attrSet("src", f"data:image/png;base64,{picture}")
     body = converter.renderer.render(tokens, converter.options, {})
-    return render("report.html.j2", {"titles": [tokens[place + 1].content for place in headings], "body": body})
+    body = re.sub(r"<p>&lt;details&gt;&lt;summary&gt;(.*)&lt;/summary&gt;</p>", r"<details><summary>\1</summary>", body)
+    body = body.replace("<p>&lt;/details&gt;</p>", "</details>")
+    shown = {"titles": [tokens[place + 1].content for place in headings], "body": body, "curves": curves}
+    return render("report.html.j2", shown | {"bundle": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")})
 
 
 def main() -> None:
     """Run the stage."""
     markdown = render("report.md.j2", context())
     files.write(RESULTS / "report.md", markdown.encode())
-    files.write(RESULTS / "report.html", page(markdown).encode())
+    files.write(RESULTS / "report.html", page(markdown, curves()).encode())
     print(f"{RESULTS}/report.html; the same as Markdown: {RESULTS}/report.md")

@@ -18,13 +18,14 @@ from tabulate import tabulate
 from pipeline import config, files
 from pipeline.cells import store
 from pipeline.cells.store import Cell
-from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
+from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
 from pipeline.config import ENSEMBLE
 from pipeline.data import faces, folds, provenance, solution
 from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, submission
 from pipeline.evaluation.submission import UNKNOWN, percent
+from pipeline.training.cell import HISTORY
 
 NESTED = Path("results/scores.json")
 METRICS = Path("results/metrics")  # ratios, a file each: `dvc metrics show` makes a table of them
@@ -233,19 +234,51 @@ def write_tables(table: pd.DataFrame, found: ensemble.Result) -> None:
         files.write_json(METRICS / f"{name}.json", {key: line[key] for key in RATIOS} | oof)
 
 
+def plot_data(
+    probabilities: By, cells: dict[str, list[Cell]], reliability: dict[str, Any], labels: np.ndarray
+) -> dict[str, pd.DataFrame]:
+    """What `dvc plots` shows: learning curves and calibration by name, and the ensemble's errors row by row.
+
+    Parameters
+    ----------
+    reliability : as in results/analysis.json. labels : int [n], of the rows that are predicted out of fold.
+    """
+    histories = [
+        cell.history.assign(name=name, part=f"fold {cell.about.fold}") for name in cells for cell in cells[name]
+    ]
+    bins = []
+    for name, by_when in reliability.items():
+        ideal = pd.DataFrame({"confidence": [0, 1], "accuracy": [0, 1], "rows": 20})
+        for part, each in {"tempered": by_when["tempered"], "as it is": by_when["as_it_is"], "ideal": ideal}.items():
+            bins.append(pd.DataFrame(each).query("rows >= 20").assign(name=name, part=part))  # fewer rows say nothing
+    names = np.array(CLASSES)
+    guesses = probabilities[ENSEMBLE][: len(labels)].argmax(axis=1)
+    errors = pd.DataFrame({"actual": names[labels], "predicted": names[guesses]})
+    return {
+        "curves": pd.concat(histories)[["name", "part", *list(HISTORY)]].drop(columns="learning_rate"),
+        "calibration": pd.concat(bins)[["name", "part", "confidence", "accuracy", "rows"]],
+        "confusion": errors.sort_values(["actual", "predicted"]),  # not in the order of the data, which is not ours
+    }
+
+
 def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], found: dict[str, Any], data: Faces,
          dealt: Folds) -> None:  # fmt: skip
-    """Draw results/plots/, submissions in the order of `table`; without attention maps there is no attention.png."""
-    labels, names = data.labels[dealt.rows], list(table["name"])
-    oof = {name: probabilities[name][: len(labels)].argmax(axis=1) for name in names}
-    figures.confusions(labels, oof, figures.FOLDER / "confusion.png")
+    """Fill results/plots/, submissions in the order of `table`; without attention maps there is no attention.png."""
+    labels, names, rows = data.labels[dealt.rows].astype(int), list(table["name"]), submission.judged_rows(found)
     models = {name: cells[name] for name in names if name in cells}
-    histories = {name: [cell.history for cell in each] for name, each in models.items()}
-    figures.curves(histories, figures.FOLDER / "curves.png")
-    rows = submission.judged_rows(found)
-    figures.calibration(
-        {name: found[rows]["reliability"][name] for name in names}, rows, figures.FOLDER / "calibration.png"
+    reliability = found[rows]["reliability"]
+    shown = plot_data(probabilities, models, {name: reliability[name] for name in names}, labels)
+    for name, each in shown.items():
+        files.write(figures.FOLDER / f"{name}.csv", each.to_csv(index=False).encode())
+    guesses = probabilities[ENSEMBLE][: len(labels)].argmax(axis=1)
+    title = f"The ensemble out of fold: {(guesses == labels).mean():.2%} of {len(labels):,} rows are right"
+    figures.confusion(labels, guesses, title, figures.FOLDER / "confusion.png")
+    curves = figures.chart(
+        shown["curves"], "Accuracy of the held-out fold", "epoch", "val_accuracy", ("epoch", "accuracy")
     )
+    figures.lines(curves, figures.FOLDER / "curves.png")
+    calibration = figures.chart(shown["calibration"], f"Calibration on {rows} rows", "confidence", "accuracy")
+    figures.lines(calibration, figures.FOLDER / "calibration.png")
     figures.splits(table, figures.FOLDER / "splits.png")
     figures.effort(table, len(next(iter(cells.values()))), figures.FOLDER / "effort.png")
     figures.board(table, figures.FOLDER / "board.png")

@@ -49,12 +49,12 @@ def sha256(path: Path) -> str:
 
 
 def scores() -> list[dict[str, Any]]:
-    """The lines of submissions/scores.csv. Raises UserError where it is missing or something else."""
+    """The lines of submissions/scores.csv, the best out of fold first. Raises UserError where it cannot be used."""
     with files.reading(TABLE, REMEDY):
         table = pd.read_csv(TABLE, dtype={"parameters": "Int64", "train_seconds": "Int64"})
         if lacking := {"name", "oof_accuracy", "private_accuracy", "sha256", "data"} - set(table):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
-        return plain(table)
+        return plain(table.sort_values("oof_accuracy", ascending=False, kind="stable"))
 
 
 def plain(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,12 +1,14 @@
-"""Print our submissions among the ten best teams of 2013, best first, and Kaggle's own scores where they are known.
+"""Print our submissions, the best out of fold first, beside the ten best teams of 2013, with Kaggle's own scores.
 
 Reads submissions/scores.csv and submissions/kaggle.json. With --refresh it asks Kaggle first, and writes
 submissions/kaggle.json and results/kaggle.json.
 """
 
+import json
 import textwrap
 from typing import Any
 
+import pandas as pd
 import tabulate
 
 from pipeline import config
@@ -16,7 +18,7 @@ from pipeline.evaluation.submission import percent
 from pipeline.kaggle import client, records
 from pipeline.kaggle.records import Record
 
-HEADERS = ("rank", "", "private", "95 % interval", "no\nduplicate", "public", "out of\nfold")
+HEADERS = ("2013", "", "out of\nfold", "public", "private", "95 % interval", "no dup-\nlicate")
 KAGGLE_HEADERS = ("Kaggle", "status", "private", "differs by", "public", "differs by")
 
 
@@ -41,26 +43,42 @@ def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
     return cells
 
 
-def main(ask: bool = False) -> None:
+def shown(scores: list[dict[str, Any]], sent: list[Record], slug: str) -> str:
+    """The board for a terminal, with notes."""
+    lines = [[cell.replace("% to", " to") for cell in line[: len(HEADERS)]] for line in board.rows(scores)]
+    parts = [narrow(lines, HEADERS, ("right", "left"))]
+    known = [(records.latest(sent, slug, entry["sha256"]), entry) for entry in scores]
+    if judged := [against_kaggle(record, entry) for record, entry in known if record]:
+        parts.append(narrow(judged, KAGGLE_HEADERS, ("left", "left")))
+    notes = [board.places(scores)] if board.places(scores) else []
+    notes.append(
+        f"Places are among the {TEAMS_2013} teams of 2013, by PrivateTest. 'no duplicate' leaves out its rows whose "
+        "picture stands in Training. results/report.md tells the rest."
+    )
+    notes += [board.NOTES[kind] for kind in dict.fromkeys(entry["data"] for entry in scores) if kind in board.NOTES]
+    return "\n\n".join([*parts, "\n".join(textwrap.fill(note, 80) for note in notes)])
+
+
+def main(ask: bool = False, form: str = "text") -> None:
     """Run the command.
 
     Parameters
     ----------
     ask : whether to ask Kaggle first.
+    form : "text" for a terminal with Kaggle's scores and notes; "md", the same board for a page; "csv" and "json", all
+        columns of submissions/scores.csv.
     """
     scores, slug, sent = submission.scores(), config.load().data.slug, records.read()
     if ask:
         with client.connect(slug, "see the board without Kaggle's part: make leaderboard") as kaggle:
             records.update(sent, kaggle.submissions(), scores, slug)
         records.write(sent, slug)
-    lines = [[cell.replace("% to", " to") for cell in line[: len(HEADERS)]] for line in board.rows(scores)]
-    print(narrow(lines, HEADERS, ("right", "left")))
-    known = [(records.latest(sent, slug, entry["sha256"]), entry) for entry in scores]
-    if judged := [against_kaggle(record, entry) for record, entry in known if record]:
-        print("", narrow(judged, KAGGLE_HEADERS, ("left", "left")), sep="\n")
-    notes = [
-        f"* ours. Ranks are places among the {TEAMS_2013} teams of 2013, by the accuracy on PrivateTest (private). "
-        "'no duplicate' is of its rows whose picture Training lacks. results/report.md tells the rest."
-    ]
-    notes += [board.NOTES[kind] for kind in dict.fromkeys(entry["data"] for entry in scores) if kind in board.NOTES]
-    print("", *(textwrap.fill(note, 80) for note in notes), sep="\n")
+    if form == "json":
+        print(json.dumps(scores, indent=2))
+    elif form == "csv":
+        print(pd.DataFrame(scores, dtype=object).to_csv(index=False), end="")
+    elif form == "md":
+        print(pd.DataFrame(board.rows(scores), columns=list(board.HEADERS)).to_markdown(
+            index=False, disable_numparse=True, colalign=board.ALIGN))  # fmt: skip
+    else:
+        print(shown(scores, sent, slug))
