@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline import api, config
 from pipeline.competition import CLASSES
-from pipeline.data import faces
+from pipeline.data import faces, folds
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble
 
@@ -55,9 +55,8 @@ def test_predictions_are_loaded_blended_scored_and_saved(tmp_path: Path, monkeyp
     chance, data = np.random.default_rng(1), faces.load()
     made = {name: ensemble.Predictions(chance.dirichlet(np.ones(7), 168), chance.dirichlet(np.ones(7), 42))
             for name in ("one", "two", "ensemble")}  # fmt: skip
-    ensemble.BLENDS.mkdir(parents=True)
     for name, each in made.items():
-        np.savez(ensemble.BLENDS / f"{name}.npz", **each._asdict())
+        ensemble.save(name, each, data, folds.load(data))
     monkeypatch.chdir(tmp_path)
     run = api.predictions(tmp_path / "project")
     assert list(run.oof) == ["one", "two", "ensemble"]

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 
 import fake_run
@@ -215,7 +216,9 @@ def test_a_blend_that_is_missing_or_of_other_rows_is_refused(run):
     _, data, dealt = run
     ensemble.main()
     path = ensemble.BLENDS / "plain_net.npz"
-    for damage in (lambda: np.savez(path, oof=GOOD[1:], test=GOOD[:35]), path.unlink):
+    other = ensemble.BLENDS / "deep_net.npz"
+    short = partial(np.savez, path, oof=GOOD[1:], test=GOOD[:35], of=["plain_net", data.digest, dealt.digest])
+    for damage in (lambda: path.write_bytes(other.read_bytes()), short, path.unlink):
         damage()
         with pytest.raises(UserError, match=r"^artifacts/blends/plain_net\.npz .*dvc repro -f ensemble"):
             ensemble.load("plain_net", data, dealt)

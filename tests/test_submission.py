@@ -28,7 +28,9 @@ def test_a_malformed_file_is_refused_by_its_line(tmp_path, content, place):
         submission.read(path, 3)
 
 
-@pytest.mark.parametrize("content", [None, "", "name,oof_accuracy\na,0.5\n"])
+@pytest.mark.parametrize(
+    "content", [None, "", "name,oof_accuracy\na,0.5\n", "name,oof_accuracy,private_accuracy,sha256,data\na,0.5,0.6,00"]
+)
 def test_a_table_of_scores_that_is_missing_or_another_is_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     submission.FOLDER.mkdir()

@@ -151,8 +151,8 @@ def load_duplicates(rows: int) -> pd.DataFrame:
     """Read data/duplicates.csv, which must be of so many `rows`."""
     with files.reading(DUPLICATES, "dvc repro -f audit"):
         table = pd.read_csv(DUPLICATES, dtype="int64")[["row", "identical", "near"]]
-        if not np.array_equal(table["row"], range(rows)):
-            raise ValueError("it has other rows")
+        if not np.array_equal(table["row"], range(rows)) or (table < 0).any(axis=None):
+            raise ValueError("it has other rows, or counts below 0")
         return table
 
 

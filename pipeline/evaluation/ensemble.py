@@ -75,7 +75,15 @@ def load(name: str, data: Faces, dealt: Folds) -> Predictions:
     """Read artifacts/blends/NAME.npz. Raises UserError where it is missing, damaged or of other rows."""
     path = BLENDS / f"{name}.npz"
     with files.reading(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
+        if arrays["of"].tolist() != [name, data.digest, dealt.digest]:
+            raise ValueError("it is of another submission, or of other faces or folds")
         return Predictions(checked(arrays["oof"], len(dealt.rows)), checked(arrays["test"], len(data.test_rows())))
+
+
+def save(name: str, predictions: Predictions, data: Faces, dealt: Folds) -> None:
+    """Write artifacts/blends/NAME.npz, which tells whose it is."""
+    arrays = predictions._asdict() | {"of": [name, data.digest, dealt.digest]}
+    files.replace(BLENDS / f"{name}.npz", partial(np.savez, **arrays))
 
 
 def checked(array: np.ndarray, rows: int) -> np.ndarray:
@@ -282,7 +290,7 @@ def main() -> None:
     ensemble, found = summary(settings.ensemble, members, plain, data.labels[dealt.rows].astype(int), dealt.fold_of)
     blends = members | {ENSEMBLE: ensemble}
     for name, predictions in blends.items():
-        files.replace(BLENDS / f"{name}.npz", partial(np.savez, **predictions._asdict()))
+        save(name, predictions, data, dealt)
     for path in BLENDS.glob("*.npz"):
         if path.stem not in blends:
             path.unlink()

@@ -23,6 +23,7 @@ from pipeline.config import ENSEMBLE
 from pipeline.data import faces, folds, provenance, solution
 from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
+from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, submission
 from pipeline.evaluation.submission import UNKNOWN, percent
 from pipeline.training.cell import HISTORY
@@ -317,6 +318,8 @@ def main() -> None:
 
 def score_file(path: Path) -> None:
     """Print how good a submission file is; write nothing."""
+    if not path.is_file():
+        raise UserError(f"{path} is no file; name a submission: make score FILE=mine.csv")
     data = faces.load()
     guesses = submission.read(path, len(data.test_rows()))
     truth = read_truth(data, np.empty(0, dtype=np.int64))

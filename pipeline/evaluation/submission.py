@@ -54,6 +54,8 @@ def scores() -> list[dict[str, Any]]:
         table = pd.read_csv(TABLE, dtype={"parameters": "Int64", "train_seconds": "Int64"})
         if lacking := {"name", "oof_accuracy", "private_accuracy", "sha256", "data"} - set(table):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+        if table[["name", "private_accuracy", "sha256", "data"]].isna().any(axis=None):
+            raise ValueError("a line is cut off")
         return plain(table.sort_values("oof_accuracy", ascending=False, kind="stable"))
 
 
