@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import typer
 from ruamel.yaml import YAML
 from tabulate import tabulate
@@ -132,10 +133,14 @@ def pairs(found: dict[tuple[str, int], Result], data: Faces, dealt: Folds) -> tu
 
 
 def chart(found: Limits, hours: np.ndarray) -> None:
-    """Draw the pairs."""
+    """Draw what the pairs cost and reach, and write it beside as a table."""
     assert found.accuracy is not None
-    each = [(found.common[i, i], *found.interval(row)) for i, row in enumerate(np.eye(len(found.names)))]
-    figures.study(found.names, hours, found.accuracy[:, 0], np.array(each), CHART)
+    lines = [("accuracy of one network", *found.accuracy[[i, i, i], 0]) for i in range(len(found.names))]
+    lines += [("B-infinity (less is better)", found.common[i, i], *found.interval(row))
+              for i, row in enumerate(np.eye(len(found.names)))]  # fmt: skip
+    table = pd.DataFrame(lines, columns=["cost", "accuracy", "low", "high"])
+    table = table.assign(cost=table["cost"] + " by core-hours", name=found.names * 2, value=np.tile(hours, 2))
+    figures.draw(table, CHART.with_suffix(""), template="points")
 
 
 def show(table: dict[str, Any]) -> str:

@@ -169,5 +169,5 @@ for part in PARTS:
 run("leaderboard")
 
 # %%
-for name in ("board", "splits", "curves", "confusion"):
+for name in ("board", "curves", "confusion"):
     display(Image(PROJECT / f"results/plots/{name}.png"))

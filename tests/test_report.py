@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import sys
@@ -7,6 +8,8 @@ import browser
 import fake_run
 import numpy as np
 import pytest
+import vl_convert
+from PIL import Image
 
 from pipeline import config, files
 from pipeline.config import ENSEMBLE
@@ -14,6 +17,9 @@ from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, figures, report, score
 
 chromium = browser.chromium
+PNG = io.BytesIO()
+Image.new("RGBA", (9, 9)).save(PNG, "PNG")
+PNG = PNG.getvalue()
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
 
@@ -25,8 +31,9 @@ def run(request, tmp_path, monkeypatch):
     members = [*fake_run.MODELS, fake_run.STUDENT, "other"]
     speedrun = {"model": fake_run.MODELS[0], "seeds": [1, 2], "override": {"flip": True}}
     fake_run.build(request.param, ensemble={"method": "weights", "members": members}, speedrun=speedrun)
-    for name in ("classes", "confusion", "lines", "splits", "effort", "board", "attention"):
-        monkeypatch.setattr(figures, name, lambda *words: files.write(words[-1], b"\x89PNG"))  # drawing takes long
+    monkeypatch.setattr(vl_convert, "vegalite_to_png", lambda *words, **options: PNG)  # drawing takes long
+    for name in ("confusion", "attention"):
+        monkeypatch.setattr(figures, name, lambda *words: files.write(words[-1], PNG))
     audit.main()
     ensemble.main()
     score.main()

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from pipeline.competition import BOARD_2013
 from pipeline.config import ENSEMBLE
 from pipeline.data import provenance, solution
-from pipeline.evaluation import board, ensemble, figures, score, submission
+from pipeline.evaluation import audit, board, ensemble, figures, score, submission
 from pipeline.evaluation.score import Truth
 
 COLUMNS = [
@@ -23,7 +23,7 @@ COLUMNS = [
 ]  # fmt: skip
 TRUTH_COLUMNS = COLUMNS[COLUMNS.index("public_accuracy") : COLUMNS.index("train_seconds")]
 ROOT = Path(__file__).parents[1]
-PLOTS = {"attention", "board", "calibration", "confusion", "curves", "effort", "splits"}
+PLOTS = {"attention", "board", "calibration", "confusion", "curves", "effort"}
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
 
@@ -290,25 +290,34 @@ def test_every_picture_is_drawn_with_and_without_labels(tmp_path, monkeypatch, k
 def test_dvc_draws_columns_that_are_there_by_templates_that_are_there(tmp_path, monkeypatch):
     plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["plots"]
     defined = [each for plot in plots if isinstance(plot, dict) for each in plot.values()]
-    assert len(defined) == 3
+    assert len(defined) == 6
     monkeypatch.chdir(tmp_path)
     fake_run.build()
+    audit.main()
     ensemble.main()
     score.main()
     for each in defined:
         ((path, column),) = each["y"].items()
         assert {each["x"], column} <= set(pd.read_csv(path))
         if each["template"] != "confusion_normalized":
-            assert ROOT / each["template"] == figures.TEMPLATE
-    assert {plot for plot in plots if isinstance(plot, str)} <= {
-        "results/classes.png", *(f"results/plots/{name}.png" for name in PLOTS)
-    }  # fmt: skip
+            assert (ROOT / each["template"]).parent == figures.CHARTS
+            assert (ROOT / each["template"]).exists()
+    assert [plot for plot in plots if isinstance(plot, str)] == ["results/plots/attention.png"]
 
 
-def test_the_board_is_drawn_among_the_teams(tmp_path):
-    line = {"name": "a", "private_accuracy": 0.7, "private_low": 0.68, "private_high": 0.72, "rank_2013": 2}
-    figures.board(pd.DataFrame([line]), tmp_path / "board.png")
-    assert (tmp_path / "board.png").read_bytes().startswith(b"\x89PNG")
+def test_the_board_is_drawn_in_its_order_and_then_the_teams():
+    lines = [
+        entry("a", 0.7, 2, oof_low=0.6, oof_high=0.7, private_low=0.68, private_high=0.72),
+        entry("b", "unknown", "unknown", oof_low=0.6, oof_high=0.7),
+    ]
+    found = score.intervals(pd.DataFrame(lines))
+    ours = found[found["name"].isin(["a", "b"])]
+    assert ours[["name", "part"]].to_numpy().tolist() == [
+        ["a", "out of fold"], ["a", "PublicTest"], ["a", "PrivateTest"], ["b", "out of fold"]
+    ]  # fmt: skip
+    assert ours.iloc[2].tolist() == ["a", "PrivateTest", 0.7, 0.68, 0.72]
+    assert found["name"].iloc[4:].tolist() == [f"{k}. {team}" for k, (team, _) in enumerate(BOARD_2013, start=1)]
+    assert len(score.intervals(pd.DataFrame(lines[1:]))) == 1
 
 
 def entry(name, private, rank, **others):
@@ -326,12 +335,12 @@ def test_our_submissions_stand_in_their_order_before_the_teams():
         entry("hm", "unknown", "unknown"),
     ]  # fmt: skip
     found = board.rows(entries)
-    assert [line[:2] for line in found[:5]] == [("", name) for name in ("low", "best", "good", "fifth", "hm")]
-    assert [line[:2] for line in found[5:]] == [(str(k), team) for k, (team, _) in enumerate(BOARD_2013, start=1)]
+    assert [line[0] for line in found[:5]] == ["low", "best", "good", "fifth", "hm"]
+    assert [line[0] for line in found[5:]] == [f"{k}. {team}" for k, (team, _) in enumerate(BOARD_2013, start=1)]
     halves = ("50.00% to 50.00%", "50.00%")
-    assert found[1] == ("", "best", "65.43%", "50.00%", "72.00%", *halves, "1,234,567", "1.5")
-    assert found[4] == ("", "hm", "65.43%", *["unknown"] * 4, "1,234,567", "1.5")
-    assert found[5][2:] == ("", "", "71.16%", *[""] * 4)
+    assert found[1] == ("best", "65.43%", "50.00%", "72.00%", *halves, "1,234,567", "1.5")
+    assert found[4] == ("hm", "65.43%", *["unknown"] * 4, "1,234,567", "1.5")
+    assert found[5][1:] == ("", "", "71.16%", *[""] * 4)
     assert board.places(entries) == (
         "Would place 1st: best, good. Would place 5th: fifth. Would place below the 10th: low."
     )
@@ -340,4 +349,4 @@ def test_our_submissions_stand_in_their_order_before_the_teams():
 @pytest.mark.parametrize(("private", "rank"), [(0.7, "none"), ("unknown", "unknown")])
 def test_there_are_no_teams_where_there_are_no_places(private, rank):
     found = board.rows([entry("a", private, rank), entry("b", private, rank)])
-    assert [line[1] for line in found] == ["a", "b"]
+    assert [line[0] for line in found] == ["a", "b"]

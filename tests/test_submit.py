@@ -230,7 +230,7 @@ def shown(capsys, refresh=False) -> str:
 
 
 def kaggle_line(out: str, name: str) -> list[str]:
-    return next(line.split()[1:] for line in out.splitlines() if line.startswith(f"{name} "))
+    return [line.split()[1:] for line in out.splitlines() if line.startswith(f"{name} ")][-1]
 
 
 def test_the_board_shows_kaggles_scores_and_how_far_they_differ(kaggle, capsys):
@@ -256,8 +256,8 @@ def test_the_board_is_printed_for_other_programs_the_best_out_of_fold_first(caps
         ("ensemble", 0.7),
         ("vgg8", 0.6),
     ]
-    lines = [[cell.strip() for cell in line.split("|")[1:4]] for line in found["md"].splitlines()]
-    assert lines[2:5] == [["", "ensemble", "70.00%"], ["", "vgg8", "60.00%"], ["1", "RBM", ""]]
+    lines = [[cell.strip() for cell in line.split("|")[1:3]] for line in found["md"].splitlines()]
+    assert lines[2:5] == [["ensemble", "70.00%"], ["vgg8", "60.00%"], ["1. RBM", ""]]
 
 
 def test_a_score_of_other_bytes_is_not_shown_for_these(kaggle, capsys):

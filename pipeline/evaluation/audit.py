@@ -191,4 +191,7 @@ def main() -> None:
     table = duplicates(groups, data.usage == TRAINING, near + mirrored)
     files.write(DUPLICATES, table.to_csv(index=False).encode())
     files.write_json(RESULT, result | {"nearly_identical_pictures": nearly})
-    figures.classes(result["classes"], figures.FOLDER.with_name("classes.png"))
+    counts = pd.DataFrame(result["classes"])
+    table = (counts / counts.sum().clip(1)).melt(var_name="part", value_name="share", ignore_index=False)
+    table = table.assign(rows=counts.melt()["value"].to_numpy()).rename_axis("class").reset_index()
+    figures.draw(table, figures.FOLDER.with_name("classes"), template="bars", title="Rows of each class")

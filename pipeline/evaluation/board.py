@@ -6,10 +6,10 @@ from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
 from pipeline.evaluation.submission import UNKNOWN, percent
 
 HEADERS = (
-    "2013", "", "out of fold", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "parameters", "minutes",
+    "", "out of fold", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "parameters", "minutes",
 )  # fmt: skip
 ORDINALS = {"1": "1st", "2": "2nd", "3": "3rd", ">10": "below the 10th"}
-ALIGN = ("right", "left", *["right"] * (len(HEADERS) - 2))
+ALIGN = ("left", *["right"] * (len(HEADERS) - 1))
 SEED_HEADERS = ("seed", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "minutes")
 SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_duplicate_accuracy")
 NOTES = {
@@ -32,7 +32,7 @@ def ours(scores: dict[str, Any]) -> tuple[str, ...]:
     """A submission's line of the board, of its line in submissions/scores.csv; blank where its effort is not known."""
     parameters, seconds = scores["parameters"], scores["train_seconds"]
     return (
-        "", str(scores["name"]), *(percent(scores[f"{rows}_accuracy"]) for rows in ("oof", "public", "private")),
+        str(scores["name"]), *(percent(scores[f"{rows}_accuracy"]) for rows in ("oof", "public", "private")),
         interval(scores, "private_accuracy"), percent(scores["private_no_duplicate"]),
         "" if parameters is None else f"{parameters:,}", "" if seconds is None else f"{seconds / 60:.1f}",
     )  # fmt: skip
@@ -43,7 +43,7 @@ def rows(scores: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     lines = [ours(entry) for entry in scores]
     if places(scores):
         lines += [
-            (str(place), team, "", "", percent(right / SPLIT_ROWS[PRIVATE]), *[""] * (len(HEADERS) - 5))
+            (f"{place}. {team}", "", "", percent(right / SPLIT_ROWS[PRIVATE]), *[""] * (len(HEADERS) - 4))
             for place, (team, right) in enumerate(BOARD_2013, start=1)
         ]
     return lines

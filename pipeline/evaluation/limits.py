@@ -176,13 +176,8 @@ def table(limits: Limits, hours: np.ndarray) -> str:
     for number, name in enumerate(limits.names):
         low, high = limits.interval(np.eye(len(limits.names))[number])
         common = limits.common[number, number]
-        line = [
-            name,
-            f"{hours[number]:.2f}",
-            f"{limits.single[number]:.4f}",
-            f"{common:.4f}",
-            f"{low:.4f} to {high:.4f}",
-        ]
+        numbers = (f"{each:.4f}" for each in (limits.single[number], common))
+        line = [name, f"{hours[number]:.2f}", *numbers, f"{low:.4f} to {high:.4f}"]
         if limits.accuracy is not None and limits.accuracy_spread is not None:
             low, high = middle(limits.accuracy_spread[:, number, 1])
             one, many = limits.accuracy[number]

@@ -139,14 +139,14 @@ def context() -> dict[str, Any]:
     models, rows = [name for name in order if name in settings.names], submission.judged_rows(analysis)
     speedrun, seeds = optional("speedrun.json", "speedrun"), optional("seeds.json", "seeds")
     found = ensemble.result(order)
-    lines = [(f"{place}. {name}".lstrip(". "), *cells) for place, name, *cells in board.rows(scores)]
     notes = [board.NOTES[kind] for kind in sorted({entry["data"] for entry in scores}) if kind in board.NOTES]
     return {
         "config": settings, "analysis": analysis, "data": data, "scores": scores, "order": order, "models": models,
         "members": [name for name in order if name in found.weights],
         "rows": rows, "judged": analysis[rows], "ensemble": found, "classes": CLASSES,
         "splits": SPLITS, "notes": notes,
-        "board": pd.DataFrame(lines, columns=list(board.HEADERS[1:])).set_index(""), "places": board.places(scores),
+        "board": pd.DataFrame(board.rows(scores), columns=list(board.HEADERS)).set_index(""),
+        "places": board.places(scores),
         "recipes": recipes(settings, models), "attention": (figures.FOLDER / "attention.png").exists(),
         "claims": optional("claims.json", "claims"), "speedrun": speedrun, "seeds": seeds,
         "of_other_params": of_other_params(settings, speedrun, seeds),
@@ -182,7 +182,7 @@ def curves() -> dict[str, Any]:
     """The learning curves as Vega-Lite. Raises UserError where the table of them cannot be used."""
     path = figures.FOLDER / "curves.csv"
     with files.reading(path, submission.REMEDY):
-        return figures.chart(pd.read_csv(path), "", "epoch", "val_accuracy", ("epoch", ""))
+        return figures.chart(pd.read_csv(path), "lines", x="epoch", y="val_accuracy")
 
 
 def page(markdown: str, curves: dict[str, Any]) -> str:

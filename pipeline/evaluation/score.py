@@ -235,31 +235,40 @@ def write_tables(table: pd.DataFrame, found: ensemble.Result) -> None:
         files.write_json(METRICS / f"{name}.json", {key: line[key] for key in RATIOS} | oof)
 
 
-def plot_data(
-    probabilities: By, cells: dict[str, list[Cell]], reliability: dict[str, Any], labels: np.ndarray
-) -> dict[str, pd.DataFrame]:
-    """What `dvc plots` shows: learning curves and calibration by name, and the ensemble's errors row by row.
+def curves(cells: dict[str, list[Cell]]) -> pd.DataFrame:
+    """The learning curves of all cells: name, part (the fold), and the columns of history.csv."""
+    every = [cell.history.assign(name=name, part=f"fold {cell.about.fold}") for name in cells for cell in cells[name]]
+    return pd.concat(every)[["name", "part", *HISTORY]].drop(columns="learning_rate")
 
-    Parameters
-    ----------
-    reliability : as in results/analysis.json. labels : int [n], of the rows that are predicted out of fold.
-    """
-    histories = [
-        cell.history.assign(name=name, part=f"fold {cell.about.fold}") for name in cells for cell in cells[name]
-    ]
-    bins = []
-    for name, by_when in reliability.items():
-        ideal = pd.DataFrame({"confidence": [0, 1], "accuracy": [0, 1], "rows": 20})
+
+def reliability(found: dict[str, Any]) -> pd.DataFrame:
+    """Accuracy by confidence: name, part, rows, confidence, accuracy; `found` as in results/analysis.json."""
+    ideal, bins = {"rows": 20, "confidence": [0, 1], "accuracy": [0, 1]}, []
+    for name, by_when in found.items():
         for part, each in {"tempered": by_when["tempered"], "as it is": by_when["as_it_is"], "ideal": ideal}.items():
             bins.append(pd.DataFrame(each).query("rows >= 20").assign(name=name, part=part))  # fewer rows say nothing
-    names = np.array(CLASSES)
-    guesses = probabilities[ENSEMBLE][: len(labels)].argmax(axis=1)
-    errors = pd.DataFrame({"actual": names[labels], "predicted": names[guesses]})
-    return {
-        "curves": pd.concat(histories)[["name", "part", *list(HISTORY)]].drop(columns="learning_rate"),
-        "calibration": pd.concat(bins)[["name", "part", "confidence", "accuracy", "rows"]],
-        "confusion": errors.sort_values(["actual", "predicted"]),  # not in the order of the data, which is not ours
-    }
+    return pd.concat(bins)
+
+
+def intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies of submissions/scores.csv, then of the teams of 2013: name, part (the rows), accuracy, low, high."""
+    parts = {"oof": "out of fold", "public": "PublicTest", "private": "PrivateTest"}
+    ends = {key: table[[f"{key}_{end}" for end in ("accuracy", "low", "high")]].to_numpy() for key in parts}
+    lines = [(name, parts[key], *ends[key][k]) for k, name in enumerate(table["name"]) for key in parts]
+    if board.places(submission.plain(table)):
+        ratios = {f"{k}. {team}": right / SPLIT_ROWS[PRIVATE] for k, (team, right) in enumerate(BOARD_2013, start=1)}
+        lines += [(team, "PrivateTest", ratio, ratio, ratio) for team, ratio in ratios.items()]
+    found = pd.DataFrame(lines, columns=["name", "part", "accuracy", "low", "high"])
+    return found[found["accuracy"] != UNKNOWN]
+
+
+def costs(table: pd.DataFrame, folds: int) -> pd.DataFrame:
+    """Parameters and minutes of one network, and its accuracy out of fold, where they are known."""
+    known = table.dropna(subset=list(INTEGERS)).rename(columns=lambda name: name.removeprefix("oof_"))
+    values = {"accuracy out of fold by million parameters": known["parameters"] / 1e6,
+              "accuracy out of fold by minutes of training": known["train_seconds"] / 60 / folds}  # fmt: skip
+    columns = known[["name", "accuracy", "low", "high"]]
+    return pd.concat([columns.assign(cost=cost, value=value.astype(float)) for cost, value in values.items()])
 
 
 def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], found: dict[str, Any], data: Faces,
@@ -267,27 +276,24 @@ def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], f
     """Fill results/plots/, submissions in the order of `table`; without attention maps there is no attention.png."""
     labels, names, rows = data.labels[dealt.rows].astype(int), list(table["name"]), submission.judged_rows(found)
     models = {name: cells[name] for name in names if name in cells}
-    reliability = found[rows]["reliability"]
-    shown = plot_data(probabilities, models, {name: reliability[name] for name in names}, labels)
-    for name, each in shown.items():
-        files.write(figures.FOLDER / f"{name}.csv", each.to_csv(index=False).encode())
-    guesses = probabilities[ENSEMBLE][: len(labels)].argmax(axis=1)
+    guesses, folder = probabilities[ENSEMBLE][: len(labels)].argmax(axis=1), figures.FOLDER
+    figures.draw(curves(models), folder / "curves", template="lines", title="Accuracy of the held-out fold",
+                 x="epoch", y="val_accuracy")  # fmt: skip
+    bins = reliability({name: found[rows]["reliability"][name] for name in names})
+    figures.draw(bins, folder / "calibration", template="lines", title=f"Calibration on {rows} rows", x="confidence",
+                 y="accuracy")  # fmt: skip
+    figures.draw(intervals(table), folder / "board", template="intervals")
+    figures.draw(costs(table, len(cells[next(iter(cells))])), folder / "effort", template="points")
+    errors = pd.DataFrame(np.array(CLASSES)[np.stack([labels, guesses], axis=1)], columns=["actual", "predicted"])
+    errors = errors.sort_values(["actual", "predicted"])  # the order of the data is not ours to publish
+    files.write(folder / "confusion.csv", errors.to_csv(index=False).encode())
     title = f"The ensemble out of fold: {(guesses == labels).mean():.2%} of {len(labels):,} rows are right"
-    figures.confusion(labels, guesses, title, figures.FOLDER / "confusion.png")
-    curves = figures.chart(
-        shown["curves"], "Accuracy of the held-out fold", "epoch", "val_accuracy", ("epoch", "accuracy")
-    )
-    figures.lines(curves, figures.FOLDER / "curves.png")
-    calibration = figures.chart(shown["calibration"], f"Calibration on {rows} rows", "confidence", "accuracy")
-    figures.lines(calibration, figures.FOLDER / "calibration.png")
-    figures.splits(table, figures.FOLDER / "splits.png")
-    figures.effort(table, len(next(iter(cells.values()))), figures.FOLDER / "effort.png")
-    figures.board(table, figures.FOLDER / "board.png")
+    figures.confusion(labels, guesses, title, folder / "confusion.png")
     maps = {name: each[0].attention / 255 for name, each in models.items() if each[0].attention is not None}
-    (figures.FOLDER / "attention.png").unlink(missing_ok=True)
+    (folder / "attention.png").unlink(missing_ok=True)
     if maps:
         means = [data.pixels[dealt.rows[labels == label]].mean(axis=0) for label in metrics.EVERY]
-        figures.attention(maps, np.stack(means), figures.FOLDER / "attention.png")
+        figures.attention(maps, np.stack(means), folder / "attention.png")
 
 
 def main() -> None:

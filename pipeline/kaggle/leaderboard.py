@@ -9,7 +9,7 @@ import textwrap
 from typing import Any
 
 import pandas as pd
-import tabulate
+from tabulate import tabulate
 
 from pipeline import config
 from pipeline.competition import TEAMS_2013
@@ -18,19 +18,14 @@ from pipeline.evaluation.submission import percent
 from pipeline.kaggle import client, records
 from pipeline.kaggle.records import Record
 
-HEADERS = ("2013", "", "out of\nfold", "public", "private", "95 % interval", "no dup-\nlicate")
-KAGGLE_HEADERS = ("Kaggle", "status", "private", "differs by", "public", "differs by")
+HEADERS = ("", "out of\nfold", "public", "private", "95 % interval", "no\ncopy")  # 80 columns wide
+KAGGLE_HEADERS = ("Kaggle", "status", "private", "differs\nby", "public", "differs\nby")
 
 
-def narrow(lines: list[list[str]], headers: tuple[str, ...], first: tuple[str, str]) -> str:
-    """A table that fits a terminal of 80 columns: two columns aligned as `first` says, then numbers."""
-    align = (*first, *["right"] * (len(headers) - 2))
-    before = tabulate.MIN_PADDING
-    tabulate.MIN_PADDING = 0  # spaces beside every header; there is no other way to say it
-    try:
-        return tabulate.tabulate(lines, headers, disable_numparse=True, colalign=align)
-    finally:
-        tabulate.MIN_PADDING = before
+def columns(lines: list[list[str]], headers: tuple[str, ...], texts: int) -> str:
+    """A table of so many columns of text, then numbers."""
+    align = ["left"] * texts + ["right"] * (len(headers) - texts)
+    return tabulate(lines, headers, disable_numparse=True, colalign=align)
 
 
 def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
@@ -46,14 +41,14 @@ def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
 def shown(scores: list[dict[str, Any]], sent: list[Record], slug: str) -> str:
     """The board for a terminal, with notes."""
     lines = [[cell.replace("% to", " to") for cell in line[: len(HEADERS)]] for line in board.rows(scores)]
-    parts = [narrow(lines, HEADERS, ("right", "left"))]
+    parts = [columns(lines, HEADERS, 1)]
     known = [(records.latest(sent, slug, entry["sha256"]), entry) for entry in scores]
     if judged := [against_kaggle(record, entry) for record, entry in known if record]:
-        parts.append(narrow(judged, KAGGLE_HEADERS, ("left", "left")))
+        parts.append(columns(judged, KAGGLE_HEADERS, 2))
     notes = [board.places(scores)] if board.places(scores) else []
     notes.append(
-        f"Places are among the {TEAMS_2013} teams of 2013, by PrivateTest. 'no duplicate' leaves out its rows whose "
-        "picture stands in Training. results/report.md tells the rest."
+        f"Places are among the {TEAMS_2013} teams of 2013, by PrivateTest (private). 'no copy' leaves out its rows "
+        "whose picture stands in Training. results/report.md tells the rest."
     )
     notes += [board.NOTES[kind] for kind in dict.fromkeys(entry["data"] for entry in scores) if kind in board.NOTES]
     return "\n\n".join([*parts, "\n".join(textwrap.fill(note, 80) for note in notes)])
