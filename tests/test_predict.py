@@ -424,7 +424,8 @@ def test_as_a_process_what_lies_in_the_users_home_changes_nothing_and_no_opencv_
         save(tmp_path / f"faces/{row}.png", pixels)
     (tmp_path / "faces/empty.png").write_bytes(b"")
     code = "import sys, runpy; sys.argv[0] = 'pipeline'; from pipeline.training import backend; "
-    code += "backend.start('tensorflow'); sys.modules |= dict(cv2=None, onnxruntime=None); runpy.run_module('pipeline', run_name='__main__')"
+    code += "backend.start('tensorflow'); sys.modules |= dict(cv2=None, onnxruntime=None)\n"
+    code += "runpy.run_module('pipeline', run_name='__main__')"
     words = ["predict", str(tmp_path / "faces"), "--no-detect", "--csv", str(tmp_path / "table.csv")]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True,
                           env=os.environ | {"KERAS_HOME": str(tmp_path)})  # fmt: skip
