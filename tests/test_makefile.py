@@ -55,6 +55,8 @@ TRAIN = "<pipeline><train>"
      [f"<pipeline><submit><--message={EVIL}><--force><--><{EVIL}>"]),
     (["leaderboard", "REFRESH=1"], ["<pipeline><leaderboard><--refresh>"]),
     (["predict", "INPUT=a b.png", "OPTIONS=--out o --csv *"], ["<pipeline><predict><--out><o><--csv><*><--><a b.png>"]),
+    (["serve"], ["<pipeline><serve>"]),
+    (["serve", "PORT=80"], ["<pipeline><serve><--port=80>"]),
     (["release"], ["<pipeline><release><--><><0>"]),
     (["export", "NAME=a", "FOLD=1"], ["<pipeline><export><--><a><1>"]),
     (["outside", "FILE=-a.h5", "SIDE=64", "SCALING=raw", "CLASSES=a,b", "OUT=o.json"],
