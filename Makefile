@@ -9,8 +9,8 @@ DVC := $(PY) -m dvc
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # Options are taken from the command line alone, as they stand there: neither make nor the shell expands them.
-OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE FORMAT INPUT JOBS MESSAGE NAME OPTIONS OUT RECORD \
-  REFRESH SCALING SEEDS SIDE THREADS YES
+OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE FORMAT INPUT JOBS MESSAGE NAME OPTIONS OUT PORT \
+  RECORD REFRESH SCALING SEEDS SIDE THREADS YES
 given = $(filter command,$(origin $1))
 $(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
 export $(OPTIONS_KNOWN)
@@ -25,7 +25,7 @@ training = $(call option,JOBS,jobs) $(call option,THREADS,threads)
 report := $(DVC) repro --force --single-item report
 
 .DEFAULT_GOAL := help
-.PHONY: help setup light demo quick plan train pack unpack repro score submit leaderboard browse predict release export outside speedrun claims seeds \
+.PHONY: help setup light demo quick plan train pack unpack repro score submit leaderboard browse predict serve release export outside speedrun claims seeds \
   bench notebook test lint clean scm
 
 help: ## show these verbs
@@ -75,8 +75,11 @@ leaderboard: light ## show our submissions beside the teams of 2013: FORMAT=md|c
 browse: setup ## show what the models get wrong out of fold, picture by picture, in artifacts/browse.html
 	@$(RUN) browse
 
-predict: setup ## name the expressions in pictures, a folder, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
+predict: light ## name the expressions in pictures, a folder, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
 	@set -f; $(RUN) predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
+
+serve: setup ## name the expressions in pictures and at the camera, on a web page of this machine: PORT=8013
+	@$(RUN) serve $(call option,PORT,port)
 
 release: setup ## pack a trained network, under 5 MB, with a model card, into released/: NAME=... FOLD=0
 	@$(RUN) release -- "$$NAME" "$${FOLD:-0}"

@@ -204,6 +204,15 @@ def predict(
          smooth=smooth)  # fmt: skip
 
 
+@verb(USE, settings=False)
+def serve(
+    port: Annotated[int, typer.Option(help="0 takes any that is free.", min=0, max=65535, metavar="N")] = 8013,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in, without a password.")] = "127.0.0.1",
+) -> None:
+    """Name the expressions in pictures on a web page of this machine."""
+    call("apps.serve", host, port)
+
+
 @verb(USE)
 def release(
     name: Annotated[str, typer.Argument(help="A model; without one, the best out of fold.")] = "",

@@ -61,6 +61,8 @@ TRAIN = "<pipeline><train>"
     (["leaderboard", "REFRESH=1", "FORMAT=md"], ["<pipeline><leaderboard><--refresh><--format=md>"]),
     (["browse"], ["<pipeline><browse>"]),
     (["predict", "INPUT=a b.png", "OPTIONS=--out o --csv *"], ["<pipeline><predict><--out><o><--csv><*><--><a b.png>"]),
+    (["serve"], ["<pipeline><serve>"]),
+    (["serve", "PORT=80"], ["<pipeline><serve><--port=80>"]),
     (["release"], ["<pipeline><release><--><><0>"]),
     (["export", "NAME=a", "FOLD=1"], ["<pipeline><export><--><a><1>"]),
     (["outside", "FILE=-a.h5", "SIDE=64", "SCALING=raw", "CLASSES=a,b", "OUT=o.json"],

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -19,8 +20,9 @@ import skimage.data
 from PIL import Image
 from typer.testing import CliRunner
 
+from pipeline import config
 from pipeline.__main__ import app
-from pipeline.apps import annotate, detect, networks, predict, sources
+from pipeline.apps import annotate, detect, light, networks, predict, sources
 from pipeline.competition import CLASSES
 from pipeline.data import synthetic
 
@@ -91,7 +93,8 @@ def test_a_face_is_found_named_and_written_down_and_none_is_told(run):
     assert max(map(len, (header, line))) == 80
     assert line.split()[1:] == ["happy", *(f"{part:.0%}" for part in probabilities(row))]
     assert all("no face" in other for other in others)
-    assert "3 pictures, 1 faces, 0 skipped" in done.err
+    assert "3 pictures, 1 faces, 0 skipped, 0 other files" in done.err
+    assert done.err.endswith("written: table.csv\n")
 
 
 def test_every_kind_of_picture_is_seen_as_the_same(run):
@@ -141,8 +144,8 @@ def test_what_cannot_be_used_is_named_and_skipped(run):
     bad = {
         "empty.png": b"", "text.png": b"not a picture\n" * 40, "cut.jpg": whole[: len(whole) // 2],
         "bomb.png": bomb(60000), "large.png": bomb(10000), "lies.png": bomb(900),
-        "page.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",  # which a program would draw
-        "row.csv": b"pixels\n1 2 3\n", "no.tar.gz": b"nothing packed", "film.mp4": b"no film" * 99,
+        "page.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",  # which a program would draw
+        "film.mp4": b"no film" * 99,
         os.fsdecode(b"\xff\x1b[31m\n.png"): b"", os.fsdecode(b"\xff.mp4"): b"no film",
     }  # fmt: skip
     for name, content in bad.items():
@@ -151,13 +154,18 @@ def test_what_cannot_be_used_is_named_and_skipped(run):
     (folder / "gone.png").symlink_to("nowhere")
     os.mkfifo(folder / "pipe.png")
     (folder / ".hidden").write_bytes(b"not looked at")
-    done = run(folder, "--csv", "table.csv")
+    (folder / "notes.txt").write_bytes(b"no picture, and not meant as one")
+    tables = {"row.csv": b"pixels\n1 2 3\n", "no.tar.gz": b"nothing packed"}
+    for name, content in tables.items():
+        Path(name).write_bytes(content)
+    done = run(folder, *tables, "--csv", "table.csv")
     assert done.status == predict.SKIPPED == 3
     assert [row["source"] for row in done.rows] == ["all/deep/er/good.png"]
-    skipped = [line.partition(": ")[0] for line in done.err.splitlines()[:-1]]
-    named = [sources.printable(folder / name) for name in (*bad, "fractions.tif", "gone.png", "pipe.png")]
+    skipped = [line.partition(": ")[0] for line in done.err.splitlines()[:-2]]
+    named = [sources.printable(folder / name) for name in (*bad, "fractions.tif", "gone.png", "pipe.png")] + [*tables]
     assert sorted(skipped) == sorted(f"skipped {name}" for name in named)
     assert r"all/\xff\x1b[31m\n.png" in done.err
+    assert f"{len(named)} skipped, 1 other files" in done.err
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -186,6 +194,81 @@ def test_the_competitions_files_are_predicted_as_they_are(run, network, name):
     assert [int(row["frame"]) for row in done.rows] == list(range(1, len(rows) + 1))
     np.testing.assert_allclose([probabilities(row) for row in done.rows], network.probabilities(rows), atol=2e-6)
     assert not Path("drawn").exists()
+    assert ("accuracy" in done.out) == (name != "test.csv")
+
+
+def test_known_labels_give_an_accuracy_and_all_confusions_in_80_columns(run, network):
+    synthetic.write(Path(), PIXELS, LABELS, USAGE, names={"train.csv"})
+    rows, truth = network.probabilities(PIXELS[USAGE == 0]).argmax(axis=1), LABELS[USAGE == 0]
+    lines = run("train.csv").out.splitlines()
+    assert max(map(len, lines)) == 80
+    assert lines[-1].startswith(f"accuracy {(rows == truth).mean():.2%}, 95% interval ")
+    counts = {tuple(line.split()[:2]): line.split()[2:] for line in lines[-8:-1]}
+    for number, name in enumerate(CLASSES):
+        wanted = [int((truth == number).sum()), *np.bincount(rows[truth == number], minlength=7).tolist()]
+        assert list(map(int, counts["labelled", name])) == wanted
+    (total,) = (line.split() for line in lines if line.startswith("faces by label"))
+    assert list(map(int, total[3:])) == [len(rows), *np.bincount(rows, minlength=7).tolist()]
+
+
+def test_in_any_locale_names_are_escaped_or_quoted_and_the_table_is_utf_8(tmp_path):
+    save(tmp_path / "=mü.png", PIXELS[0])
+    save(tmp_path / "in/a\x1bb.png", PIXELS[1])
+    words = ["predict", "=mü.png", "in/a\x1bb.png", "--no-detect", "--csv", "ü.csv", "--out", "ö"]
+    (tmp_path / "released").symlink_to(ROOT / "released")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words], cwd=tmp_path, capture_output=True, text=True, encoding="ascii",
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    rows = list(csv.DictReader((tmp_path / "ü.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["source"] for row in rows] == ["'=mü.png", r"in/a\x1bb.png"]
+    assert (tmp_path / "ö/=mü.png").exists()
+
+
+def test_without_keras_the_released_network_predicts_the_same(network, monkeypatch):
+    """Keras may multiply in bfloat16 here, so its own file in float32 is held to it elsewhere."""
+    monkeypatch.chdir(ROOT)
+    ours = light.load().probabilities(PIXELS)
+    assert (ours.dtype, ours.shape) == (np.float32, (len(PIXELS), 7))
+    np.testing.assert_allclose(ours.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(ours, network.probabilities(PIXELS), atol=0.02)
+    assert light.load().probabilities(PIXELS[:0]).shape == (0, 7)
+
+
+def test_the_light_path_imports_no_large_library_and_yields_where_it_does_not_fit(tmp_path):
+    code = "import sys; from pipeline.__main__ import app; app(sys.argv[1:], standalone_mode=False)"
+    code = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {code}"
+    face = save(tmp_path / "face.png", PIXELS[0])
+    done = subprocess.run([sys.executable, "-c", code, "predict", str(face)], cwd=ROOT, capture_output=True, text=True)
+    assert not {"keras", "tensorflow", "sklearn", "pandas", "matplotlib", "scipy"} & set(done.stdout.split())
+    assert "onnxruntime" in done.stdout.split()
+
+
+@pytest.mark.parametrize("change", ["none", "damaged", "of others"])
+def test_an_onnx_file_that_does_not_fit_is_left_to_keras(tmp_path, monkeypatch, change):
+    shutil.copytree(ROOT / "released", tmp_path / "released")
+    monkeypatch.chdir(tmp_path)
+    (path,) = Path("released").glob("*.onnx")
+    if change == "none":
+        path.unlink()
+    elif change == "damaged":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        sha256 = json.loads(path.with_suffix(".json").read_text())["sha256"]
+        path.write_bytes(path.read_bytes().replace(sha256.encode(), b"0" * 64))
+    assert light.load() is None
+
+
+def test_views_are_resampled_as_in_keras():
+    from pipeline.training import augment
+
+    recipe = config.Recipe(epochs=1, crop=44, tta_shift=2, tta_zoom=0.15)
+    maps = augment.tta_maps(recipe)
+    pictures = np.repeat(PIXELS[:1, ..., None].astype("float32"), len(maps), axis=0)
+    down, across = light.resampling(maps[:, 4], maps[:, 5], 44), light.resampling(maps[:, 0], maps[:, 2], 44)
+    shown = down @ pictures[..., 0] @ across.transpose(0, 2, 1)
+    np.testing.assert_allclose(shown, np.asarray(augment.show(pictures, maps, 44))[..., 0], atol=0.01)
 
 
 def test_all_faces_or_the_largest(run):
@@ -341,7 +424,8 @@ def test_as_a_process_what_lies_in_the_users_home_changes_nothing_and_no_opencv_
         save(tmp_path / f"faces/{row}.png", pixels)
     (tmp_path / "faces/empty.png").write_bytes(b"")
     code = "import sys, runpy; sys.argv[0] = 'pipeline'; from pipeline.training import backend; "
-    code += "backend.start('tensorflow'); sys.modules['cv2'] = None; runpy.run_module('pipeline', run_name='__main__')"
+    code += "backend.start('tensorflow'); sys.modules |= dict(cv2=None, onnxruntime=None)\n"
+    code += "runpy.run_module('pipeline', run_name='__main__')"
     words = ["predict", str(tmp_path / "faces"), "--no-detect", "--csv", str(tmp_path / "table.csv")]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True,
                           env=os.environ | {"KERAS_HOME": str(tmp_path)})  # fmt: skip

@@ -2,7 +2,6 @@
 
 import math
 
-import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -10,7 +9,6 @@ from pipeline.competition import CLASSES
 
 ACCENT, PAPER, INK, SOFT = (59, 130, 214), (18, 21, 26, 205), (240, 242, 245), (150, 158, 168)
 SHORTEST = 360  # pixels: smaller pictures are enlarged, so that letters can be read
-SHADES = mpl.colormaps["inferno"]
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -31,7 +29,9 @@ def annotate(
         picture, boxes = ImageOps.scale(picture, larger), boxes * larger
     squares = [(left, top, left + side, top + side) for left, top, side in boxes]
     for square, values in zip(squares, [] if heat is None else heat, strict=False):
-        _glow(picture, square, values)
+        left, top, right, bottom = (round(edge) for edge in square)
+        shades = glow(values, (max(1, right - left), max(1, bottom - top)))
+        picture.paste(shades, (left, top), shades)
     pen = ImageDraw.Draw(picture, "RGBA")
     taken = list(squares)
     for square, values in zip(squares, probabilities, strict=True):
@@ -40,12 +40,14 @@ def annotate(
     return picture
 
 
-def _glow(picture: Image.Image, square: Rectangle, values: np.ndarray) -> None:
-    left, top, right, bottom = (round(edge) for edge in square)
-    size = (max(1, right - left), max(1, bottom - top))
+def glow(values: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """Heat, float [48, 48] from 0 to 1, as colours that are laid over a face of this size."""
+    import matplotlib as mpl  # takes its time, and few ask for heat
+
     levels = Image.fromarray((values * 255).astype("uint8")).resize(size, Image.Resampling.BICUBIC)
-    colours = Image.fromarray((SHADES(np.asarray(levels))[..., :3] * 255).astype("uint8"))
-    picture.paste(colours, (left, top), levels.point(lambda level: int(40 + 0.6 * level)))
+    colours = Image.fromarray(mpl.colormaps["inferno"](np.asarray(levels), bytes=True)[..., :3])
+    colours.putalpha(levels.point(lambda level: int(40 + 0.6 * level)))
+    return colours
 
 
 def _shared(one: Rectangle, other: Rectangle) -> float:

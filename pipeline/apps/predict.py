@@ -6,6 +6,7 @@ Exit status: 0 all was read, 1 nothing could begin, 3 some files were skipped (t
 """
 
 import csv
+import os
 import sys
 import time
 from collections import defaultdict
@@ -19,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.apps import annotate, detect, networks
-from pipeline.apps.sources import CAMERA, Picture, Source, find
+from pipeline.apps import annotate, detect, light
+from pipeline.apps.sources import CAMERA, Picture, Source, find, printable
 from pipeline.competition import CLASSES, SIDE
 from pipeline.errors import UserError
 
@@ -28,6 +29,8 @@ SKIPPED = 3  # the exit status where something was
 TOGETHER = 16  # pictures that are predicted at a time
 WIDTH = 24  # of a file's name on the terminal, so that a line has 80 columns
 NO_FACE = "no face"
+RELEASED = "released"
+FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would compute begins so
 SUFFIXES = {"picture": ".png", "video": ".mp4", CAMERA: ".mp4"}  # of what is drawn
 
 
@@ -106,7 +109,10 @@ class Output:
         self.targets = targets(sources, out)
         self.writers: dict[str, Any] = {}
         self.window: Window | None = None
-        self.pictures = self.faces = self.skipped = 0
+        self.pictures = self.skipped = 0
+        self.written: dict[str, None] = {}  # in order
+        self.found: list[np.ndarray] = []  # probabilities [n, 7] of each picture
+        self.labelled: list[tuple[int, np.ndarray]] = []  # a picture's label, and its probabilities
         for target in (*self.targets.values(), *([table] if table else [])):
             if target.exists() and any(source.path.exists() and target.samefile(source.path) for source in sources):
                 raise UserError(f"{target} is one of the files to be read; write to another")
@@ -115,12 +121,15 @@ class Output:
             file = stack.enter_context(table.open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(file, lineterminator="\n")
             self.table.writerow(["source", "frame", "left", "top", "width", "height", "label", *CLASSES])
+            self.written[printable(table)] = None
         self._line("", "", CLASSES)
 
     def put(self, seen: Seen, boxes: np.ndarray, probabilities: np.ndarray, heat: np.ndarray | None) -> None:
         """Put a picture's faces, or that it has none, everywhere."""
         self.pictures += 1
-        self.faces += len(boxes)
+        self.found.append(probabilities)
+        if seen.picture.label >= 0:
+            self.labelled.append((seen.picture.label, probabilities[0]))
         source, frame = str(seen.source), seen.picture.frame or ""
         lines: list[tuple[Any, ...]] = [
             (left, top, side, side, CLASSES[int(row.argmax())], *(round(float(part), 6) for part in row))
@@ -130,7 +139,7 @@ class Output:
             shares = [f"{part:.0%}" for part in line[5:]] if lines else line[5:]
             self._line(f"{source}:{frame}" if frame else source, line[4], shares)
             if self.table:
-                self.table.writerow([source, frame, *line])
+                self.table.writerow([f"'{source}" if source.startswith(FORMULA) else source, frame, *line])
         window = self.window if seen.source.kind == CAMERA else None
         if source in self.targets or window:
             drawn = annotate.annotate(seen.picture.pixels, boxes, probabilities, heat)
@@ -144,6 +153,21 @@ class Output:
         self.skipped += 1
         print(f"skipped {what}: {why}", file=sys.stderr, flush=True)
 
+    def summary(self) -> None:
+        """Print how many faces have each label and, where the labels are known, the accuracy and the confusions."""
+        labels = np.concatenate([np.zeros(0, int), *(each.argmax(axis=1) for each in self.found)])
+        if len(labels) > 1:
+            self._line("\nfaces by label", f"{len(labels):,}", _counts(labels))
+        if self.labelled:
+            from pipeline.evaluation import metrics  # scipy and scikit-learn take their time
+
+            truth, rows = (np.array(column) for column in zip(*self.labelled, strict=True))
+            score = metrics.accuracy(rows, truth)
+            for number, name in enumerate(CLASSES):
+                known = rows[truth == number].argmax(axis=1)
+                self._line(f"labelled {name}", f"{len(known):,}", _counts(known))
+            print(f"accuracy {score['accuracy']:.2%}, 95% interval {score['low']:.2%} to {score['high']:.2%}")
+
     def _line(self, place: str, label: str, parts: Any) -> None:
         shown = place if len(place) <= WIDTH else f"…{place[1 - WIDTH :]}"
         cells = (f"{part:>{max(4, len(name))}}" for part, name in zip(parts, CLASSES, strict=True))
@@ -153,19 +177,35 @@ class Output:
         """Write one picture, or a video's next frame."""
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self.written[printable(target)] = None
             if source.kind == "picture":
                 picture.save(target, optimize=True)
                 return
             if str(source) not in self.writers:
-                cv2 = detect.opencv()
+                cv2, name = detect.opencv(), os.fsencode(target).decode()
                 code = cv2.VideoWriter_fourcc(*("MJPG" if target.suffix.lower() == ".avi" else "mp4v"))
-                self.writers[str(source)] = cv2.VideoWriter(str(target), code, source.rate, picture.size)
+                self.writers[str(source)] = cv2.VideoWriter(name, code, source.rate, picture.size)
                 self.stack.callback(self.writers[str(source)].release)
             if not self.writers[str(source)].isOpened():
                 raise ValueError("it cannot be written as a video")
             self.writers[str(source)].write(np.asarray(picture)[..., ::-1])
         except ValueError as reason:  # Pillow's, of a picture that is too large for its form
+            del self.written[printable(target)]
             self.skip(self.targets.pop(str(source)), reason)
+
+
+def _counts(labels: np.ndarray) -> list[int]:
+    counts: list[int] = np.bincount(labels, minlength=len(CLASSES)).tolist()
+    return counts
+
+
+def load(which: str, explain: bool) -> Any:
+    """The network `which`: by ONNX Runtime if it can do what is asked, as it starts sooner; else by Keras."""
+    if which == RELEASED and not explain and (found := light.load()):
+        return found
+    from pipeline.apps import networks
+
+    return networks.load(which)
 
 
 def batches(
@@ -187,7 +227,7 @@ def batches(
 
 
 def predict(
-    network: networks.Network, batch: list[Seen], tracks: dict[str, detect.Tracks], explain: bool
+    network: Any, batch: list[Seen], tracks: dict[str, detect.Tracks], explain: bool
 ) -> list[tuple[Seen, np.ndarray, np.ndarray, np.ndarray | None]]:
     """Each picture with its boxes, probabilities and heat, over the frames of a video smoothed."""
     faces = np.concatenate([each.faces for each in batch])
@@ -211,7 +251,7 @@ def main(
     """Run the command."""
     if explain and not out:
         raise UserError("--explain draws into what --out writes: say where, with --out FOLDER")
-    sources = find(inputs)
+    sources, others = find(inputs)
     kinds = {source.kind for source in sources}
     if kinds & {"video", CAMERA}:
         detect.opencv()
@@ -220,7 +260,7 @@ def main(
     tracks: dict[str, detect.Tracks] = defaultdict(partial(detect.Tracks, smooth))
     started, stopped = time.monotonic(), False
     with ExitStack() as stack:
-        asked = networks.load(network)  # before anything is written
+        asked = load(network, explain)  # before anything is written
         output = Output(sources, csv, out, stack)
         if CAMERA in kinds:
             try:
@@ -233,9 +273,13 @@ def main(
                     output.put(*found)
         except KeyboardInterrupt:
             stopped = True
+    output.summary()
     print(
-        f"{output.pictures:,} pictures, {output.faces:,} faces, {output.skipped:,} skipped, "
-        f"in {time.monotonic() - started:.1f} s",
+        f"{output.pictures:,} pictures, {sum(map(len, output.found)):,} faces, {output.skipped:,} skipped, "
+        f"{others:,} other files, in {time.monotonic() - started:.1f} s",
         file=sys.stderr,
     )
+    if output.written:
+        names = list(output.written)
+        print(f"written: {', '.join(names[:3])}{f' and {len(names) - 3:,} more' if names[3:] else ''}", file=sys.stderr)
     sys.exit(130 if stopped and CAMERA not in kinds else SKIPPED if output.skipped else 0)

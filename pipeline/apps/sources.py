@@ -7,17 +7,18 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.apps import detect
-from pipeline.data import prepare
 from pipeline.errors import UserError
 
 # Not all that Pillow knows: some readers start other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+PICTURES = (".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+            ".tif", ".tiff", ".webp")  # fmt: skip
 TABLES = (".csv", ".gz")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 RATE = 25.0  # frames a second where a video does not say it
@@ -33,12 +34,14 @@ class Picture:
     ----------
     frame : number of the frame in a video, or of the row in a table, from 1 up. seconds : when it was, by a
         clock of the source's own. aligned : whether it shows a face as FER2013 does, and nothing else.
+    label : its class, 0 to 6, where its table says it, else -1.
     """
 
     pixels: np.ndarray
     frame: int | None = None
     seconds: float = 0.0
     aligned: bool = False
+    label: int = -1
 
 
 @dataclass
@@ -70,8 +73,11 @@ class Source:
         elif self.kind == "video":
             yield from self._frames(os.fsencode(self.path).decode())  # OpenCV crashes at a name that is not UTF-8
         else:
-            for row, pixels in enumerate(prepare.read_file(self.path).pixels, 1):
-                yield Picture(pixels, row, aligned=True)
+            from pipeline.data import prepare  # pandas takes its time
+
+            table = prepare.read_file(self.path)
+            for row, (pixels, label) in enumerate(zip(table.pixels, table.labels.tolist(), strict=True), 1):
+                yield Picture(pixels, row, aligned=True, label=label)
 
     def _frames(self, device: int | str) -> Iterator[Picture]:
         cv2 = detect.opencv()
@@ -111,13 +117,13 @@ def printable(path: Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def read(path: Path) -> np.ndarray:
+def read(file: Path | IO[bytes]) -> np.ndarray:
     """The picture in a file, upright: uint8 [h, w] or [h, w, 3]. Raises UserError where there is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
+            with Image.open(file, formats=FORMATS) as picture:
                 return plain(upright(picture))
     except UnidentifiedImageError:
         raise UserError(f"it is none of {', '.join(FORMATS)}, nor a table or video by its name") from None
@@ -146,23 +152,22 @@ def plain(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
 
 
-def find(inputs: list[str]) -> list[Source]:
-    """What `inputs` stand for: files, all files of folders (hidden ones and links to folders left out), "camera:1".
+def find(inputs: list[str]) -> tuple[list[Source], int]:
+    """What `inputs` stand for: files, "camera:1", pictures and videos of folders; and how many other files are there.
 
-    Raises UserError for one that does not exist.
+    Hidden files and links to folders are left out. Raises UserError for an input that does not exist.
     """
-    found = []
+    found, others = [], 0
     for text in inputs:
         path = Path(text)
         name, _, number = text.partition(":")
         if path.is_dir():
             files = (Path(folder, file) for folder, _, names in os.walk(path, onerror=_stop) for file in names)
             places = sorted(file.relative_to(path) for file in files)
-            found += [
-                Source(path / place, place, _kind(place))
-                for place in places
-                if not any(part.startswith(".") for part in place.parts)
-            ]
+            places = [place for place in places if not any(part.startswith(".") for part in place.parts)]
+            seen = [Source(path / place, place, _kind(place)) for place in places if _seen(place)]
+            others += len(places) - len(seen)
+            found += seen
         elif path.exists():
             found.append(Source(path, Path(path.name), _kind(path)))
         elif name == CAMERA and (number or "0").isdecimal():
@@ -170,12 +175,17 @@ def find(inputs: list[str]) -> list[Source]:
         else:
             raise UserError(f"{printable(path)} is neither a file nor a folder, nor a camera, like {CAMERA}:0")
     if not found:
-        raise UserError(f"there are no files in {', '.join(inputs)}")
-    return found
+        raise UserError(f"there are no pictures or videos in {', '.join(inputs)}")
+    return found, others
 
 
 def _stop(trouble: OSError) -> NoReturn:
     raise trouble
+
+
+def _seen(path: Path) -> bool:
+    """Whether a file of a folder is looked at: by its name a picture or a video."""
+    return path.suffix.lower() in PICTURES + VIDEOS
 
 
 def _kind(path: Path) -> str:

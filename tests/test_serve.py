@@ -1,0 +1,202 @@
+"""The web page of `make serve`: what it answers to right and wrong uploads, and how a browser shows it."""
+
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import uvicorn
+from PIL import Image
+from starlette.testclient import TestClient
+
+from pipeline.apps import serve
+from pipeline.competition import CLASSES
+
+ROOT = Path(__file__).parent.parent
+LIMIT = 60  # seconds that a busy machine may take for a page
+
+
+def encoded(pixels, form="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form)
+    return file.getvalue()
+
+
+ASTRONAUT = skimage.data.astronaut()  # Eileen Collins, in the public domain (NASA)
+PORTRAIT = encoded(ASTRONAUT, "JPEG")
+
+
+class Explaining:
+    """Looks at the middle of every face, without Keras."""
+
+    def attention(self, faces, classes):
+        assert len(faces) == len(classes)
+        return np.pad(np.ones((len(faces), 24, 24)), ((0, 0), (12, 12), (12, 12)))
+
+
+@pytest.fixture(scope="module")
+def judge():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        found = serve.Judge()
+        found.explaining = Explaining()
+        yield found
+
+
+@pytest.fixture
+def client(judge):
+    return TestClient(serve.application(judge), base_url="http://127.0.0.1", raise_server_exceptions=False)
+
+
+def test_a_picture_is_answered_with_boxes_probabilities_and_heat_where_asked(client):
+    answer = client.post("/predict", content=PORTRAIT)
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    (face,) = answer.json()["faces"]
+    assert (answer.json()["width"], face["label"], "heat" in face) == (512, "happy", False)
+    assert face["box"] == pytest.approx([175, 64, 101], abs=6)
+    assert list(face["probabilities"]) == list(CLASSES)
+    assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    (face,) = client.post("/predict?explain=1", content=PORTRAIT).json()["faces"]
+    assert face["heat"].startswith("data:image/png;base64,")
+    assert client.post("/predict?explain=1", content=encoded(np.zeros((99, 99), "uint8"))).json()["faces"] == []
+
+
+@pytest.mark.parametrize(("content", "status"), [
+    (b"", 422), (b"no picture", 422), (PORTRAIT[:1000], 422), (b"%!PS-Adobe-3.0 EPSF-3.0\n", 422),
+    (bytes(serve.LARGEST + 1), 413),
+])  # fmt: skip
+def test_a_wrong_upload_is_answered_by_one_sentence(client, content, status):
+    answer = client.post("/predict", content=content)
+    assert answer.status_code == status
+    assert len(answer.json()["error"].splitlines()) == 1
+    assert "Traceback" not in answer.text
+
+
+def test_a_body_of_unknown_length_is_not_read_beyond_the_bound(client):
+    sent = []
+
+    def parts():
+        for number in range(100):
+            sent.append(number)
+            yield bytes(1_000_000)
+
+    assert client.post("/predict", content=parts()).status_code == 413
+
+
+def test_other_names_and_paths_are_refused_and_the_page_needs_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "http" not in page.text.replace('http-equiv="', "")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    assert [client.get("/predict").status_code, client.get("/etc/passwd").status_code] == [405, 404]
+
+
+def test_a_port_that_is_taken_is_an_error_and_only_this_machine_is_let_in():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        words = [sys.executable, "-m", "pipeline", "serve", "--port", str(port)]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+    assert (done.returncode, f"port {port}" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+
+
+def test_as_a_process_it_says_where_it_is_and_ends_at_ctrl_c():
+    words = [sys.executable, "-m", "pipeline", "serve", "--port", "0"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().split()[0]
+        time.sleep(1)
+        process.send_signal(2)
+        _, errors = process.communicate(timeout=LIMIT)
+    assert address.startswith("http://127.0.0.1:")
+    assert (process.returncode, errors) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def address(judge):
+    """Of a running server."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(serve.application(judge), log_level="warning"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+    listening.close()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium, whose camera sees the portrait."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        pytest.skip("there is no chromium, or no chromedriver, on this machine")
+    film = tmp_path_factory.mktemp("camera") / "film.mjpeg"
+    film.write_bytes(20 * encoded(ASTRONAUT[:360], "JPEG"))
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "use-fake-ui-for-media-stream",
+                 "use-fake-device-for-media-stream", f"use-file-for-fake-video-capture={film}"):  # fmt: skip
+        options.add_argument(f"--{word}")
+    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, address):
+    browser.get(address)
+    return browser
+
+
+def waited(page, text):
+    """Wait until the page's status has this text."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(page, LIMIT).until(lambda _: text in page.find_element("id", "status").text)
+
+
+def titles(page):
+    return [title.text for title in page.find_elements("css selector", "#faces h2")]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser_a_picture_is_shown_with_its_face(page, tmp_path, width):
+    page.set_window_size(width, 900)
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    (tmp_path / "portrait.jpg").write_bytes(PORTRAIT)
+    page.find_element("id", "file").send_keys(str(tmp_path / "portrait.jpg"))
+    waited(page, "1 face found")
+    assert titles(page) == ["happy"]
+    assert len(page.find_elements("css selector", "#faces .bar")) == 7
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    painted = "const c = canvas; return [...c.getContext('2d').getImageData(c.width*.44, c.height*.22, 1, 1).data]"
+    before = page.execute_script(painted)
+    page.find_element("id", "explain").click()
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(page, LIMIT).until(lambda _: page.execute_script(painted) != before)  # the heat lies over the face
+    (tmp_path / "text.png").write_text("no picture")
+    page.find_element("id", "file").send_keys(str(tmp_path / "text.png"))
+    waited(page, "This cannot be used")
+    assert titles(page) == []
+
+
+def test_in_a_browser_the_camera_is_watched_until_it_is_stopped(page):
+    page.find_element("id", "camera").click()
+    waited(page, "1 face found")
+    assert titles(page) == ["happy"]
+    page.find_element("id", "camera").click()
+    assert page.find_element("id", "camera").text == "Use the camera"
+    assert not [
+        entry for entry in page.get_log("browser") if entry["level"] == "SEVERE" and "422" not in entry["message"]
+    ]
