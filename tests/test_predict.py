@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from pipeline import config
 from pipeline.__main__ import app
-from pipeline.apps import annotate, detect, light, networks, predict, sources
+from pipeline.apps import annotate, detect, export, light, networks, predict, sources
 from pipeline.competition import CLASSES
 from pipeline.data import synthetic
 
@@ -266,7 +266,7 @@ def test_views_are_resampled_as_in_keras():
     recipe = config.Recipe(epochs=1, crop=44, tta_shift=2, tta_zoom=0.15)
     maps = augment.tta_maps(recipe)
     pictures = np.repeat(PIXELS[:1, ..., None].astype("float32"), len(maps), axis=0)
-    down, across = light.resampling(maps[:, 4], maps[:, 5], 44), light.resampling(maps[:, 0], maps[:, 2], 44)
+    down, across = (np.stack([export.resampled(*each, 44) for each in maps[:, at]]) for at in ([4, 5], [0, 2]))
     shown = down @ pictures[..., 0] @ across.transpose(0, 2, 1)
     np.testing.assert_allclose(shown, np.asarray(augment.show(pictures, maps, 44))[..., 0], atol=0.01)
 

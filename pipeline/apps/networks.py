@@ -186,7 +186,7 @@ def _released(library: str, precision: str | None) -> Network:
     facts, weights = packed.read(path)
     _prepare([facts], library, precision)
     network = architectures.build(facts.architecture)
-    with files.reading(path.with_suffix(".npz"), packed.REMEDY):
+    with files.reading(path.with_suffix(packed.WEIGHTS), packed.REMEDY):
         packed.unpack(network, weights)
     return Network({facts.model: [Member(network, facts)]}, "mean", [1.0], facts.temperature)
 

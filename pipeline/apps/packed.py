@@ -1,17 +1,19 @@
-"""A released network as two files: released/MODEL.json says all of it, released/MODEL.npz holds its weights.
+"""A released network: released/MODEL.json says all of it, released/MODEL.safetensors holds its weights.
 
 Both are checked before anything is made of them, and nothing in them is executed.
 """
 
-import io
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from pipeline import architectures, files
-from pipeline.competition import CLASSES
+from pipeline import architectures, config, files
+from pipeline.competition import CLASSES, SIDE
 from pipeline.config import Name, Part, Recipe, Seed
 from pipeline.errors import UserError
 
@@ -19,14 +21,9 @@ if TYPE_CHECKING:
     import keras
 
 FOLDER = Path("released")
-LIMIT = 5_000_000  # bytes of weights: git holds them
+WEIGHTS = ".safetensors"
+LIMIT = 5_000_000  # bytes of a file: git holds it
 REMEDY = "make release"
-
-
-def _known(name: str) -> str:
-    if name not in architectures.names():
-        raise ValueError("there is no such architecture here")
-    return name
 
 
 class Facts(BaseModel, frozen=True, strict=True):
@@ -38,11 +35,23 @@ class Facts(BaseModel, frozen=True, strict=True):
     """
 
     model: Name
-    architecture: Annotated[str, AfterValidator(_known)]
+    architecture: Annotated[str, AfterValidator(lambda name: config.known(name, architectures.names()))]
     fold: int = Field(ge=0)
     seed: Seed
     recipe: Recipe
     precision: Literal["float32", "bfloat16"]
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if architectures.fixed_size(self.architecture) and self.recipe.crop != SIDE:
+            raise ValueError(f"{self.architecture} takes pictures of {SIDE}x{SIDE} pixels alone")
+        return self
+
+
+def _competition(names: tuple[str, ...]) -> tuple[str, ...]:
+    if names != CLASSES:
+        raise ValueError("are not the competition's")
+    return names
 
 
 class Released(Facts, frozen=True, extra="forbid"):
@@ -52,22 +61,37 @@ class Released(Facts, frozen=True, extra="forbid"):
     ----------
     views : how many of them test-time augmentation averages. bytes, sha256 : of the weights' file.
     scores : by rows, see release.scores. mean_over_folds : PrivateTest accuracy of one network, on average.
-    float16 : what half precision changed. data : digest of the faces, and what is known of their origin.
+    float16 : what half precision changed. onnx : of that file, see export.check, and the pictures of the check.
+    data : digest of the faces, and what is known of their origin.
     """
 
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], AfterValidator(_competition)]
     temperature: float = Field(gt=0, allow_inf_nan=False)
     views: int = Field(ge=1)
     parameters: int = Field(ge=1)
-    bytes: int = Field(ge=1, le=2 * LIMIT)
+    bytes: int = Field(ge=1, le=LIMIT)
     sha256: str
     teachers: tuple[Name, ...] = ()
     teacher_weight: Part = 0.0
     scores: dict[str, dict[str, Any]]
     mean_over_folds: float | Literal["unknown"]
     float16: dict[str, float]
+    onnx: dict[str, float | str]
     data: dict[str, str]
     trained_with: dict[str, str]
+
+
+def notes(facts: Facts, temperature: float, views: int) -> dict[str, str]:
+    """What one must know to use a file of weights: each holds it itself."""
+    return {
+        "model": facts.model, "architecture": facts.architecture, "license": "MIT", "classes": " ".join(CLASSES),
+        "input": f"uint8 [n, {SIDE}, {SIDE}]: grey levels 0 to 255 of faces cut out as in FER2013",
+        "output": f"float32 [n, {len(CLASSES)}]: probabilities that sum to 1, in the order of classes",
+        **{key: str(getattr(facts.recipe, key)) for key in ("contrast", "crop", "scaling")},
+        "test_time_augmentation": f"mean over {views} views: tta_flip {facts.recipe.tta_flip}, "
+        f"tta_shift {facts.recipe.tta_shift}, tta_zoom {facts.recipe.tta_zoom}",
+        "temperature": str(temperature),
+    }  # fmt: skip
 
 
 def pack(network: "keras.Model") -> dict[str, np.ndarray]:
@@ -78,14 +102,19 @@ def pack(network: "keras.Model") -> dict[str, np.ndarray]:
     return {path: array.astype("float16") if path.endswith("kernel") else array for path, array in values.items()}
 
 
-def unpack(network: "keras.Model", packed: dict[str, np.ndarray]) -> None:
+def as_file(arrays: dict[str, np.ndarray], about: dict[str, str]) -> bytes:
+    """A .safetensors file of what `pack` returned, and of `notes`."""
+    return save(arrays, {"about": json.dumps(about)})  # one key: the library mixes the order of several
+
+
+def unpack(network: "keras.Model", arrays: dict[str, np.ndarray]) -> None:
     """Put what `pack` returned into a network of the same architecture. Raises ValueError where that cannot be."""
-    if {each.path: tuple(each.shape) for each in network.weights} != {path: a.shape for path, a in packed.items()}:
+    if {each.path: tuple(each.shape) for each in network.weights} != {path: a.shape for path, a in arrays.items()}:
         raise ValueError(f"the weights are not those of {network.name}")
-    if not all(each.dtype in ("float16", "float32") and np.isfinite(each).all() for each in packed.values()):
+    if not all(each.dtype in ("float16", "float32") and np.isfinite(each).all() for each in arrays.values()):
         raise ValueError("some weights are no finite floats")
     for variable in network.weights:
-        variable.assign(packed[variable.path].astype("float32"))
+        variable.assign(arrays[variable.path].astype("float32"))
 
 
 def find() -> Path:
@@ -96,17 +125,26 @@ def find() -> Path:
     return found[0]
 
 
+def _content(path: Path) -> bytes:
+    if path.stat().st_size > LIMIT:
+        raise ValueError("it is too large")
+    return path.read_bytes()
+
+
 def read(path: Path) -> tuple[Released, dict[str, np.ndarray]]:
-    """What a JSON file and the .npz file beside it hold. Raises UserError where they are damaged, or too large."""
+    """What a JSON file, and the weights beside it, hold. Raises UserError where they are damaged, or too large."""
     with files.reading(path, REMEDY):
-        about = Released.model_validate_json(path.read_bytes())
-        if about.classes != CLASSES:
-            raise ValueError("its classes are not the competition's")
-    weights = path.with_suffix(".npz")
-    with files.reading(weights, REMEDY):
-        if weights.stat().st_size != about.bytes or files.sha256(content := weights.read_bytes()) != about.sha256:
+        about = Released.model_validate_json(_content(path))
+    with files.reading(weights := path.with_suffix(WEIGHTS), REMEDY):
+        if files.sha256(_content(weights)) != about.sha256:
             raise ValueError(f"it is not the file that {path.name} tells of")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            if sum(each.file_size for each in arrays.zip.infolist()) > 2 * LIMIT:
-                raise ValueError("it is too large when unpacked")
-            return about, dict(arrays)
+        try:
+            with safe_open(weights, "numpy") as file:
+                own = json.loads(file.metadata()["about"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as trouble:
+            raise ValueError(str(trouble)) from None
+        told = notes(about, about.temperature, about.views)
+        if other := [key for key in told if own.get(key) != told[key]]:
+            raise ValueError(f"{path.name} tells otherwise of its {', '.join(other)}")
+        return about, arrays

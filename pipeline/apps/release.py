@@ -1,11 +1,12 @@
 """Pack one trained network for use: its weights under 5 MB, what one must know to use them, and a model card.
 
 Reads params.yaml, the data, the cell with its weights, results/ensemble.json and results/analysis.json. Writes
-released/MODEL.npz (kernels in float16, all else in float32), released/MODEL.json and released/README.md, its card, in
-place of what was released before. The scores are those of the packed network, measured anew.
+released/MODEL.safetensors (kernels in float16, all else in float32), released/MODEL.json, released/MODEL.onnx and
+released/README.md, its card, in place of what was released before. The scores are those of the packed network,
+measured anew.
 """
 
-import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import jinja2
 import numpy as np
 
 from pipeline import config, files
-from pipeline.apps import networks, packed
-from pipeline.apps.packed import FOLDER, LIMIT, Released
+from pipeline.apps import export, networks, packed
+from pipeline.apps.packed import FOLDER, LIMIT, WEIGHTS, Released
 from pipeline.cells import store
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC
 from pipeline.data import faces, folds, provenance, solution
@@ -71,23 +72,51 @@ def card(about: Released) -> str:
     return environment.from_string(TEMPLATE.read_text()).render(about.model_dump(), note=note)
 
 
-def halved(member: networks.Member, held_out: np.ndarray, before: np.ndarray) -> tuple[bytes, dict[str, float]]:
-    """Pack a network, and let it predict from then on as what is packed does: the packed bytes, and what that changed.
+def halve(member: networks.Member, held_out: np.ndarray) -> dict[str, float]:
+    """Let a network predict from now on as what is packed of it does: what that changes.
 
     Parameters
     ----------
-    held_out : uint8 [m, 48, 48], pictures that it has not seen. before : float [m, 7], its probabilities of them.
+    held_out : uint8 [m, 48, 48], pictures that it has not seen.
     """
-    arrays, content = packed.pack(member.network), io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
-    if (size := len(content.getvalue())) > LIMIT:
-        raise UserError(f"{member.facts.model} takes {size:,} bytes, more than {LIMIT:,}; name a smaller network")
-    packed.unpack(member.network, arrays)
+    before = member.probabilities(held_out)
+    packed.unpack(member.network, packed.pack(member.network))
     after = member.probabilities(held_out)
-    return content.getvalue(), {
+    return {
         "largest_difference": round(float(abs(after - before).max()), 6),
         "equal_labels": round(float((after.argmax(1) == before.argmax(1)).mean()), 6),
     }
+
+
+def write(network: networks.Network, facts: dict[str, Any]) -> Released:
+    """Write all files of a halved network in place of those before: what the JSON file says.
+
+    Parameters
+    ----------
+    network : of one member. facts : what its own do not tell, see packed.Released.
+    """
+    ((member,),) = network.members.values()
+    name, notes = member.facts.model, packed.notes(member.facts, network.temperature, len(member.views))
+    weights = packed.as_file(packed.pack(member.network), notes)
+    sha256 = files.sha256(weights)
+    with tempfile.TemporaryDirectory() as folder:
+        checked, told = export.export(network, Path(folder) / name, [".onnx"], notes | {"sha256": sha256})
+        contents = {WEIGHTS: weights, ".onnx": (Path(folder) / f"{name}.onnx").read_bytes()}
+    for ending, content in contents.items():
+        if len(content) > LIMIT:
+            raise UserError(f"{name}{ending} takes {len(content):,} bytes, more than {LIMIT:,}; name a smaller network")
+    about = Released(
+        **dict(member.facts), classes=CLASSES, temperature=network.temperature, views=len(member.views),
+        bytes=len(weights), sha256=sha256, onnx=checked[f"{name}.onnx"] | {"pictures": told}, **facts,
+    )  # fmt: skip
+    contents[".json"] = files.as_json(about.model_dump(mode="json"))
+    for ending, content in contents.items():
+        files.write(FOLDER / f"{name}{ending}", content)
+    files.write(FOLDER / "README.md", card(about).encode())
+    for other in set(FOLDER.glob("*.json")) - {FOLDER / f"{name}.json"}:
+        for ending in contents:
+            other.with_suffix(ending).unlink(missing_ok=True)
+    return about
 
 
 def main(name: str, fold: str) -> None:
@@ -98,23 +127,16 @@ def main(name: str, fold: str) -> None:
     dealt, truth = folds.load(data), solution.join(data.labels, solution.load(data))
     cell, siblings = store.load(settings, name, number, data, dealt), submission.singles(submission.analysis(), name)
     told = cell.about
-    network = networks.load(f"{name}-{number}")
-    member, held_out = network.members[name][0], dealt.held_out(number)
-    content, changed = halved(member, data.pixels[held_out], cell.oof)
+    network = networks.load(f"{name}-{number}", "tensorflow", "float32")  # as ONNX is made
+    held_out = dealt.held_out(number)
+    member = network.members[name][0]
+    changed = halve(member, data.pixels[held_out])
     duplicates = (audit.load_duplicates(len(truth))["identical"] > 0).to_numpy()
-    about = Released(
-        **dict(member.facts), classes=CLASSES, temperature=network.temperature, views=len(member.views),
-        parameters=told.parameters, bytes=len(content), sha256=files.sha256(content),
-        teachers=tuple(told.plan.teachers), teacher_weight=told.plan.teacher_weight,
-        scores=scores(lambda rows: member.probabilities(data.pixels[rows]), data, truth, held_out, duplicates),
-        mean_over_folds=siblings["mean"], float16=changed,
-        data={"faces": data.digest, "provenance": provenance.standing(provenance.read())},
-        trained_with={"backend": told.backend, **(told.model_extra or {}), "processor": told.processor},
-    )  # fmt: skip
-    files.write(FOLDER / f"{name}.npz", content)
-    files.write_json(FOLDER / f"{name}.json", about.model_dump(mode="json"))
-    files.write(FOLDER / "README.md", card(about).encode())
-    for other in set(FOLDER.glob("*.json")) - {FOLDER / f"{name}.json"}:
-        other.with_suffix(".npz").unlink(missing_ok=True)
-        other.unlink()
-    print(f"{FOLDER / name}.npz: {about.bytes / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
+    about = write(network, {
+        "parameters": told.parameters, "teachers": tuple(told.plan.teachers),
+        "teacher_weight": told.plan.teacher_weight, "float16": changed, "mean_over_folds": siblings["mean"],
+        "scores": scores(lambda rows: member.probabilities(data.pixels[rows]), data, truth, held_out, duplicates),
+        "data": {"faces": data.digest, "provenance": provenance.standing(provenance.read())},
+        "trained_with": {"backend": told.backend, **(told.model_extra or {}), "processor": told.processor},
+    })  # fmt: skip
+    print(f"{FOLDER / name}{WEIGHTS}: {about.bytes / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
