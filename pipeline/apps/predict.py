@@ -57,34 +57,6 @@ def look(source: Source, picture: Picture, detector: detect.Detector | None, mos
     return Seen(source, picture, boxes, np.array(faces, "uint8").reshape(-1, SIDE, SIDE))
 
 
-class Window:
-    """A live picture on this machine's screen. Raises UserError where there is none."""
-
-    def __init__(self) -> None:
-        try:
-            import tkinter
-
-            self.root = tkinter.Tk()
-        except Exception as trouble:  # without tkinter an ImportError, without a display its own
-            raise UserError(f"no window can be opened here ({trouble})") from None
-        self.root.title("Expressions (close the window to stop)")
-        self.label = tkinter.Label(self.root)
-        self.label.pack()
-
-    def show(self, picture: Image.Image) -> None:
-        """Put `picture` into the window. Raises KeyboardInterrupt once it was closed."""
-        import tkinter
-
-        from PIL import ImageTk
-
-        try:
-            self.shown = ImageTk.PhotoImage(picture, master=self.root)  # Tk keeps no reference of its own
-            self.label.configure(image=self.shown)
-            self.root.update()
-        except tkinter.TclError:
-            raise KeyboardInterrupt from None
-
-
 def targets(sources: list[Source], out: Path | None) -> dict[str, Path]:
     """Where each source is drawn: below the folder `out`, or in this very file if there is one source."""
     if out is None:
@@ -108,7 +80,6 @@ class Output:
         self.stack = stack
         self.targets = targets(sources, out)
         self.writers: dict[str, Any] = {}
-        self.window: Window | None = None
         self.pictures = self.skipped = 0
         self.written: dict[str, None] = {}  # in order
         self.found: list[np.ndarray] = []  # probabilities [n, 7] of each picture
@@ -140,13 +111,9 @@ class Output:
             self._line(f"{source}:{frame}" if frame else source, line[4], shares)
             if self.table:
                 self.table.writerow([f"'{source}" if source.startswith(FORMULA) else source, frame, *line])
-        window = self.window if seen.source.kind == CAMERA else None
-        if source in self.targets or window:
+        if source in self.targets:
             drawn = annotate.annotate(seen.picture.pixels, boxes, probabilities, heat)
-            if window:
-                window.show(drawn)
-            if source in self.targets:
-                self._draw(seen.source, self.targets[source], drawn)
+            self._draw(seen.source, self.targets[source], drawn)
 
     def skip(self, what: object, why: Exception) -> None:
         """Say that something cannot be read, or drawn."""
@@ -157,7 +124,8 @@ class Output:
         """Print how many faces have each label and, where the labels are known, the accuracy and the confusions."""
         labels = np.concatenate([np.zeros(0, int), *(each.argmax(axis=1) for each in self.found)])
         if len(labels) > 1:
-            self._line("\nfaces by label", f"{len(labels):,}", _counts(labels))
+            print()
+            self._line("faces by label", f"{len(labels):,}", _counts(labels))
         if self.labelled:
             from pipeline.evaluation import metrics  # scipy and scikit-learn take their time
 
@@ -263,10 +231,7 @@ def main(
         asked = load(network, explain)  # before anything is written
         output = Output(sources, csv, out, stack)
         if CAMERA in kinds:
-            try:
-                output.window = Window()
-            except UserError as reason:
-                print(f"{reason}: the table stands here alone; Ctrl-C stops", file=sys.stderr, flush=True)
+            print("Ctrl-C stops; to see yourself: make serve", file=sys.stderr, flush=True)
         try:
             for batch in batches(sources, find_faces, output):
                 for found in predict(asked, batch, tracks, explain):
