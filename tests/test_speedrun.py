@@ -10,6 +10,7 @@ import pytest
 import small
 
 from pipeline import config, files
+from pipeline.apps import networks
 from pipeline.competition import PRIVATE
 from pipeline.data import faces, solution
 from pipeline.errors import UserError
@@ -70,7 +71,10 @@ def test_one_seed_leaves_a_submission_and_its_networks_and_the_record_alone(proj
     private = project.usage[project.test_rows()] == PRIVATE
     labels = np.arange(len(guesses)) % 7
     assert (guesses == labels)[private].mean() == pytest.approx(entry["private_accuracy"], abs=1e-5)
-    assert all(Path(each["weights"]).exists() for each in json.loads(speedrun.NETWORKS.read_text()))
+    network = networks.load("speedrun")
+    assert len(network.members["speedrun"]) == 2
+    again = network.probabilities(project.pixels[project.test_rows()])
+    assert (again.argmax(axis=1) == guesses).mean() > 0.95  # probabilities are kept in half precision
     assert f"{entry['private_accuracy']:.2%}" in capsys.readouterr().out
     trained.clear()
     speedrun.main(1)

@@ -6,9 +6,11 @@ Reads released/, or cells with their weights and results/ensemble.json. Nothing 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from pipeline import architectures, config, files
 from pipeline.apps import packed
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.training.attention import GradCam
 
 RELEASED = "released"
+SPEEDRUN = Path("artifacts/speedrun/networks.json")
 CAPACITY = 128  # pictures that lie on the device at a time
 BATCHES = (16, 128)  # views that are predicted together: the small one so that a single face need not wait
 
@@ -47,6 +50,12 @@ def grey_levels(pictures: Any) -> np.ndarray:
         raise UserError("pictures must be uint8, or floats from 0 to 1")
     scaled: np.ndarray = (255 * array.astype("float64")).round().astype("uint8")
     return scaled
+
+
+class Left(Facts, frozen=True):
+    """A network of the speedrun; `weights` is the path of its file."""
+
+    weights: str
 
 
 class Member:
@@ -209,12 +218,27 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
     return Network(members, method, list(shares.values()), ensemble.temperatures([name])[name])
 
 
+def _speedrun(library: str, precision: str | None) -> Network:
+    """The networks that `make speedrun` left."""
+    with files.reading(SPEEDRUN, "make speedrun"):
+        found = TypeAdapter(list[Left]).validate_json(SPEEDRUN.read_bytes())
+    _prepare([*found], library, precision)
+    members = []
+    for facts in found:
+        network = architectures.build(facts.architecture)
+        with files.reading(Path(facts.weights), "make speedrun"):
+            network.load_weights(facts.weights)
+        members.append(Member(network, facts))
+    return Network({"speedrun": members}, "mean", [1.0], 1.0)
+
+
 def load(which: str = RELEASED, library: str | None = None, precision: str | None = None) -> Network:
     """The network `which`.
 
     Parameters
     ----------
-    which : "released", "ensemble", a model (the mean of all its folds), or one fold of it, like "small_resnet-0".
+    which : "released", "ensemble", "speedrun", a model (the mean of all its folds), or one fold of it, like
+        "small_resnet-0".
     library, precision : of Keras; None takes what suits this machine.
 
     Raises
@@ -224,4 +248,6 @@ def load(which: str = RELEASED, library: str | None = None, precision: str | Non
     library = library or machine.choose(config.load().backend)
     if which == RELEASED:
         return _released(library, precision)
+    if which == "speedrun":
+        return _speedrun(library, precision)
     return _trained(which, library, precision)

@@ -101,8 +101,9 @@ def leave(data: Faces, tasks: dict[int, Training], results: list[Result]) -> Non
     """Write the submission of a seed, and what one must know to use its networks."""
     submission.write(SUBMISSION, mean_of(results).argmax(axis=1))
     networks = [
-        {"architecture": task.architecture, "seed": task.seed, "recipe": task.recipe.model_dump(),
-         "precision": json.loads(str(result.about))["precision"], "weights": str(runner.weights(data, task, FOLDER))}
+        {"model": "speedrun", "architecture": task.architecture, "fold": 0, "seed": task.seed,
+         "recipe": task.recipe.model_dump(), "precision": json.loads(str(result.about))["precision"],
+         "weights": str(runner.weights(data, task, FOLDER))}
         for task, result in zip(tasks.values(), results, strict=True)
     ]  # fmt: skip
     files.write_json(NETWORKS, networks)
