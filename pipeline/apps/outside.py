@@ -149,6 +149,19 @@ def numbers(layers: Any) -> Iterator[int]:
         yield layers
 
 
+def _layers(text: Any, file: Any) -> Any:
+    """What a configuration says of layers, as Keras 3 reads it; `file` holds their weights. ValueError for bad ones."""
+    shapes: list[tuple[int, ...]] = []
+    file.visititems(lambda _, found: shapes.append(getattr(found, "shape", ())))
+    _within(4 * sum(map(math.prod, shapes)), "weights")
+    layers = json.loads(text)
+    if '"class_name": "Lambda"' in json.dumps(layers):
+        raise ValueError("it has a Lambda layer, which is code, and no code in a file is run")
+    if large := [each for each in numbers(layers) if each > LARGE and each not in itertools.chain(*shapes)]:
+        raise ValueError(f"its configuration says {large[0]:,}, but no weight is as large")
+    return modern(layers)
+
+
 def network(path: Path, folder: Path) -> "keras.Model":
     """The network in a Keras file; what is unpacked is put into `folder`. Keras must run already.
 
@@ -161,36 +174,25 @@ def network(path: Path, folder: Path) -> "keras.Model":
     if path.suffix == ".json":
         raise ValueError("JSON is a network without weights: load both where they were made")
     _within(path.stat().st_size, "file")
-    whole, weights = path.suffix != ".keras", folder / "model.weights.h5"
-    if whole:
-        weights = shutil.copyfile(path, folder / "network.h5")
-    else:
-        with zipfile.ZipFile(path) as archive:
-            _within(archive.getinfo("config.json").file_size * OBJECTS, "configuration")
-            _within(archive.getinfo(weights.name).file_size, "weights")
-            text = archive.read("config.json")
-            archive.extract(weights.name, folder)
-    with h5py.File(weights, "r+") as file:
-        shapes: list[tuple[int, ...]] = []
-        file.visititems(lambda _, found: shapes.append(getattr(found, "shape", ())))
-        _within(4 * sum(map(math.prod, shapes)), "weights")
-        if whole and "model_config" not in file.attrs:
-            raise ValueError("it has weights alone: load them into their network where they were made")
-        layers = json.loads(file.attrs["model_config"] if whole else text)
-        if '"class_name": "Lambda"' in json.dumps(layers):
-            raise ValueError("it has a Lambda layer, which is code, and no code in a file is run")
-        if large := [each for each in numbers(layers) if each > LARGE and each not in itertools.chain(*shapes)]:
-            raise ValueError(f"its configuration says {large[0]:,}, but no weight is as large")
-        if whole:
-            file.attrs["model_config"] = json.dumps(modern(layers))
-        elif INNER in file:
-            _renumber(file[INNER])
-    with warnings.catch_warnings(action="ignore"):  # of old arguments
-        if whole:
-            return keras.saving.load_model(weights, compile=False, safe_mode=True)
-        found: keras.Model = keras.saving.deserialize_keras_object(modern(layers) | {"compile_config": None})
-        found.load_weights(weights)
-        return found
+    if path.suffix != ".keras":
+        copy = shutil.copyfile(path, folder / "network.h5")
+        with h5py.File(copy, "r+") as file:
+            if "model_config" not in file.attrs:
+                raise ValueError("it has weights alone: load them into their network where they were made")
+            file.attrs["model_config"] = json.dumps(_layers(file.attrs["model_config"], file))
+        return keras.saving.load_model(copy, compile=False, safe_mode=True)
+    weights = folder / "model.weights.h5"
+    with zipfile.ZipFile(path) as archive:
+        _within(archive.getinfo("config.json").file_size * OBJECTS, "configuration, once read,")
+        _within(archive.getinfo(weights.name).file_size, "weights")
+        archive.extract(weights.name, folder)
+        with h5py.File(weights, "r+") as file:
+            layers = _layers(archive.read("config.json"), file)
+            if INNER in file:
+                _renumber(file[INNER])
+    found: keras.Model = keras.saving.deserialize_keras_object(layers | {"compile_config": None})
+    found.load_weights(weights)
+    return found
 
 
 def load(path: Path, side: int) -> "keras.Model":
@@ -199,7 +201,7 @@ def load(path: Path, side: int) -> "keras.Model":
     Raises UserError where it is something else, or holds code.
     """
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):  # of old arguments
             found = network(path, Path(folder))
         takes, gives = found.input_shape, found.output_shape
         if len(takes) != 4 or not {*takes[1:3]} <= {None, side} or takes[3] not in (1, 3) or gives[1:] != (7,):
