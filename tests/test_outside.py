@@ -137,6 +137,131 @@ def test_code_in_a_file_is_refused_and_not_run(project, name):
     assert not Path("ran").exists()
 
 
+def ref(name: str, call: int = 0, **options: object) -> list[object]:
+    return [[[name, call, 0, options]]]
+
+
+def old_layer(kind: str, name: str, node: list[object] | None = None, **config: object) -> dict[str, object]:
+    """A layer as Keras 2.15 writes it into .h5 (without its module) and .keras."""
+    return {"class_name": kind, "module": "keras.layers", "registered_name": None, "name": name,
+            "config": {"name": name, "trainable": True, "dtype": "float32"} | config,
+            "inbound_nodes": node or []}  # fmt: skip
+
+
+def old_model(name: str, takes: str, gives: list[object], *layers: dict[str, object]) -> dict[str, object]:
+    config = {"name": name, "trainable": True, "layers": list(layers), "input_layers": [[takes, 0, 0]],
+              "output_layers": [gives]}  # fmt: skip
+    return {"class_name": "Functional", "module": "keras.src.engine.functional", "registered_name": "Functional",
+            "name": name, "config": config, "build_config": {"input_shape": [None, 48, 48, 1]}}  # fmt: skip
+
+
+KERNEL = {"groups": 1, "kernel_initializer": {"class_name": "Zeros", "config": {}}, "kernel_regularizer": None,
+          "kernel_constraint": None}  # fmt: skip
+FIRST = {"batch_input_shape": [None, 48, 48, 1], "sparse": False, "ragged": False}
+OLD = old_model(
+    "whole", "pictures", ["last", 1, 0],
+    old_layer("InputLayer", "pictures", **FIRST),
+    old_layer("RandomFlip", "flip", ref("pictures"), mode="horizontal", rng_type="stateful", seed=None),
+    old_model("base", "seen", ["normal", 0, 0],
+              old_layer("InputLayer", "seen", **FIRST),
+              old_layer("SeparableConv2D", "wide", ref("seen"), filters=3, kernel_size=[3, 3], **KERNEL),
+              old_layer("BatchNormalization", "normal", ref("wide"), axis=[3]),
+              ) | {"inbound_nodes": ref("flip", training=False)},
+    old_layer("SpatialDropout2D", "drop", ref("base", 1), rate=0.5, noise_shape=None),
+    old_layer("DepthwiseConv2D", "deep", ref("drop"), kernel_size=[7, 7], strides=[4, 4], **KERNEL),
+    old_layer("Reshape", "rows", ref("deep"), target_shape=[10, 30]),
+    old_layer("LSTM", "memory", ref("rows"), units=6, time_major=False),
+    {"class_name": "Sequential", "module": "keras", "registered_name": None, "name": "last",
+     "inbound_nodes": ref("memory"), "config": {"name": "last", "layers": [
+         old_layer("InputLayer", "before", batch_input_shape=[None, 6]),
+         old_layer("Dense", "dense", units=7, activation="softmax", batch_input_shape=[None, 6])]}},
+)  # fmt: skip
+
+
+def now() -> keras.Model:
+    """The network that OLD describes, as Keras 3 builds it."""
+    backend.prepare(4, "float32")
+    layers, pictures, seen = keras.layers, keras.Input((48, 48, 1)), keras.Input((48, 48, 1))
+    base = keras.Model(seen, layers.BatchNormalization()(layers.SeparableConv2D(3, 3)(seen)), name="base")
+    x = layers.SpatialDropout2D(0.5)(base(layers.RandomFlip("horizontal")(pictures), training=False))
+    x = layers.Reshape((10, 30))(layers.DepthwiseConv2D(7, strides=4)(x))
+    last = keras.Sequential([layers.Input((6,)), layers.Dense(7, activation="softmax")], name="last")
+    network = keras.Model(pictures, last(layers.LSTM(6)(x)))
+    random = np.random.default_rng(1)
+    for each in network.weights:
+        low = 0.5 if "variance" in each.path else -1
+        each.assign(random.uniform(low, 1, each.shape))
+    return network
+
+
+def without_modules(found: object) -> object:
+    if isinstance(found, dict):
+        return {key: without_modules(value) for key, value in found.items() if key not in ("module", "registered_name")}
+    return [without_modules(each) for each in found] if isinstance(found, list) else found
+
+
+def rewritten(source: str, target: str, members: dict[str, bytes]) -> None:
+    """A copy of a .keras file in which some members are others."""
+    with zipfile.ZipFile(source) as one, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as other:
+        for name in one.namelist():
+            other.writestr(name, members.get(name) or one.read(name))
+
+
+@pytest.mark.parametrize("form", [".keras", ".h5", "2.13.keras"])
+def test_layers_and_nested_models_of_keras_2_predict_as_they_did(tmp_path, form):
+    network, path = now(), tmp_path / f"old{form}"
+    if path.suffix == ".h5":
+        network.save(path)
+        with h5py.File(path, "r+") as file:
+            file.attrs["model_config"] = json.dumps(without_modules(OLD))
+    else:
+        network.save(tmp_path / "new.keras")
+        members = {"config.json": json.dumps(OLD).encode()}
+        if form == "2.13.keras":
+            with zipfile.ZipFile(tmp_path / "new.keras") as archive:
+                archive.extract("model.weights.h5", tmp_path)
+            with h5py.File(tmp_path / "model.weights.h5", "r+") as file:
+                for place in ("layers/functional/layers", "layers/sequential/layers", "layers"):
+                    file.move(place, place[:-6] + outside.INNER)
+            members["model.weights.h5"] = (tmp_path / "model.weights.h5").read_bytes()
+        rewritten(str(tmp_path / "new.keras"), str(path), members)
+    pictures = np.random.default_rng(2).random((5, 48, 48, 1), "float32")
+    found, wanted = outside.load(path, 48).predict(pictures, verbose=0), network.predict(pictures, verbose=0)
+    assert wanted.std(axis=0).max() > 1e-4
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_numbers_that_keras_2_13_left_out_are_put_back(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name in ("conv2d", "conv2d_2", "conv2d_10", "dense", "inner/" + outside.INNER + "/add_4"):
+            file.create_group(name).attrs["was"] = name
+        outside._renumber(file)
+        assert {name: file[name].attrs["was"] for name in file if name != "inner"} == {
+            "conv2d": "conv2d", "conv2d_1": "conv2d_2", "conv2d_2": "conv2d_10", "dense": "dense",
+        }  # fmt: skip
+        assert list(file["inner"][outside.INNER]) == ["add"]
+
+
+def bomb(name: str) -> None:
+    """A file of some kilobytes whose configuration is of 64 MB."""
+    tiny().save("small.keras")
+    rewritten("small.keras", name, {"config.json": b'{"a": 1' + b" " * 2**26 + b"}"})
+
+
+def wide(name: str) -> None:
+    tiny().save("small.keras")
+    with zipfile.ZipFile("small.keras") as archive:
+        text = archive.read("config.json").replace(b'"filters": 4', b'"filters": 200000000')
+    rewritten("small.keras", name, {"config.json": text})
+
+
+def hollow(name: str) -> None:
+    """A small file that tells of a weight of 4 TB."""
+    tiny().save(name)
+    with h5py.File(name, "r+") as file:
+        file.create_dataset("model_weights/x", (10**12,), "float32", chunks=(1000,))
+
+
 def damaged(name: str) -> None:
     tiny().save("network.h5")
     with h5py.File("network.h5", "r+") as file:
@@ -150,6 +275,11 @@ BAD = {
     "unknown layer": ("network.h5", damaged),
     "empty": ("network.keras", lambda name: zipfile.ZipFile(name, "w").close()),
     "weights alone": ("network.weights.h5", lambda name: tiny().save_weights(name)),
+    "a folder": ("saved", lambda name: Path(name).mkdir()),
+    "JSON": ("network.json", lambda name: Path(name).write_text(tiny().to_json())),
+    "large configuration": ("network.keras", bomb),
+    "many filters": ("network.keras", wide),
+    "large weights": ("network.h5", hollow),
     "five outputs": ("network.keras", lambda name: tiny(outputs=5).save(name)),
     "another side": ("network.keras", lambda name: tiny(64).save(name)),
     "four channels": ("network.keras", lambda name: tiny(channels=4).save(name)),
@@ -164,6 +294,7 @@ def test_what_is_no_network_of_this_form_is_refused_by_its_name(project, case):
     with pytest.raises(UserError, match=rf"{name} .*SIDE|no probabilities") as refusal:
         scored(name)
     assert len(str(refusal.value)) < 400
+    assert "Wonder" in str(refusal.value) or case != "unknown layer"  # the cause, which Keras puts last
 
 
 def test_test_labels_must_be_known(project):

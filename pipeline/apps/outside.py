@@ -5,12 +5,16 @@ scores as JSON where it is told to. No code in the file is run: a model with Lam
 guessed: pixels across, scaling and the order of the classes are the user's to say.
 """
 
+import itertools
 import json
+import math
 import re
 import shutil
 import tempfile
 import textwrap
+import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +34,17 @@ if TYPE_CHECKING:
     import keras
 
 BATCH = 128
+INNER = "_layer_checkpoint_dependencies"  # where Keras 2.13 keeps the weights of a model's layers
+LARGEST = 2**31  # bytes of a file, and of what is unpacked
+OBJECTS = 64  # bytes that Python needs for one of JSON, at most about
+IDLE = ("seed", "build_config", "compile_config", "shared_object_id")  # hold numbers that make nothing large
+LARGE = 10_000  # a number in a configuration that a weight must bear out: who says 2e8 filters has them
+# Keys of a layer that Keras 3 does not know any more, by what the layer's name holds.
+KERNEL = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+DROPPED = {
+    "": ("rng_type", "noise_shape", "query_shape", "key_shape", "value_shape", "softmax_robust_masking"),
+    "SeparableConv": KERNEL, "DepthwiseConv": KERNEL, "Transpose": ("groups",), "SpatialDropout": ("trainable",),
+}  # fmt: skip
 
 
 def order(text: str) -> list[int]:
@@ -41,30 +56,142 @@ def order(text: str) -> list[int]:
 
 
 def modern(layers: Any) -> Any:
-    """A configuration that old Keras 2 wrote, as Keras 3 can read it (which takes a batch's shape for a picture's)."""
+    """A configuration that Keras 2 wrote, as Keras 3 can read it.
+
+    What Keras 3 dropped means nothing to a prediction. But time_major, where it is true, stays and is refused.
+    """
     if isinstance(layers, list):
         return [modern(each) for each in layers]
     if not isinstance(layers, dict):
         return layers
     layers = {key: modern(value) for key, value in layers.items()}
-    inner, kind = layers.get("config"), layers.get("class_name")
+    inner, kind = layers.get("config"), str(layers.get("class_name"))
+    if kind in ("Functional", "Model") and "module" in layers:
+        layers["module"] = "keras.src.models.functional"
     if kind == "Sequential" and isinstance(inner, list):
         layers["config"] = {"name": "sequential", "layers": inner}
-    elif isinstance(inner, dict) and kind != "InputLayer" and "batch_input_shape" in inner:
-        inner["input_shape"] = inner.pop("batch_input_shape")[1:]
+    elif isinstance(inner, dict):
+        gone = [key for ending, keys in DROPPED.items() if ending in kind for key in keys]
+        inner = {key: value for key, value in inner.items() if key not in gone and (key != "time_major" or value)}
+        if kind != "InputLayer" and "batch_input_shape" in inner:
+            inner["input_shape"] = inner.pop("batch_input_shape")[1:]  # Keras 3 takes a batch's for a picture's
+        if isinstance(axis := inner.get("axis"), list) and len(axis) == 1:
+            inner["axis"] = axis[0]
+        layers["config"] = inner
+        if "input_layers" in inner:
+            _rewire(inner)
+    if kind != "Sequential":
+        layers.pop(
+            "build_config", None
+        )  # of old attention layers it lacks a shape; and a layer that is called is built
     return layers
 
 
-def configuration(path: Path) -> Any:
-    """What a Keras file says of its layers. Raises ValueError where they hold code."""
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            found = json.loads(archive.read("config.json"))
-    else:
-        with h5py.File(path) as file:
-            found = json.loads(file.attrs["model_config"])
-    if '"class_name": "Lambda"' in json.dumps(found):
+def _rewire(inner: dict[str, Any]) -> None:
+    """Let the layers of a functional model call each other as in Keras 3.
+
+    There [layer, call, output] is a mapping, and the calls of a model count from 0; in Keras 2 its own making is its
+    first call.
+    """
+    kinds = {each["config"].get("name"): each["class_name"] for each in inner["layers"]}
+    called = re.findall(r'\["([^"]+)", [1-9]', json.dumps([inner.get("output_layers"), inner["layers"]]))
+    counted = {name for name in called if kinds.get(name) in ("Functional", "Model", "Sequential")}
+
+    def tensor(found: Any, outputs: bool = False) -> Any:
+        if isinstance(found, list) and len(found) in (3, 4) and isinstance(found[0], str):
+            name, call, output = found[:3]
+            if outputs:  # Keras 3 itself counts those of a functional model
+                return [name, call - (name in counted and kinds[name] == "Sequential"), output]
+            history = [name, call - (name in counted), output]
+            config = {"shape": [], "dtype": "float32", "keras_history": history}
+            return {"class_name": "__keras_tensor__", "config": config}
+        return [tensor(each, outputs) for each in found] if isinstance(found, list) else found
+
+    for each in inner["layers"]:
+        calls = each.get("inbound_nodes", [])
+        if all(isinstance(call, list) for call in calls):
+            each["inbound_nodes"] = [
+                {
+                    "args": [tensor(call[0] if len(call) == 1 else call)],
+                    "kwargs": {key: tensor(value) for key, value in (*call[0], {})[3].items()},
+                }
+                for call in calls
+            ]
+    if "output_layers" in inner:
+        inner["output_layers"] = tensor(inner["output_layers"], outputs=True)
+
+
+def _renumber(group: Any) -> None:
+    """Number the layers of each kind in a file of weights 0, 1, 2, as Keras 3 does; Keras 2.13 leaves numbers out."""
+    names = [(*re.fullmatch(r"(.*?)(?:_(\d+))?", name).groups("0"), name) for name in group]  # type: ignore[union-attr]
+    for _, kind in itertools.groupby(sorted(names, key=lambda each: (each[0], int(each[1]))), lambda each: each[0]):
+        for number, (base, _, name) in enumerate(kind):
+            if name != (new := f"{base}_{number}" if number else base):
+                group.move(name, new)
+    for layer in group.values():
+        if INNER in layer:
+            _renumber(layer[INNER])
+
+
+def _within(size: float, what: str) -> None:
+    if size > LARGEST:
+        raise ValueError(f"its {what} takes {size:,.0f} bytes, more than {LARGEST:,}")
+
+
+def numbers(layers: Any) -> Iterator[int]:
+    """All whole numbers in a configuration that say how large something is."""
+    if isinstance(layers, dict):
+        layers = [value for key, value in layers.items() if key not in IDLE]
+    if isinstance(layers, list):
+        for each in layers:
+            yield from numbers(each)
+    elif isinstance(layers, int):
+        yield layers
+
+
+def _layers(text: Any, file: Any) -> Any:
+    """What a configuration says of layers, as Keras 3 reads it; `file` holds their weights. ValueError for bad ones."""
+    shapes: list[tuple[int, ...]] = []
+    file.visititems(lambda _, found: shapes.append(getattr(found, "shape", ())))
+    _within(4 * sum(map(math.prod, shapes)), "weights")
+    layers = json.loads(text)
+    if '"class_name": "Lambda"' in json.dumps(layers):
         raise ValueError("it has a Lambda layer, which is code, and no code in a file is run")
+    if large := [each for each in numbers(layers) if each > LARGE and each not in itertools.chain(*shapes)]:
+        raise ValueError(f"its configuration says {large[0]:,}, but no weight is as large")
+    return modern(layers)
+
+
+def network(path: Path, folder: Path) -> "keras.Model":
+    """The network in a Keras file; what is unpacked is put into `folder`. Keras must run already.
+
+    Raises an error of any kind where it is something else, holds code, or is too large for what it is.
+    """
+    import keras
+
+    if path.is_dir():
+        raise ValueError("a folder, as of a SavedModel, holds code: load it where it was made")
+    if path.suffix == ".json":
+        raise ValueError("JSON is a network without weights: load both where they were made")
+    _within(path.stat().st_size, "file")
+    if path.suffix != ".keras":
+        copy = shutil.copyfile(path, folder / "network.h5")
+        with h5py.File(copy, "r+") as file:
+            if "model_config" not in file.attrs:
+                raise ValueError("it has weights alone: load them into their network where they were made")
+            file.attrs["model_config"] = json.dumps(_layers(file.attrs["model_config"], file))
+        return keras.saving.load_model(copy, compile=False, safe_mode=True)
+    weights = folder / "model.weights.h5"
+    with zipfile.ZipFile(path) as archive:
+        _within(archive.getinfo("config.json").file_size * OBJECTS, "configuration, once read,")
+        _within(archive.getinfo(weights.name).file_size, "weights")
+        archive.extract(weights.name, folder)
+        with h5py.File(weights, "r+") as file:
+            layers = _layers(archive.read("config.json"), file)
+            if INNER in file:
+                _renumber(file[INNER])
+    found: keras.Model = keras.saving.deserialize_keras_object(layers | {"compile_config": None})
+    found.load_weights(weights)
     return found
 
 
@@ -73,27 +200,20 @@ def load(path: Path, side: int) -> "keras.Model":
 
     Raises UserError where it is something else, or holds code.
     """
-    import keras
-
     try:
-        layers = configuration(path)
-        with tempfile.TemporaryDirectory() as folder:
-            copy = shutil.copyfile(path, Path(folder) / path.name)
-            if path.suffix != ".keras":
-                with h5py.File(copy, "r+") as file:
-                    file.attrs["model_config"] = json.dumps(modern(layers))
-            network: keras.Model = keras.saving.load_model(copy, compile=False, safe_mode=True)
-        takes, gives = network.input_shape, network.output_shape
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):  # of old arguments
+            found = network(path, Path(folder))
+        takes, gives = found.input_shape, found.output_shape
         if len(takes) != 4 or not {*takes[1:3]} <= {None, side} or takes[3] not in (1, 3) or gives[1:] != (7,):
             raise ValueError(f"it takes {takes} and gives {gives}")
-        network.predict_on_batch(np.zeros((1, side, side, takes[3]), "float32"))
+        found.predict_on_batch(np.zeros((1, side, side, takes[3]), "float32"))
     except Exception as trouble:  # h5py, Keras and its backends have no error of their own for a file they cannot use
-        cause = " ".join(str(trouble).split())[:200]
+        cause = " ".join(str(trouble).rsplit("Exception encountered: ", 1)[-1].split())[:200]
         raise UserError(
             f"{path} is no whole Keras model for {side} x {side} pixels ({cause}); save it by model.save(...), and "
             "name the SIDE that it takes"
         ) from None
-    return network
+    return found
 
 
 def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> np.ndarray:
