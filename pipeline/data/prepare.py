@@ -15,7 +15,7 @@ import pandas as pd
 from pipeline import files
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SIDE, SPLIT_ROWS, SPLITS, TRAINING
 from pipeline.data import archives, pictures, provenance, solution
-from pipeline.data.faces import Faces
+from pipeline.data.faces import PATH, Faces
 from pipeline.errors import UserError
 
 RAW = Path("data/raw")
@@ -160,4 +160,4 @@ def main() -> None:
     parts = ", ".join(f"{count:,} {split}" for count, split in zip(counts, SPLITS, strict=True))
     known = "unknown" if hidden["emotion"].isna().all() else "known"
     other = "" if tuple(counts) == SPLIT_ROWS else "; NOT the competition's own row counts"
-    print(f"{sum(counts):,} faces ({parts}); test labels {known}{other}")
+    print(f"{PATH}: {sum(counts):,} faces ({parts}); test labels {known}{other}")
