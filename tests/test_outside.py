@@ -231,6 +231,18 @@ def test_layers_and_nested_models_of_keras_2_predict_as_they_did(tmp_path, form)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["new.keras", "new.h5"])
+def test_a_model_of_keras_3_that_is_called_twice_stays_as_it_is(tmp_path, name):
+    backend.prepare(5, "float32")
+    layers, pictures = keras.layers, keras.Input((48, 48, 1))
+    part = keras.Sequential([layers.Input((7,)), layers.Dense(7, activation="softmax")])
+    network = keras.Model(pictures, part(part(layers.Dense(7)(layers.Flatten()(pictures)))))
+    network.save(tmp_path / name)
+    pixels = np.random.default_rng(2).random((5, 48, 48, 1), "float32")
+    found = outside.load(tmp_path / name, 48).predict(pixels, verbose=0)
+    np.testing.assert_allclose(found, network.predict(pixels, verbose=0), atol=1e-6)
+
+
 def test_numbers_that_keras_2_13_left_out_are_put_back(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         for name in ("conv2d", "conv2d_2", "conv2d_10", "dense", "inner/" + outside.INNER + "/add_4"):

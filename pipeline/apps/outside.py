@@ -93,6 +93,8 @@ def _rewire(inner: dict[str, Any]) -> None:
     There [layer, call, output] is a mapping, and the calls of a model count from 0; in Keras 2 its own making is its
     first call.
     """
+    if not any(isinstance(call, list) for each in inner["layers"] for call in each.get("inbound_nodes", [])):
+        return
     kinds = {each["config"].get("name"): each["class_name"] for each in inner["layers"]}
     called = re.findall(r'\["([^"]+)", [1-9]', json.dumps([inner.get("output_layers"), inner["layers"]]))
     counted = {name for name in called if kinds.get(name) in ("Functional", "Model", "Sequential")}
@@ -108,17 +110,14 @@ def _rewire(inner: dict[str, Any]) -> None:
         return [tensor(each, outputs) for each in found] if isinstance(found, list) else found
 
     for each in inner["layers"]:
-        calls = each.get("inbound_nodes", [])
-        if all(isinstance(call, list) for call in calls):
-            each["inbound_nodes"] = [
-                {
-                    "args": [tensor(call[0] if len(call) == 1 else call)],
-                    "kwargs": {key: tensor(value) for key, value in (*call[0], {})[3].items()},
-                }
-                for call in calls
-            ]
-    if "output_layers" in inner:
-        inner["output_layers"] = tensor(inner["output_layers"], outputs=True)
+        each["inbound_nodes"] = [
+            {
+                "args": [tensor(call[0] if len(call) == 1 else call)],
+                "kwargs": {key: tensor(value) for key, value in (*call[0], {})[3].items()},
+            }
+            for call in each["inbound_nodes"]
+        ]
+    inner["output_layers"] = tensor(inner["output_layers"], outputs=True)
 
 
 def _renumber(group: Any) -> None:
