@@ -151,7 +151,10 @@ BAD_FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content"), [(name, each) for name, every in BAD_FILES.items() for each in every])
+@pytest.mark.parametrize(("name", "content"), [
+    pytest.param(name, each, id=f"{name}-{number}")  # an archive's bytes tell the time
+    for name, every in BAD_FILES.items() for number, each in enumerate(every)
+])  # fmt: skip
 def test_a_file_that_is_not_the_competitions_is_refused(name, content):
     prepare.RAW.mkdir(parents=True)
     (prepare.RAW / name).write_bytes(content if isinstance(content, bytes) else content.encode())
