@@ -147,7 +147,7 @@ BAD_FILES = {
         "emotion,pixels,Usage\n" + ROW.replace("Training", "Training,Training"),
         "emotion,pixels\n" + ROW.replace(",Training", ""), f"pixels,Usage\n{SEVENS} 7,Training\n",
     ],
-    "fer2013.tar.gz": ["<!DOCTYPE html>", gzip.compress(b"no archive" * 100, mtime=0), archive(**{"other.csv": b"pixels\n"})],
+    "fer2013.tar.gz": ["<!DOCTYPE html>", gzip.compress(b"no archive" * 100), archive(**{"other.csv": b"pixels\n"})],
 }  # fmt: skip
 
 
