@@ -196,4 +196,4 @@ def main() -> None:
     table = table.assign(rows=counts.melt()["value"].to_numpy()).rename_axis("class").reset_index()
     figures.draw(table, figures.FOLDER.with_name("classes"), template="bars", title="Rows of each class")
     same = result["identical_pictures"]["groups"]
-    print(f"{RESULT}: {same:,} pictures stand there more than once, {len(repeated):,} pairs are alike; see them: make browse")
+    print(f"{RESULT}: {same:,} repeated pictures, {len(repeated):,} pairs are alike; see them: make browse")
