@@ -64,7 +64,8 @@ repro: scm ## run what is out of date, from the competition's files to scored su
 	@$(RUN) leaderboard
 
 score: light ## score a submission file of your own: FILE=mine.csv
-	@$(RUN) score $${FILE:+-- "$$FILE"}
+	@[ -n "$$FILE" ] || { echo "error: name a submission: make score FILE=mine.csv" >&2; exit 1; }
+	@$(RUN) score -- "$$FILE"
 
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(RUN) submit $(call option,MESSAGE,message) $(call flag,FORCE,force) -- "$${NAME:-ensemble}"
@@ -76,10 +77,11 @@ browse: setup ## show what the models get wrong out of fold, picture by picture,
 	@$(RUN) browse
 
 predict: light ## name the expressions in pictures, a folder, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
+	@[ -n "$$INPUT" ] || { echo "error: name a picture: make predict INPUT=docs/predict.png" >&2; exit 1; }
 	@set -f; $(RUN) predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
 
 serve: setup ## name the expressions in pictures and at the camera, on a web page of this machine: PORT=8013
-	@$(RUN) serve $(call option,PORT,port)
+	@exec $(RUN) serve $(call option,PORT,port)
 
 release: setup ## pack a trained network, under 5 MB, with a model card, into released/: NAME=... FOLD=0
 	@$(RUN) release -- "$$NAME" "$${FOLD:-0}"
@@ -115,7 +117,7 @@ test: setup ## run the tests: ALL=1 for the slow ones, too
 lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
-clean: ## remove demo/, quick/, the tools' caches, and environments of other locks; data, models and .venv stay
-	rm -rf demo quick .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove demo/, quick/, dvc_plots/, the tools' caches, and environments of other locks; data, models and .venv stay
+	rm -rf demo quick dvc_plots .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 	@for folder in .venv-*; do [ ! -d "$$folder" ] || [ "$$folder" = "$$(readlink .venv)" ] || rm -rf "$$folder"; done

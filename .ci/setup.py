@@ -71,6 +71,8 @@ def install(folder, light):
     if not (there and (uv or run(pip, lines))):
         stop(f"{folder} is not whole, and {LINK} is as it was; run make setup again")
     (folder / ".gitignore").write_text("*\n")
+    for place in folder.glob("lib/*/site-packages"):  # so that `import pipeline` works in any folder
+        (place / "project.pth").write_text(f"{Path.cwd()}\n")
     (folder / ".whole").write_text("light\n" if light else "all\n")
 
 

@@ -55,6 +55,7 @@ TRAIN = "<pipeline><train>"
     (["plan"], ["<pipeline><plan><--show>"]),
     (["repro"], ["<pipeline><check>", "<dvc><repro>", "<pipeline><leaderboard>"]),
     (["score", "FILE=my own.csv"], ["<pipeline><score><--><my own.csv>"]),
+    (["predict", "INPUT=a.png"], ["<pipeline><predict><--><a.png>"]),
     (["submit"], ["<pipeline><submit><--><ensemble>"]),
     (["submit", f"NAME={EVIL}", f"MESSAGE={EVIL}", "FORCE=1"],
      [f"<pipeline><submit><--message={EVIL}><--force><--><{EVIL}>"]),
@@ -165,6 +166,7 @@ def test_two_at_once_build_one_environment(place):
     assert "".join(said).count("installing") == 1
     assert "".join(said).count("waiting for it") == 1
     assert (place / ".venv/.whole").exists()
+    assert [path.read_text() for path in place.glob(".venv/lib/*/site-packages/project.pth")] == [f"{place}\n"]
 
 
 @pytest.mark.parametrize("spoil", ["link", "lock", "python"])

@@ -266,7 +266,7 @@ def costs(table: pd.DataFrame, folds: int) -> pd.DataFrame:
     """Parameters and minutes of one network, and its accuracy out of fold, where they are known."""
     known = table.dropna(subset=list(INTEGERS)).rename(columns=lambda name: name.removeprefix("oof_"))
     values = {"accuracy out of fold by million parameters": known["parameters"] / 1e6,
-              "accuracy out of fold by minutes of training": known["train_seconds"] / 60 / folds}  # fmt: skip
+              "accuracy out of fold by minutes of training one fold": known["train_seconds"] / 60 / folds}  # fmt: skip
     columns = known[["name", "accuracy", "low", "high"]]
     return pd.concat([columns.assign(cost=cost, value=value.astype(float)) for cost, value in values.items()])
 

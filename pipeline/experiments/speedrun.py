@@ -91,7 +91,7 @@ def summary(by_seed: dict[int, dict[str, Any]]) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> str:
     """The scores as a table."""
-    rows = board.seed_rows(found)
+    rows = [[cell.replace("% to", " to") for cell in row] for row in board.seed_rows(found)]
     rows = rows[:1] if len(rows) == 2 else rows  # of one seed there is no mean
     table = tabulate(rows, board.SEED_HEADERS, disable_numparse=True, stralign="right")
     return f"{table}\n\nthe contest was won with {BOARD_2013[0][1] / SPLIT_ROWS[PRIVATE]:.3%} of PrivateTest"
