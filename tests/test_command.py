@@ -55,7 +55,8 @@ def start(tmp_path):
     ("raise KeyboardInterrupt", 130, "", "\nstopped; the same command goes on from there\n"),
     ("raise KeyboardInterrupt('2 epochs are kept')", 130, "",
      "\nstopped (2 epochs are kept); the same command goes on from there\n"),
-    ("signal.signal(signal.SIGINT, signal.default_int_handler); signal.raise_signal(signal.SIGINT)", 130, "", "\nstopped; the same command goes on from there\n"),
+    ("signal.signal(signal.SIGINT, signal.default_int_handler); signal.raise_signal(signal.SIGINT)", 130, "",
+     "\nstopped; the same command goes on from there\n"),
     ("signal.raise_signal(signal.SIGTERM)", 130, "", "\nstopped; the same command goes on from there\n"),
 ])  # fmt: skip
 def test_a_command_leaves_with_its_status_and_one_sentence(start, body, status, out, err):
