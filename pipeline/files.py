@@ -17,7 +17,7 @@ import pydantic
 from pipeline.errors import UserError
 
 DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError,
-          zipfile.BadZipFile, zlib.error)  # fmt: skip
+          OverflowError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 @contextmanager

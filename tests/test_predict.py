@@ -466,3 +466,12 @@ def test_a_video_whose_header_cannot_be_is_played_by_its_time_stamps(told, gap, 
 
     library = SimpleNamespace(VideoCapture=lambda _: Capture(), CAP_PROP_FPS="rate", CAP_PROP_POS_MSEC="time")
     assert sources.rate(library, "a.webm") == wanted
+
+
+def test_nothing_is_noted_in_the_users_home_and_nothing_is_reported(tmp_path):
+    """ONNX Runtime keeps a number of the device and events of each run, unless it is told not to."""
+    words = [sys.executable, "-m", "pipeline", "predict", str(save(tmp_path / "face.png", PIXELS[0])), "--no-detect"]
+    home = tmp_path / "home"
+    home.mkdir()
+    subprocess.run(words, cwd=ROOT, env=os.environ | {"HOME": str(home)}, check=True, capture_output=True)
+    assert not [path for path in home.rglob("*") if path.is_file()]

@@ -241,6 +241,8 @@ def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> 
 
 def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:
     """Run the command."""
+    if out and Path(out).suffix != ".json":
+        raise UserError(f"OUT={out}: the scores are written as JSON, so name a file that ends in .json")
     places, path, data = order(classes), Path(file), faces.load()
     truth = score.read_truth(data, np.zeros(0, "int64"))
     if (truth.labels < 0).any():

@@ -21,8 +21,8 @@ from pipeline.errors import UserError
 
 try:
     import uvicorn
+    from anyio import CapacityLimiter, to_thread
     from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -101,13 +101,14 @@ def application(judge: Judge, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
     ----------
     hosts : by which names it may be called, so that no other site's page can speak to it under a name of its own.
     """
+    one = CapacityLimiter(1)  # thread: pictures that are unpacked side by side would fill the memory
 
     def page(_: Request) -> Response:
         return Response(PAGE.read_bytes(), headers=HEADERS, media_type="text/html")
 
     async def predicted(request: Request) -> Response:
         content, explain = await upload(request), request.query_params.get("explain") == "1"
-        return JSONResponse(await run_in_threadpool(judge.answer, content, explain), headers=HEADERS)
+        return JSONResponse(await to_thread.run_sync(judge.answer, content, explain, limiter=one), headers=HEADERS)
 
     return Starlette(
         routes=[Route("/", page), Route("/predict", predicted, methods=["POST"])],
@@ -125,4 +126,6 @@ def main(host: str, port: int) -> None:
     with listening, contextlib.suppress(KeyboardInterrupt):
         served = application(Judge(), LOOPBACK if host in LOOPBACK else ("*",))
         print(f"http://{host}:{listening.getsockname()[1]}/ (Ctrl-C stops)", flush=True)
-        uvicorn.Server(uvicorn.Config(served, log_level="warning", server_header=False)).run([listening])
+        uvicorn.Server(
+            uvicorn.Config(served, log_level="critical", server_header=False, timeout_graceful_shutdown=1)
+        ).run([listening])
