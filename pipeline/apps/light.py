@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import files
 from pipeline.apps import packed
 from pipeline.competition import CLASSES
 
@@ -32,20 +33,18 @@ class Network:
 
 
 def load() -> Network | None:
-    """The released network, or None where it has no ONNX file of these very weights, or ONNX Runtime is missing.
+    """The released network; None where the ONNX file is not the one that its JSON file tells of, or nothing runs it.
 
     Raises UserError where released/ holds no whole network.
     """
     if not list(packed.FOLDER.glob("*.onnx")):
         return None
     about, _ = packed.read(packed.find())
+    path = packed.FOLDER / f"{about.model}.onnx"
+    if not path.is_file() or files.sha256(content := path.read_bytes()) != about.onnx.get("sha256"):
+        return None  # Keras answers in its place
     try:
         import onnxruntime
-
-        session = onnxruntime.InferenceSession(
-            packed.FOLDER / f"{about.model}.onnx", providers=["CPUExecutionProvider"]
-        )
-    except Exception:  # its many errors have no common class; Keras answers in its place
+    except ImportError:
         return None
-    fits = session.get_modelmeta().custom_metadata_map.get("sha256") == about.sha256
-    return Network(session) if fits else None
+    return Network(onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]))
