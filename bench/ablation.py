@@ -132,6 +132,24 @@ def pairs(found: dict[tuple[str, int], Result], data: Faces, dealt: Folds) -> tu
     return limits.measure(recipes, labels, groups), hours
 
 
+def mixed(found: dict[tuple[str, int], Result], data: Faces, dealt: Folds) -> str:
+    """A table of what the trainings of `mixed` have in common, where they are there, and how far from the first two."""
+    rows = dealt.rows[halves(dealt.fold_of) == 0]
+    labels, groups = data.labels[rows].astype(int), faces.picture_groups(data.pixels)[rows]
+    lines, shared = [], []
+    for pair in STUDY["mixed"]:
+        if not {(name, 0) for name in pair} <= found.keys():
+            continue
+        one, other = limits.tempered([found[name, 0].probabilities.astype("float64") for name in pair], labels)
+        shared.append(limits.products([one, other], labels)[:, 0, 1])
+        reach = limits.middle(limits.bootstrap(shared[-1] - shared[0], groups, 0))
+        more = f"{(shared[-1] - shared[0]).mean():+.4f} ({reach[0]:+.4f} to {reach[1]:+.4f})"
+        right = metrics.right(one + other, labels).mean()
+        lines.append([*pair, f"{shared[-1].mean():.4f}", more if shared[1:] else "", f"{right:.2%}"])
+    titles = ["one", "other", "in common", "against the first two (95 %)", "accuracy of the mean"]
+    return tabulate(lines, titles, tablefmt="github", disable_numparse=True)
+
+
 def chart(found: Limits, hours: np.ndarray) -> None:
     """Draw what the pairs cost and reach, and write it beside as a table."""
     assert found.accuracy is not None
@@ -185,6 +203,7 @@ def main(
     tables = f"# Every variant\n\n{show(table)}\n"
     if measured := pairs(found, data, dealt):
         tables += f"\n# Trained with two seeds\n\n{limits.table(*measured)}\n"
+        tables += f"\n# Two trainings\n\n{mixed(found, data, dealt)}\n"
         chart(*measured)
     files.write(TABLES, tables.encode())
     print(tables)
