@@ -2,11 +2,13 @@
 
 import io
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +202,39 @@ def test_in_a_browser_the_camera_is_watched_until_it_is_stopped(page):
     assert not [
         entry for entry in page.get_log("browser") if entry["level"] == "SEVERE" and "422" not in entry["message"]
     ]
+
+
+def test_ctrl_c_ends_it_at_once_during_an_upload_too():
+    words = [sys.executable, "-m", "pipeline", "serve", "--port", "0"]
+    as_usual = partial(
+        signal.signal, signal.SIGINT, signal.default_int_handler
+    )  # nohup ignores it
+    server = subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              preexec_fn=as_usual)  # fmt: skip
+    port = int(server.stdout.readline().split("/")[2].split(":")[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as upload:
+        upload.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\nx")
+        time.sleep(0.5)
+        server.send_signal(signal.SIGINT)
+        output = server.communicate(timeout=20)[0]
+    assert (server.returncode, "Traceback" in output) == (0, False), output
+
+
+def test_pictures_are_unpacked_one_at_a_time(judge, monkeypatch):
+    at_once, most = [0], []
+
+    def answer(self, content, explain):
+        at_once[0] += 1
+        most.append(at_once[0])
+        time.sleep(0.1)
+        at_once[0] -= 1
+        return {}
+
+    monkeypatch.setattr(serve.Judge, "answer", answer)
+    with TestClient(serve.application(judge), base_url="http://127.0.0.1") as client:
+        threads = [threading.Thread(target=client.post, args=("/predict",)) for _ in range(4)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    assert most == [1, 1, 1, 1]

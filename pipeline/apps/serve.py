@@ -3,6 +3,7 @@
 Reads the released network. A picture is the body of `POST /predict`; `?explain=1` adds where the network looks.
 """
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -79,16 +80,19 @@ def _inline(picture: Image.Image) -> str:
 
 
 async def upload(request: Request) -> bytes:
-    """The body of a request, in memory alone. Raises HTTPException where it is larger than LARGEST."""
+    """The body of a request, in memory alone. HTTPException where it is larger than LARGEST, or the server ends."""
     content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > LARGEST:
-            raise HTTPException(413, f"The picture is larger than {LARGEST // 1_000_000} MB.")
+    try:
+        async for part in request.stream():
+            content += part
+            if len(content) > LARGEST:
+                raise HTTPException(413, f"The picture is larger than {LARGEST // 1_000_000} MB.")
+    except asyncio.CancelledError:
+        raise HTTPException(503, "The server ends.") from None
     return bytes(content)
 
 
-def refuse(_: Request, trouble: Exception) -> Response:
+async def refuse(_: Request, trouble: Exception) -> Response:
     """One sentence, and the status that goes with it."""
     status, text = (trouble.status_code, trouble.detail) if isinstance(trouble, HTTPException) else (422, str(trouble))
     return JSONResponse({"error": text}, status, HEADERS)
@@ -127,5 +131,5 @@ def main(host: str, port: int) -> None:
         served = application(Judge(), LOOPBACK if host in LOOPBACK else ("*",))
         print(f"http://{host}:{listening.getsockname()[1]}/ (Ctrl-C stops)", flush=True)
         uvicorn.Server(
-            uvicorn.Config(served, log_level="critical", server_header=False, timeout_graceful_shutdown=1)
+            uvicorn.Config(served, log_level="warning", server_header=False, timeout_graceful_shutdown=1)
         ).run([listening])
