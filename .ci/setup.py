@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,15 +55,18 @@ def install(folder, light):
 
     found = list(packages())
     lines = "".join(each for _, each, _ in found)
+    if not LOCK.read_text(encoding="utf-8").strip():
+        stop(f"{LOCK} names no package; bring it back: git checkout {LOCK}")
     if light:
         project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
         lines = needed(found, project["tool"]["light"]["packages"])
     print(f"installing {lines.count('==')} packages of {LOCK} into {folder}/ ...", flush=True)
     python = str(folder / "bin/python")
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
-    there = (folder / ".whole").exists() or not subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", str(folder)], check=False
-    ).returncode
+    there = (
+        whole(folder, True)
+        or not subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=False).returncode
+    )
     installer = "".join(each for name, each, _ in found if name == "uv")
     uv = installer and there and run(pip, installer)
     uv = uv and run([str(folder / "bin/uv"), "pip", "install", "--python", python], lines)
@@ -73,30 +75,33 @@ def install(folder, light):
     (folder / ".gitignore").write_text("*\n")
     for place in folder.glob("lib/*/site-packages"):  # so that `import pipeline` works in any folder
         (place / "project.pth").write_text(f"{Path.cwd()}\n")
-    (folder / ".whole").write_text("light\n" if light else "all\n")
+    mark = folder / ".whole.part"
+    mark.write_text("light\n" if light else "all\n")
+    mark.replace(folder / ".whole")
 
 
 def whole(folder, light):
-    """Whether the environment has all that is asked for."""
+    """Whether the environment runs, and has all that is asked for."""
     mark = folder / ".whole"
-    return mark.exists() and (light or mark.read_text() != "light\n")
+    has = mark.read_text() if mark.exists() and (folder / "bin/python").exists() else ""
+    return has == "all\n" or (light and has == "light\n")
 
 
 def switch(folder):
-    """Let .venv lead to an environment, in a single step; a folder of this name, as older versions made, goes."""
+    """Let .venv lead to an environment, in a single step; a folder of this name, as older versions made, is renamed."""
     new, old = Path(".venv-link"), Path(".venv-old")
-    shutil.rmtree(str(old), ignore_errors=True)
     if new.is_symlink():
         new.unlink()
     new.symlink_to(folder)
     if LINK.exists() and not LINK.is_symlink():
+        if old.exists():
+            stop(f"{LINK} is a folder, and so is {old}; remove the one that you do not need")
         LINK.rename(old)
     new.replace(LINK)
-    shutil.rmtree(str(old), ignore_errors=True)
     print(f".venv is now {folder}")
     others = [str(path) for path in sorted(Path().glob(".venv-*")) if path.is_dir() and path != folder]
     if others:
-        print("kept, of other locks: {} (make clean removes them)".format(", ".join(others)))
+        print("kept: {} (make clean removes them)".format(", ".join(others)))
 
 
 def main():

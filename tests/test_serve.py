@@ -206,9 +206,7 @@ def test_in_a_browser_the_camera_is_watched_until_it_is_stopped(page):
 
 def test_ctrl_c_ends_it_at_once_during_an_upload_too():
     words = [sys.executable, "-m", "pipeline", "serve", "--port", "0"]
-    as_usual = partial(
-        signal.signal, signal.SIGINT, signal.default_int_handler
-    )  # nohup ignores it
+    as_usual = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # nohup ignores it
     server = subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               preexec_fn=as_usual)  # fmt: skip
     port = int(server.stdout.readline().split("/")[2].split(":")[1])

@@ -6,6 +6,9 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.evaluation import submission
 
+HEAD = ("name,parameters,oof_accuracy,public_accuracy,private_accuracy,private_low,private_high,private_no_duplicate,"
+        "rank_2013,train_seconds,sha256,data\n")  # fmt: skip
+
 
 @pytest.mark.parametrize("dtype", ["int8", "int64"])
 def test_the_file_is_one_digit_a_line_and_reads_back(tmp_path, dtype):
@@ -29,7 +32,14 @@ def test_a_malformed_file_is_refused_by_its_line(tmp_path, content, place):
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", "name,oof_accuracy\na,0.5\n", "name,oof_accuracy,private_accuracy,sha256,data\na,0.5,0.6,00"]
+    "content",
+    [
+        None,
+        "",
+        "name,oof_accuracy\na,0.5\n",
+        HEAD + "a,1,0.5,0.5,unknown,0.1,0.2,0.6,abc,90,00,official\n",
+        HEAD + "a,1,0.5,0.5,unknown",
+    ],
 )
 def test_a_table_of_scores_that_is_missing_or_another_is_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
@@ -43,8 +53,8 @@ def test_a_table_of_scores_that_is_missing_or_another_is_refused(tmp_path, monke
 def test_numbers_that_are_missing_in_the_table_of_scores_are_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     submission.FOLDER.mkdir()
-    head = "name,parameters,oof_accuracy,private_accuracy,train_seconds,sha256,data\n"
-    submission.TABLE.write_text(head + "a,12,0.5,unknown,90,00,official\nb,,0.5,unknown,,00,official\n")
+    unknown = "0.5,unknown,unknown,unknown,unknown,unknown,unknown"
+    submission.TABLE.write_text(f"{HEAD}a,12,{unknown},90,00,official\nb,,{unknown},,00,official\n")
     found = submission.scores()
     assert [(line["parameters"], line["train_seconds"]) for line in found] == [(12, 90), (None, None)]
     assert isinstance(found[0]["parameters"], int)

@@ -17,6 +17,10 @@ ANALYSIS = Path("results/analysis.json")  # of all submissions together, written
 DIGITS = [str(label) for label in range(len(CLASSES))]
 UNKNOWN = "unknown"  # instead of a number that needs labels which are not known
 REMEDY = "dvc repro -f score"
+# Columns of scores.csv that are shown, and blank in no line.
+WHOLE = ("name", "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high",
+         "private_no_duplicate", "rank_2013", "sha256", "data")  # fmt: skip
+PLACE = r">?\d{1,2}|none|unknown"
 
 
 def write(path: Path, labels: np.ndarray) -> str:
@@ -52,10 +56,10 @@ def scores() -> list[dict[str, Any]]:
     """The lines of submissions/scores.csv, the best out of fold first. Raises UserError where it cannot be used."""
     with files.reading(TABLE, REMEDY):
         table = pd.read_csv(TABLE, dtype={"parameters": "Int64", "train_seconds": "Int64"})
-        if lacking := {"name", "oof_accuracy", "private_accuracy", "sha256", "data"} - set(table):
+        if lacking := {*WHOLE, "parameters", "train_seconds"} - set(table):
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
-        if table[["name", "private_accuracy", "sha256", "data"]].isna().any(axis=None):
-            raise ValueError("a line is cut off")
+        if table[list(WHOLE)].isna().any(axis=None) or not table["rank_2013"].astype(str).str.fullmatch(PLACE).all():
+            raise ValueError("a line is cut off, or a rank is none")
         return plain(table.sort_values("oof_accuracy", ascending=False, kind="stable"))
 
 
