@@ -58,7 +58,16 @@ def test_the_page_holds_training_rows_alone_and_nothing_outside(run):
     assert "http" not in page
 
 
-@pytest.mark.parametrize("content", [None, "first,second\n1,2\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "first,second\n1,2\n",
+        "first,second,how\n3,99999999,near\n",
+        "first,second,how\n4.5,7,near\n",
+        "first,second,how\n-1,7,near\n",
+    ],
+)
 def test_pairs_that_are_missing_or_something_else_are_refused(run, content):
     audit.PAIRS.write_text(content) if content else audit.PAIRS.unlink()
     with pytest.raises(UserError, match=r"^data/pairs\.csv .*make it with: dvc repro -f audit$"):

@@ -466,7 +466,7 @@ def test_killed_at_random_moments_and_on_two_workers_it_ends_with_the_same_bytes
     assert "6 of 6" in whole
     seed = random.randrange(10**6)
     chance, lines = random.Random(seed), []
-    for _ in range(1 if executor == "loky" else 2):
+    for _ in range(2):
         process = command(tmp_path / "killed", "--jobs", "2", "--executor", executor)
         time.sleep(chance.uniform(6, 14))
         os.killpg(process.pid, signal.SIGKILL)

@@ -314,3 +314,11 @@ def test_test_labels_must_be_known(project):
     solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
     with pytest.raises(UserError, match=str(solution.PATH)):
         scored("x.h5")
+
+
+def test_the_scores_are_written_over_nothing_but_json(project):
+    tiny().save("network.keras")
+    Path("params.yaml").write_text("mine")
+    with pytest.raises(UserError, match=r"params\.yaml.*\.json"):
+        outside.main("network.keras", 48, "raw", "", "params.yaml")
+    assert Path("params.yaml").read_text() == "mine"

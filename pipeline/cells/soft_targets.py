@@ -63,11 +63,5 @@ def main(student: str) -> None:
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     files.write(path(student), content.getvalue())
-    print(
-        f"{path(student)}: "
-        + (
-            f"none, as cells of {', '.join(absent)} are older; the student stays as it is"
-            if absent
-            else f"by {', '.join(teachers)}"
-        )
-    )
+    older = f"none, as cells of {', '.join(absent)} are older; the student stays as it is"
+    print(f"{path(student)}: {older if absent else ', '.join(teachers)}")

@@ -86,10 +86,16 @@ def content(
     }  # fmt: skip
 
 
-def contradictions(rows: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """The pairs of data/pairs.csv, both of `rows`, with different labels: the places of both rows in `rows`."""
+def contradictions(rows: np.ndarray, labels: np.ndarray, count: int) -> pd.DataFrame:
+    """The pairs of data/pairs.csv, both of `rows`, with different labels: the places of both rows in `rows`.
+
+    Raises UserError where the table is damaged, or is not of `count` faces.
+    """
     with files.reading(audit.PAIRS, "dvc repro -f audit"):
-        table = pd.read_csv(audit.PAIRS)[["first", "second", "how"]]
+        table = pd.read_csv(audit.PAIRS, dtype={"first": "int64", "second": "int64"})[["first", "second", "how"]]
+        if not (table["first"].between(0, count - 1) & (table["first"] < table["second"])
+                & (table["second"] < count) & table["how"].isin(["identical", "near", "mirrored"])).all():  # fmt: skip
+            raise ValueError("it is not of these faces")
         table = table[table[["first", "second"]].isin(rows).all(axis=1)]
         table[["first", "second"]] = np.searchsorted(rows, table[["first", "second"]])
         table["torn"] = labels[table["first"]] != labels[table["second"]]
@@ -103,7 +109,7 @@ def main() -> None:
     labels = data.labels[dealt.rows].astype(int)
     names = [config.ENSEMBLE, *settings.names, *settings.externals]
     by_name = {name: ensemble.load(name, data, dealt).oof for name in names}
-    found = content(by_name, labels, settings.ensemble.members, contradictions(dealt.rows, labels))
+    found = content(by_name, labels, settings.ensemble.members, contradictions(dealt.rows, labels, len(data.usage)))
     at = found.pop("at")
     rows = dealt.rows[at]
     found |= {"row": rows.tolist(), "label": labels[at].tolist(), "fold": dealt.fold_of[at].tolist()}
