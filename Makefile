@@ -29,7 +29,9 @@ report := $(DVC) repro --force --single-item report
   bench notebook test lint clean scm
 
 help: ## show these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { line = sprintf("make %-11s", $$1); n = split($$2, words, " "); \
+	  for (i = 1; i <= n; i++) { if (length(line " " words[i]) > 80) { print line; line = sprintf("%16s", "") } \
+	  line = line " " words[i] } print line }' $(MAKEFILE_LIST)
 
 setup: ## install everything, as locked (every verb does it where it is needed)
 	@$(PYTHON) .ci/setup.py

@@ -7,14 +7,15 @@ guessed: pixels across, scaling and the order of the classes are the user's to s
 
 import itertools
 import json
-import math
+import multiprocessing
 import re
+import resource
 import shutil
 import tempfile
 import textwrap
 import warnings
 import zipfile
-from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,10 @@ from pipeline.training import backend, machine
 if TYPE_CHECKING:
     import keras
 
-BATCH = 128
+BATCH = 64
 INNER = "_layer_checkpoint_dependencies"  # where Keras 2.13 keeps the weights of a model's layers
-LARGEST = 2**31  # bytes of a file, and of what is unpacked
-OBJECTS = 64  # bytes that Python needs for one of JSON, at most about
-IDLE = ("seed", "build_config", "compile_config", "shared_object_id")  # hold numbers that make nothing large
-LARGE = 10_000  # a number in a configuration that a weight must bear out: who says 2e8 filters has them
+LARGEST = 2**31  # bytes of a file
+MEMORY = 4 * 2**30  # bytes that a network may take, as a file of some kB can ask for any number
 # Keys of a layer that Keras 3 does not know any more, by what the layer's name holds.
 KERNEL = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 DROPPED = {
@@ -132,32 +131,20 @@ def _renumber(group: Any) -> None:
             _renumber(layer[INNER])
 
 
-def _within(size: float, what: str) -> None:
-    if size > LARGEST:
-        raise ValueError(f"its {what} takes {size:,.0f} bytes, more than {LARGEST:,}")
+def bound(more: int) -> None:
+    """Let this process take at most `more` bytes of memory than it has, where the system can hold it to that."""
+    table = Path("/proc/self/statm")
+    if table.exists():
+        most = int(table.read_text().split()[0]) * resource.getpagesize() + more
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
-def numbers(layers: Any) -> Iterator[int]:
-    """All whole numbers in a configuration that say how large something is."""
-    if isinstance(layers, dict):
-        layers = [value for key, value in layers.items() if key not in IDLE]
-    if isinstance(layers, list):
-        for each in layers:
-            yield from numbers(each)
-    elif isinstance(layers, int):
-        yield layers
-
-
-def _layers(text: Any, file: Any) -> Any:
-    """What a configuration says of layers, as Keras 3 reads it; `file` holds their weights. ValueError for bad ones."""
-    shapes: list[tuple[int, ...]] = []
-    file.visititems(lambda _, found: shapes.append(getattr(found, "shape", ())))
-    _within(4 * sum(map(math.prod, shapes)), "weights")
+def _layers(text: Any) -> Any:
+    """What a configuration says of layers, as Keras 3 reads it. Raises ValueError where it holds code."""
     layers = json.loads(text)
     if '"class_name": "Lambda"' in json.dumps(layers):
         raise ValueError("it has a Lambda layer, which is code, and no code in a file is run")
-    if large := [each for each in numbers(layers) if each > LARGE and each not in itertools.chain(*shapes)]:
-        raise ValueError(f"its configuration says {large[0]:,}, but no weight is as large")
     return modern(layers)
 
 
@@ -172,21 +159,22 @@ def network(path: Path, folder: Path) -> "keras.Model":
         raise ValueError("a folder, as of a SavedModel, holds code: load it where it was made")
     if path.suffix == ".json":
         raise ValueError("JSON is a network without weights: load both where they were made")
-    _within(path.stat().st_size, "file")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"it takes more than {LARGEST:,} bytes")
     if path.suffix != ".keras":
         copy = shutil.copyfile(path, folder / "network.h5")
         with h5py.File(copy, "r+") as file:
             if "model_config" not in file.attrs:
                 raise ValueError("it has weights alone: load them into their network where they were made")
-            file.attrs["model_config"] = json.dumps(_layers(file.attrs["model_config"], file))
+            file.attrs["model_config"] = json.dumps(_layers(file.attrs["model_config"]))
         return keras.saving.load_model(copy, compile=False, safe_mode=True)
     weights = folder / "model.weights.h5"
     with zipfile.ZipFile(path) as archive:
-        _within(archive.getinfo("config.json").file_size * OBJECTS, "configuration, once read,")
-        _within(archive.getinfo(weights.name).file_size, "weights")
+        if archive.getinfo(weights.name).file_size > LARGEST:
+            raise ValueError(f"its weights take more than {LARGEST:,} bytes")
         archive.extract(weights.name, folder)
         with h5py.File(weights, "r+") as file:
-            layers = _layers(archive.read("config.json"), file)
+            layers = _layers(archive.read("config.json"))
             if INNER in file:
                 _renumber(file[INNER])
     found: keras.Model = keras.saving.deserialize_keras_object(layers | {"compile_config": None})
@@ -207,12 +195,19 @@ def load(path: Path, side: int) -> "keras.Model":
             raise ValueError(f"it takes {takes} and gives {gives}")
         found.predict_on_batch(np.zeros((1, side, side, takes[3]), "float32"))
     except Exception as trouble:  # h5py, Keras and its backends have no error of their own for a file they cannot use
-        cause = " ".join(str(trouble).rsplit("Exception encountered: ", 1)[-1].split())[:200]
         raise UserError(
-            f"{path} is no whole Keras model for {side} x {side} pixels ({cause}); save it by model.save(...), and "
-            "name the SIDE that it takes"
+            f"{path} is no whole Keras model for {side} x {side} pixels ({_cause(trouble)}); save it by "
+            "model.save(...), and name the SIDE that it takes"
         ) from None
     return found
+
+
+def _cause(trouble: Exception) -> str:
+    """What an error says, in one line. Keras puts the cause last; the backends each say in their way what is full."""
+    text = " ".join(str(trouble).rsplit("Exception encountered: ", 1)[-1].split())
+    if isinstance(trouble, MemoryError) or re.search("OOM|allocat|memory", text, re.IGNORECASE):
+        return f"it takes more than {MEMORY / 2**30:.0f} GiB of memory"
+    return text[:200]
 
 
 def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> np.ndarray:
@@ -227,7 +222,10 @@ def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> 
     for start in range(0, len(pixels), BATCH):
         resized = np.stack([cv2.resize(each, (side, side)) for each in pixels[start : start + BATCH]])
         pictures = resized[..., None].astype("float32") * factor + offset
-        parts.append(network.predict_on_batch(np.repeat(pictures, network.input_shape[3], axis=3)))
+        try:
+            parts.append(network.predict_on_batch(np.repeat(pictures, network.input_shape[3], axis=3)))
+        except Exception as trouble:  # the backends have no error of their own for too little memory
+            raise UserError(f"the network cannot be asked about {len(pictures)} pictures ({_cause(trouble)})") from None
     outputs = np.concatenate(parts)
     if not (outputs.min() >= 0 and outputs.max() <= 1.001):  # NaN is neither
         raise UserError(
@@ -239,23 +237,62 @@ def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> 
     return probabilities
 
 
+def probabilities(path: Path, side: int, scaling: str) -> tuple[np.ndarray, int]:
+    """What the network in a file makes of the test rows, float32 [n, 7], and how many parameters it has.
+
+    Raises UserError where it is no such network.
+    """
+    data = faces.load()
+    found = load(path, side)
+    return ask(found, data.pixels[data.test_rows()], side, scaling), found.count_params()
+
+
+def _answer(line: Connection, path: Path, side: int, scaling: str, chosen: str) -> None:
+    """Send `probabilities`, or the UserError, from a process with an end to its memory."""
+    backend.start(chosen)
+    backend.prepare(seed=0, precision="float32")
+    bound(MEMORY)
+    try:
+        line.send(probabilities(path, side, scaling))
+    except UserError as refusal:
+        line.send(refusal)
+
+
+def asked(path: Path, side: int, scaling: str, chosen: str) -> tuple[np.ndarray, int]:
+    """As `probabilities`, in a process of its own: a file can ask for any memory, and can crash what reads it.
+
+    Parameters
+    ----------
+    chosen : the backend.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    context.Process(target=_answer, args=(theirs, path, side, scaling, chosen), daemon=True).start()
+    theirs.close()  # so that the process's end ends the line
+    try:
+        answer: tuple[np.ndarray, int] | UserError = ours.recv()
+    except EOFError:
+        raise UserError(f"{path} ends the process that reads it: it is damaged, or takes too much memory") from None
+    if isinstance(answer, UserError):
+        raise answer
+    return answer
+
+
 def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:
     """Run the command."""
     if out and Path(out).suffix != ".json":
         raise UserError(f"OUT={out}: the scores are written as JSON, so name a file that ends in .json")
-    places, path, data = order(classes), Path(file), faces.load()
-    truth = score.read_truth(data, np.zeros(0, "int64"))
+    places, path = order(classes), Path(file)
+    truth = score.read_truth(faces.load(), np.zeros(0, "int64"))
     if (truth.labels < 0).any():
         raise UserError(f"{solution.PATH} does not know the labels of all test rows, so nothing can be scored on them")
-    backend.start(machine.choose(config.load().backend))
-    backend.prepare(seed=0, precision="float32")
-    network = load(path, side)
-    probabilities = ask(network, data.pixels[data.test_rows()], side, scaling)[:, places]
+    predicted, parameters = asked(path, side, scaling, machine.choose(config.load().backend))
+    predicted = predicted[:, places]
     about = {
-        "file": path.name, "sha256": submission.sha256(path), "parameters": network.count_params(), "side": side,
+        "file": path.name, "sha256": submission.sha256(path), "parameters": parameters, "side": side,
         "scaling": scaling, "classes": [CLASSES[places.index(i)] for i in range(len(places))], "data": truth.source,
     }  # fmt: skip
-    columns = score.judge(probabilities, probabilities, truth)  # as in submissions/scores.csv
+    columns = score.judge(predicted, predicted, truth)  # as in submissions/scores.csv
     found = {key: columns[key] for key in columns if not key.startswith("oof") and not key.endswith("tempered")}
     print(tabulate(found.items(), (path.name, ""), colalign=("left", "right")))
     print("\nIf test rows were in its training, which is not known here, these figures are too high.")

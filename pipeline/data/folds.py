@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline import config, files
 from pipeline.competition import TRAINING
@@ -84,6 +83,8 @@ def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.nd
         raise UserError(
             f"{count} folds need at least {count} different Training pictures of every class; one has {smallest}"
         )
+    from sklearn.model_selection import StratifiedGroupKFold  # takes seconds, which most verbs need not
+
     fold = np.empty(len(labels), int)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     for number, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
