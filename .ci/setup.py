@@ -33,8 +33,10 @@ def packages():
 def needed(found, names):
     """The lines of these packages and of all that they need."""
     names = {re.sub(r"[-_.]+", "-", name).lower() for name in names}
-    while more := {name for name, _, users in found if users & names} - names:
-        names |= more
+    size = 0
+    while size < len(names):  # until nothing is added
+        size = len(names)
+        names |= {name for name, _, users in found if users & names}
     return "".join(lines for name, lines, _ in found if name in names)
 
 
@@ -126,4 +128,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError, LookupError) as trouble:
+        stop(f"{trouble}; {LOCK} and pyproject.toml come back by git checkout")

@@ -100,6 +100,7 @@ def test_every_verb_is_told_by_help(place):
     assert len(verbs) > 15
     shown = make(place).stdout
     assert all(f"make {verb} " in shown for verb in verbs)
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 # Set-up.
@@ -183,7 +184,7 @@ def test_an_environment_that_is_not_whole_is_built_anew(place, damage):
     assert (place / ".venv/.whole").read_text() == "all\n"
 
 
-@pytest.mark.parametrize("spoil", ["link", "lock", "empty lock", "python"])
+@pytest.mark.parametrize("spoil", ["link", "lock", "empty lock", "binary lock", "python"])
 def test_what_cannot_be_set_up_is_told(place, spoil):
     version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     if spoil == "link":
@@ -193,6 +194,8 @@ def test_what_cannot_be_set_up_is_told(place, spoil):
         (place / "requirements.lock").unlink()
     elif spoil == "empty lock":
         (place / "requirements.lock").write_text("")
+    elif spoil == "binary lock":
+        (place / "requirements.lock").write_bytes(b"\xff\xfe")
     else:
         script = place / ".ci/setup.py"
         script.write_text(script.read_text().replace("(3, 11) <= sys", "(4, 0) <= sys"))
@@ -201,6 +204,7 @@ def test_what_cannot_be_set_up_is_told(place, spoil):
         "link": ".venv is a link to other",
         "lock": "requirements.lock is missing",
         "empty lock": "requirements.lock names no package",
+        "binary lock": "'utf-8' codec",
         "python": version,
     }
     assert done.returncode == 2

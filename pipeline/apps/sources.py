@@ -126,7 +126,9 @@ def read(file: Path | IO[bytes]) -> np.ndarray:
             with Image.open(file, formats=FORMATS) as picture:
                 return plain(upright(picture))
     except UnidentifiedImageError:
-        raise UserError(f"it is none of {', '.join(FORMATS)}, nor a table or video by its name") from None
+        raise UserError(f"it is none of {', '.join(FORMATS)}") from None
+    except PermissionError:
+        raise UserError("you may not read it") from None
     except Exception as trouble:  # each of Pillow's readers has its own way to say that a file is damaged
         raise UserError(f"it is damaged ({trouble})") from None
 
