@@ -1,5 +1,4 @@
 import os
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -9,14 +8,14 @@ from pipeline import config
 FIRST = ("clone", "graph", "loop", "cells", "networks", "kaggle_download", "notebook", "real_data")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items):
     """Bring the longest files forward; within a file the order stays."""
     places = {f"test_{name}.py": place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(autouse=True)
-def _fresh_config() -> Iterator[None]:
+def _fresh_config():
     """Let no test see the params.yaml of another's folder: what is read is kept for the length of a command."""
     config.load.cache_clear()
     yield
@@ -24,12 +23,12 @@ def _fresh_config() -> Iterator[None]:
 
 
 @pytest.fixture
-def close(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def close(monkeypatch):
     """Let nobody, not even root, list a folder whose path ends so."""
     scandir = os.scandir
 
-    def closed(end: str) -> None:
-        def refusing(path: str) -> Iterator[os.DirEntry[str]]:
+    def closed(end):
+        def refusing(path):
             if str(path).endswith(end):
                 raise PermissionError(13, "Permission denied", str(path))
             return scandir(path)

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,8 @@ from ruamel.yaml import YAML
 from pipeline import config, files
 from pipeline.cells import store
 from pipeline.competition import CLASSES, SIDE, TRAINING
-from pipeline.config import Config
 from pipeline.data import folds, provenance, solution
 from pipeline.data.faces import Faces
-from pipeline.data.folds import Folds
 from pipeline.evaluation import audit
 from pipeline.training.cell import HISTORY
 from pipeline.training.plan import Plan
@@ -26,20 +23,19 @@ MODELS = ("plain_net", "deep_net")
 STUDENT = "pupil"
 
 
-def labels() -> np.ndarray:
+def labels():
     """Of all rows, those of the test splits as well."""
     return np.arange(sum(ROWS)) % len(CLASSES)
 
 
-def probabilities(seed: object, truth: np.ndarray, skill: float = 2.0) -> np.ndarray:
+def probabilities(seed, truth, skill=2.0):
     """Float32 [n, 7] that favour the true class, drawn by a seed of any kind."""
     chance = np.random.default_rng(int(hashlib.sha256(repr(seed).encode()).hexdigest()[:8], 16))
     scores = chance.normal(0, 1, (len(truth), len(CLASSES))) + skill * np.eye(len(CLASSES))[truth]
-    found: np.ndarray = (np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)).astype("float32")
-    return found
+    return (np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)).astype("float32")
 
 
-def faces() -> Faces:
+def faces():
     """Distinct pictures; the first of each test split has a duplicate in Training, and one of Training another."""
     usage = np.repeat([0, 1, 2], ROWS).astype("uint8")
     pixels = np.random.default_rng(0).integers(0, 256, (sum(ROWS), SIDE, SIDE)).astype("uint8")
@@ -48,7 +44,7 @@ def faces() -> Faces:
     return Faces(pixels, np.where(usage == TRAINING, labels(), -1).astype("int8"), usage)
 
 
-def document(**changes: Any) -> dict[str, Any]:
+def document(**changes):
     """A params.yaml with two models and a student in two folds."""
     model = {"architecture": "vgg8", "epochs": 2}
     return {
@@ -59,7 +55,7 @@ def document(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def params(**changes: Any) -> Config:
+def params(**changes):
     """Write params.yaml, and let nothing remember an older one."""
     with open(config.PATH, "w") as file:
         YAML().dump(document(**changes), file)
@@ -67,10 +63,10 @@ def params(**changes: Any) -> Config:
     return config.load()
 
 
-def write_cell(settings: Config, name: str, fold: int, data: Faces, dealt: Folds, **arrays: Any) -> None:
+def write_cell(settings, name, fold, data, dealt, **arrays):
     """Write what a cell would hold; `arrays` replace or (where None) remove arrays of predictions.npz."""
     rows, tests = dealt.held_out(fold), data.test_rows()
-    every: dict[str, Any] = {"rows": rows.astype("int32"), "attention": np.full((7, SIDE, SIDE), 40 * fold, "uint8")}
+    every = {"rows": rows.astype("int32"), "attention": np.full((7, SIDE, SIDE), 40 * fold, "uint8")}
     for suffix, skill in (("", 2.0), ("_plain", 1.5)):
         every[f"oof{suffix}"] = probabilities((name, fold, "oof", suffix), labels()[rows], skill)
         every[f"test{suffix}"] = probabilities((name, fold, "test", suffix), labels()[tests], skill)
@@ -97,7 +93,7 @@ def write_cell(settings: Config, name: str, fold: int, data: Faces, dealt: Folds
     )
 
 
-def external(name: str, rows: np.ndarray, skill: float = 2.0, **changes: Any) -> None:
+def external(name, rows, skill=2.0, **changes):
     """Write external/NAME.npz, `oof` of these rows; `changes` replace its arrays."""
     arrays = {"oof": probabilities((name, "oof"), labels()[rows], skill),
               "test": probabilities((name, "test"), labels()[ROWS[0] :], skill)}  # fmt: skip
@@ -105,7 +101,7 @@ def external(name: str, rows: np.ndarray, skill: float = 2.0, **changes: Any) ->
     files.replace(path, lambda file: np.savez(file, **(arrays | changes)))
 
 
-def build(known: bool = True, **changes: Any) -> tuple[Config, Faces, Folds]:
+def build(known=True, **changes):
     """Write a run into this folder up to its cells, but for what audit says of it beside data/duplicates.csv.
 
     Parameters
@@ -130,6 +126,6 @@ def build(known: bool = True, **changes: Any) -> tuple[Config, Faces, Folds]:
     return settings, data, dealt
 
 
-def result(path: str) -> Any:
+def result(path):
     """A JSON file."""
     return json.loads(Path(path).read_text())

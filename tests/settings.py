@@ -2,18 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from pipeline import config
 
-LEAST: dict[str, Any] = {
+LEAST = {
     "seed": 1, "backend": "auto", "data": {"source": "local", "training_faces": 14, "test_faces": 7}, "folds": [0, 1],
     "duplicates": "keep", "recipes": {}, "models": {"small_vgg": {"architecture": "small_vgg", "epochs": 1}},
     "students": {}, "ensemble": {"members": ["small_vgg"]},
 }  # fmt: skip
 
 
-def write(data: dict[str, Any] | None = None, **sections: Any) -> None:
+def write(data=None, **sections):
     """Write it into this folder; keys of `data` are laid over those of its section, `sections` replace theirs."""
     document = LEAST | sections | {"data": LEAST["data"] | (data or {})}
     Path("params.yaml").write_text(json.dumps(document))  # JSON is YAML, too

@@ -1,11 +1,8 @@
 """A small project in the folder a test stands in: drawn faces in three folds, two models and a student."""
 
 import functools
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 import tiny
 from ruamel.yaml import YAML
 
@@ -15,7 +12,7 @@ from pipeline.data import folds, synthetic
 from pipeline.data.faces import Faces
 
 SHORT = {"epochs": 2, "batch_size": 8, "rotation": 10.0, "flip": True, "precision": "float32"}
-DOCUMENT: dict[str, Any] = {
+DOCUMENT = {
     "seed": 7,
     "backend": "tensorflow",
     "data": {"source": "local"},
@@ -34,21 +31,21 @@ DOCUMENT: dict[str, Any] = {
 
 
 @functools.cache
-def faces() -> Faces:
+def faces():
     """168 Training and 42 test faces, two of them duplicates: inside Training, and across to the test rows."""
     pixels, labels, usage = synthetic.competition(training=168, test=21, seed=3)
     pixels[5], pixels[11] = pixels[40], pixels[170]
     return Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage.astype("uint8"))
 
 
-def write(**changes: Any) -> None:
+def write(**changes):
     """Write params.yaml."""
     with open(config.PATH, "w", encoding="utf-8") as file:
         YAML().dump(DOCUMENT | changes, file)
     config.load.cache_clear()
 
 
-def project(folder: Path, patch: pytest.MonkeyPatch, **changes: Any) -> None:
+def project(folder, patch, **changes):
     """Make the project in `folder`, whose networks are tiny, and stand in it."""
     patch.chdir(folder)
     tiny.instead(patch)

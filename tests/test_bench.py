@@ -39,12 +39,12 @@ MULTIPLY_ADDS = {
 
 
 @pytest.mark.parametrize("name", MULTIPLY_ADDS)
-def test_multiply_adds_are_those_of_a_count_by_hand(name: str) -> None:
+def test_multiply_adds_are_those_of_a_count_by_hand(name):
     assert cell.multiply_adds(architectures.build(name)) == MULTIPLY_ADDS[name]
 
 
 @pytest.mark.parametrize("name", bench.NETWORKS)
-def test_pytorchs_networks_have_the_layers_of_ours(name: str) -> None:
+def test_pytorchs_networks_have_the_layers_of_ours(name):
     pytest.importorskip("torch", reason="PyTorch is not installed: it is needed by the benchmark alone")
     from bench import pytorch
 
@@ -53,7 +53,7 @@ def test_pytorchs_networks_have_the_layers_of_ours(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ours", "pytorch_float32"])
-def test_a_contender_tells_how_fast_it_is(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_contender_tells_how_fast_it_is(monkeypatch, kind):
     if kind.startswith("pytorch"):
         pytest.importorskip("torch", reason="PyTorch is not installed: it is needed by the benchmark alone")
     else:
@@ -69,7 +69,7 @@ def test_a_contender_tells_how_fast_it_is(monkeypatch: pytest.MonkeyPatch, kind:
     assert min(ours.recv(), ours.recv(), ours.recv()["peak_mb"]) > 0
 
 
-def test_the_committed_measurement_is_whole_and_shown_in_the_docs() -> None:
+def test_the_committed_measurement_is_whole_and_shown_in_the_docs():
     found = json.loads((ROOT / "results/bench.json").read_text())
     assert set(found["race"]["networks"]) == set(bench.NETWORKS)
     rounds = found["machine"]["rounds"]
@@ -84,7 +84,7 @@ def test_the_committed_measurement_is_whole_and_shown_in_the_docs() -> None:
         assert line in page
 
 
-def test_two_networks_are_compared_row_by_row() -> None:
+def test_two_networks_are_compared_row_by_row():
     one, other = (np.arange(700) < count for count in (350, 364))
     found = ablation.paired(other, one)
     assert found["points"] == 2.0
@@ -95,13 +95,13 @@ def test_two_networks_are_compared_row_by_row() -> None:
     assert (same["points"], same["points_95"], same["p_value"]) == (0, [0, 0], 1)
 
 
-def test_halves_keep_folds_whole() -> None:
+def test_halves_keep_folds_whole():
     fold_of = np.array([0, 1, 2, 3, 4, 0, 4, 2])
     assert ablation.halves(fold_of).tolist() == [0, 0, 1, 1, 1, 0, 1, 1]
     assert ablation.halves(np.array([1, 0])).tolist() == [1, 0]
 
 
-def test_every_variant_is_a_recipe_of_a_network_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_variant_is_a_recipe_of_a_network_that_there_is(monkeypatch):
     for name, change in ablation.VARIANTS.items():
         assert change or name == ablation.NAME
         assert all(ablation.BASE.get(key) != value for key, value in change.items()), name  # it changes something
@@ -115,17 +115,17 @@ def test_every_variant_is_a_recipe_of_a_network_that_there_is(monkeypatch: pytes
         assert sorted([*task.rows, *task.judged]) == list(range(70))
 
 
-def result(predicted: np.ndarray) -> runner.Result:
+def result(predicted):
     return runner.Result(predicted.astype("float16"), np.zeros(0), np.array(0.5), np.array(60.0), np.array(0.0),
                          np.array("{}"))  # fmt: skip
 
 
-def test_variants_are_compared_on_the_rows_that_both_judged() -> None:
+def test_variants_are_compared_on_the_rows_that_both_judged():
     labels, half_of = np.arange(140) % 7, np.arange(140) // 70
     right = np.eye(7)[labels] * 0.9 + 0.1 / 7
     wrong = np.roll(right, 1, axis=1)
 
-    def part(half: int, correct: int) -> runner.Result:
+    def part(half, correct):
         return result(np.where((np.arange(140) % 70 < correct)[:, None], right, wrong)[half_of == half])
 
     found = {(ablation.NAME, 0): part(0, 35), ("better", 0): part(0, 49), ("half", 0): part(0, 28),
@@ -140,7 +140,7 @@ def test_variants_are_compared_on_the_rows_that_both_judged() -> None:
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["better", ablation.NAME, "half"]
 
 
-def test_a_variant_is_joined_with_the_base_by_the_mean_of_their_predictions() -> None:
+def test_a_variant_is_joined_with_the_base_by_the_mean_of_their_predictions():
     labels, half_of = np.zeros(100, dtype=int), np.arange(100) // 60
     sure, unsure, wrong = np.eye(7)[0] * 0.9 + 0.1 / 7, np.eye(7)[0] * 0.2 + 0.8 / 7, np.eye(7)[1] * 0.5 + 0.5 / 7
     base = result(np.stack([sure] * 30 + [wrong] * 30))
@@ -152,7 +152,7 @@ def test_a_variant_is_joined_with_the_base_by_the_mean_of_their_predictions() ->
     assert "+25.00" in ablation.show(table)
 
 
-def test_the_committed_ablation_is_whole_and_its_tables_tell_it() -> None:
+def test_the_committed_ablation_is_whole_and_its_tables_tell_it():
     found = json.loads((ROOT / "results/ablation.json").read_text())
     assert found["base"] == ablation.BASE
     assert set(found["variants"]) <= set(ablation.VARIANTS)
@@ -172,7 +172,7 @@ def test_the_committed_ablation_is_whole_and_its_tables_tell_it() -> None:
 
 
 @pytest.mark.parametrize("name", joining.WAYS)
-def test_a_way_of_joining_sees_no_label_of_the_fold_that_it_is_judged_on(name: str) -> None:
+def test_a_way_of_joining_sees_no_label_of_the_fold_that_it_is_judged_on(name):
     chance = np.random.default_rng(0)
     labels, fold_of = chance.integers(0, 7, 300), np.arange(300) % 3
     every = np.stack([chance.dirichlet(np.ones(7), 300) + part * np.eye(7)[labels] for part in (0.2, 0.5)])

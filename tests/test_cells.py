@@ -11,7 +11,6 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,13 +30,13 @@ RESULTS = ("weights", "predictions.npz", "history.csv")  # cell.json tells the s
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path, monkeypatch):
     small.project(tmp_path, monkeypatch)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory):
     """A project whose cells of both models and the student are trained."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copy(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copy(trained, tmp_path, monkeypatch):
     """A copy of it, which a test may damage and stands in."""
     shutil.copytree(trained, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
@@ -56,7 +55,7 @@ def copy(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path / "copy"
 
 
-def results(folder: Path) -> dict[str, bytes]:
+def results(folder):
     """Everything of all cells but what tells the seconds."""
     paths = [path for path in (folder / "artifacts").rglob("*") if path.is_file()]
     return {
@@ -65,7 +64,7 @@ def results(folder: Path) -> dict[str, bytes]:
     }  # fmt: skip
 
 
-def load(name: str = "one", fold: int = 0) -> store.Cell:
+def load(name="one", fold=0):
     run = train.start()
     return store.load(run.settings, name, fold, run.faces, run.folds)
 
@@ -73,7 +72,7 @@ def load(name: str = "one", fold: int = 0) -> store.Cell:
 # What it holds
 
 
-def test_a_cell_holds_what_later_stages_need(copy: Path) -> None:
+def test_a_cell_holds_what_later_stages_need(copy):
     run = train.start()
     for name in run.settings.names:
         for fold in run.settings.folds:
@@ -91,10 +90,10 @@ def test_a_cell_holds_what_later_stages_need(copy: Path) -> None:
     assert not list((copy / "artifacts/checkpoints").glob("*.npz"))
 
 
-def test_a_cell_of_the_competitions_size_is_under_half_a_megabyte() -> None:
+def test_a_cell_of_the_competitions_size_is_under_half_a_megabyte():
     chance = np.random.default_rng(0)
 
-    def drawn(rows: int) -> np.ndarray:
+    def drawn(rows):
         return chance.dirichlet(np.full(7, 0.3), rows)
 
     arrays = {name: drawn(rows).astype("float16") for name, rows in (("oof", 5742), ("oof_plain", 5742),
@@ -105,7 +104,7 @@ def test_a_cell_of_the_competitions_size_is_under_half_a_megabyte() -> None:
     assert len(content.getvalue()) < 500_000
 
 
-def test_the_weights_give_the_predictions_again(copy: Path) -> None:
+def test_the_weights_give_the_predictions_again(copy):
     before, run = load(), train.start()
     task = run.task("one", 0)
     contents = cell.train(run.faces, task, Path("unused/state.npz"), weights=run.weights(task))
@@ -118,14 +117,12 @@ def test_the_weights_give_the_predictions_again(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("choice", ["keep", "drop_test_duplicates", "drop_repeats"])
-def test_every_row_is_predicted_once_by_a_network_that_saw_neither_it_nor_its_duplicate(
-    project: Path, monkeypatch: pytest.MonkeyPatch, choice: str
-) -> None:
+def test_every_row_is_predicted_once_by_a_network_that_saw_neither_it_nor_its_duplicate(project, monkeypatch, choice):
     small.write(duplicates=choice)
     folds.main()
-    seen: list[loop.Rows] = []
+    seen = []
 
-    def watch(trainer: Any, rows: loop.Rows, *others: Any) -> Any:
+    def watch(trainer, rows, *others):
         seen.append(rows)
         return train.cell_progress()
 
@@ -148,7 +145,7 @@ def test_every_row_is_predicted_once_by_a_network_that_saw_neither_it_nor_its_du
         assert not set(groups[every]) & set(groups[data.test_rows()])
 
 
-def test_held_out_labels_steer_nothing_that_is_trained(project: Path) -> None:
+def test_held_out_labels_steer_nothing_that_is_trained(project):
     """Neither an epoch, nor the rate, nor the weights: so the out-of-fold score is not optimistic."""
     run = train.start()
     task, found = run.task("one", 0), []
@@ -167,7 +164,7 @@ def test_held_out_labels_steer_nothing_that_is_trained(project: Path) -> None:
     assert not first["val_loss"].equals(second["val_loss"])
 
 
-def test_soft_targets_come_from_networks_that_saw_neither_the_fold_nor_its_duplicates(copy: Path) -> None:
+def test_soft_targets_come_from_networks_that_saw_neither_the_fold_nor_its_duplicates(copy):
     run = train.start()
     groups = picture_groups(run.faces.pixels)
     for fold in run.settings.folds:
@@ -181,7 +178,7 @@ def test_soft_targets_come_from_networks_that_saw_neither_the_fold_nor_its_dupli
         assert len(soft) == len(seen)
 
 
-def test_a_student_whose_teachers_lack_predictions_is_refused_and_one_that_is_trained_stays(copy: Path) -> None:
+def test_a_student_whose_teachers_lack_predictions_is_refused_and_one_that_is_trained_stays(copy):
     path = Path("artifacts/cells/one/fold1")
     arrays = dict(np.load(path / "predictions.npz"))
     del arrays["train"], arrays["attention"]
@@ -193,7 +190,7 @@ def test_a_student_whose_teachers_lack_predictions_is_refused_and_one_that_is_tr
     assert load("pupil", 0).about.model == "pupil"
 
 
-def _rewrite(path: Path, arrays: dict[str, np.ndarray], history: bytes | None = None, **about: Any) -> None:
+def _rewrite(path, arrays, history=None, **about):
     """Write other arrays into a cell, which tells of them rightly."""
     content = io.BytesIO()
     np.savez(content, **arrays)
@@ -208,7 +205,7 @@ def _rewrite(path: Path, arrays: dict[str, np.ndarray], history: bytes | None = 
 # Whose it is, and damage
 
 
-def damage(path: Path, kind: str) -> None:
+def damage(path, kind):
     """Change a cell's folder as a hand, a merge or a disk does."""
     arrays = dict(np.load(path / "predictions.npz"))
     history = (path / "history.csv").read_bytes()
@@ -236,7 +233,7 @@ def damage(path: Path, kind: str) -> None:
     "another model's", "another model's predictions", "other faces", "truncated history", "cell.json", "gone", "NaN",
     "a sum of 2", "eight columns", "a row less",
 ])  # fmt: skip
-def test_a_damaged_cell_is_refused_by_its_file_and_trained_anew(copy: Path, kind: str) -> None:
+def test_a_damaged_cell_is_refused_by_its_file_and_trained_anew(copy, kind):
     path, run = Path("artifacts/cells/one/fold0"), train.start()
     damage(path, kind)
     with pytest.raises(UserError, match=r"artifacts/cells/one/fold0.*dvc repro train@one-0"):
@@ -247,7 +244,7 @@ def test_a_damaged_cell_is_refused_by_its_file_and_trained_anew(copy: Path, kind
 # When it is trained
 
 
-def test_a_whole_cell_is_not_trained_again_but_on_demand(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_cell_is_not_trained_again_but_on_demand(copy, monkeypatch):
     before = results(copy)
     monkeypatch.setattr(train, "work", lambda *words: pytest.fail("it was trained"))
     train.main("one", "0")
@@ -259,9 +256,7 @@ def test_a_whole_cell_is_not_trained_again_but_on_demand(copy: Path, monkeypatch
     assert results(copy) == before, "the same bytes"
 
 
-def test_test_time_settings_predict_anew_from_weights_and_train_where_they_are_gone(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_test_time_settings_predict_anew_from_weights_and_train_where_they_are_gone(copy, monkeypatch):
     before, seconds = results(copy), load().about.seconds
     models = small.DOCUMENT["models"] | {"one": small.DOCUMENT["models"]["one"] | {"tta_zoom": 0.1}}
     small.write(models=models)
@@ -279,14 +274,14 @@ def test_test_time_settings_predict_anew_from_weights_and_train_where_they_are_g
     assert load().about.seconds == seconds
     store.weights("one", 1).unlink()
     assert "gone" in planning.why(run.settings, "one", 1, run.task("one", 1).plan)
-    trained: list[int] = []
+    trained = []
     fit = loop.fit
     monkeypatch.setattr(loop, "fit", lambda *words: trained.append(1) or fit(*words))
     train.main("one", "1")
     assert trained == [1]
 
 
-def test_long_training_is_told_and_wants_a_yes_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_training_is_told_and_wants_a_yes_once(copy, monkeypatch):
     models = small.DOCUMENT["models"] | {"one": small.DOCUMENT["models"]["one"] | {"epochs": 3}}
     small.write(models=models)
     planning.main()
@@ -303,7 +298,7 @@ def test_long_training_is_told_and_wants_a_yes_once(copy: Path, monkeypatch: pyt
     train.main("one", "1")  # agreed to with the first
 
 
-def test_without_timings_it_goes_by_the_rows(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timings_it_goes_by_the_rows(project, monkeypatch):
     run = train.start()
     train.agree(run, train.stale(run, ["one"]), yes=False)  # 168 rows take no ten minutes
     monkeypatch.setattr(planning, "SECONDS_A_ROW", 10.0)
@@ -311,7 +306,7 @@ def test_without_timings_it_goes_by_the_rows(project: Path, monkeypatch: pytest.
         train.agree(run, train.stale(run, ["one"]), yes=False)
 
 
-def test_timings_scale_with_the_epochs(copy: Path) -> None:
+def test_timings_scale_with_the_epochs(copy):
     took = planning.timings()
     made = planning.load("one")
     longer = made.model_copy(update={"recipe": made.recipe | {"epochs": 20}})
@@ -319,8 +314,8 @@ def test_timings_scale_with_the_epochs(copy: Path) -> None:
     assert planning.Timings({}).seconds(made, 22967) == pytest.approx(120)
 
 
-def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, ...]] = []
+def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(copy, monkeypatch):
+    told = []
     monkeypatch.setattr(planning, "using_dvc", lambda: True)
     monkeypatch.setattr(planning, "dvc", lambda *words: told.append(words))
     run = train.start()
@@ -334,7 +329,7 @@ def test_dvc_is_told_of_no_cell_that_params_yaml_has_left_behind(copy: Path, mon
     assert len(told) == 1
 
 
-def test_a_cell_of_other_code_is_adopted_with_a_reason_and_one_of_another_recipe_is_not(copy: Path) -> None:
+def test_a_cell_of_other_code_is_adopted_with_a_reason_and_one_of_another_recipe_is_not(copy):
     path = Path("artifacts/cells/one/fold0/cell.json")
     about = json.loads(path.read_text())
     about["plan"]["code"]["training.loop.fit"], about["key"] = "0" * 8, "0" * 16
@@ -350,7 +345,7 @@ def test_a_cell_of_other_code_is_adopted_with_a_reason_and_one_of_another_recipe
         train.adopt("one", "0", "nearly the same")
 
 
-def test_a_worker_with_other_code_refuses(project: Path) -> None:
+def test_a_worker_with_other_code_refuses(project):
     run = train.start()
     task = run.task("one", 0)
     other = task.plan.model_copy(update={"code": task.plan.code | {"training.loop.fit": "0" * 8}})
@@ -358,9 +353,7 @@ def test_a_worker_with_other_code_refuses(project: Path) -> None:
         train.work(run.faces, cell.Task(**{**task.__dict__, "plan": other}), Path("state.npz"), False, None)
 
 
-def test_a_worker_without_the_projects_folder_keeps_its_state_elsewhere_and_leaves_nothing(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_without_the_projects_folder_keeps_its_state_elsewhere_and_leaves_nothing(copy, monkeypatch):
     monkeypatch.setattr(train.tempfile, "tempdir", str(copy / "tmp"))
     (copy / "tmp").mkdir()
     run = train.start()
@@ -370,9 +363,7 @@ def test_a_worker_without_the_projects_folder_keeps_its_state_elsewhere_and_leav
     assert not list((copy / "tmp").rglob("*.npz"))
 
 
-def test_a_packed_run_trains_elsewhere_and_its_cells_come_home(
-    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_packed_run_trains_elsewhere_and_its_cells_come_home(copy, tmp_path, monkeypatch):
     before = results(copy)
     for name in ("one/fold0", "two/fold1"):
         shutil.rmtree(f"artifacts/cells/{name}")
@@ -402,7 +393,7 @@ def test_a_packed_run_trains_elsewhere_and_its_cells_come_home(
 # Interruptions
 
 
-def test_two_processes_do_not_train_one_cell(project: Path) -> None:
+def test_two_processes_do_not_train_one_cell(project):
     run = train.start()
     task = run.task("one", 0)
     with (
@@ -414,10 +405,8 @@ def test_two_processes_do_not_train_one_cell(project: Path) -> None:
     assert not list(train.CHECKPOINTS.glob("one*"))
 
 
-def test_it_says_where_it_was_stopped_and_goes_on_to_the_same_bytes(
-    trained: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def stop(display: progress.Display, at: Any) -> None:
+def test_it_says_where_it_was_stopped_and_goes_on_to_the_same_bytes(trained, project, monkeypatch, capsys):
+    def stop(display, at):
         display.done = len(at.history)
         raise KeyboardInterrupt
 
@@ -434,7 +423,7 @@ def test_it_says_where_it_was_stopped_and_goes_on_to_the_same_bytes(
     }
 
 
-def command(folder: Path, *words: str) -> subprocess.Popen[str]:
+def command(folder, *words):
     """`python -m pipeline train` in a process group of its own, in a copy of the code whose mini_xception is tiny."""
     if not (folder / "pipeline").exists():
         shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
@@ -446,7 +435,7 @@ def command(folder: Path, *words: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process):
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     return output
@@ -455,9 +444,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 @pytest.mark.parametrize(
     "executor", ["loky", *(pytest.param(each, marks=pytest.mark.slow) for each in ("dask", "ray"))]
 )
-def test_killed_at_random_moments_and_on_two_workers_it_ends_with_the_same_bytes(
-    executor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_at_random_moments_and_on_two_workers_it_ends_with_the_same_bytes(executor, tmp_path, monkeypatch):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
         with monkeypatch.context() as patch:
@@ -481,7 +468,7 @@ def test_killed_at_random_moments_and_on_two_workers_it_ends_with_the_same_bytes
 # Words
 
 
-def test_an_epochs_line_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_epochs_line_is_short(capsys):
     from pipeline.training.checkpoint import Progress
 
     show = progress.Display("deep_vgg_histogram fold 0", 150, watched=False)

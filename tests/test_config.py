@@ -1,7 +1,6 @@
 """params.yaml is read once into one typed model, and every mistake in it is told at once, by path of keys."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -13,21 +12,21 @@ ROOT = Path(__file__).parent.parent
 MODEL = {"architecture": "small_vgg", "epochs": 3}
 
 
-def document(**changes: Any) -> dict[str, Any]:
+def document(**changes):
     """A sound file, as dictionaries."""
     whole = {"seed": 1, "backend": "auto", "data": {}, "folds": [0, 1], "duplicates": "keep", "recipes": {},
              "models": {"a": MODEL}, "students": {}, "ensemble": {"members": ["a"]}}  # fmt: skip
     return whole | changes
 
 
-def mistakes(found: dict[str, Any] | Any) -> list[str]:
+def mistakes(found):
     """What is wrong with a document, a line each."""
     with pytest.raises(UserError) as refused:
         config.parse(found)
     return str(refused.value).splitlines()
 
 
-def test_the_committed_files_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_committed_files_are_sound(monkeypatch):
     monkeypatch.chdir(ROOT)
     for path in (Path("params.yaml"), Path("pipeline/apps/demo.yaml")):
         found = config.parse(config.read(path))
@@ -35,7 +34,7 @@ def test_the_committed_files_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "<<" not in Path("params.yaml").read_text(), "no merges: DVC would expand them"
 
 
-def test_one_architecture_stands_in_three_models() -> None:
+def test_one_architecture_stands_in_three_models():
     models = {
         "a": MODEL,
         "b": MODEL | {"seed": 2},
@@ -48,12 +47,12 @@ def test_one_architecture_stands_in_three_models() -> None:
     assert found.models["c"].contrast == "local"
 
 
-def test_a_models_own_keys_override_its_recipe() -> None:
+def test_a_models_own_keys_override_its_recipe():
     models = {"a": {"architecture": "small_vgg", "recipe": "long", "epochs": 4}}
     assert config.parse(document(models=models, recipes={"long": {"epochs": 9}})).models["a"].epochs == 4
 
 
-def test_every_mistake_is_told_at_once_by_its_path() -> None:
+def test_every_mistake_is_told_at_once_by_its_path():
     found = mistakes(
         document(
             seed=-1, twins="keep", folds=[0, 2],
@@ -104,11 +103,11 @@ def test_every_mistake_is_told_at_once_by_its_path() -> None:
     ],
     ids=str,
 )
-def test_a_mistake_is_told_by_its_path(changes: dict[str, Any], place: str) -> None:
+def test_a_mistake_is_told_by_its_path(changes, place):
     assert any(line.startswith(f"params.yaml: {place}") for line in mistakes(document(**changes)))
 
 
-def test_an_external_member_needs_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_external_member_needs_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     members = document(ensemble={"members": ["a", "theirs"]})
     assert "external/theirs.npz" in mistakes(members)[0]
@@ -118,7 +117,7 @@ def test_an_external_member_needs_its_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "models: &m {a: *m}", "\x00", "seed: 1\nseed: 2"])
-def test_nonsense_is_refused_in_words(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nonsense_is_refused_in_words(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(text)
     with pytest.raises(UserError):
@@ -126,13 +125,13 @@ def test_nonsense_is_refused_in_words(text: str, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("text", ["0.001", "1e-3", "1.0e-3", ".001"])
-def test_every_way_to_write_a_number_is_one(text: str) -> None:
+def test_every_way_to_write_a_number_is_one(text):
     """As DVC reads it: in YAML 1.1, 1e-3 is a string."""
     whole = YAML(typ="safe", pure=True).load(f"learning_rate: {text}")
     assert config.parse(document(models={"a": MODEL | whole})).models["a"].learning_rate == 0.001
 
 
-def test_what_is_off_or_idle_is_not_part_of_what_is_used() -> None:
+def test_what_is_off_or_idle_is_not_part_of_what_is_used():
     plain = config.Recipe(epochs=3)
     assert "mixup" not in plain.used()
     assert "contrast" not in plain.used()
@@ -141,6 +140,6 @@ def test_what_is_off_or_idle_is_not_part_of_what_is_used() -> None:
     assert config.Recipe(epochs=3, progressive_epochs=1).used()["progressive_side"] == 36
 
 
-def test_a_utf8_comment_is_read_under_any_locale(tmp_path: Path) -> None:
+def test_a_utf8_comment_is_read_under_any_locale(tmp_path):
     (tmp_path / "params.yaml").write_bytes("seed: 1 # größer\n".encode())
     assert config.read(tmp_path / "params.yaml") == {"seed": 1}

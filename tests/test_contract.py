@@ -23,13 +23,13 @@ MODULES = {
 LAYERS = ("apps", "experiments", "kaggle", "evaluation", "cells", "training", "architectures", "data")
 
 
-def module_file(dotted: str) -> Path | None:
+def module_file(dotted):
     """The file of a module of the pipeline, relative to the root; None for what is no module."""
     path = Path(*dotted.split("."))
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if (ROOT / file).exists()), None)
 
 
-def imported(file: Path) -> set[Path]:
+def imported(file):
     """The pipeline's files that `file` imports, wherever in it the import stands."""
     found = set()
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
@@ -38,7 +38,7 @@ def imported(file: Path) -> set[Path]:
     return found - {None}
 
 
-def closure(file: Path) -> set[Path]:
+def closure(file):
     """`file` and all of the pipeline's files that are imported because of it."""
     reached, todo = set(), {file}
     while todo:
@@ -47,7 +47,7 @@ def closure(file: Path) -> set[Path]:
     return reached
 
 
-def layer(file: Path) -> str:
+def layer(file):
     """The folder of a file, "" for the top."""
     return file.parts[1] if len(file.parts) > 2 else ""
 

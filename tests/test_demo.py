@@ -21,7 +21,7 @@ def checkout(tmp_path_factory):
     return folder
 
 
-def run_demo(folder: Path) -> str:
+def run_demo(folder):
     done = subprocess.run([sys.executable, "-m", "pipeline", "demo"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

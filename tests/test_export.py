@@ -36,11 +36,11 @@ assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _started() -> None:
+def _started():
     backend.start("tensorflow")
 
 
-def tiny() -> keras.Model:
+def tiny():
     """A network for pictures of any size, whose predictions are sure of themselves and differ between pictures."""
     pictures = keras.layers.Input((None, None, 1))
     x = keras.layers.Conv2D(8, 5, strides=2, activation="relu")(pictures)
@@ -49,7 +49,7 @@ def tiny() -> keras.Model:
     return keras.Model(pictures, keras.layers.Dense(7, activation="softmax", kernel_initializer=spread)(x))
 
 
-def member(network: keras.Model, **recipe: object) -> networks.Member:
+def member(network, **recipe):
     return networks.Member(network, Facts(model="tiny", architecture="small_vgg", fold=0, seed=5,
                                           recipe=Recipe(epochs=1, **recipe), precision="float32"))  # fmt: skip
 

@@ -17,7 +17,7 @@ PIXELS, LABELS, _ = synthetic.competition(training=14, test=7, seed=3)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _started() -> None:
+def _started():
     backend.start(machine.choose("auto"))
 
 

@@ -7,9 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,10 +42,10 @@ MAY_CHANGE = re.compile(
 class Project:
     """A DVC project in a folder, with a copy of the code."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
 
-    def run(self, *words: str, fails: bool = False, **environment: str) -> str:
+    def run(self, *words, fails=False, **environment):
         """Run a command here; what it printed."""
         done = subprocess.run(
             words, cwd=self.folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
@@ -57,14 +55,14 @@ class Project:
         assert (done.returncode != 0) == fails, output
         return output
 
-    def repro(self, *words: str) -> set[str]:
+    def repro(self, *words):
         """Run `dvc repro`; the stages that ran."""
         return set(re.findall(r"Running stage '([^']+)'", self.run("python", "-m", "dvc", "repro", *words)))
 
-    def pipeline(self, *words: str, fails: bool = False, **environment: str) -> str:
+    def pipeline(self, *words, fails=False, **environment):
         return self.run("python", "-m", "pipeline", *words, fails=fails, **environment)
 
-    def files(self) -> dict[str, str]:
+    def files(self):
         """Every file but DVC's own and the code, with its digest."""
         paths = [path for path in self.folder.rglob("*") if path.is_file()]
         names = {str(path.relative_to(self.folder)): path for path in paths}
@@ -73,10 +71,10 @@ class Project:
             if not name.startswith((".dvc", "pipeline", ".git"))
         }  # fmt: skip
 
-    def json(self, name: str) -> Any:
+    def json(self, name):
         return json.loads((self.folder / name).read_text())
 
-    def set(self, **changes: Any) -> None:
+    def set(self, **changes):
         """Change sections of params.yaml."""
         path = self.folder / "params.yaml"
         document = YAML(typ="safe").load(path.read_text()) | changes
@@ -84,12 +82,12 @@ class Project:
             YAML().dump(document, file)
 
 
-def bring(folder: Path, labels: np.ndarray = LABELS, names: frozenset[str] = frozenset({"fer2013.tar.gz"})) -> None:
+def bring(folder, labels=LABELS, names=frozenset({"fer2013.tar.gz"})):
     synthetic.write(folder / "data/incoming", PIXELS, labels, USAGE, names=names)
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def once(tmp_path_factory):
     """A project that ran once."""
     folder = tmp_path_factory.mktemp("whole") / "project"
     for name in (".dvc", "data/incoming", "external", "artifacts/students", "artifacts/cells"):
@@ -108,13 +106,13 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def project(once: Project, tmp_path: Path) -> Project:
+def project(once, tmp_path):
     """A copy of it, which a test may change."""
     shutil.copytree(once.folder, tmp_path / "project")
     return Project(tmp_path / "project")
 
 
-def test_every_file_has_the_documented_form(once: Project) -> None:
+def test_every_file_has_the_documented_form(once):
     faces = np.load(once.folder / "data/faces.npz")
     assert (faces["labels"][84:] == -1).all()
     np.testing.assert_array_equal(faces["labels"][:84], LABELS[:84])
@@ -130,7 +128,7 @@ def test_every_file_has_the_documented_form(once: Project) -> None:
     assert table.set_index("name").loc["ensemble", "private_accuracy"] == pytest.approx(right.mean(), abs=1e-5)
 
 
-def test_the_report_tells_of_every_submission_and_needs_nothing_beside_it(once: Project) -> None:
+def test_the_report_tells_of_every_submission_and_needs_nothing_beside_it(once):
     page = (once.folder / "results/report.html").read_text()
     other = (once.folder / "results/report.md").read_text()
     for name, entry in once.json("results/scores.json").items():
@@ -141,14 +139,14 @@ def test_the_report_tells_of_every_submission_and_needs_nothing_beside_it(once: 
     assert not re.findall(r"(?:src|href)=\"(?!data:image/png;base64,|#)", written)
 
 
-def test_a_second_time_nothing_runs(once: Project) -> None:
+def test_a_second_time_nothing_runs(once):
     before = once.files()
     assert once.repro() == set()
     assert once.files() == before
     assert "nothing is stale" in once.pipeline("plan", "--show")
 
 
-def test_scrambled_test_labels_change_nothing_but_solution_audit_and_score(project: Project) -> None:
+def test_scrambled_test_labels_change_nothing_but_solution_audit_and_score(project):
     before = project.files()
     scrambled = LABELS.copy()
     scrambled[84:] = (scrambled[84:] + 1 + np.arange(42) % 5) % 7
@@ -164,7 +162,7 @@ def test_scrambled_test_labels_change_nothing_but_solution_audit_and_score(proje
     assert odd <= {"artifacts/cells/one/fold0/cell.json"}, "it tells the seconds"
 
 
-def test_a_new_model_trains_its_cells_alone_and_no_student(project: Project) -> None:
+def test_a_new_model_trains_its_cells_alone_and_no_student(project):
     before = project.files()
     project.set(models=MODELS | {"three": {"architecture": "tiny", "recipe": "short", "seed": 9}})
     assert "2 cells stale" in project.pipeline("plan", "--show")
@@ -176,14 +174,14 @@ def test_a_new_model_trains_its_cells_alone_and_no_student(project: Project) -> 
     assert "three" in project.json("results/scores.json")
 
 
-def test_then_without_weights_another_method_joins_and_scores_alone(project: Project) -> None:
+def test_then_without_weights_another_method_joins_and_scores_alone(project):
     shutil.rmtree(project.folder / "artifacts/weights")
     project.set(ensemble={"method": "mean", "members": ["pupil", "one"]})
     assert project.repro() == {"ensemble", "score", "report"}
     assert project.json("results/ensemble.json")["method"] == "mean"
 
 
-def test_a_changed_teacher_makes_its_student_stale(project: Project) -> None:
+def test_a_changed_teacher_makes_its_student_stale(project):
     project.set(models=MODELS | {"one": MODELS["one"] | {"learning_rate": 0.01}})
     assert project.repro() == {
         "plan", "train@one-0", "train@one-1", "soft_targets@pupil", "distill@pupil-0", "distill@pupil-1", "ensemble",
@@ -191,7 +189,7 @@ def test_a_changed_teacher_makes_its_student_stale(project: Project) -> None:
     }  # fmt: skip
 
 
-CHANGES: dict[str, tuple[str, Callable[[str], str], set[str]]] = {
+CHANGES = {
     "a comment": ("pipeline/training/loop.py", lambda text: text + "# changed\n", set()),
     "a message": (
         "pipeline/training/loop.py", lambda text: text.replace("make learning_rate smaller", "lower it"), set()
@@ -203,7 +201,7 @@ CHANGES: dict[str, tuple[str, Callable[[str], str], set[str]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_of_the_code_makes_stale_what_computes_with_it(project: Project, name: str) -> None:
+def test_a_change_of_the_code_makes_stale_what_computes_with_it(project, name):
     file, change, stale = CHANGES[name]
     path = project.folder / file
     path.write_text(change(path.read_text()))
@@ -212,7 +210,7 @@ def test_a_change_of_the_code_makes_stale_what_computes_with_it(project: Project
     assert set(json.loads(outdated[outdated.index("{") :])) == stale
 
 
-def test_train_and_test_csv_alone_give_the_same_submissions_and_unknown_scores(project: Project) -> None:
+def test_train_and_test_csv_alone_give_the_same_submissions_and_unknown_scores(project):
     before = project.files()
     (project.folder / "data/incoming/fer2013.tar.gz").unlink()
     bring(project.folder, names=frozenset({"train.csv", "test.csv"}))
@@ -223,7 +221,7 @@ def test_train_and_test_csv_alone_give_the_same_submissions_and_unknown_scores(p
     assert project.pipeline("leaderboard").count("unknown") > 3
 
 
-def test_others_predictions_are_a_member_like_the_others(project: Project) -> None:
+def test_others_predictions_are_a_member_like_the_others(project):
     chance = np.random.default_rng(0)
     oof, test = chance.dirichlet(np.ones(7), 84), chance.dirichlet(np.ones(7), 42)
     np.savez(project.folder / "external/theirs.npz", oof=oof, test=test)
@@ -236,7 +234,7 @@ def test_others_predictions_are_a_member_like_the_others(project: Project) -> No
     assert "Traceback" not in output
 
 
-def test_a_mistake_in_params_stops_in_a_sentence_and_costs_nothing(project: Project) -> None:
+def test_a_mistake_in_params_stops_in_a_sentence_and_costs_nothing(project):
     before = project.files()
     project.set(models=MODELS | {"one": MODELS["one"] | {"epoch": 3}})
     output = project.run("python", "-m", "dvc", "repro", fails=True)
@@ -245,7 +243,7 @@ def test_a_mistake_in_params_stops_in_a_sentence_and_costs_nothing(project: Proj
     assert {name for name in before if before[name] != after.get(name)} == {"params.yaml"}
 
 
-def test_bad_input_stops_in_one_sentence_and_what_was_good_stays(project: Project) -> None:
+def test_bad_input_stops_in_one_sentence_and_what_was_good_stays(project):
     incoming = project.folder / "data/incoming"
     (incoming / "fer2013.tar.gz").unlink()
     bring(project.folder, names=frozenset({"train.csv", "test.csv"}))

@@ -56,11 +56,11 @@ def here(log_in):
     return log_in()
 
 
-def held() -> dict[str, bytes]:
+def held():
     return {path.name: path.read_bytes() for path in download.RAW.iterdir()} if download.RAW.exists() else {}
 
 
-def refused(*words: str) -> None:
+def refused(*words):
     """It ends in one sentence that holds the words and no secret, and changes nothing."""
     before = held()
     with pytest.raises(UserError) as refusal:
@@ -119,7 +119,7 @@ def test_where_kaggle_lacks_a_file_the_next_one_is_taken_and_unzipped(here, kagg
 # What is wrong with the account.
 
 
-def put_secret(name: str, content: str) -> None:
+def put_secret(name, content):
     path = Path("home/.kaggle", name)
     path.parent.mkdir()
     path.write_text(content)

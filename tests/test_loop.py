@@ -5,9 +5,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +17,7 @@ from pipeline import architectures
 from pipeline.config import Recipe
 from pipeline.errors import UserError
 from pipeline.training import augment, backend, contrasts, loop, machine, schedules
-from pipeline.training.checkpoint import Checkpoint, Progress
+from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.models import Feed, Predictor, Recalibrator
 from pipeline.training.optimizers.muon import Muon
 
@@ -45,16 +43,16 @@ LABELS = ROWS % 7
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _started() -> None:
+def _started():
     """As a cell is trained: with all that backend.py does to Keras."""
     backend.start(machine.choose("auto"))
 
 
-def recipe(**changes: Any) -> Recipe:
+def recipe(**changes):
     return Recipe.model_validate(RECIPE.model_dump() | changes)
 
 
-def faces(count: int = 64) -> np.ndarray:
+def faces(count=64):
     """Made-up pictures, uint8 [count, 48, 48]: the class (row % 7) is a bright bar's height; left and right differ."""
     pixels = np.random.default_rng(0).integers(0, 100, (count, 48, 48))
     for i, picture in enumerate(pixels):
@@ -63,7 +61,7 @@ def faces(count: int = 64) -> np.ndarray:
     return pixels.astype("uint8")
 
 
-def tiny(head: str = "softmax") -> keras.Model:
+def tiny(head="softmax"):
     """The smallest network with all that has a state: weights, moving statistics, chance (dropout)."""
     return keras.Sequential(
         [
@@ -78,7 +76,7 @@ def tiny(head: str = "softmax") -> keras.Model:
     )
 
 
-def anywhere() -> keras.Model:
+def anywhere():
     """The same for pictures of any side."""
     return keras.Sequential(
         [
@@ -93,7 +91,7 @@ def anywhere() -> keras.Model:
     )
 
 
-def mini_xception() -> keras.Model:
+def mini_xception():
     return architectures.build("mini_xception")
 
 
@@ -101,23 +99,14 @@ class Stop(Exception):
     """An interruption."""
 
 
-def made(
-    settings: Recipe, build: Callable[[], keras.Model] = tiny, seed: int = 1, rows: np.ndarray = ROWS[:48]
-) -> loop.Trainer:
+def made(settings, build=tiny, seed=1, rows=ROWS[:48]):
     """A new trainer for epochs over `rows`."""
     return loop.Trainer(build, faces(), settings, seed, len(rows) // settings.batch_size)
 
 
 def train(
-    checkpoint: Path,
-    settings: Recipe,
-    build: Callable[[], keras.Model] = tiny,
-    seed: int = 1,
-    rows: np.ndarray = ROWS[:48],
-    validation_labels: np.ndarray = LABELS[48:],
-    trainer: loop.Trainer | None = None,
-    **callbacks: Callable[[Any], None],
-) -> tuple[Predictor, Progress]:
+    checkpoint, settings, build=tiny, seed=1, rows=ROWS[:48], validation_labels=LABELS[48:], trainer=None, **callbacks
+):
     """Train as a cell is trained: 48 of 64 faces, 16 watched."""
     trainer = trainer or made(settings, build, seed, rows)
     seen = loop.Rows(rows, loop.one_hot(LABELS[rows]), ROWS[48:], validation_labels)
@@ -125,7 +114,7 @@ def train(
     return trainer.predictor, progress
 
 
-def outcome(trained: tuple[Predictor, Progress]) -> dict[str, Any]:
+def outcome(trained):
     """All that a training leaves but its duration, as bytes and exact numbers."""
     predictor, progress = trained
     return {
@@ -135,7 +124,7 @@ def outcome(trained: tuple[Predictor, Progress]) -> dict[str, Any]:
     }
 
 
-def test_nothing_need_be_watched(tmp_path: Path) -> None:
+def test_nothing_need_be_watched(tmp_path):
     watched, unwatched = (
         loop.fit(
             made(RECIPE), loop.Rows(ROWS[:48], loop.one_hot(LABELS[:48]), ROWS[start:], LABELS[start:]), 1,
@@ -147,7 +136,7 @@ def test_nothing_need_be_watched(tmp_path: Path) -> None:
     assert all(math.isnan(epoch["val_loss"]) for epoch in unwatched)
 
 
-def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest() -> None:
+def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest():
     kernel, last, shift = (keras.Variable(np.zeros(shape, "float32")) for shape in ((3, 3, 4, 5), (5, 7), (5,)))
     for variable, path in ((kernel, "a/kernel"), (last, "b/kernel"), (shift, "b/bias")):
         variable._path = path
@@ -167,7 +156,7 @@ def test_muon_takes_orthogonal_steps_with_convolutions_and_adams_with_the_rest()
 # plateau, Rate
 
 
-def keras_plateau(losses: list[float], factor: float, patience: int) -> list[float]:
+def keras_plateau(losses, factor, patience):
     """The rate of every epoch as keras.callbacks.ReduceLROnPlateau sets it, and the one after."""
     model = keras.Sequential([layers.Input((1,)), layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
@@ -194,31 +183,31 @@ LOSSES = {
 
 @pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES.keys())
 @pytest.mark.parametrize(("factor", "patience"), [(0.1, 1), (0.1, 2), (0.9, 3), (0.5, 12)])
-def test_plateau_is_that_of_keras(losses: list[float], factor: float, patience: int) -> None:
+def test_plateau_is_that_of_keras(losses, factor, patience):
     settings = recipe(schedule="plateau", learning_rate=0.1, plateau_factor=factor, plateau_patience=patience)
     rates = [schedules.plateau(settings, losses[:epoch]) for epoch in range(len(losses) + 1)]
     np.testing.assert_allclose(rates, keras_plateau(losses, factor, patience), rtol=1e-5)
 
 
-def rates(steps: int, **changes: Any) -> np.ndarray:
+def rates(steps, **changes):
     """The rate of each of `steps` steps, and of one more."""
     rate = schedules.Stepwise(recipe(**changes), steps)
     return np.array([float(rate(step)) for step in range(steps + 1)])
 
 
-def test_cosine_falls_along_half_a_wave_to_zero() -> None:
+def test_cosine_falls_along_half_a_wave_to_zero():
     found = rates(4, schedule="cosine", learning_rate=2.0)
     wanted = [1 + np.cos(np.pi * part) for part in (1 / 8, 3 / 8, 5 / 8, 7 / 8, 1)]  # the middles of the steps
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
-def test_linear_falls_evenly_to_zero() -> None:
+def test_linear_falls_evenly_to_zero():
     found = rates(5, schedule="linear", learning_rate=2.0)
     np.testing.assert_allclose(found, [1.8, 1.4, 1.0, 0.6, 0.2, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_warmup_climbs_evenly_before_the_whole_fall(schedule: str) -> None:
+def test_warmup_climbs_evenly_before_the_whole_fall(schedule):
     found = rates(10, schedule=schedule, learning_rate=0.8, warmup=0.2)
     np.testing.assert_allclose(found[:2], [0.2, 0.6], rtol=1e-5)
     fall = np.array([7.5, 6.5, 5.5, 4.5, 3.5, 2.5, 1.5, 0.5, 0]) / 8
@@ -227,7 +216,7 @@ def test_warmup_climbs_evenly_before_the_whole_fall(schedule: str) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
-def test_every_step_is_made_at_its_own_rate(optimizer: str) -> None:
+def test_every_step_is_made_at_its_own_rate(optimizer):
     """Without gradients a step takes the weight decay's part of its rate from a kernel."""
     settings = recipe(optimizer=optimizer, schedule="linear", warmup=0.2, learning_rate=0.8, weight_decay=0.1)
     network = tiny()
@@ -242,7 +231,7 @@ def test_every_step_is_made_at_its_own_rate(optimizer: str) -> None:
         np.testing.assert_allclose(kernel, left, rtol=1e-5)
 
 
-def separable() -> keras.Model:
+def separable():
     """Every kind of kernel, and other weights."""
     return keras.Sequential(
         [
@@ -257,7 +246,7 @@ def separable() -> keras.Model:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
-def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
+def test_weight_decay_takes_from_kernels_alone(optimizer):
     settings = recipe(optimizer=optimizer, learning_rate=0.5, weight_decay=0.1)
     network = separable()
     model = loop.compiled(Feed(faces(), settings), network, settings, 1)
@@ -265,7 +254,7 @@ def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
         variable.assign(keras.ops.ones_like(variable))
     zeros = [keras.ops.zeros_like(variable) for variable in network.trainable_variables]
     model.optimizer.apply(zeros, network.trainable_variables)
-    after: dict[float, set[str]] = {0.95: set(), 1.0: set()}
+    after = {0.95: set(), 1.0: set()}
     for variable in network.trainable_variables:
         values = np.unique(keras.ops.convert_to_numpy(variable).round(6))
         after[round(float(values.item()), 2)].add(variable.name)
@@ -274,7 +263,7 @@ def test_weight_decay_takes_from_kernels_alone(optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("loss", ["categorical", "binary"])
-def test_label_smoothing_spreads_a_part_of_the_label(loss: str) -> None:
+def test_label_smoothing_spreads_a_part_of_the_label(loss):
     settings = recipe(loss=loss, label_smoothing=0.2)
     model = loop.compiled(Feed(faces(), settings), tiny(), settings, 1)
     label, guess = np.eye(7)[[3]], np.full((1, 7), 0.1) + 0.3 * np.eye(7)[[3]]
@@ -286,7 +275,7 @@ def test_label_smoothing_spreads_a_part_of_the_label(loss: str) -> None:
 
 
 @pytest.mark.parametrize("schedule", ["constant", "plateau", "linear", "cosine"])
-def test_every_epoch_has_the_rate_that_the_history_tells(schedule: str, tmp_path: Path) -> None:
+def test_every_epoch_has_the_rate_that_the_history_tells(schedule, tmp_path):
     how = {"schedule": schedule, "learning_rate": 0.5, "warmup": 0.1}  # too high: the loss jumps
     settings = recipe(**how, epochs=4)
     trainer, used = made(settings), []
@@ -312,7 +301,7 @@ def test_every_epoch_has_the_rate_that_the_history_tells(schedule: str, tmp_path
 # Batch normalisation in one kernel
 
 
-def normalised(call: Callable[..., Any], momentum: float) -> list[np.ndarray]:
+def normalised(call, momentum):
     """Outputs, gradients and moving averages of a layer over made-up inputs, by one of two ways."""
     tf = pytest.importorskip("tensorflow")
     layer = layers.BatchNormalization(momentum=momentum)
@@ -332,7 +321,7 @@ def normalised(call: Callable[..., Any], momentum: float) -> list[np.ndarray]:
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is TensorFlow's kernel")
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_fused_normalisation_gives_what_keras_gives(momentum: float) -> None:
+def test_fused_normalisation_gives_what_keras_gives(momentum):
     fused = layers.BatchNormalization.call
     assert fused.fused
     backend.start("tensorflow")
@@ -346,7 +335,7 @@ def test_fused_normalisation_gives_what_keras_gives(momentum: float) -> None:
 
 
 @pytest.mark.parametrize(("scaling", "black", "white"), [("unit", 0, 1), ("symmetric", -1, 1), ("raw", 0, 255)])
-def test_scaling_takes_black_and_white_where_it_says(scaling: str, black: float, white: float) -> None:
+def test_scaling_takes_black_and_white_where_it_says(scaling, black, white):
     pixels = np.arange(256, dtype="uint8")[:, None, None].repeat(48, 1).repeat(48, 2)
     feed = Feed(pixels, recipe(scaling=scaling))
     rows = np.array([255, 0, 51], "int32")
@@ -359,7 +348,7 @@ def test_scaling_takes_black_and_white_where_it_says(scaling: str, black: float,
         np.testing.assert_allclose(pictures[:, 20, 30, 0], [white, black, grey], atol=1e-5)
 
 
-def test_pictures_are_shown_as_they_are_and_varied_as_drawn() -> None:
+def test_pictures_are_shown_as_they_are_and_varied_as_drawn():
     settings = recipe(**VARIED | {"scaling": "raw", "contrast": "none", "crop": 40})
     feed, rows = Feed(faces(), settings), ROWS[::-1].astype("int32")
     window = faces()[::-1, 4:44, 4:44]
@@ -372,19 +361,19 @@ def test_pictures_are_shown_as_they_are_and_varied_as_drawn() -> None:
 
 
 @pytest.mark.parametrize("kind", ["histogram", "local"])
-def test_contrast_is_normalised_before_all_else(kind: str) -> None:
+def test_contrast_is_normalised_before_all_else(kind):
     feed = Feed(faces(), recipe(scaling="raw", contrast=kind))
     shown = feed.shown((ROWS.astype("int32"), np.tile(augment.tta_maps(feed.recipe)[0], (64, 1))))
     assert (keras.ops.convert_to_numpy(shown)[..., 0] == contrasts.normalise(faces(), kind)).all()
     assert (contrasts.normalise(faces(), kind) != faces()).any()
 
 
-def predictor(network: keras.Model, pixels: np.ndarray) -> Predictor:
+def predictor(network, pixels):
     return Predictor(Feed(pixels, recipe()), network)
 
 
 @pytest.mark.parametrize(("output", "wanted"), [([-1e4] * 7, [1 / 7] * 7), ([-1e4] * 6 + [0], [0] * 6 + [1])], ids=str)
-def test_seven_sigmoids_near_zero_are_no_division_by_zero(output: list[float], wanted: list[float]) -> None:
+def test_seven_sigmoids_near_zero_are_no_division_by_zero(output, wanted):
     network = tiny("sigmoid")
     network.layers[-1].set_weights([np.zeros((16, 7)), np.array(output)])
     found = predictor(network, faces()).probabilities(ROWS)
@@ -392,7 +381,7 @@ def test_seven_sigmoids_near_zero_are_no_division_by_zero(output: list[float], w
 
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
-def test_views_are_the_networks_answers_to_each_and_the_first_alone_is_the_plain_one(head: str) -> None:
+def test_views_are_the_networks_answers_to_each_and_the_first_alone_is_the_plain_one(head):
     network, pixels = tiny(head), faces()
     by_hand = []
     for view in (pixels, pixels[:, :, ::-1]):
@@ -405,7 +394,7 @@ def test_views_are_the_networks_answers_to_each_and_the_first_alone_is_the_plain
 
 
 @pytest.fixture(scope="module")
-def one_by_one() -> tuple[Predictor, np.ndarray, np.ndarray]:
+def one_by_one():
     """A predictor, 257 shuffled rows, and their probabilities under two views, each asked for alone."""
     shuffled = np.random.default_rng(1).permutation(300)[:257]
     asked = predictor(tiny(), faces(300))
@@ -414,9 +403,7 @@ def one_by_one() -> tuple[Predictor, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 257])
-def test_any_number_of_rows_gives_what_each_row_gives_alone(
-    count: int, one_by_one: tuple[Predictor, np.ndarray, np.ndarray]
-) -> None:
+def test_any_number_of_rows_gives_what_each_row_gives_alone(count, one_by_one):
     asked, rows, wanted = one_by_one
     found = asked.views(rows[:count], augment.tta_maps(recipe(tta_flip=True)))
     assert found.shape == (2, count, 7)
@@ -424,7 +411,7 @@ def test_any_number_of_rows_gives_what_each_row_gives_alone(
     np.testing.assert_array_equal(asked.probabilities(rows[:count]), found[0])
 
 
-def test_agreement_is_that_of_scikit_learn() -> None:
+def test_agreement_is_that_of_scikit_learn():
     probabilities = np.random.default_rng(0).dirichlet(np.ones(7), 64).astype("float32")
     loss, accuracy = loop.validation_scores(probabilities, LABELS)
     assert loss == pytest.approx(log_loss(LABELS, probabilities, labels=range(7)), rel=1e-5)
@@ -436,7 +423,7 @@ def test_agreement_is_that_of_scikit_learn() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 @pytest.mark.parametrize(("loss", "head"), [("categorical", "softmax"), ("binary", "sigmoid")])
-def test_training_learns_separable_pictures(loss: str, head: str, optimizer: str, tmp_path: Path) -> None:
+def test_training_learns_separable_pictures(loss, head, optimizer, tmp_path):
     rate = {"adam": 0.01, "sgd": 0.05, "muon": 0.05}[optimizer]
     settings = recipe(loss=loss, optimizer=optimizer, epochs=12, learning_rate=rate)
     trained, progress = train(tmp_path / "c.npz", settings, lambda: tiny(head), rows=ROWS)
@@ -448,19 +435,19 @@ def test_training_learns_separable_pictures(loss: str, head: str, optimizer: str
     assert seen[1] > 0.9
 
 
-def test_batch_larger_than_the_training_rows_is_refused(tmp_path: Path) -> None:
+def test_batch_larger_than_the_training_rows_is_refused(tmp_path):
     with pytest.raises(UserError, match="batch_size 49 is more than the 48 training rows"):
         train(tmp_path / "c.npz", recipe(batch_size=49, schedule="linear", recalibrate=True))
 
 
-def test_last_batch_that_is_not_full_is_left_out_with_other_rows_each_epoch(tmp_path: Path) -> None:
-    parts: list[float] = []
+def test_last_batch_that_is_not_full_is_left_out_with_other_rows_each_epoch(tmp_path):
+    parts = []
     train(tmp_path / "c.npz", recipe(batch_size=20, epochs=2), on_batch=parts.append)
     assert parts == [0.5, 1.0, 0.5, 1.0]
 
 
 @pytest.mark.parametrize(("loss", "head"), [("categorical", "softmax"), ("binary", "sigmoid")])
-def test_loss_that_is_not_finite_is_refused_and_not_saved(loss: str, head: str, tmp_path: Path) -> None:
+def test_loss_that_is_not_finite_is_refused_and_not_saved(loss, head, tmp_path):
     checkpoint = tmp_path / "c.npz"
     with pytest.raises(UserError, match="the loss became nan in epoch 1; make learning_rate smaller"):
         train(checkpoint, recipe(loss=loss, learning_rate=1e30), lambda: tiny(head))
@@ -468,7 +455,7 @@ def test_loss_that_is_not_finite_is_refused_and_not_saved(loss: str, head: str, 
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_same_seed_gives_the_same_bytes(precision: str, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_bytes(precision, tmp_path):
     settings = recipe(**EVERYTHING | ANYWHERE, precision=precision)
     first, again, other = (
         outcome(train(tmp_path / f"{i}.npz", settings, anywhere, seed=s)) for i, s in enumerate((1, 1, 2))
@@ -478,20 +465,20 @@ def test_same_seed_gives_the_same_bytes(precision: str, tmp_path: Path) -> None:
     assert first["probabilities"] != other["probabilities"]
 
 
-def stop_between_epochs() -> dict[str, Callable[[Any], None]]:
+def stop_between_epochs():
     """Callbacks that interrupt after the first epoch."""
 
-    def report(progress: Progress) -> None:
+    def report(progress):
         raise Stop
 
     return {"on_epoch": report}
 
 
-def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
+def stop_within_an_epoch():
     """Callbacks that interrupt in the middle of the second epoch."""
-    halves: list[float] = []
+    halves = []
 
-    def step(part: float) -> None:
+    def step(part):
         halves.append(part)
         if halves.count(0.5) == 2:
             raise Stop
@@ -519,30 +506,25 @@ def stop_within_an_epoch() -> dict[str, Callable[[Any], None]]:
         ),
     ],
 )
-def test_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
-    build: Callable[[], keras.Model],
-    changes: dict[str, Any],
-    stop: Callable[[], dict[str, Callable[[Any], None]]],
-    tmp_path: Path,
-) -> None:
+def test_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(build, changes, stop, tmp_path):
     settings = recipe(**EVERYTHING | changes)
     whole = outcome(train(tmp_path / "whole.npz", settings, build))
     with pytest.raises(Stop):
         train(tmp_path / "parts.npz", settings, build, **stop())
-    reported: list[int] = []
+    reported = []
     resumed = train(tmp_path / "parts.npz", settings, build, on_epoch=lambda p: reported.append(len(p.history)))
     assert reported == [2, 3]
     assert outcome(resumed) == whole
 
 
-def test_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+def test_finished_training_is_not_trained_again(tmp_path):
     first = train(tmp_path / "c.npz", recipe())
     again = train(tmp_path / "c.npz", recipe(), on_batch=lambda part: pytest.fail("a batch was trained"))
     assert outcome(again) == outcome(first)
     assert again[1].seconds == first[1].seconds
 
 
-def test_validation_labels_cannot_change_the_training(tmp_path: Path) -> None:
+def test_validation_labels_cannot_change_the_training(tmp_path):
     settings = recipe(**EVERYTHING)  # with "plateau", which watches a loss
     true, scrambled = (
         outcome(train(tmp_path / f"{shift}.npz", settings, validation_labels=(LABELS[48:] + shift) % 7))
@@ -561,12 +543,12 @@ def test_validation_labels_cannot_change_the_training(tmp_path: Path) -> None:
 # What is trained on
 
 
-def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def watched(monkeypatch):
     """What the network will be given in each epoch: rows, what is drawn, targets."""
-    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    seen = []
     batches = backend.batches
 
-    def watch(inputs: tuple[np.ndarray, ...], answers: np.ndarray, size: int) -> dict[str, Any]:
+    def watch(inputs, answers, size):
         seen.append((*inputs, answers))
         return batches(inputs, answers, size)
 
@@ -575,9 +557,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarra
 
 
 @pytest.mark.parametrize("how", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 0.5}], ids=str)
-def test_targets_are_mixed_as_the_pictures_are(
-    how: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_targets_are_mixed_as_the_pictures_are(how, tmp_path, monkeypatch):
     seen, rows = watched(monkeypatch), ROWS[:61]  # in whole batches: 56
     settings = recipe(**how, flip=True, epochs=2)
     train(tmp_path / "c.npz", settings, rows=rows)
@@ -595,7 +575,7 @@ def test_targets_are_mixed_as_the_pictures_are(
     assert (seen[0][1] != seen[1][1]).any()
 
 
-def test_last_epochs_are_plain_and_first_ones_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_epochs_are_plain_and_first_ones_small(tmp_path, monkeypatch):
     seen = watched(monkeypatch)
     settings = recipe(**VARIED | {"unaugmented_epochs": 2, "epochs": 5} | ANYWHERE | {"progressive_epochs": 2})
     train(tmp_path / "c.npz", settings, anywhere)
@@ -618,12 +598,10 @@ def test_last_epochs_are_plain_and_first_ones_small(tmp_path: Path, monkeypatch:
             assert drawn[:, augment.MAP : augment.MAP + 4].any()
 
 
-def test_statistics_are_measured_on_pictures_like_those_of_the_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_statistics_are_measured_on_pictures_like_those_of_the_epoch(tmp_path, monkeypatch):
     asked, draw = [], augment.draw
 
-    def watch(recipe: Recipe, count: int, chance: Any, side: int, plain: bool = False) -> np.ndarray:
+    def watch(recipe, count, chance, side, plain=False):
         asked.append((side, plain))
         return draw(recipe, count, chance, side, plain)
 
@@ -633,24 +611,24 @@ def test_statistics_are_measured_on_pictures_like_those_of_the_epoch(
     assert asked == [(32, False), (40, False), (40, False), (40, False), (40, True), (40, True), (40, True)]
 
 
-SIDES: list[int] = []  # of the pictures, each time that a program is traced
+SIDES = []  # of the pictures, each time that a program is traced
 
 
 class Probe(layers.Layer):
     """Notes what the network is given while it is compiled."""
 
-    def call(self, pictures: keras.KerasTensor) -> keras.KerasTensor:
+    def call(self, pictures):
         if pictures.shape[1] is not None:
             SIDES.append(pictures.shape[1])
         return pictures
 
 
-def probed() -> keras.Model:
+def probed():
     whole = anywhere()
     return keras.Sequential([layers.Input((None, None, 1)), Probe(), *whole.layers])
 
 
-def test_early_epochs_have_a_program_of_their_own_that_is_compiled_once(tmp_path: Path) -> None:
+def test_early_epochs_have_a_program_of_their_own_that_is_compiled_once(tmp_path):
     SIDES.clear()
     settings = recipe(**VARIED | ANYWHERE)
     trainer, sides = made(settings, probed), []
@@ -668,7 +646,7 @@ def test_early_epochs_have_a_program_of_their_own_that_is_compiled_once(tmp_path
 # What is judged
 
 
-def states(settings: Recipe, folder: Path) -> list[list[bytes]]:
+def states(settings, folder):
     """All variables of the network, after each step."""
     trainer, found = made(settings), []
     train(
@@ -681,7 +659,7 @@ def states(settings: Recipe, folder: Path) -> list[list[bytes]]:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
-def test_judging_the_settled_network_leaves_training_alone(optimizer: str, tmp_path: Path) -> None:
+def test_judging_the_settled_network_leaves_training_alone(optimizer, tmp_path):
     settings = recipe(optimizer=optimizer, learning_rate=0.01, flip=True, shift=0.1)
     plain, judged = (
         states(settings, tmp_path),
@@ -692,11 +670,11 @@ def test_judging_the_settled_network_leaves_training_alone(optimizer: str, tmp_p
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
-def test_average_is_the_moving_average_of_the_weights_over_all_steps(optimizer: str, tmp_path: Path) -> None:
+def test_average_is_the_moving_average_of_the_weights_over_all_steps(optimizer, tmp_path):
     settings = recipe(optimizer=optimizer, ema=0.8)
     trainer, found = made(settings), []
 
-    def step(part: float) -> None:
+    def step(part):
         found.append([keras.ops.convert_to_numpy(v) for v in trainer.network.trainable_variables])
 
     train(tmp_path / "c.npz", settings, trainer=trainer, on_batch=step)
@@ -709,7 +687,7 @@ def test_average_is_the_moving_average_of_the_weights_over_all_steps(optimizer: 
         assert abs(mean - last).max() > 1e-3, "the last weights are others"
 
 
-def test_averaged_weights_are_no_part_of_what_jax_frees(tmp_path: Path) -> None:
+def test_averaged_weights_are_no_part_of_what_jax_frees(tmp_path):
     """JAX gives the memory of a step's weights to the next step; an average that lay there would be gone."""
     code = """
 from pathlib import Path
@@ -726,7 +704,7 @@ print(len(progress.history))
     assert (done.returncode, done.stdout.split()[-1:]) == (0, ["3"]), done.stderr
 
 
-def test_every_epoch_is_judged_by_the_network_that_would_be_settled_then(tmp_path: Path) -> None:
+def test_every_epoch_is_judged_by_the_network_that_would_be_settled_then(tmp_path):
     changes = VARIED | {"unaugmented_epochs": 0, "schedule": "constant"}
     trained = {epochs: train(tmp_path / f"{epochs}.npz", recipe(**changes, epochs=epochs)) for epochs in (1, 2, 3)}
     for epochs, (judge, progress) in trained.items():
@@ -739,7 +717,7 @@ def test_every_epoch_is_judged_by_the_network_that_would_be_settled_then(tmp_pat
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.1])
-def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_weights(shift: float) -> None:
+def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_weights(shift):
     settings = recipe(shift=shift)
     trainer = made(settings)
     before = [weight.numpy() for weight in trainer.network.trainable_weights]
@@ -757,14 +735,14 @@ def test_recalibration_gives_the_mean_statistics_of_the_batches_and_keeps_the_we
         np.testing.assert_array_equal(old, new.numpy())
 
 
-def test_recalibration_finds_what_normalises_inside_of_other_layers() -> None:
+def test_recalibration_finds_what_normalises_inside_of_other_layers():
     inner = keras.Sequential([keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization()])
     network = keras.Sequential([keras.layers.Rescaling(1.0), inner, keras.layers.GlobalAveragePooling2D()])
     found = Recalibrator(Feed(faces(), recipe()), network).normalisers
     assert found == [inner.layers[1]]
 
 
-def test_recalibration_leaves_the_momentum_of_training_alone(tmp_path: Path) -> None:
+def test_recalibration_leaves_the_momentum_of_training_alone(tmp_path):
     """The programs of both are compiled once; whichever comes first must not fix the other's momentum."""
     plain, measured = made(recipe(epochs=1)), made(recipe(epochs=1))
     measured.recalibrator.measure(ROWS[:48].reshape(6, 8), augment.draw(plain.recipe, 48, np.random.default_rng(0), 48))
@@ -775,7 +753,7 @@ def test_recalibration_leaves_the_momentum_of_training_alone(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("before", [pytest.param(1, id="same_seed", marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("schedule", ["plateau", "linear"])
-def test_trainer_that_was_reset_trains_as_a_new_one(before: int, schedule: str, tmp_path: Path) -> None:
+def test_trainer_that_was_reset_trains_as_a_new_one(before, schedule, tmp_path):
     settings = recipe(**EVERYTHING | ANYWHERE | {"schedule": schedule})
     new = outcome(train(tmp_path / "new.npz", settings, anywhere))
     trainer = made(settings, anywhere, before)
@@ -788,7 +766,7 @@ def test_trainer_that_was_reset_trains_as_a_new_one(before: int, schedule: str, 
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others get arrays, which Keras cuts itself")
-def test_batches_are_whole_and_in_order() -> None:
+def test_batches_are_whole_and_in_order():
     rows, drawn, answers = ROWS[:21].astype("int32"), np.arange(42.0).reshape(21, 2), np.eye(7)[LABELS[:21]]
     found = list(backend.batches((rows, drawn), answers, 8)["x"])
     assert len(found) == 2
@@ -798,10 +776,10 @@ def test_batches_are_whole_and_in_order() -> None:
             np.testing.assert_array_equal(got, wanted[part])
 
 
-def test_other_threads_that_draw_from_the_global_generator_change_nothing(tmp_path: Path) -> None:
+def test_other_threads_that_draw_from_the_global_generator_change_nothing(tmp_path):
     alone = outcome(train(tmp_path / "alone.npz", recipe(epochs=1)))
 
-    def disturbed() -> keras.Model:
+    def disturbed():
         random.random()  # as a thread of a Dask worker does
         return tiny()
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+def _bare(monkeypatch):
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
@@ -32,9 +32,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
         (set(), "", "tensorflow"),
     ],
 )
-def test_auto_is_the_library_that_suits_the_machine(
-    installed: set[str], devices: str, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_is_the_library_that_suits_the_machine(installed, devices, chosen, monkeypatch):
     monkeypatch.setattr(machine, "_installed", installed.__contains__)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     assert machine.choose("auto") == chosen
@@ -43,7 +41,7 @@ def test_auto_is_the_library_that_suits_the_machine(
     assert machine.choose("torch") == "jax"
 
 
-def test_unknown_library_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_library_in_the_environment_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "theano")
     with pytest.raises(
         UserError, match="KERAS_BACKEND is 'theano'; it must be auto, tensorflow, jax, torch, or not set"
@@ -67,9 +65,7 @@ def test_unknown_library_in_the_environment_is_refused(monkeypatch: pytest.Monke
         ("tensorflow", "", "nvidia.cudnn", False, "float32"),
     ],
 )
-def test_auto_is_bfloat16_where_it_is_fast(
-    library: str, devices: str, beside: str, processor: bool, precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_is_bfloat16_where_it_is_fast(library, devices, beside, processor, precision, monkeypatch):
     monkeypatch.setattr(machine, "bfloat16_on_cpu", lambda: processor)
     monkeypatch.setattr(machine, "_installed", {beside}.__contains__)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
@@ -82,7 +78,7 @@ def test_auto_is_bfloat16_where_it_is_fast(
     assert machine.suitable("float32", library, "vgg8") == "float32"
 
 
-def test_versions_are_those_of_the_packages() -> None:
+def test_versions_are_those_of_the_packages():
     import keras
 
     assert machine.versions("tensorflow") == {
@@ -91,7 +87,7 @@ def test_versions_are_those_of_the_packages() -> None:
     }  # fmt: skip
 
 
-def claim(folder: Path, devices: str) -> subprocess.Popen[str]:
+def claim(folder, devices):
     """A process that claims a GPU twice, says which it sees, and lives until its input ends."""
     code = (
         "import os; from pipeline.training import machine; machine.claim_gpu(); machine.claim_gpu();"
@@ -103,12 +99,12 @@ def claim(folder: Path, devices: str) -> subprocess.Popen[str]:
     )
 
 
-def seen(worker: subprocess.Popen[str]) -> tuple[int, str]:
+def seen(worker):
     pid, devices = worker.stdout.readline().split()
     return int(pid), devices
 
 
-def test_each_process_claims_a_gpu_of_its_own_and_death_frees_it(tmp_path: Path) -> None:
+def test_each_process_claims_a_gpu_of_its_own_and_death_frees_it(tmp_path):
     workers = [claim(tmp_path, "2,5")]
     assert seen(workers[0])[1] == "2"
     workers.append(claim(tmp_path, "2,5"))
@@ -125,7 +121,7 @@ def test_each_process_claims_a_gpu_of_its_own_and_death_frees_it(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("files", "numbers"), [([], []), (["/dev/nvidia2", "/dev/nvidia5"], ["0", "1"])])
-def test_gpus_are_numbered_as_cuda_does(files: list[str], numbers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_numbered_as_cuda_does(files, numbers, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(machine.glob, "glob", lambda pattern: files)
     assert machine.gpus() == numbers

@@ -28,7 +28,7 @@ TEMPERATURES = {"one": 1.5, "two": 0.7, "ensemble": 0.8}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _started() -> None:
+def _started():
     backend.start(machine.choose("auto"))
 
 

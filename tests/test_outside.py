@@ -21,11 +21,11 @@ from pipeline.training import backend, machine
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _started() -> None:
+def _started():
     backend.start(machine.choose("auto"))
 
 
-def tiny(side: int | None = 48, channels: int = 1, outputs: int = 7, activation: str = "softmax") -> keras.Model:
+def tiny(side=48, channels=1, outputs=7, activation="softmax"):
     backend.prepare(3, "float32")
     return keras.Sequential([
         keras.layers.Input((side, side, channels)),
@@ -55,7 +55,7 @@ def project(tmp_path, monkeypatch):
     return data, labels, duplicates
 
 
-def scored(name: str, side: int = 48, scaling: str = "raw", classes: str = "") -> dict[str, object]:
+def scored(name, side=48, scaling="raw", classes=""):
     outside.main(name, side, scaling, classes, "found.json")
     return json.loads(Path("found.json").read_text())
 
@@ -137,18 +137,18 @@ def test_code_in_a_file_is_refused_and_not_run(project, name):
     assert not Path("ran").exists()
 
 
-def ref(name: str, call: int = 0, **options: object) -> list[object]:
+def ref(name, call=0, **options):
     return [[[name, call, 0, options]]]
 
 
-def old_layer(kind: str, name: str, node: list[object] | None = None, **config: object) -> dict[str, object]:
+def old_layer(kind, name, node=None, **config):
     """A layer as Keras 2.15 writes it into .h5 (without its module) and .keras."""
     return {"class_name": kind, "module": "keras.layers", "registered_name": None, "name": name,
             "config": {"name": name, "trainable": True, "dtype": "float32"} | config,
             "inbound_nodes": node or []}  # fmt: skip
 
 
-def old_model(name: str, takes: str, gives: list[object], *layers: dict[str, object]) -> dict[str, object]:
+def old_model(name, takes, gives, *layers):
     config = {"name": name, "trainable": True, "layers": list(layers), "input_layers": [[takes, 0, 0]],
               "output_layers": [gives]}  # fmt: skip
     return {"class_name": "Functional", "module": "keras.src.engine.functional", "registered_name": "Functional",
@@ -178,7 +178,7 @@ OLD = old_model(
 )  # fmt: skip
 
 
-def now() -> keras.Model:
+def now():
     """The network that OLD describes, as Keras 3 builds it."""
     backend.prepare(4, "float32")
     layers, pictures, seen = keras.layers, keras.Input((48, 48, 1)), keras.Input((48, 48, 1))
@@ -194,13 +194,13 @@ def now() -> keras.Model:
     return network
 
 
-def without_modules(found: object) -> object:
+def without_modules(found):
     if isinstance(found, dict):
         return {key: without_modules(value) for key, value in found.items() if key not in ("module", "registered_name")}
     return [without_modules(each) for each in found] if isinstance(found, list) else found
 
 
-def rewritten(source: str, target: str, members: dict[str, bytes]) -> None:
+def rewritten(source, target, members):
     """A copy of a .keras file in which some members are others."""
     with zipfile.ZipFile(source) as one, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as other:
         for name in one.namelist():
@@ -254,27 +254,27 @@ def test_numbers_that_keras_2_13_left_out_are_put_back(tmp_path):
         assert list(file["inner"][outside.INNER]) == ["add"]
 
 
-def bomb(name: str) -> None:
+def bomb(name):
     """A file of some kilobytes whose configuration is of 64 MB."""
     tiny().save("small.keras")
     rewritten("small.keras", name, {"config.json": b'{"a": 1' + b" " * 2**26 + b"}"})
 
 
-def wide(name: str) -> None:
+def wide(name):
     tiny().save("small.keras")
     with zipfile.ZipFile("small.keras") as archive:
         text = archive.read("config.json").replace(b'"filters": 4', b'"filters": 200000000')
     rewritten("small.keras", name, {"config.json": text})
 
 
-def hollow(name: str) -> None:
+def hollow(name):
     """A small file that tells of a weight of 4 TB."""
     tiny().save(name)
     with h5py.File(name, "r+") as file:
         file.create_dataset("model_weights/x", (10**12,), "float32", chunks=(1000,))
 
 
-def damaged(name: str) -> None:
+def damaged(name):
     tiny().save("network.h5")
     with h5py.File("network.h5", "r+") as file:
         file.attrs["model_config"] = file.attrs["model_config"].replace('"Dense"', '"Wonder"')

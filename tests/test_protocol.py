@@ -34,7 +34,7 @@ def test_a_folds_labels_cannot_change_the_temperature_that_it_is_judged_at(numbe
     oof, labels, fold = chance.dirichlet(np.ones(7), 90), chance.integers(0, 7, 90), np.arange(90) % 3
     scrambled = np.where(fold == number, (labels + 1) % 7, labels)
 
-    def judged(known: np.ndarray) -> np.ndarray:
+    def judged(known):
         return ensemble.tempered(oof, ensemble.fit_temperatures(oof, known, fold), fold)
 
     before, after = judged(labels), judged(scrambled)

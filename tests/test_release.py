@@ -25,11 +25,11 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _started() -> None:
+def _started():
     backend.start("tensorflow")
 
 
-def network(name: str = "small", seed: int = 1):
+def network(name="small", seed=1):
     backend.prepare(seed, "float32")
     return tiny.build(name)
 
@@ -163,7 +163,7 @@ def test_too_large_a_network_is_an_error(project, monkeypatch):
         release.main("one", "0")
 
 
-def copied(folder: Path, content: bytes | None = None, **changes: object) -> Path:
+def copied(folder, content=None, **changes):
     """The committed network with other weights, or other metadata."""
     source = ROOT / "released/student.safetensors"
     content = source.read_bytes() if content is None else content
@@ -174,7 +174,7 @@ def copied(folder: Path, content: bytes | None = None, **changes: object) -> Pat
     return folder / "student.json"
 
 
-def refused(path: Path, file: str) -> None:
+def refused(path, file):
     with pytest.raises(UserError, match=rf"{file} .*make release") as refusal:
         packed.read(path)
     assert len(str(refusal.value)) < 400
@@ -209,7 +209,7 @@ def test_metadata_that_is_not_of_the_weights_is_an_error(tmp_path, change):
     refused(copied(tmp_path, **change), "student.safetensors")
 
 
-def header(**tensors: tuple[str, list[int], int]) -> bytes:
+def header(**tensors):
     """A .safetensors file whose weights have these types, shapes and numbers of bytes, all zero."""
     start, about = 0, {}
     for name, (kind, shape, size) in tensors.items():

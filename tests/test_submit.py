@@ -51,15 +51,15 @@ def here(kaggle, tmp_path, monkeypatch):
     return in_this_process(kaggle, tmp_path / "home", monkeypatch)
 
 
-def states() -> list[tuple]:
+def states():
     return [(record["ref"], record["status"]) for record in records.read()]
 
 
-def metrics() -> dict:
+def metrics():
     return json.loads(records.METRICS.read_text()) if records.METRICS.exists() else {}
 
 
-def refused(*words: str, name: str = "vgg8", force: bool = False) -> str:
+def refused(*words, name="vgg8", force=False):
     with pytest.raises(UserError) as refusal:
         submit.main(name, "", force)
     said = str(refusal.value)
@@ -221,7 +221,7 @@ def test_what_was_sent_is_recorded_even_if_waiting_for_its_score_breaks_off(kagg
     assert (len(kaggle.submissions), states()) == (2, [(1002, "COMPLETE")])
 
 
-def shown(capsys, refresh=False) -> str:
+def shown(capsys, refresh=False):
     capsys.readouterr()
     leaderboard.main(refresh)
     out = capsys.readouterr().out
@@ -229,7 +229,7 @@ def shown(capsys, refresh=False) -> str:
     return out
 
 
-def kaggle_line(out: str, name: str) -> list[str]:
+def kaggle_line(out, name):
     return [line.split()[1:] for line in out.splitlines() if line.startswith(f"{name} ")][-1]
 
 
