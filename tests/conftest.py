@@ -36,3 +36,11 @@ def close(monkeypatch):
         monkeypatch.setattr(os, "scandir", refusing)
 
     return closed
+
+
+@pytest.fixture(scope="session")
+def started():
+    """Start Keras as a cell is trained: with all that backend.py does to it."""
+    from pipeline.training import backend, machine
+
+    backend.start(machine.choose("auto"))

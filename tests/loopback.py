@@ -111,8 +111,8 @@ class Server:
 
     def work(self, operation, asked, headers):
         """What the call does and gives back: status, body, headers."""
-        status, reply, more = 200, {}, {}
         basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
+        status, reply, more = 200, {}, {}
         if operation == "GET":
             start = int(headers.get("Range", "bytes=0-")[6:-1])
             more = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}

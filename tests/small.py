@@ -1,15 +1,17 @@
-"""A small project in the folder a test stands in: drawn faces in three folds, two models and a student."""
+"""A small project in the folder a test stands in: drawn faces in two folds, two models and a student."""
 
 import functools
 
 import numpy as np
+import pandas as pd
 import tiny
 from ruamel.yaml import YAML
 
-from pipeline import config
+from pipeline import config, files
 from pipeline.cells import planning
-from pipeline.data import folds, synthetic
+from pipeline.data import folds, provenance, solution, synthetic
 from pipeline.data.faces import Faces
+from pipeline.evaluation import audit
 
 SHORT = {"epochs": 2, "batch_size": 8, "rotation": 10.0, "flip": True, "precision": "float32"}
 DOCUMENT = {
@@ -17,7 +19,7 @@ DOCUMENT = {
     "backend": "tensorflow",
     "data": {"source": "local"},
     "duplicates": "keep",
-    "folds": [0, 1, 2],
+    "folds": [0, 1],
     "recipes": {"short": SHORT},
     "models": {
         "one": {"architecture": "mini_xception", "recipe": "short"},
@@ -55,3 +57,14 @@ def project(folder, patch, **changes):
     faces().save()
     folds.main()
     planning.main()
+
+
+def judge():
+    """Write, in the folder of a project, what later stages know of its test rows: labels, duplicates, provenance."""
+    data = faces()
+    test = data.test_rows()
+    solution.save(solution.table(test, data.usage[test], np.arange(len(test)) % 7))
+    duplicates = pd.DataFrame({"row": range(len(data.usage)), "identical": 0, "near": 0})
+    files.write(audit.DUPLICATES, duplicates.to_csv(index=False).encode())
+    files.write_json(provenance.PATH, {"source": "synthetic", "official": False, "files": {}})
+    return data

@@ -34,15 +34,12 @@ def test_arrays_paths_and_images_give_the_same(released, tmp_path):
         np.testing.assert_allclose(released.predict(same), table, atol=1e-6)
 
 
-def test_a_large_coloured_picture_is_seen_as_its_grey_small_one(released):
-    large = Image.fromarray(PIXELS[0]).resize((96, 96), Image.Resampling.NEAREST).convert("RGB")
-    np.testing.assert_array_equal(api.grey(large), PIXELS[0])
-
-
-def test_what_is_no_picture_is_refused(released, tmp_path):
+def test_large_coloured_pictures_are_taken_and_what_is_none_is_refused(released, tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"a\.png"):
         released.predict([tmp_path / "a.png"])
+    large = Image.fromarray(PIXELS[0]).resize((96, 96), Image.Resampling.NEAREST).convert("RGB")
+    np.testing.assert_array_equal(api.grey(large), PIXELS[0])
     with pytest.raises(UserError, match="48"):
         released.predict(np.zeros((2, 32, 32), "uint8"))
     with pytest.raises(UserError, match="no network"):

@@ -59,14 +59,6 @@ def test_a_hand_made_competition_is_counted_as_by_hand(known):
     }
 
 
-@pytest.mark.parametrize(("groups", "labels", "expected"), [
-    ([0, 1, 0, 1], [0, 1, 2, 1], repeats(2, 2, 1)), ([0, 0], [0, -1], repeats(1, 1, 0)),
-    ([0, 0, 0], [-1, 0, 1], repeats(1, 2, 1)),
-])  # fmt: skip
-def test_groups_are_counted_with_their_extra_copies_and_conflicts(groups, labels, expected):
-    assert audit.groups_inside(np.array(groups), np.array(labels)) == expected
-
-
 def test_the_real_competition_has_the_published_counts():
     labels = np.concatenate([np.repeat(range(7), counts) for counts in CLASS_COUNTS])
     found = audit.class_counts(labels, np.repeat(range(3), SPLIT_ROWS))

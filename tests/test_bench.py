@@ -95,12 +95,6 @@ def test_two_networks_are_compared_row_by_row():
     assert (same["points"], same["points_95"], same["p_value"]) == (0, [0, 0], 1)
 
 
-def test_halves_keep_folds_whole():
-    fold_of = np.array([0, 1, 2, 3, 4, 0, 4, 2])
-    assert ablation.halves(fold_of).tolist() == [0, 0, 1, 1, 1, 0, 1, 1]
-    assert ablation.halves(np.array([1, 0])).tolist() == [1, 0]
-
-
 def test_every_variant_is_a_recipe_of_a_network_that_there_is(monkeypatch):
     for name, change in ablation.VARIANTS.items():
         assert change or name == ablation.NAME
@@ -158,11 +152,6 @@ def test_the_committed_ablation_is_whole_and_its_tables_tell_it():
     assert set(found["variants"]) <= set(ablation.VARIANTS)
     tables = (ROOT / ablation.TABLES).read_text()
     assert ablation.show(found["variants"]) in tables
-    assert all(
-        name in tables.partition("two seeds")[2]
-        for name in ablation.PAIRS
-        if name + ablation.AGAIN in found["variants"]
-    )
     kept = [runner.load(path) for path in (ROOT / ablation.FOLDER).glob("*.npz")]
     assert len(kept) == len(found["variants"])
     assert {part.probabilities.shape for part in kept} == {(11_484, 7)}

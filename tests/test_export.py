@@ -20,6 +20,7 @@ from pipeline.data import faces, synthetic
 from pipeline.errors import UserError
 from pipeline.training import backend
 
+pytestmark = pytest.mark.usefixtures("started")
 ROOT = Path(__file__).parent.parent
 FILES = ["tiny.onnx", "tiny.tflite", "tiny-float16.tflite"]
 RUN = """
@@ -33,11 +34,6 @@ for name in sys.argv[1:]:
     np.save(f"{name}.npy", np.concatenate([ask(pictures[:1]), ask(pictures[1:])]))
 assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _started():
-    backend.start("tensorflow")
 
 
 def tiny():

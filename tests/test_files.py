@@ -34,12 +34,6 @@ def test_whatever_is_wrong_with_a_file_is_told_with_its_remedy(trouble, tmp_path
         raise UserError("as it was")
 
 
-def test_json_is_written_so_that_people_can_read_it(tmp_path):
-    path = tmp_path / "new/a.json"
-    files.write_json(path, {"score": 0.5, "names": ["a"]})
-    assert path.read_text() == '{\n  "score": 0.5,\n  "names": [\n    "a"\n  ]\n}\n'
-
-
 @pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
 def test_old_content_stays_where_writing_fails(trouble, tmp_path):
     path = tmp_path / "a.bin"

@@ -10,15 +10,11 @@ from pipeline import architectures
 from pipeline.config import Recipe
 from pipeline.data import synthetic
 from pipeline.errors import UserError
-from pipeline.training import attention, backend, machine
+from pipeline.training import attention, backend
 from pipeline.training.models import Feed
 
+pytestmark = pytest.mark.usefixtures("started")
 PIXELS, LABELS, _ = synthetic.competition(training=14, test=7, seed=3)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _started():
-    backend.start(machine.choose("auto"))
 
 
 def cam(name, **changes):

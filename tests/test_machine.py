@@ -19,52 +19,32 @@ def _bare(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-@pytest.mark.parametrize(
-    ("installed", "devices", "chosen"),
-    [
-        ({"tensorflow", "jax", "torch"}, "", "tensorflow"),
-        ({"jax", "torch"}, "", "jax"),
-        ({"torch"}, "0", "torch"),
-        ({"tensorflow", "jax"}, "0", "tensorflow"),  # this JAX does not know the GPU
-        ({"tensorflow", "jax", "jax_cuda12_plugin"}, "0", "jax"),
-        ({"tensorflow", "jax", "jax_cuda13_plugin"}, "0,1", "jax"),
-        ({"tensorflow", "jax", "jax_cuda12_plugin"}, "-1", "tensorflow"),
-        (set(), "", "tensorflow"),
-    ],
-)
+@pytest.mark.parametrize(("installed", "devices", "chosen"), [
+    ("tensorflow jax torch", "", "tensorflow"), ("jax torch", "", "jax"), ("torch", "0", "torch"),
+    ("tensorflow jax", "0", "tensorflow"),  # this JAX does not know the GPU
+    ("tensorflow jax jax_cuda12_plugin", "0", "jax"), ("tensorflow jax jax_cuda13_plugin", "0,1", "jax"),
+    ("tensorflow jax jax_cuda12_plugin", "-1", "tensorflow"), ("", "", "tensorflow"),
+])  # fmt: skip
 def test_auto_is_the_library_that_suits_the_machine(installed, devices, chosen, monkeypatch):
-    monkeypatch.setattr(machine, "_installed", installed.__contains__)
+    monkeypatch.setattr(machine, "_installed", installed.split().__contains__)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     assert machine.choose("auto") == chosen
     assert machine.choose("torch") == "torch"
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert machine.choose("torch") == "jax"
-
-
-def test_unknown_library_in_the_environment_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "theano")
-    with pytest.raises(
-        UserError, match="KERAS_BACKEND is 'theano'; it must be auto, tensorflow, jax, torch, or not set"
-    ):
+    with pytest.raises(UserError, match="KERAS_BACKEND is 'theano'"):
         machine.choose("auto")
 
 
-@pytest.mark.parametrize(
-    ("library", "devices", "beside", "processor", "precision"),
-    [
-        ("tensorflow", "", "", True, "bfloat16"),
-        ("tensorflow", "", "", False, "float32"),
-        ("jax", "", "", True, "float32"),
-        ("torch", "", "", True, "float32"),
-        ("jax", "0", "jax_cuda13_plugin", False, "bfloat16"),
-        ("torch", "0", "torch", False, "bfloat16"),
-        ("tensorflow", "0", "nvidia.cudnn", False, "bfloat16"),
-        ("jax", "0", "", False, "float32"),
-        ("tensorflow", "0", "", False, "float32"),  # the GPU lies idle, and the processor would emulate bfloat16
-        ("tensorflow", "0", "", True, "bfloat16"),
-        ("tensorflow", "", "nvidia.cudnn", False, "float32"),
-    ],
-)
+@pytest.mark.parametrize(("library", "devices", "beside", "processor", "precision"), [
+    ("tensorflow", "", "", True, "bfloat16"), ("tensorflow", "", "", False, "float32"),
+    ("tensorflow", "0", "nvidia.cudnn", False, "bfloat16"), ("tensorflow", "", "nvidia.cudnn", False, "float32"),
+    ("jax", "", "", True, "float32"), ("jax", "0", "jax_cuda13_plugin", False, "bfloat16"),
+    ("jax", "0", "", False, "float32"), ("torch", "", "", True, "float32"), ("torch", "0", "torch", False, "bfloat16"),
+    ("tensorflow", "0", "", False, "float32"),  # the GPU lies idle, and the processor would emulate bfloat16
+    ("tensorflow", "0", "", True, "bfloat16"),
+])  # fmt: skip
 def test_auto_is_bfloat16_where_it_is_fast(library, devices, beside, processor, precision, monkeypatch):
     monkeypatch.setattr(machine, "bfloat16_on_cpu", lambda: processor)
     monkeypatch.setattr(machine, "_installed", {beside}.__contains__)
@@ -76,15 +56,6 @@ def test_auto_is_bfloat16_where_it_is_fast(library, devices, beside, processor, 
         assert machine.products(wanted, library, "mini_xception") == wanted
     assert machine.suitable("bfloat16", library, "vgg8") == precision  # whatever the machine that trained it was
     assert machine.suitable("float32", library, "vgg8") == "float32"
-
-
-def test_versions_are_those_of_the_packages():
-    import keras
-
-    assert machine.versions("tensorflow") == {
-        "backend": "tensorflow", "tensorflow": machine.importlib.metadata.version("tensorflow"),
-        "keras": keras.__version__,
-    }  # fmt: skip
 
 
 def claim(folder, devices):

@@ -15,8 +15,9 @@ from pipeline.cells import store
 from pipeline.data import synthetic
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics
-from pipeline.training import augment, backend, machine, plan
+from pipeline.training import augment, backend, plan
 
+pytestmark = pytest.mark.usefixtures("started")
 ROOT = Path(__file__).parent.parent
 MODELS = {
     "one": {"architecture": "small_vgg", "epochs": 1, "crop": 42, "contrast": "local", "tta_shift": 2},
@@ -25,11 +26,6 @@ MODELS = {
 PIXELS, LABELS, USAGE = synthetic.competition(training=56, test=14, seed=1)
 TEST = PIXELS[USAGE > 0]
 TEMPERATURES = {"one": 1.5, "two": 0.7, "ensemble": 0.8}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _started():
-    backend.start(machine.choose("auto"))
 
 
 def write_cell(settings, name, fold):

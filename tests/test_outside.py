@@ -17,12 +17,9 @@ from pipeline.competition import CLASSES, PRIVATE, PUBLIC
 from pipeline.data import faces, solution, synthetic
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics
-from pipeline.training import backend, machine
+from pipeline.training import backend
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _started():
-    backend.start(machine.choose("auto"))
+pytestmark = pytest.mark.usefixtures("started")
 
 
 def tiny(side=48, channels=1, outputs=7, activation="softmax"):

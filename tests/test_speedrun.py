@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import small
 
-from pipeline import config, files
+from pipeline import config
 from pipeline.apps import networks
 from pipeline.competition import PRIVATE
-from pipeline.data import faces, solution
+from pipeline.data import solution
+from pipeline.data.faces import Faces
 from pipeline.errors import UserError
-from pipeline.evaluation import board, score, submission
+from pipeline.evaluation import board, submission
 from pipeline.evaluation.score import Truth
 from pipeline.experiments import runner, speedrun
 from pipeline.training import executors
@@ -25,13 +26,7 @@ SECTION = {"model": "one", "networks": 2, "seeds": [5, 6], "override": {"epochs"
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     small.project(tmp_path, monkeypatch, speedrun=SECTION)
-    data = faces.load()
-    test = data.test_rows()
-    solution.save(solution.table(test, data.usage[test], np.arange(len(test)) % 7))
-    duplicates = {"row": range(len(data.usage)), "identical": 0, "near": 0}
-    pd.DataFrame(duplicates).to_csv("data/duplicates.csv", index=False)
-    files.write_json(Path("data/raw/PROVENANCE.json"), {"source": "synthetic", "official": False, "files": {}})
-    return data
+    return small.judge()
 
 
 @pytest.fixture
@@ -81,14 +76,6 @@ def test_one_seed_leaves_a_submission_and_its_networks_and_the_record_alone(proj
     assert trained == []
 
 
-def test_the_record_is_shown_on_demand(project, capsys):
-    with pytest.raises(UserError, match=r"results/speedrun\.json is missing"):
-        speedrun.show_record()
-    shutil.copy(Path(__file__).parent.parent / speedrun.RESULT, speedrun.RESULT)
-    speedrun.show_record()
-    assert "71.38% ± 0.39" in capsys.readouterr().out
-
-
 def test_what_has_scores_is_not_trained_again(project, trained):
     speedrun.main(1, every=True)
     found = json.loads(speedrun.RESULT.read_text())
@@ -106,17 +93,16 @@ def test_what_has_scores_is_not_trained_again(project, trained):
     assert not list(Path("artifacts/speedrun/states").glob("*.npz"))
 
 
-@pytest.mark.parametrize("changed", ["recipe", "data", "code"])
-def test_what_decides_the_scores_asks_for_new_ones(project, monkeypatch, changed):
-    before = {seed: runner.digest(project, tasks) for seed, tasks in speedrun.plan(config.load(), project).items()}
-    if changed == "recipe":
-        small.write(speedrun=SECTION | {"override": {"epochs": 1, "batch_size": 7}})
-    elif changed == "data":
-        project = faces.Faces(project.pixels[:, ::-1].copy(), project.labels, project.usage)
-    else:
-        monkeypatch.setattr(runner.plan, "code", lambda named: {"training.loop.fit": "0"})
-    after = {seed: runner.digest(project, tasks) for seed, tasks in speedrun.plan(config.load(), project).items()}
-    assert not set(before.values()) & set(after.values())
+def test_what_decides_the_scores_asks_for_new_ones(project, monkeypatch):
+    def digests(data):
+        return {runner.digest(data, tasks) for tasks in speedrun.plan(config.load(), data).values()}
+
+    found = [digests(project), digests(Faces(project.pixels[:, ::-1].copy(), project.labels, project.usage))]
+    small.write(speedrun=SECTION | {"override": {"epochs": 1, "batch_size": 7}})
+    found.append(digests(project))
+    monkeypatch.setattr(runner.plan, "code", lambda named: {"training.loop.fit": "0"})
+    found.append(digests(project))
+    assert len(set.union(*found)) == 4 * len(SECTION["seeds"])
 
 
 def test_a_seed_and_a_network_stay_when_the_next_one_fails(project, monkeypatch, trained):
@@ -158,31 +144,24 @@ def test_minutes_are_the_slowest_networks_as_often_as_they_follow_each_other(job
     assert [about["jobs"] for about in entry["trained_with"]] == [jobs]
 
 
-def test_means_are_over_the_seeds():
-    entry = {"public_accuracy": 0.5, "private_accuracy": 0.25, "private_low": 0.1, "private_high": 0.4,
-             board.SEED_SCORES[2]: "unknown", "minutes": 10.0}  # fmt: skip
-    found = speedrun.summary({1: entry, 2: entry | {"private_accuracy": 0.75, "minutes": 11.0}})
-    assert found["minutes"] == 10.5
-    assert "50.00% ± 35.36 " in speedrun.show(found)
-    assert found["private_accuracy"] == {"mean": 0.5, "deviation": 0.353553, "values": [0.25, 0.75]}
-
-
 def test_without_a_section_or_test_labels_it_says_so(project, monkeypatch):
     small.write()
     with pytest.raises(UserError, match="section speedrun"):
         speedrun.main(1, every=True)
     small.write(speedrun=SECTION)
-    monkeypatch.setattr(solution, "load", lambda *_: pd.DataFrame(
-        {"row": project.test_rows(), "emotion": pd.array([pd.NA] * len(project.test_rows()), dtype="Int64")}
-    ))  # fmt: skip
+    unknown = solution.load().assign(emotion=pd.NA)
+    monkeypatch.setattr(solution, "load", lambda *_: unknown)
     with pytest.raises(UserError, match="labels of all test rows"):
         speedrun.main(1, every=True)
 
 
-def test_the_committed_results_are_read_as_they_are():
-    root = Path(__file__).parent.parent
-    found = json.loads((root / speedrun.RESULT).read_text())
+def test_the_committed_results_are_read_as_they_are_and_shown(project, capsys):
+    with pytest.raises(UserError, match=r"results/speedrun\.json is missing"):
+        speedrun.show_record()
+    shutil.copy(Path(__file__).parent.parent / speedrun.RESULT, speedrun.RESULT)
+    found = json.loads(speedrun.RESULT.read_text())
     assert set(board.SEED_SCORES) <= found.keys()
-    assert runner.entries(root / speedrun.RESULT, "by_seed") == found["by_seed"]
+    assert runner.entries(speedrun.RESULT, "by_seed") == found["by_seed"]
     assert config.Recipe.model_validate(found["recipe"]).epochs == 25
-    assert score.UNKNOWN not in str(speedrun.show(found))
+    speedrun.show_record()
+    assert f"{found['private_accuracy']['mean']:.2%} ± " in capsys.readouterr().out

@@ -31,16 +31,10 @@ def test_a_malformed_file_is_refused_by_its_line(tmp_path, content, place):
         submission.read(path, 3)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        None,
-        "",
-        "name,oof_accuracy\na,0.5\n",
-        HEAD + "a,1,0.5,0.5,unknown,0.1,0.2,0.6,abc,90,00,official\n",
-        HEAD + "a,1,0.5,0.5,unknown",
-    ],
-)
+@pytest.mark.parametrize("content", [
+    None, "", "name,oof_accuracy\na,0.5\n", HEAD + "a,1,0.5,0.5,unknown",
+    HEAD + "a,1,0.5,0.5,unknown,0.1,0.2,0.6,abc,90,00,official\n",
+])  # fmt: skip
 def test_a_table_of_scores_that_is_missing_or_another_is_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     submission.FOLDER.mkdir()

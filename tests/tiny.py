@@ -1,6 +1,6 @@
 """A network of the smallest kind, for tests of what lies around networks: built, compiled and asked in a moment."""
 
-import shutil
+from pathlib import Path
 
 import keras
 from keras import layers
@@ -17,7 +17,8 @@ def build(name=NAME):
 
 def write(pipeline, name=NAME):
     """Put it into a copy of the folder pipeline/, as an architecture."""
-    shutil.copyfile(__file__, pipeline / f"architectures/{name}.py")
+    text = Path(__file__).read_text().replace(f'NAME = "{NAME}"', f'NAME = "{name}"')
+    (pipeline / f"architectures/{name}.py").write_text(text)
 
 
 def instead(patch):
