@@ -44,3 +44,10 @@ def started():
     from pipeline.training import backend, machine
 
     backend.start(machine.choose("auto"))
+
+
+@pytest.fixture
+def stand(tmp_path, monkeypatch):
+    """Stand in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -129,16 +129,6 @@ def test_what_a_network_takes_is_read_off_its_file(tmp_path, monkeypatch, line, 
     assert architectures.fixed_size("mine") == whole
 
 
-def test_mini_xceptions_shortcuts_are_convolutions_with_strides():
-    """As the source has them: the two steps that stand for one give the same, at odd sides, too."""
-    picture = np.random.default_rng(0).random((2, 11, 12, 8), dtype="float32")
-    weights = np.random.default_rng(1).random((1, 1, 8, 16), dtype="float32")
-    strided = keras.ops.conv(picture, weights, strides=2, padding="same", data_format="channels_last")
-    halved = keras.layers.MaxPooling2D(1, strides=2)(picture)
-    ours = keras.ops.conv(halved, weights, strides=1, padding="valid", data_format="channels_last")
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(strided), rtol=1e-6)
-
-
 @NETWORKS
 def test_layers_are_those_of_the_source(name):
     golden = (GOLDEN / f"{name}.txt").read_text().splitlines()

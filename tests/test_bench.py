@@ -21,18 +21,10 @@ from pipeline.training import cell
 ROOT = Path(__file__).parent.parent
 # Forward multiply-adds counted by hand: kernel height x width x inputs x filters x output pixels, summed; dense layers.
 MULTIPLY_ADDS = {
-    "alizadeh_same": 48**2 * 9 * 64 + 24**2 * 25 * 64 * 128 + 12**2 * 9 * 128 * 512 + 6**2 * 9 * 512 * 512
-    + 4608 * 256 + 256 * 512 + 512 * 7,
     "vgg8": 46**2 * 9 * (64 + 64 * 64) + 23**2 * 9 * (64 * 128 + 128 * 128) + 11**2 * 9 * (128 * 256 + 256 * 256)
     + 5**2 * 9 * (256 * 512 + 512 * 512) + 2048 * 512 + 512 * 256 + 256 * 128 + 128 * 7,
     "small_resnet": 24**2 * (25 * 48 + 9 * 48 * 64) + 12**2 * 9 * (64 * 128 + 2 * 128 * 128)
     + 6**2 * 9 * (128 * 256 + 2 * 256 * 256) + 256 * 7,
-    "small_vgg": 48**2 * 9 * (32 + 32 * 32) + 24**2 * 9 * (32 * 64 + 64 * 64) + 12**2 * 9 * (64 * 128 + 128 * 128)
-    + 6**2 * 9 * (128 * 256 + 256 * 256) + 256 * 7,
-    "deep_vgg": 48**2 * 9 * (32 + 32 * 32) + 24**2 * 9 * (32 * 64 + 64 * 64) + 12**2 * 9 * (64 * 128 + 2 * 128 * 128)
-    + 6**2 * 9 * (128 * 256 + 2 * 256 * 256) + 256 * 7,
-    "fc_vgg": 48**2 * 9 * (32 + 32 * 32) + 24**2 * 9 * (32 * 64 + 64 * 64) + 12**2 * 9 * (64 * 128 + 2 * 128 * 128)
-    + 6**2 * 9 * (128 * 256 + 2 * 256 * 256) + 2304 * 256 + 256 * 7,
     "small_coatnet": 24**2 * (25 * 48 + 9 * 48 * 64) + 12**2 * 9 * (64 * 128 + 128 * 128)
     + 6**2 * 9 * (128 * 192 + 192 * 192) + 2 * 36 * (4 + 8) * 192**2 + 2 * 2 * 36**2 * 192 + 192 * 7,
 }  # fmt: skip
@@ -80,8 +72,7 @@ def test_the_committed_measurement_is_whole_and_shown_in_the_docs():
     page = (ROOT / "docs/speed.md").read_text()
     table = [line for line in bench.show(found).splitlines() if line.startswith(("| alizadeh", "| vgg8", "| mini"))]
     assert len(table) >= 9
-    for line in table:
-        assert line in page
+    assert [line for line in table if line not in page] == []
 
 
 def test_two_networks_are_compared_row_by_row():
@@ -132,18 +123,6 @@ def test_variants_are_compared_on_the_rows_that_both_judged():
     assert table["better"]["minutes"] == 2
     lines = ablation.show(table).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["better", ablation.NAME, "half"]
-
-
-def test_a_variant_is_joined_with_the_base_by_the_mean_of_their_predictions():
-    labels, half_of = np.zeros(100, dtype=int), np.arange(100) // 60
-    sure, unsure, wrong = np.eye(7)[0] * 0.9 + 0.1 / 7, np.eye(7)[0] * 0.2 + 0.8 / 7, np.eye(7)[1] * 0.5 + 0.5 / 7
-    base = result(np.stack([sure] * 30 + [wrong] * 30))
-    other = result(np.stack([wrong] * 30 + [unsure] * 15 + [sure] * 15))
-    table = ablation.summary({(ablation.NAME, 0): base, ("another", 0): other}, labels, half_of)
-    assert [found for found, line in table.items() if "joined" in line] == ["another"]
-    # Sure beats wrong beats unsure.
-    assert (table["another"]["points"], table["another"]["joined"]["points"]) == (0, 25)
-    assert "+25.00" in ablation.show(table)
 
 
 def test_the_committed_ablation_is_whole_and_its_tables_tell_it():

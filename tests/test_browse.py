@@ -36,9 +36,8 @@ def test_the_rows_on_which_models_agree_least_stand_first(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(stand, monkeypatch):
     """A folder with a small run of drawn pictures; rows 11 and 40 are one picture with two labels."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(figures, "draw", lambda *words, **options: None)
     fake_run.build()
     audit.main()

@@ -91,8 +91,7 @@ def test_a_mistake_is_told_by_its_path(place, changes):
     assert any(line.startswith(f"params.yaml: {place}") for line in mistakes(document(**changes)))
 
 
-def test_an_external_member_needs_its_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_an_external_member_needs_its_file(stand):
     members = document(ensemble={"members": ["a", "theirs"]})
     assert "external/theirs.npz" in mistakes(members)[0]
     Path("external").mkdir()
@@ -101,8 +100,7 @@ def test_an_external_member_needs_its_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "models: &m {a: *m}", "\x00", "seed: 1\nseed: 2"])
-def test_nonsense_is_refused_in_words(text, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_nonsense_is_refused_in_words(text, stand):
     Path("params.yaml").write_text(text)
     with pytest.raises(UserError):
         config.load()

@@ -2,14 +2,10 @@
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-
-from pipeline import config
 
 ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -52,18 +48,15 @@ def layer(file):
     return file.parts[1] if len(file.parts) > 2 else ""
 
 
-@pytest.mark.parametrize("folder", LAYERS)
-def test_imports_go_one_way(folder):
-    for path in (ROOT / "pipeline" / folder).rglob("*.py"):
-        for other in imported(path.relative_to(ROOT)):
-            if layer(other):
-                assert LAYERS.index(layer(other)) >= LAYERS.index(folder), f"{path} imports {other}"
-
-
-def test_the_top_of_the_pipeline_imports_no_folder_but_the_names_of_architectures():
-    for path in (ROOT / "pipeline").glob("*.py"):
-        if path.name not in ("__main__.py", "api.py"):  # the ways in
-            assert {layer(other) for other in imported(path.relative_to(ROOT))} <= {"", "architectures"}, path
+def test_imports_go_one_way():
+    """The top of the pipeline, but for the ways in, imports no folder but the names of architectures."""
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        file = path.relative_to(ROOT)
+        others = {layer(other) for other in imported(file)} - {""}
+        if layer(file):
+            assert others <= {*LAYERS[LAYERS.index(layer(file)) :]}, file
+        elif path.name not in ("__main__.py", "api.py"):
+            assert others <= {"architectures"}, file
 
 
 @pytest.mark.parametrize("stage", sorted(set(STAGES) - {"train", "distill", "plan", "soft_targets"}))
@@ -91,8 +84,7 @@ def test_no_stage_reads_weights():
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_is_described_and_runs_its_own_verb(stage):
-    assert STAGES[stage]["desc"].endswith(".")
+def test_a_stage_runs_its_own_verb(stage):
     assert STAGES[stage]["cmd"].split()[:3] == ["python", "-m", "pipeline"]
     assert STAGES[stage]["cmd"].split()[3].replace("-", "_") == {"distill": "train"}.get(stage, stage)
     assert (ROOT / f"pipeline/{MODULES[stage]}.py").exists()
@@ -119,19 +111,3 @@ def test_the_training_prints_nothing_and_reads_no_params():
         assert "config.load" not in text, path
         if path.name != "executors.py":  # it tells of workers that died
             assert "print(" not in text, path
-
-
-def test_every_key_of_a_recipe_is_read():
-    code = "\n".join(path.read_text() for path in (ROOT / "pipeline/training").rglob("*.py"))
-    for key in config.Recipe.model_fields:
-        assert re.search(rf"\b(recipe|self\.recipe|settings\(\))\.{key}\b", code), key
-
-
-def test_the_matrix_has_a_cell_for_every_model_and_fold():
-    words = [sys.executable, "-m", "dvc", "stage", "list", "--name-only", "train", "distill"]
-    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    document = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    cells = {f"train@{name}-{fold}" for name in document["models"] for fold in document["folds"]}
-    assert set(listed) == cells | {
-        f"distill@{name}-{fold}" for name in document["students"] for fold in document["folds"]
-    }

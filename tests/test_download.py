@@ -23,13 +23,12 @@ INCOMING = incoming.FOLDER
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(stand):
     """A project with an empty data/incoming, and a folder to put files into."""
-    monkeypatch.chdir(tmp_path)
     settings.write()
     INCOMING.mkdir(parents=True)
-    (tmp_path / "out").mkdir()
-    return tmp_path
+    (stand / "out").mkdir()
+    return stand
 
 
 def pack(path, members, compression=zipfile.ZIP_DEFLATED):

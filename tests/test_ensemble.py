@@ -115,9 +115,8 @@ def test_a_submission_is_described_as_by_hand():
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(stand):
     """A folder with a small run up to its cells; the test stands in it."""
-    monkeypatch.chdir(tmp_path)
     return fake_run.build()
 
 

@@ -55,8 +55,9 @@ def pixels():
     return synthetic.competition(0, 16, seed=3)[0]
 
 
-@pytest.mark.parametrize("contrast", ["none", "histogram", "local"])
-@pytest.mark.parametrize(("crop", "scaling"), [(48, "unit"), (42, "symmetric"), (41, "raw")])
+@pytest.mark.parametrize(("contrast", "crop", "scaling"), [
+    ("none", 48, "unit"), ("histogram", 42, "symmetric"), ("local", 41, "raw"),
+])  # fmt: skip
 def test_the_graph_does_all_that_the_pipeline_does_to_a_picture(pixels, contrast, crop, scaling):
     backend.prepare(1, "float32")
     network = tiny()
@@ -71,9 +72,8 @@ def test_the_graph_does_all_that_the_pipeline_does_to_a_picture(pixels, contrast
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(stand, monkeypatch):
     """A folder in which every network that is asked for is a tiny one."""
-    monkeypatch.chdir(tmp_path)
     backend.prepare(1, "float32")
     one = member(tiny(), contrast="local", crop=42)
     network = networks.Network({"tiny": [one]}, "mean", [1.0], 1.25)

@@ -41,12 +41,11 @@ def kaggle(files):
 
 
 @pytest.fixture
-def log_in(kaggle, tmp_path, monkeypatch):
+def log_in(kaggle, stand, monkeypatch):
     """Stand in an empty project with an empty home; with some credentials, let this process speak to that Kaggle."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "home").mkdir()
+    (stand / "home").mkdir()
     settings.write({"source": "kaggle", "slug": OTHER})
-    return lambda **credentials: in_this_process(kaggle, tmp_path / "home", monkeypatch, **credentials)
+    return lambda **credentials: in_this_process(kaggle, stand / "home", monkeypatch, **credentials)
 
 
 @pytest.fixture

@@ -555,8 +555,8 @@ from pathlib import Path
 from pipeline.training import backend
 backend.start("jax")
 import test_loop
-_, progress = test_loop.train(Path("c.npz"), test_loop.recipe(ema=0.8, recalibrate=True, epochs=1))
-assert len(progress.history) == 1
+_, progress = test_loop.train(Path("c.npz"), test_loop.recipe(ema=0.8, epochs=2))
+assert len(progress.history) == 2
 """
     environment = {"KERAS_BACKEND": "jax", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=os.environ | environment)

@@ -38,9 +38,8 @@ def stand_in(place):
 
 
 def make(place, *words, **environment):
-    return subprocess.run(
-        ["make", "-s", *words], cwd=place, env=os.environ | environment, capture_output=True, text=True
-    )
+    words = ["make", "-s", *words]
+    return subprocess.run(words, cwd=place, env=os.environ | environment, capture_output=True, text=True)
 
 
 EVIL = "$(shell touch pwned) cost $5 `touch pwned` \"q\" 's' \\ $(touch pwned); touch pwned"
@@ -83,20 +82,15 @@ def test_a_verb_hands_its_options_over_as_they_stand_on_the_command_line(stand_i
     assert not (stand_in / "pwned").exists()
 
 
-@pytest.mark.parametrize("verb", ["speedrun", "help"])
-def test_an_unknown_option_is_refused_with_the_known_ones(stand_in, verb):
-    done = make(stand_in, "--old-file=setup", verb, "THREAD=1", "JOBS=2")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "unknown: THREAD; the options are" in done.stderr
-    assert " THREADS " in done.stderr
+def test_an_unknown_option_is_refused_with_the_known_ones(stand_in):
+    for verb in ("speedrun", "help"):
+        done = make(stand_in, "--old-file=setup", verb, "THREAD=1", "JOBS=2")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.search("THREAD; .* THREADS ", done.stderr)
 
 
 def test_every_verb_is_told_by_help(place):
-    verbs = [
-        line.partition(":")[0]
-        for line in (place / "Makefile").read_text().splitlines()
-        if re.match(r"[a-z]+: \w+ ##", line)
-    ]
+    verbs = re.findall(r"(?m)^([a-z]+): \w+ ##", (place / "Makefile").read_text())
     assert len(verbs) > 15
     shown = make(place).stdout
     assert all(f"make {verb} " in shown for verb in verbs)
@@ -107,6 +101,10 @@ def test_every_verb_is_told_by_help(place):
 
 def setup(place):
     return make(place, "setup", f"PYTHON={sys.executable}")
+
+
+def replace(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
 
 
 def link(place):
@@ -183,26 +181,15 @@ def test_an_environment_that_is_not_whole_is_built_anew(place, damage):
     assert (place / ".venv/.whole").read_text() == "all\n"
 
 
-@pytest.mark.parametrize("spoil", ["link", "lock", "empty lock", "python"])
-def test_what_cannot_be_set_up_is_told(place, spoil):
-    version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    if spoil == "link":
-        (place / "other").mkdir()
-        (place / ".venv").symlink_to("other")
-    elif spoil == "lock":
-        (place / "requirements.lock").unlink()
-    elif spoil == "empty lock":
-        (place / "requirements.lock").write_text("")
-    else:
-        script = place / ".ci/setup.py"
-        script.write_text(script.read_text().replace("(3, 11) <= sys", "(4, 0) <= sys"))
+@pytest.mark.parametrize(("said", "spoil"), {
+    ".venv is a link to .git": lambda place: (place / ".venv").symlink_to(".git"),
+    "requirements.lock is missing": lambda place: (place / "requirements.lock").unlink(),
+    "requirements.lock names no package": lambda place: (place / "requirements.lock").write_text(""),
+    "this is Python 3.": lambda place: replace(place / ".ci/setup.py", "(3, 11) <= sys", "(4, 0) <= sys"),
+}.items())  # fmt: skip
+def test_what_cannot_be_set_up_is_told(place, said, spoil):
+    spoil(place)
     done = setup(place)
-    words = {
-        "link": ".venv is a link to other",
-        "lock": "requirements.lock is missing",
-        "empty lock": "requirements.lock names no package",
-        "python": version,
-    }
     assert done.returncode == 2
-    assert f"error: {words[spoil] if spoil != 'python' else 'this is ' + version}" in done.stderr
+    assert f"error: {said}" in done.stderr
     assert not list(place.glob(".venv-*"))

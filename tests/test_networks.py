@@ -123,15 +123,11 @@ def test_what_is_no_picture_is_an_error(wrong):
         networks.grey_levels(wrong)
 
 
-@pytest.mark.parametrize(("which", "words"), [
-    ("vgg9", "vgg9.*one, two"), ("one-7", "7"), ("../one", "one, two"), ("released", "make release"),
-])  # fmt: skip
-def test_a_network_that_is_not_there_is_an_error(predicted, which, words):
-    with pytest.raises(UserError, match=words):
-        networks.load(which)
-
-
-def test_an_ensemble_with_another_system_in_it_is_an_error(predicted):
+def test_a_network_that_is_not_there_or_an_ensemble_with_another_system_in_it_is_an_error(predicted):
+    told = {"vgg9": "vgg9.*one, two", "one-7": "7", "../one": "one, two", "released": "make release"}
+    for which, words in told.items():
+        with pytest.raises(UserError, match=words):
+            networks.load(which)
     write_result(names=("one", "theirs"))
     with pytest.raises(UserError, match="theirs"):
         networks.load("ensemble")

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import small
 
+from pipeline import files
 from pipeline.apps import outside
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC
-from pipeline.data import faces, solution, synthetic
+from pipeline.data import faces, provenance, solution, synthetic
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics
 from pipeline.training import backend
@@ -33,22 +34,20 @@ def tiny(side=48, channels=1, outputs=7, activation="softmax"):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(stand):
     """A folder with drawn faces, whose test labels are known: the faces, all labels, and the duplicates."""
-    monkeypatch.chdir(tmp_path)
     small.write()
     pixels, labels, usage = synthetic.competition(training=14, test=70, seed=2)
     usage = usage.astype("uint8")
     data = faces.Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage)
     data.save()
     test = data.test_rows()
-    solution.table(test, usage[test], labels[test]).to_csv(solution.PATH, index=False)
+    solution.save(solution.table(test, usage[test], labels[test]))
     duplicates = pd.DataFrame({"row": range(len(labels)), "identical": 0, "near": 0})
     duplicates.loc[data.rows(PRIVATE)[:7], "identical"] = 1
     duplicates.loc[data.rows(PRIVATE)[5:20], "near"] = 1
     duplicates.to_csv("data/duplicates.csv", index=False)
-    Path("data/raw").mkdir()
-    Path("data/raw/PROVENANCE.json").write_text(json.dumps({"source": "synthetic", "official": False, "files": {}}))
+    files.write_json(provenance.PATH, {"source": "synthetic", "official": False, "files": {}})
     return data, labels, duplicates
 
 
@@ -240,17 +239,6 @@ def test_a_model_of_keras_3_that_is_called_twice_stays_as_it_is(tmp_path, name):
     np.testing.assert_allclose(found, network.predict(pixels, verbose=0), atol=1e-6)
 
 
-def test_numbers_that_keras_2_13_left_out_are_put_back(tmp_path):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        for name in ("conv2d", "conv2d_2", "conv2d_10", "dense", "inner/" + outside.INNER + "/add_4"):
-            file.create_group(name).attrs["was"] = name
-        outside._renumber(file)
-        assert {name: file[name].attrs["was"] for name in file if name != "inner"} == {
-            "conv2d": "conv2d", "conv2d_1": "conv2d_2", "conv2d_2": "conv2d_10", "dense": "dense",
-        }  # fmt: skip
-        assert list(file["inner"][outside.INNER]) == ["add"]
-
-
 def bomb(name):
     """A file of some kilobytes whose configuration is of 64 MB."""
     tiny().save("small.keras")
@@ -306,16 +294,13 @@ def test_what_is_no_network_of_this_form_is_refused_by_its_name(project, case):
     assert "Wonder" in str(refusal.value) or case != "unknown layer"  # the cause, which Keras puts last
 
 
-def test_test_labels_must_be_known(project):
-    text = solution.PATH.read_text().splitlines()
-    solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
-    with pytest.raises(UserError, match=str(solution.PATH)):
-        scored("x.h5")
-
-
-def test_the_scores_are_written_over_nothing_but_json(project):
+def test_test_labels_must_be_known_and_the_scores_are_written_over_nothing_but_json(project):
     tiny().save("network.keras")
     Path("params.yaml").write_text("mine")
     with pytest.raises(UserError, match=r"params\.yaml.*\.json"):
         outside.main("network.keras", 48, "raw", "", "params.yaml")
     assert Path("params.yaml").read_text() == "mine"
+    text = solution.PATH.read_text().splitlines()
+    solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
+    with pytest.raises(UserError, match=str(solution.PATH)):
+        scored("network.keras")

@@ -49,12 +49,11 @@ def put(files, folder):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(stand):
     """A project whose params.yaml takes pictures from folders."""
-    monkeypatch.chdir(tmp_path)
     settings.write({"source": "folders"})
     incoming.FOLDER.mkdir(parents=True)
-    return tmp_path
+    return stand
 
 
 def prepared():

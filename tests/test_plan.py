@@ -84,17 +84,11 @@ def test_what_computes_changes_the_plans_that_use_it(code, file, old, new, stale
     assert {name for name in before if before[name] != after[name]} == stale
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "stale"),
-    [
-        (("recipes", "spare", "epochs"), 9, set()),
-        (("recipes", "strong", "epochs"), 9, {"vgg"}),
-        (("models", "resnet", "contrast"), "none", {"resnet"}),
-        (("models", "old", "seed"), 5, {"old"}),
-        (("seed",), 2, {"vgg", "resnet", "old"}),
-        (("ensemble", "members"), ["old"], set()),
-    ],
-)
+@pytest.mark.parametrize(("path", "value", "stale"), [
+    (("recipes", "spare", "epochs"), 9, set()), (("recipes", "strong", "epochs"), 9, {"vgg"}),
+    (("models", "resnet", "contrast"), "none", {"resnet"}), (("models", "old", "seed"), 5, {"old"}),
+    (("seed",), 2, {"vgg", "resnet", "old"}), (("ensemble", "members"), ["old"], set()),
+])  # fmt: skip
 def test_a_key_changes_the_plans_that_use_it(code, path, value, stale):
     def changed(part, keys):
         return part | {keys[0]: changed(part.get(keys[0], {}), keys[1:])} if keys else value
@@ -103,17 +97,13 @@ def test_a_key_changes_the_plans_that_use_it(code, path, value, stale):
     assert {name for name in before if before[name] != after[name]} == stale
 
 
-def test_test_time_settings_are_in_the_plan_and_not_in_what_decides_the_weights(code):
+def test_the_settings_of_a_plan_are_the_recipe_and_those_of_test_time_do_not_decide_the_weights(code):
     models = MODELS | {"vgg": MODELS["vgg"] | {"tta_zoom": 0.2}}
-    before, after = code()["vgg"], code(document=DOCUMENT | {"models": models})["vgg"]
-    assert before != after
-    assert before.training() == after.training()
-
-
-def test_the_settings_of_a_plan_are_the_recipe(code):
-    settings = config.parse(DOCUMENT)
-    for name, made in code().items():
-        model = settings.model(name)
+    before, after = code(), code(document=DOCUMENT | {"models": models})["vgg"]
+    assert before["vgg"] != after
+    assert before["vgg"].training() == after.training()
+    for name, made in before.items():
+        model = config.parse(DOCUMENT).model(name)
         assert made.settings().model_dump() == {key: getattr(model, key) for key in config.Recipe.model_fields}
         assert plan.Plan.model_validate_json(made.model_dump_json()) == made
 

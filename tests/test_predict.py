@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from pipeline import config
 from pipeline.__main__ import app
-from pipeline.apps import annotate, detect, export, light, networks, predict, sources
+from pipeline.apps import detect, export, light, networks, predict, sources
 from pipeline.competition import CLASSES
 from pipeline.data import synthetic
 
@@ -40,10 +40,9 @@ def network():
 
 
 @pytest.fixture
-def run(network, monkeypatch, tmp_path):
-    """Run the command with these words, in tmp_path: its exit status, output, errors and, with --csv, its rows."""
+def run(network, monkeypatch, stand):
+    """Run the command with these words, in that folder: its exit status, output, errors and, with --csv, its rows."""
     monkeypatch.setattr(networks, "load", lambda which: network)
-    monkeypatch.chdir(tmp_path)
 
     def start(*words):
         done = CliRunner().invoke(app, ["predict", *map(str, words)], catch_exceptions=False)
@@ -239,9 +238,8 @@ SHA256 = json.loads((ROOT / "released/student.json").read_text())["sha256"].enco
     lambda content: b"", lambda content: content[:1000], lambda content: content.replace(SHA256, b"0" * 64),
     lambda content: content[:2_000_000] + bytes(100_000) + content[2_100_000:],
 ], ids=["empty", "cut", "of others", "zeros inside"])  # fmt: skip
-def test_an_onnx_file_that_does_not_fit_is_left_to_keras(tmp_path, monkeypatch, change):
-    shutil.copytree(ROOT / "released", tmp_path / "released")
-    monkeypatch.chdir(tmp_path)
+def test_an_onnx_file_that_does_not_fit_is_left_to_keras(stand, change):
+    shutil.copytree(ROOT / "released", stand / "released")
     (path,) = Path("released").glob("*.onnx")
     assert light.load() is not None
     path.write_bytes(change(path.read_bytes()))
@@ -283,15 +281,6 @@ def test_annotated_pictures_keep_their_places_and_names(run):
     assert run("in/a.png", "--out", "one.png").status == 0
     inside = np.s_[top + 8 : top + side - 8, left + 8 : left + side - 8]
     np.testing.assert_array_equal(np.asarray(Image.open("one.png").convert("RGB"))[inside], ASTRONAUT[inside])
-
-
-def test_small_pictures_are_enlarged_and_bars_hide_no_face():
-    drawn = annotate.annotate(PIXELS[0], np.array([[0, 0, 48.0]]), np.eye(7)[:1])
-    assert min(drawn.size) >= annotate.SHORTEST
-    boxes = np.array([[100, 100, 150.0], [260, 100, 150.0], [700, 400, 180.0]])
-    drawn = np.asarray(annotate.annotate(np.full((600, 900, 3), 128, "uint8"), boxes, np.eye(7)[:3]))
-    for left, top, side in boxes.astype(int):
-        assert (drawn[top + 6 : top + side - 6, left + 6 : left + side - 6] == 128).mean() > 0.95
 
 
 def test_a_video_gives_a_line_a_frame_and_an_annotated_video(run):

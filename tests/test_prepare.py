@@ -12,6 +12,7 @@ from pipeline.competition import SPLITS
 from pipeline.data import faces, prepare, solution
 from pipeline.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("stand")
 FORMS = ("fer2013.tar.gz", "fer2013.csv", "icml_face_data.csv", "train.csv")
 RNG = np.random.default_rng(2013)
 USAGE = np.repeat([0, 1, 2], (35, 5, 5))
@@ -56,11 +57,6 @@ def put(form, rows, change=lambda content: content):
     prepare.RAW.mkdir(parents=True, exist_ok=True)
     for name, content in contents(form, rows).items():
         (prepare.RAW / name).write_bytes(content if name.endswith("gz") else change(content))
-
-
-@pytest.fixture(autouse=True)
-def _project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 CHANGES = {

@@ -13,9 +13,8 @@ from pipeline.evaluation import ensemble
 
 
 @pytest.mark.parametrize("method", ensemble.METHODS)
-def test_weights_and_temperatures_come_from_out_of_fold_rows_alone(method, tmp_path, monkeypatch):
+def test_weights_and_temperatures_come_from_out_of_fold_rows_alone(method, stand):
     """Nor from what networks say of test pictures."""
-    monkeypatch.chdir(tmp_path)
     settings, data, dealt = fake_run.build(ensemble={"method": method, "members": list(fake_run.MODELS)})
     found = []
     for seed in (1, 2):

@@ -131,8 +131,7 @@ def test_the_example_of_an_architecture_is_one():
         np.testing.assert_allclose(network(np.zeros((2, side, side, 1))).numpy().sum(axis=1), 1, rtol=1e-5)
 
 
-def test_the_example_of_an_external_member_is_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_example_of_an_external_member_is_one(stand):
     _, data, dealt = fake_run.build()
     (example,) = python_of("An external member")
     known = {"oof": np.full((len(dealt.rows), 7), 1 / 7), "test": np.full((len(data.test_rows()), 7), 1 / 7)}
@@ -150,8 +149,8 @@ def test_the_example_of_a_metric_gives_a_column(tmp_path, monkeypatch):
     path.write_text(before + line + there + after)
     monkeypatch.chdir(tmp_path)
     _, data, _ = fake_run.build()
-    for stage in ("ensemble", "score"):
-        subprocess.run([sys.executable, "-m", "pipeline", stage], check=True, env=os.environ | {"PYTHONPATH": ""})
+    code = "from pipeline.evaluation import ensemble, score; ensemble.main(); score.main()"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": ""})
     private = data.usage == PRIVATE
     guesses = np.loadtxt("submissions/ensemble.csv", dtype=int)[private[data.test_rows()]]
     wanted = balanced_accuracy_score(fake_run.labels()[private], guesses)

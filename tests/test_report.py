@@ -103,14 +103,6 @@ def test_html_in_what_is_shown_stays_text():
     assert "&lt;i&gt;" in page
 
 
-def test_the_best_of_a_column_is_bold():
-    head = "| | a | b | c | d |\n|:--|--:|--:|--:|--:|\n"
-    table = head + "| x | 1,000 | -0.5 | 0.9 → 0.2 | 7 |\n| y | 999 | +0.1 | 0.1 → 0.2 | |\n"
-    assert lines("\n" + report.best(table, "++-.") + "\n", "") == {
-        "x": ["**1,000**", "-0.5", "**0.9 → 0.2**", "7"], "y": ["999", "**+0.1**", "**0.1 → 0.2**", ""]
-    }  # fmt: skip
-
-
 @known_alone
 def test_a_browser_draws_the_learning_curves_and_nothing_sticks_out(run, chromium):
     report.main()
@@ -120,13 +112,6 @@ def test_a_browser_draws_the_learning_curves_and_nothing_sticks_out(run, chromiu
     assert all(name in texts for name in (*fake_run.MODELS, fake_run.STUDENT))
     assert [browser.width(chromium, width) for width in (390, 1280)] == [390, 1280]
     assert [line for line in chromium.get_log("browser") if "favicon" not in line["message"]] == []
-
-
-def test_numbers_are_shown_as_people_write_them():
-    assert [board.p_value(p) for p in (1.0, 0.001, 0.0009)] == ["1.000", "0.001", "< 0.001"]
-    assert [report.points(d) for d in (0.0123, -0.002, -1e-9)] == ["+1.23", "-0.20", "+0.00"]
-    found = [report.number(n) for n in (0.12345, "0.5", "unknown", -1e-9, None)]
-    assert found == ["0.123", "0.500", "unknown", "0.000", ""]
 
 
 @known_alone

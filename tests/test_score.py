@@ -126,11 +126,6 @@ def test_differences_are_tested_row_by_row():
     assert set(score.analysis(guesses, guesses, without)) == {"out of fold"}
 
 
-def test_how_far_the_folds_of_a_model_agree_is_the_mean_over_their_pairs():
-    one = np.eye(7)[[0, 0, 1, 1]]
-    assert score.folds_agree([one, one[[0, 2, 2, 3]], one]) == pytest.approx((0.75 + 1 + 0.75) / 3)
-
-
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A small run up to its ensemble, in a folder in which the test stands."""
@@ -274,8 +269,7 @@ def test_a_file_of_ones_own_is_scored_and_nothing_is_written(known, capsys):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_every_picture_is_drawn_and_dvc_finds_the_columns_and_templates_that_it_draws(tmp_path, monkeypatch, known):
-    monkeypatch.chdir(tmp_path)
+def test_every_picture_is_drawn_and_dvc_finds_the_columns_and_templates_that_it_draws(stand, known):
     fake_run.build(known)
     audit.main()
     ensemble.main()

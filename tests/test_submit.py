@@ -33,9 +33,8 @@ def kaggle():
 
 
 @pytest.fixture(autouse=True)
-def here(kaggle, tmp_path, monkeypatch):
+def here(kaggle, stand, monkeypatch):
     """A folder with two scored submissions, whose Kaggle this is; the pauses are noted instead of waited for."""
-    monkeypatch.chdir(tmp_path)
     settings.write({"source": "kaggle"})
     lines = []
     for seed, name in enumerate(("vgg8", "ensemble")):
@@ -47,8 +46,8 @@ def here(kaggle, tmp_path, monkeypatch):
             "private_no_duplicate": 0.69, "rank_2013": 2, "train_seconds": 60, "sha256": digest, "data": "official",
         })  # fmt: skip
     pd.DataFrame(lines).to_csv(submission.TABLE, index=False)
-    (tmp_path / "home").mkdir()
-    return in_this_process(kaggle, tmp_path / "home", monkeypatch)
+    (stand / "home").mkdir()
+    return in_this_process(kaggle, stand / "home", monkeypatch)
 
 
 def states():
