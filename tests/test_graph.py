@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import small
 import tiny
@@ -58,6 +57,11 @@ class Project:
     def repro(self, *words):
         """Run `dvc repro`; the stages that ran."""
         return set(re.findall(r"Running stage '([^']+)'", self.run("python", "-m", "dvc", "repro", *words)))
+
+    def outdated(self, *stages):
+        """The stages, of these, that DVC would run."""
+        output = self.run("python", "-m", "dvc", "status", "--json", *stages)
+        return set(json.loads(output[output.index("{") :]))
 
     def pipeline(self, *words, fails=False, **environment):
         return self.run("python", "-m", "pipeline", *words, fails=fails, **environment)
@@ -117,22 +121,6 @@ def project(once, tmp_path):
     return Project(tmp_path / "project")
 
 
-def test_every_file_has_the_documented_form(once):
-    faces = np.load(once.folder / "data/faces.npz")
-    assert (faces["labels"][84:] == -1).all()
-    np.testing.assert_array_equal(faces["labels"][:84], LABELS[:84])
-    for name in ("one", "pupil", "ensemble"):
-        blend = np.load(once.folder / f"artifacts/blends/{name}.npz")
-        assert (blend["oof"].shape, blend["test"].shape) == ((84, 7), (42, 7))
-        lines = (once.folder / f"submissions/{name}.csv").read_bytes().split(b"\n")
-        assert lines.pop() == b""
-        np.testing.assert_array_equal([int(line) for line in lines], blend["test"].argmax(axis=1))
-    table = pd.read_csv(once.folder / "submissions/scores.csv")
-    assert set(table["name"]) == {"one", "pupil", "ensemble"}
-    right = [int(line) for line in lines[21:]] == LABELS[84 + 21 :]
-    assert table.set_index("name").loc["ensemble", "private_accuracy"] == pytest.approx(right.mean(), abs=1e-5)
-
-
 def test_a_second_time_nothing_runs(once):
     before = once.files()
     assert once.repro() == set()
@@ -168,10 +156,8 @@ def test_a_new_model_trains_its_cells_alone_and_no_student(project):
 
 def test_a_changed_teacher_makes_its_student_stale(project):
     project.set(models=MODELS | {"one": MODELS["one"] | {"learning_rate": 0.01}})
-    assert project.repro() == {
-        "plan", "train@one-0", "train@one-1", "soft_targets@pupil", "distill@pupil-0", "distill@pupil-1", "ensemble",
-        "score", "report",
-    }  # fmt: skip
+    assert project.repro("soft_targets") == {"plan", "train@one-0", "train@one-1", "soft_targets@pupil"}
+    assert project.outdated("distill") == {"distill@pupil-0", "distill@pupil-1"}
 
 
 NO_CHANGES = [
@@ -192,8 +178,7 @@ def test_a_change_of_the_code_makes_stale_what_computes_with_it(project, changes
         assert old in text
         path.write_text(text.replace(old, new))
     project.repro("plan")
-    outdated = project.run("python", "-m", "dvc", "status", "--json", "train", "distill")
-    assert set(json.loads(outdated[outdated.index("{") :])) == stale
+    assert project.outdated("train", "distill") == stale
 
 
 def test_others_predictions_are_a_member_like_the_others_and_no_weights_are_needed(project):

@@ -239,6 +239,16 @@ def test_a_model_of_keras_3_that_is_called_twice_stays_as_it_is(tmp_path, name):
     np.testing.assert_allclose(found, network.predict(pixels, verbose=0), atol=1e-6)
 
 
+def test_numbers_that_keras_2_13_left_out_are_put_back(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name in ("conv2d", "conv2d_2", "conv2d_10", "dense", "inner/" + outside.INNER + "/add_4"):
+            file.create_group(name).attrs["was"] = name
+        outside._renumber(file)
+        found = {name: file[name].attrs["was"] for name in file if name != "inner"}
+        assert found == {"conv2d": "conv2d", "conv2d_1": "conv2d_2", "conv2d_2": "conv2d_10", "dense": "dense"}
+        assert list(file["inner"][outside.INNER]) == ["add"]
+
+
 def bomb(name):
     """A file of some kilobytes whose configuration is of 64 MB."""
     tiny().save("small.keras")

@@ -12,7 +12,7 @@ import tiny
 from ruamel.yaml import YAML
 
 from pipeline import config, files
-from pipeline.apps import networks, packed, release
+from pipeline.apps import light, networks, packed, release
 from pipeline.cells import store
 from pipeline.cells import train as training
 from pipeline.competition import CLASSES
@@ -233,3 +233,6 @@ def test_the_committed_files_are_of_one_network_and_predict_alike(monkeypatch):
     (found,) = graph.run(None, {"pictures": pixels})
     network = networks.load("released", "tensorflow", "float32")
     np.testing.assert_allclose(found, network.probabilities(pixels), atol=0.005)
+    without_keras = light.load()
+    np.testing.assert_allclose(without_keras.probabilities(pixels), found, atol=1e-6)
+    assert without_keras.probabilities(pixels[:0]).shape == (0, 7)
