@@ -15,7 +15,8 @@ def started(*words):
         pytest.skip("needs Debian's packages chromium and chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", *words):
+    usual = ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "hide-scrollbars")
+    for word in (*usual, *words):
         options.add_argument(f"--{word}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))

@@ -5,7 +5,7 @@ import pytest
 from pipeline import config
 
 # These take longest. Two processes share the tests file by file: what is long must not begin last.
-FIRST = ("clone", "graph", "loop", "cells", "networks", "kaggle_download", "notebook", "real_data")
+FIRST = ("clone", "graph", "loop", "cells", "architectures", "experiments", "predict", "notebook", "real_data")
 
 
 def pytest_collection_modifyitems(items):

@@ -55,11 +55,3 @@ def test_weights_join_what_differs_and_spend_the_budget():
     assert limits.best(found, hours, 1e9)[2] == pytest.approx(limits.best(found, hours, None)[2], abs=1e-6)
     dear, _, _ = limits.best(found, np.array([1.0, 50.0]), 8.0)
     assert dear[0] > weights[0]
-
-
-def test_the_bootstrap_draws_whole_groups():
-    rows = np.random.default_rng(0).normal(size=(400, 1))
-    alone = limits.bootstrap(rows, np.arange(400), 0).std()
-    twice = limits.bootstrap(np.repeat(rows, 2, axis=0), np.repeat(np.arange(400), 2), 0).std()
-    assert alone == pytest.approx(0.05, rel=0.15)
-    assert twice == pytest.approx(alone, rel=0.15), "a repeated row tells nothing new"

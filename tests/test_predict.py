@@ -20,9 +20,8 @@ import skimage.data
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline import config
 from pipeline.__main__ import app
-from pipeline.apps import detect, export, light, networks, predict, sources
+from pipeline.apps import detect, light, networks, predict, sources
 from pipeline.competition import CLASSES
 from pipeline.data import synthetic
 
@@ -238,17 +237,6 @@ def test_an_onnx_file_that_does_not_fit_is_left_to_keras(stand, change):
     assert light.load() is None
 
 
-def test_views_are_resampled_as_in_keras():
-    from pipeline.training import augment
-
-    recipe = config.Recipe(epochs=1, crop=44, tta_shift=2, tta_zoom=0.15)
-    maps = augment.tta_maps(recipe)
-    pictures = np.repeat(PIXELS[:1, ..., None].astype("float32"), len(maps), axis=0)
-    down, across = (np.stack([export.resampled(*each, 44) for each in maps[:, at]]) for at in ([4, 5], [0, 2]))
-    shown = down @ pictures[..., 0] @ across.transpose(0, 2, 1)
-    np.testing.assert_allclose(shown, np.asarray(augment.show(pictures, maps, 44))[..., 0], atol=0.01)
-
-
 def test_all_faces_or_the_largest(run):
     small = np.kron(ASTRONAUT[30:200, 140:310], np.ones((2, 2, 1), "uint8"))[:300]
     save("both.png", np.concatenate([ASTRONAUT[:300, 100:350], small], 1))
@@ -407,18 +395,10 @@ def test_a_picture_with_broken_metadata_keeps_its_pixels(tmp_path):
     ("told", "gap", "wanted"), [(30.0, 40, 30.0), (1000.0, 40, 25.0), (0.0, 50, 20.0), (0.0, 0, 25.0)]
 )
 def test_a_video_whose_header_cannot_be_is_played_by_its_time_stamps(told, gap, wanted):
-    class Capture:
-        frame = -1
-
-        def get(self, what):
-            return told if what == "rate" else self.frame * gap
-
-        def grab(self):
-            self.frame += 1
-            return self.frame < 100
-
-        def release(self):
-            pass
-
-    library = SimpleNamespace(VideoCapture=lambda _: Capture(), CAP_PROP_FPS="rate", CAP_PROP_POS_MSEC="time")
+    grabbed = []
+    capture = SimpleNamespace(
+        get=lambda what: told if what == "rate" else gap * (len(grabbed) - 1),
+        grab=lambda: grabbed.append(1) or len(grabbed) <= 100, release=lambda: None,
+    )  # fmt: skip
+    library = SimpleNamespace(VideoCapture=lambda _: capture, CAP_PROP_FPS="rate", CAP_PROP_POS_MSEC="time")
     assert sources.rate(library, "a.webm") == wanted

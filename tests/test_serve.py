@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -203,10 +204,6 @@ def test_pictures_are_unpacked_one_at_a_time(judge, monkeypatch):
         return {}
 
     monkeypatch.setattr(serve.Judge, "answer", answer)
-    with TestClient(serve.application(judge), base_url="http://127.0.0.1") as client:
-        threads = [threading.Thread(target=client.post, args=("/predict",)) for _ in range(4)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
+    with TestClient(serve.application(judge), base_url="http://127.0.0.1") as client, ThreadPoolExecutor(4) as pool:
+        list(pool.map(client.post, ["/predict"] * 4))
     assert most == [1, 1, 1, 1]

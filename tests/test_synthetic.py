@@ -30,19 +30,6 @@ def test_a_seed_draws_the_same_bytes_whatever_the_clock_says_and_another_seed_ot
     assert all(first[name].decode().split("\n")[0] == header for name, header in HEADERS.items())
 
 
-def test_splits_stand_in_order_with_balanced_classes_and_repeat_some_pictures(large):
-    pixels, labels, usage = large
-    assert usage.tolist() == [0] * 700 + [1] * 140 + [2] * 140
-    counts = [np.bincount(labels[usage == split], minlength=7) for split in range(3)]
-    assert all(count.max() - count.min() <= 1 for count in counts)
-    groups = faces.picture_groups(pixels)
-    _, first, member = np.unique(groups, return_index=True, return_inverse=True)
-    duplicates = first[member] != np.arange(len(groups))
-    assert (labels[first[member]] == labels).all()
-    assert 0.03 < duplicates.mean() < 0.07  # of 980 rows: three standard errors about 0.05
-    assert np.isin(groups[usage == 2], groups[usage == TRAINING]).any()
-
-
 def test_expressions_can_be_learnt_from_the_pixels_and_not_from_the_light_alone(large):
     pixels, labels, usage = large
     small = pixels.reshape(-1, 16, 3, 16, 3).mean(axis=(2, 4)).reshape(len(pixels), -1)
