@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ruamel.yaml import YAML
+import settings
 
 from pipeline import config, files
 from pipeline.cells import store
@@ -44,26 +44,18 @@ def faces():
     return Faces(pixels, np.where(usage == TRAINING, labels(), -1).astype("int8"), usage)
 
 
-def document(**changes):
-    """A params.yaml with two models and a student in two folds."""
+def params(**changes):
+    """Write a params.yaml with two models and a student in two folds."""
     model = {"architecture": "vgg8", "epochs": 2}
-    return {
-        "seed": 1, "backend": "auto", "data": {}, "folds": [0, 1], "duplicates": "keep", "recipes": {},
+    settings.dump(settings.LEAST | {
         "models": {name: model | {"seed": seed} for seed, name in enumerate(MODELS)},
         "students": {STUDENT: model | {"teachers": [MODELS[0]], "teacher_weight": 0.5}},
         "ensemble": {"method": "weights", "members": [*MODELS, STUDENT]},
-    } | changes  # fmt: skip
-
-
-def params(**changes):
-    """Write params.yaml, and let nothing remember an older one."""
-    with open(config.PATH, "w") as file:
-        YAML().dump(document(**changes), file)
-    config.load.cache_clear()
+    } | changes)  # fmt: skip
     return config.load()
 
 
-def write_cell(settings, name, fold, data, dealt, **arrays):
+def write_cell(run, name, fold, data, dealt, **arrays):
     """Write what a cell would hold; `arrays` replace or (where None) remove arrays of predictions.npz."""
     rows, tests = dealt.held_out(fold), data.test_rows()
     every = {"rows": rows.astype("int32"), "attention": np.full((7, SIDE, SIDE), 40 * fold, "uint8")}
@@ -79,8 +71,8 @@ def write_cell(settings, name, fold, data, dealt, **arrays):
         "predictions.npz": content.getvalue(),
         "history.csv": history.to_csv(index=False).encode(),
     }
-    model = settings.model(name)
-    plan = Plan(model=name, architecture=model.architecture, seed=settings.seed_of(name), backend="auto",
+    model = run.model(name)
+    plan = Plan(model=name, architecture=model.architecture, seed=run.seed_of(name), backend="auto",
                 recipe=model.used(), code={})  # fmt: skip
     about = {
         "model": name, "fold": fold, "key": "0" * 16, "faces": data.digest, "folds": dealt.digest,
@@ -89,7 +81,7 @@ def write_cell(settings, name, fold, data, dealt, **arrays):
         "sha256": {file: files.sha256(contents[file]) for file in store.FILES[:-1]}, "plan": plan.model_dump(),
     }  # fmt: skip
     store.write(
-        store.folder(settings, name, fold), store.weights(name, fold), contents | {"cell.json": files.as_json(about)}
+        store.folder(run, name, fold), store.weights(name, fold), contents | {"cell.json": files.as_json(about)}
     )
 
 
@@ -108,7 +100,7 @@ def build(known=True, **changes):
     ----------
     known : whether the labels of test rows are. changes : of params.yaml.
     """
-    settings, data = params(**changes), faces()
+    run, data = params(**changes), faces()
     data.save()
     files.write_json(provenance.PATH, {"source": "local", "official": False, "files": {}})
     truth = labels()[ROWS[0] :] if known else np.full(sum(ROWS[1:]), -1)
@@ -119,11 +111,11 @@ def build(known=True, **changes):
     identical[[11, 40, ROWS[0], sum(ROWS[:2])]] = 1
     duplicates = pd.DataFrame({"row": range(sum(ROWS)), "identical": identical, "near": 0})
     files.write(audit.DUPLICATES, duplicates.to_csv(index=False).encode())
-    for name in settings.names:
-        for fold in settings.folds:
-            write_cell(settings, name, fold, data, dealt)
+    for name in run.names:
+        for fold in run.folds:
+            write_cell(run, name, fold, data, dealt)
     Path(config.EXTERNAL).mkdir(exist_ok=True)
-    return settings, data, dealt
+    return run, data, dealt
 
 
 def result(path):

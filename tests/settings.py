@@ -1,7 +1,6 @@
 """A params.yaml for tests: the least that is valid, and what a test wants otherwise."""
 
 import json
-from pathlib import Path
 
 from pipeline import config
 
@@ -12,8 +11,12 @@ LEAST = {
 }  # fmt: skip
 
 
-def write(data=None, **sections):
-    """Write it into this folder; keys of `data` are laid over those of its section, `sections` replace theirs."""
-    document = LEAST | sections | {"data": LEAST["data"] | (data or {})}
-    Path("params.yaml").write_text(json.dumps(document))  # JSON is YAML, too
+def dump(document):
+    """Write a whole params.yaml into this folder, and let nothing remember an older one."""
+    config.PATH.write_text(json.dumps(document))  # JSON is YAML, too
     config.load.cache_clear()
+
+
+def write(data=None, **sections):
+    """Write the least into this folder; `data` is laid over its section, `sections` replace theirs."""
+    dump(LEAST | sections | {"data": LEAST["data"] | (data or {})})

@@ -4,23 +4,18 @@ import functools
 
 import numpy as np
 import pandas as pd
+import settings
 import tiny
-from ruamel.yaml import YAML
 
-from pipeline import config, files
+from pipeline import files
 from pipeline.cells import planning
 from pipeline.data import folds, provenance, solution, synthetic
 from pipeline.data.faces import Faces
 from pipeline.evaluation import audit
 
 SHORT = {"epochs": 2, "batch_size": 8, "rotation": 10.0, "flip": True, "precision": "float32"}
-DOCUMENT = {
-    "seed": 7,
-    "backend": "tensorflow",
-    "data": {"source": "local"},
-    "duplicates": "keep",
-    "folds": [0, 1],
-    "recipes": {"short": SHORT},
+DOCUMENT = settings.LEAST | {
+    "seed": 7, "backend": "tensorflow", "data": {"source": "local"}, "recipes": {"short": SHORT},
     "models": {
         "one": {"architecture": "mini_xception", "recipe": "short"},
         "two": {"architecture": "mini_xception", "recipe": "short", "seed": 8, "contrast": "histogram"},
@@ -29,7 +24,7 @@ DOCUMENT = {
         "pupil": {"architecture": "small_vgg", "recipe": "short", "teachers": ["one", "two"], "teacher_weight": 0.5}
     },
     "ensemble": {"method": "weights", "members": ["one", "two", "pupil"]},
-}
+}  # fmt: skip
 
 
 @functools.cache
@@ -42,9 +37,7 @@ def faces():
 
 def write(**changes):
     """Write params.yaml."""
-    with open(config.PATH, "w", encoding="utf-8") as file:
-        YAML().dump(DOCUMENT | changes, file)
-    config.load.cache_clear()
+    settings.dump(DOCUMENT | changes)
 
 
 def project(folder, patch, **changes):
