@@ -24,7 +24,7 @@ def cam(name, **changes):
 
 def test_under_global_pooling_the_weights_are_those_of_the_last_layer():
     """Where maps are only averaged before the last layer, Grad-CAM is CAM (Selvaraju et al. 2017, section 3.1)."""
-    one = cam("small_vgg")
+    one = cam("thin_vgg")
     rows, classes = np.arange(20) % 28, np.arange(20) % 7  # more than a batch, and the last one not whole
     shown = (PIXELS[rows] / 255).astype("float32")[..., None]
     maps = ops.convert_to_numpy(one.body(shown, training=False))
@@ -55,7 +55,7 @@ def test_one_step_of_training_gives_the_gradient_that_tensorflow_gives(name):
 
 
 def test_the_crop_stands_in_the_middle_and_nothing_beyond_it():
-    maps = cam("small_vgg", crop=40).maps(np.arange(7), np.arange(7))
+    maps = cam("thin_vgg", crop=40).maps(np.arange(7), np.arange(7))
     assert maps.shape == (7, 48, 48)
     assert maps[:, :4].max() == maps[:, :, 44:].max() == 0
     assert ((maps.max(axis=(1, 2)) == 1) | (maps.max(axis=(1, 2)) == 0)).all()

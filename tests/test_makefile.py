@@ -156,29 +156,22 @@ def test_the_light_environment_has_what_it_names_and_all_that_this_needs():
     assert (ROOT / "requirements.lock").read_text().endswith(everything)
 
 
-def test_two_at_once_build_one_environment(place):
+def test_two_at_once_build_one_environment_and_one_that_is_not_whole_is_built_anew(place):
+    (place / ".venv").mkdir()
+    (place / ".venv/notes.txt").write_text("mine")
     command = ["make", "-s", "setup", f"PYTHON={sys.executable}"]
     both = [subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert "".join(said).count("installing") == 1
     assert "".join(said).count("waiting for it") == 1
-    assert (place / ".venv/.whole").exists()
-    assert [path.read_text() for path in place.glob(".venv/lib/*/site-packages/project.pth")] == [f"{place}\n"]
-
-
-@pytest.mark.parametrize("damage", ["empty mark", "no python"])
-def test_an_environment_that_is_not_whole_is_built_anew(place, damage):
-    (place / ".venv").mkdir()
-    (place / ".venv/notes.txt").write_text("mine")
-    assert setup(place).returncode == 0
     assert (place / ".venv-old/notes.txt").read_text() == "mine"  # a folder is renamed, not deleted
-    if damage == "empty mark":
-        (place / ".venv/.whole").write_text("")
-    else:
-        (place / ".venv/bin/python").unlink()
-    assert "installing" in setup(place).stdout
-    assert (place / ".venv/.whole").read_text() == "all\n"
+    mark, python = place / ".venv/.whole", place / ".venv/bin/python"
+    for damage in (lambda: mark.write_text(""), python.unlink):
+        damage()
+        assert "installing" in setup(place).stdout
+        assert mark.read_text() == "all\n"
+    assert [path.read_text() for path in place.glob(".venv/lib/*/site-packages/project.pth")] == [f"{place}\n"]
 
 
 @pytest.mark.parametrize(("said", "spoil"), {

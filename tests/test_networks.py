@@ -20,7 +20,7 @@ from pipeline.training import augment, backend, plan
 pytestmark = pytest.mark.usefixtures("started")
 ROOT = Path(__file__).parent.parent
 MODELS = {
-    "one": {"architecture": "small_vgg", "epochs": 1, "crop": 42, "contrast": "local", "tta_shift": 2},
+    "one": {"architecture": "thin_vgg", "epochs": 1, "crop": 42, "contrast": "local", "tta_shift": 2},
     "two": {"architecture": "mini_xception", "epochs": 1, "scaling": "symmetric"},
 }
 PIXELS, LABELS, USAGE = synthetic.competition(training=56, test=14, seed=1)
@@ -137,8 +137,8 @@ CELL, WEIGHTS = "dvc repro train@one-0", "python -m pipeline train one 0 --anew"
 DAMAGE = {
     "no JSON": ("cell.json", lambda content: b"{", CELL),
     "no key": ("cell.json", lambda content: content.replace(b'"crop"', b'"corp"'), CELL),
-    "code": ("cell.json", lambda content: content.replace(b'"small_vgg"', b'"os.system"'), CELL),
-    "other code": ("cell.json", lambda content: content.replace(b"small_vgg.build", b"small_vgg.built"), CELL),
+    "code": ("cell.json", lambda content: content.replace(b'"thin_vgg"', b'"os.system"'), CELL),
+    "other code": ("cell.json", lambda content: content.replace(b"thin_vgg.build", b"thin_vgg.built"), CELL),
     "cut weights": ("weights", lambda content: content[:500], WEIGHTS),
     "no weights": ("weights", None, WEIGHTS),
 }
