@@ -189,8 +189,9 @@ def test_every_epoch_has_the_rate_that_the_history_tells(schedule, tmp_path):
     how = {"schedule": schedule, "learning_rate": 0.5, "warmup": 0.1}  # too high: the loss jumps
     settings, used = recipe(**how, epochs=4), []
     trainer = made(settings)
-    note = lambda part: used.append(float(trainer.model.optimizer.learning_rate))  # noqa: E731
-    _, progress = train(tmp_path / "c.npz", settings, trainer=trainer, on_batch=note)
+    optimizer = trainer.model.optimizer
+    note = {"on_batch": lambda part: used.append(float(optimizer.learning_rate))}
+    _, progress = train(tmp_path / "c.npz", settings, trainer=trainer, **note)
     told = [epoch["learning_rate"] for epoch in progress.history]
     if schedule in ("linear", "cosine"):
         of_steps = rates(24, **how)
@@ -520,25 +521,28 @@ def test_early_epochs_have_a_program_of_their_own_that_is_compiled_once(tmp_path
 # What is judged
 
 
+def steps(settings, path):
+    """The network that training ends with, and its variables after each step."""
+    trainer, found = made(settings), []
+    network = trainer.network
+    train(path, settings, trainer=trainer, on_batch=lambda part: found.append(numbers(network.variables)))
+    return network, found
+
+
 @OPTIMIZERS
 def test_averaged_and_measured_networks_are_judged_and_training_goes_on_without_them(optimizer, tmp_path):
     settings = recipe(optimizer=optimizer, flip=True, shift=0.1)
-    every = []
-    for ema in (0.0, 0.8):
-        trainer, steps = made(settings.model_copy(update={"ema": ema, "recalibrate": ema > 0})), []
-        note = lambda part, trainer=trainer, steps=steps: steps.append(numbers(trainer.network.variables))  # noqa: E731
-        train(tmp_path / f"{ema}.npz", trainer.recipe, trainer=trainer, on_batch=note)
-        every.append(steps)
-    plain, judged = every
+    _, plain = steps(settings, tmp_path / "plain.npz")
+    network, judged = steps(settings.model_copy(update={"ema": 0.8, "recalibrate": True}), tmp_path / "judged.npz")
     assert len(plain) == len(judged) == 18
     for one, other in zip(plain, judged, strict=True):
         assert [each.tobytes() for each in one] == [each.tobytes() for each in other]
-    trained = [k for k, variable in enumerate(trainer.network.variables) if variable.trainable]
+    trained = [k for k, variable in enumerate(network.variables) if variable.trainable]
     for k in trained:  # the moving average over all steps
         mean = judged[0][k]
         for weights in judged[1:]:
             mean = 0.8 * mean + 0.2 * weights[k]
-        np.testing.assert_allclose(trainer.network.variables[k], mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(network.variables[k], mean, rtol=1e-4, atol=1e-6)
         assert abs(mean - judged[-1][k]).max() > 1e-3, "the last weights are others"
 
 

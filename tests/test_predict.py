@@ -277,8 +277,11 @@ def test_what_is_explained_is_the_label_that_is_shown(run, monkeypatch):
         """Sure of another class than before from the third face on, which smoothing follows later."""
         return 0.02 + 0.86 * np.eye(7, dtype="float32")[np.where(np.arange(len(faces)) < 3, 3, 5)]
 
+    def explain(_, faces, labels):
+        asked.extend(labels)
+        return np.zeros(faces.shape)
+
     asked = []
-    explain = lambda _, faces, labels: asked.extend(labels) or np.zeros(faces.shape)  # noqa: E731
     monkeypatch.setattr(networks.Network, "probabilities", changing)
     monkeypatch.setattr(networks.Network, "attention", explain)
     done = run(film(frames=6), "--csv", "table.csv", "--out", "drawn.avi", "--explain", "--smooth", "1")
