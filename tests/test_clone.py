@@ -33,12 +33,12 @@ def clone(tmp_path_factory):
     made = Clone(folder)
     made.run("git", "config", "user.email", "a@example.org")
     made.run("git", "config", "user.name", "a")
-    made.ran = made.repro()  # type: ignore[attr-defined]
+    made.ran = made.repro()
     return made
 
 
 def test_a_fresh_clone_trains_nothing_and_changes_no_submission(clone):
-    assert not [stage for stage in clone.ran if stage.startswith(("train", "distill"))]  # type: ignore[attr-defined]
+    assert not [stage for stage in clone.ran if stage.startswith(("train", "distill"))]
     assert not [name for name in clone.changed() if name.startswith(("artifacts/", "submissions/"))], clone.changed()
 
 

@@ -94,7 +94,7 @@ def test_a_full_disk_under_the_output_is_told_once(start, body):
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
 
 
-def test_an_output_that_is_closed_is_no_trouble(tmp_path):
+def test_an_output_that_is_closed_is_no_trouble():
     words = ["sh", "-c", '"$0" -c "$1" >&-', sys.executable, HEAD.format("print('post')")]
     done = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
