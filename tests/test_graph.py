@@ -221,3 +221,22 @@ def test_train_and_test_csv_alone_give_the_same_submissions_and_bad_rows_stop_in
     assert "Traceback" not in output
     odd = {name for name in changed(before, project.files()) if not name.startswith(("data/raw/", "dvc.lock"))}
     assert odd == {"data/incoming/train.csv"}
+
+
+@pytest.mark.slow  # the tests above take the same road, with smaller networks
+def test_the_demo_beats_chance_by_far_and_a_second_time_does_nothing(tmp_path):
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    project = Project(tmp_path)
+    first = project.pipeline("demo")
+    scores = project.json("demo/results/scores.json")
+    assert len(scores) == 4  # three networks and the ensemble
+    assert scores["ensemble"]["private_accuracy"] > 0.7  # chance is one in seven
+    assert all(entry["oof_accuracy"] > 0.25 for entry in scores.values())
+    assert "The submission: demo/submissions/ensemble.csv" in first
+    assert (tmp_path / "demo/submissions/ensemble.csv").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"pipeline", "dvc.yaml", "params.yaml", "demo"}
+    second = project.pipeline("demo")
+    assert "up to date" in second
+    assert "Running stage" not in second
