@@ -209,6 +209,20 @@ def test_a_protocol_is_run_and_not_run_again_while_nothing_changes(project, monk
         claims.main("mini_xception", None)
 
 
+@pytest.mark.parametrize(("name", "protocols"), [
+    ("alizadeh_valid", ["private"]), ("alizadeh_same", ["private"]), ("vgg8", ["private", "random"]),
+])  # fmt: skip
+def test_each_network_is_trained_by_its_protocol_and_by_the_honest_one(project, monkeypatch, name, protocols):
+    ran, result = [], runner.Result(*[np.array([0.25, 0.5, 0.375])] * 6)
+    monkeypatch.setattr(runner, "run", lambda data, tasks, folder: ran.extend(tasks) or dict.fromkeys(tasks, result))
+    claims.main(name, 1)
+    entry = json.loads(claims.RESULT.read_text())[name]
+    assert (ran, entry["honest"]["best_epoch"], entry["honest"]["last_epoch"]) == (protocols, None, 0.375)
+    assert (entry["theirs_here"] is None) == (name == "alizadeh_same")
+    assert name != "alizadeh_valid" or entry["theirs_here"] == entry["honest"], "nothing chose its epoch"
+    assert name != "vgg8" or entry["theirs_here"]["best_epoch"] == 0.5
+
+
 def test_without_test_labels_and_for_an_unknown_network_it_says_so(project):
     with pytest.raises(UserError, match="no source claims anything for 'resnet'"):
         claims.main("resnet", None)
