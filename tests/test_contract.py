@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import config
+
 ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 MODULES = {
@@ -111,3 +113,9 @@ def test_the_training_prints_nothing_and_reads_no_params():
         assert "config.load" not in text, path
         if path.name != "executors.py":  # it tells of workers that died
             assert "print(" not in text, path
+
+
+def test_every_key_of_a_recipe_is_read():
+    code = "\n".join(path.read_text() for path in (ROOT / "pipeline/training").rglob("*.py"))
+    for key in config.Recipe.model_fields:
+        assert re.search(rf"\b(recipe|self\.recipe|settings\(\))\.{key}\b", code), key
