@@ -349,16 +349,6 @@ def test_loss_that_is_not_finite_is_refused_and_not_saved(loss, head, tmp_path):
     assert not (tmp_path / "c.npz").exists()
 
 
-def test_same_seed_gives_the_same_bytes_and_another_others(tmp_path):
-    """In bfloat16; the interrupted trainings show it in float32."""
-    settings = recipe(**EVERYTHING | ANYWHERE, precision="bfloat16", epochs=2)
-    paths = (tmp_path / f"{i}.npz" for i in range(3))
-    first, again, other = (outcome(train(next(paths), settings, anywhere, seed=seed)) for seed in (1, 1, 2))
-    assert first == again
-    assert first["weights"] != other["weights"]
-    assert first["probabilities"] != other["probabilities"]
-
-
 def stop_between_epochs():
     """A callback that interrupts after the first epoch."""
 
@@ -478,19 +468,6 @@ def test_last_epochs_are_plain_and_first_ones_small(tmp_path, given):
             assert drawn[:, augment.MAP : augment.MAP + 4].any()
 
 
-def test_statistics_are_measured_on_pictures_like_those_of_the_epoch(tmp_path, monkeypatch):
-    asked, draw = [], augment.draw
-
-    def watch(recipe, count, chance, side, plain=False):
-        asked.append((side, plain))
-        return draw(recipe, count, chance, side, plain)
-
-    monkeypatch.setattr(augment, "draw", watch)
-    train(tmp_path / "c.npz", recipe(**VARIED | ANYWHERE), anywhere)
-    # Training and then measuring, three epochs, and measuring for good; always at the side that is judged.
-    assert asked == [(32, False), (40, False), (40, False), (40, False), (40, True), (40, True), (40, True)]
-
-
 SIDES = []  # of the pictures, each time that a program is traced
 
 
@@ -503,11 +480,22 @@ class Probe(layers.Layer):
         return pictures
 
 
-def test_early_epochs_have_a_program_of_their_own_that_is_compiled_once(tmp_path):
+def test_early_epochs_have_a_program_that_is_compiled_once_and_statistics_are_of_pictures_like_theirs(
+    tmp_path, monkeypatch
+):
+    asked, draw, sides = [], augment.draw, []
+
+    def watch(recipe, count, chance, side, plain=False):
+        asked.append((side, plain))
+        return draw(recipe, count, chance, side, plain)
+
+    monkeypatch.setattr(augment, "draw", watch)
     SIDES.clear()
-    settings, sides = recipe(**VARIED | ANYWHERE), []
+    settings = recipe(**VARIED | ANYWHERE)
     trainer = made(settings, lambda: anywhere(Probe()))
     train(tmp_path / "1.npz", settings, trainer=trainer, on_batch=lambda part: sides.append(trainer.model.side))
+    # Training and then measuring, three epochs, and measuring for good; always at the side that is judged.
+    assert asked == [(32, False), (40, False), (40, False), (40, False), (40, True), (40, True), (40, True)]
     assert sides == [32] * 6 + [40] * 12
     assert set(SIDES) == {32, 40}
     traced, early, late = list(SIDES), trainer.model.programs[32], trainer.model.train_function
@@ -605,12 +593,15 @@ def test_recalibration_leaves_the_momentum_of_training_alone(tmp_path):
 
 
 @pytest.mark.parametrize("before", [pytest.param(1, id="same_seed", marks=SLOW), 2])
-@pytest.mark.parametrize("schedule", ["plateau", "linear"])
-def test_trainer_that_was_reset_trains_as_a_new_one(before, schedule, tmp_path):
-    settings = recipe(**EVERYTHING | ANYWHERE | {"schedule": schedule, "epochs": 2})
+@pytest.mark.parametrize(("schedule", "precision"), [("plateau", "float32"), ("linear", "bfloat16")])
+def test_same_seed_gives_the_same_bytes_after_a_reset_too_and_another_others(before, schedule, precision, tmp_path):
+    changes = {"schedule": schedule, "precision": precision, "epochs": 2}
+    settings = recipe(**EVERYTHING | ANYWHERE | changes)
     new = outcome(train(tmp_path / "new.npz", settings, anywhere))
     trainer = made(settings, anywhere, before)
-    train(tmp_path / "before.npz", settings, seed=before, trainer=trainer)
+    other = outcome(train(tmp_path / "before.npz", settings, seed=before, trainer=trainer))
+    for key in ("weights", "probabilities"):
+        assert (other[key] == new[key]) == (before == 1)
     trainer.reset(1)
     assert outcome(train(tmp_path / "again.npz", settings, trainer=trainer)) == new
 
