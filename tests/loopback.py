@@ -13,13 +13,8 @@ import re
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
-
-import pytest
 
 from pipeline.kaggle import client
 
@@ -45,46 +40,46 @@ class Trouble:
 class Server:
     """What Kaggle knows, what it was asked, and what will go wrong."""
 
-    def __init__(self, slug: str) -> None:
+    def __init__(self, slug):
         self.slug, self.files = slug, dict[str, bytes]()
-        self.zipped: set[str] = set()
-        self.requests: list[str] = []
-        self.script: dict[str, Iterator[Trouble | None]] = {}
-        self.submissions: list[dict[str, Any]] = []
-        self.uploads: dict[str, bytes] = {}
-        self.verdicts: Iterator[dict[str, Any]] = itertools.repeat({"status": "PENDING"})
-        self.limits: dict[str, Any] = {"numToday": 0, "numTotal": 3, "numAllowedNow": 2}
+        self.zipped = set()
+        self.requests = []
+        self.script = {}
+        self.submissions = []
+        self.uploads = {}
+        self.verdicts = itertools.repeat({"status": "PENDING"})
+        self.limits = {"numToday": 0, "numTotal": 3, "numAllowedNow": 2}
         self.released = threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:
+            def do_POST(self):
                 server.answer(self)
 
             do_GET = do_PUT = do_POST  # noqa: N815
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, *_):
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
-    def close(self) -> None:
+    def close(self):
         self.released.set()
         self.http.shutdown()
         self.http.server_close()
 
-    def environment(self, home: Path, **credentials: str) -> dict[str, str]:
+    def environment(self, home, **credentials):
         """The environment of a command whose Kaggle this is."""
         here = f"http://127.0.0.1:{self.http.server_port}"
         clean = {key: value for key, value in os.environ.items() if not re.match("KAGGLE|XDG|.*_PROXY$", key.upper())}
         kaggle = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": here, "https_proxy": here}
         return clean | kaggle | {"HOME": str(home)} | credentials
 
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+    def answer(self, handler):
         """Answer one request."""
         path = re.sub(r"^https?://[^/]+", "", handler.path)
         name = path.split("?")[0].rpartition("/")[2]
@@ -114,10 +109,10 @@ class Server:
         handler.end_headers()
         handler.wfile.write(reply[: len(reply) // 2] if trouble.cut else reply)
 
-    def work(self, operation: str, asked: dict[str, Any], headers: Any) -> tuple[int, bytes, dict[str, str]]:
+    def work(self, operation, asked, headers):
         """What the call does and gives back: status, body, headers."""
-        status, reply, more = 200, {}, {}
         basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
+        status, reply, more = 200, {}, {}
         if operation == "GET":
             start = int(headers.get("Range", "bytes=0-")[6:-1])
             more = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
@@ -135,7 +130,7 @@ class Server:
             status, reply, more = getattr(self, operation)(asked)
         return status, json.dumps(reply).encode(), more
 
-    def content(self, name: str) -> bytes:
+    def content(self, name):
         """What a link gives."""
         if not name.endswith(".zip"):
             return self.files[name]
@@ -144,21 +139,21 @@ class Server:
             archive.writestr(name.removesuffix(".zip"), self.files[name.removesuffix(".zip")])
         return packed.getvalue()
 
-    def DownloadDataFile(self, asked: dict[str, Any]) -> Any:  # noqa: N802
+    def DownloadDataFile(self, asked):  # noqa: N802
         name = asked["fileName"]
         if name not in self.files:
             return 404, {"code": 404, "message": "Not found"}, {}
         name += ".zip" if name in self.zipped else ""
         return 302, {}, {"Location": f"http://storage.local/files/{name}?{SIGNATURE}"}
 
-    def GetSubmissionLimits(self, asked: dict[str, Any]) -> Any:  # noqa: N802
+    def GetSubmissionLimits(self, asked):  # noqa: N802
         return 200, self.limits, {}
 
-    def StartSubmissionUpload(self, asked: dict[str, Any]) -> Any:  # noqa: N802
+    def StartSubmissionUpload(self, asked):  # noqa: N802
         token = f"blob{len(self.uploads)}"
         return 200, {"token": token, "createUrl": f"http://storage.local/upload/{token}?{SIGNATURE}"}, {}
 
-    def CreateSubmission(self, asked: dict[str, Any]) -> Any:  # noqa: N802
+    def CreateSubmission(self, asked):  # noqa: N802
         ref = 1001 + len(self.submissions)
         self.submissions.insert(0, {
             "ref": ref, "date": "2026-11-23T08:00:00.000Z", "description": asked["submissionDescription"],
@@ -166,7 +161,7 @@ class Server:
         })  # fmt: skip
         return 200, {"message": "Successfully submitted", "ref": ref}, {}
 
-    def ListSubmissions(self, asked: dict[str, Any]) -> Any:  # noqa: N802
+    def ListSubmissions(self, asked):  # noqa: N802
         for each in self.submissions:
             if each["status"] == "PENDING":
                 each |= next(self.verdicts)
@@ -175,7 +170,7 @@ class Server:
         return 200, {"submissions": shown[start : start + 20], "nextPageToken": ""}, {}
 
 
-def in_this_process(kaggle: Server, home: Path, monkeypatch: pytest.MonkeyPatch, **credentials: str) -> list[float]:
+def in_this_process(kaggle, home, monkeypatch, **credentials):
     """Let the client in this process speak to `kaggle`, by the good token or by other credentials.
 
     Returns
@@ -186,7 +181,7 @@ def in_this_process(kaggle: Server, home: Path, monkeypatch: pytest.MonkeyPatch,
         monkeypatch.delenv(key)
     for key, value in kaggle.environment(home, **(credentials or {"KAGGLE_API_TOKEN": TOKEN})).items():
         monkeypatch.setenv(key, value)
-    pauses: list[float] = []
+    pauses = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     monkeypatch.setattr(client, "TIMEOUT", (1, 0.3))
     from kaggle.api.kaggle_api_extended import KaggleApi

@@ -19,11 +19,11 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (3, 48, 48)).astype("uint8")
 
 
 @pytest.fixture(scope="module")
-def released() -> api.Network:
+def released():
     return api.network(project=ROOT)
 
 
-def test_arrays_paths_and_images_give_the_same(released: api.Network, tmp_path: Path) -> None:
+def test_arrays_paths_and_images_give_the_same(released, tmp_path):
     for number, pixels in enumerate(PIXELS):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     paths = sorted(tmp_path.glob("*.png"))
@@ -34,22 +34,19 @@ def test_arrays_paths_and_images_give_the_same(released: api.Network, tmp_path: 
         np.testing.assert_allclose(released.predict(same), table, atol=1e-6)
 
 
-def test_a_large_coloured_picture_is_seen_as_its_grey_small_one(released: api.Network) -> None:
-    large = Image.fromarray(PIXELS[0]).resize((96, 96), Image.Resampling.NEAREST).convert("RGB")
-    np.testing.assert_array_equal(api.grey(large), PIXELS[0])
-
-
-def test_what_is_no_picture_is_refused(released: api.Network, tmp_path: Path) -> None:
+def test_large_coloured_pictures_are_taken_and_what_is_none_is_refused(released, tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"a\.png"):
         released.predict([tmp_path / "a.png"])
+    large = Image.fromarray(PIXELS[0]).resize((96, 96), Image.Resampling.NEAREST).convert("RGB")
+    np.testing.assert_array_equal(api.grey(large), PIXELS[0])
     with pytest.raises(UserError, match="48"):
         released.predict(np.zeros((2, 32, 32), "uint8"))
     with pytest.raises(UserError, match="no network"):
         api.network("resnet", ROOT)
 
 
-def test_predictions_are_loaded_blended_scored_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_are_loaded_blended_scored_and_saved(tmp_path, monkeypatch):
     (tmp_path / "project").mkdir()
     small.project(tmp_path / "project", monkeypatch, students={}, ensemble={"members": ["one", "two"]})
     chance, data = np.random.default_rng(1), faces.load()

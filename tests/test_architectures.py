@@ -5,7 +5,6 @@ a network, as strides, pooling, dropout and activations have no parameters.
 """
 
 import difflib
-import math
 from functools import cache
 from pathlib import Path
 
@@ -21,24 +20,8 @@ ROOT = Path(__file__).parent.parent
 COMMITTED = ROOT / "params.yaml"
 GOLDEN = Path(__file__).parent / "golden"
 
-COUNTS = {  # total, trainable, non-trainable
-    "alizadeh_same": (4_478_727, 4_474_759, 3_968),
-    "alizadeh_shallow": (4_928_007, 4_927_111, 896),
-    "alizadeh_sigmoid": (4_478_727, 4_474_759, 3_968),
-    "alizadeh_valid": (3_823_367, 3_819_399, 3_968),
-    "deep_vgg": (1_915_175, 1_912_487, 2_688),
-    "fc_vgg": (2_506_023, 2_502_823, 3_200),
-    "mini_xception": (58_423, 56_951, 1_472),
-    "narrow_vgg": (662_815, 661_375, 1_440),
-    "preact_resnet": (1_523_767, 1_521_175, 2_592),
-    "small_coatnet": (1_697_463, 1_695_959, 1_504),
-    "small_resnet": (1_878_903, 1_876_375, 2_528),
-    "small_vgg": (1_176_359, 1_174_439, 1_920),
-    "thin_vgg": (295_575, 294_615, 960),
-    "vgg8": (5_905_863, 5_902_151, 3_712),
-    "wide_vgg": (4_303_543, 4_299_511, 4_032),
-}
-NETWORKS = pytest.mark.parametrize("name", COUNTS)
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.txt"))
+NETWORKS = pytest.mark.parametrize("name", NAMES)
 
 ROW = "{:>3}  {:<22}  {:<9}  {:>10}  {:<6}  {}"
 HEADER = ("row", "layer", "output", "parameters", "from", "settings")
@@ -70,27 +53,27 @@ FILLED = {"LayerNormalization": {"axis"}, "MultiHeadAttention": {"value_dim", "a
 
 
 @cache
-def network(name: str) -> keras.Model:
+def network(name):
     backend.prepare(seed=0, precision="float32")
     return architectures.build(name)
 
 
-def sources(layer: keras.Layer) -> list[keras.Layer]:
+def sources(layer):
     """The layers whose outputs `layer` takes."""
     if isinstance(layer, keras.layers.InputLayer):
         return []
     return [tensor._keras_history.operation for tensor in keras.tree.flatten(layer.input)]
 
 
-def chain(layer: keras.Layer) -> list[keras.Layer]:
+def chain(layer):
     """`layer` and all before it; where branches meet, those of the first input stand first."""
-    order: list[keras.Layer] = []
+    order = []
     for source in sources(layer):
         order += [before for before in chain(source) if before not in order]
     return [*order, layer]
 
 
-def settings(layer: keras.Layer) -> str:
+def settings(layer):
     config = layer.get_config()
     shown = [show(config[key]) for key, show in SETTINGS.items() if key in config]
     for key in REGULARIZERS:
@@ -101,7 +84,7 @@ def settings(layer: keras.Layer) -> str:
     return ", ".join(shown)
 
 
-def table(model: keras.Model) -> list[str]:
+def table(model):
     """One line a layer, as in tests/golden/, with the shapes that a whole picture has, also where any side will do."""
     model = keras.models.clone_model(model, input_tensors=keras.Input((48, 48, 1)))
     layers = chain(model.outputs[0]._keras_history.operation)
@@ -115,13 +98,12 @@ def table(model: keras.Model) -> list[str]:
     return lines
 
 
-def test_no_network_is_without_an_entry_here_and_in_the_golden_files() -> None:
-    assert architectures.names() == sorted(COUNTS)
-    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(COUNTS)
+def test_no_network_is_without_a_golden_file():
+    assert architectures.names() == NAMES
 
 
 @NETWORKS
-def test_no_narrow_convolution_of_one_pixel_has_strides(name: str) -> None:
+def test_no_narrow_convolution_of_one_pixel_has_strides(name):
     """Its gradient writes past its memory, in oneDNN (its issue 6035), where threads do not divide the batch."""
     for layer in network(name)._flatten_layers():
         if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1):
@@ -129,8 +111,10 @@ def test_no_narrow_convolution_of_one_pixel_has_strides(name: str) -> None:
 
 
 @NETWORKS
-def test_which_networks_take_whole_pictures_only_is_known_without_building_them(name: str) -> None:
+def test_what_a_network_takes_and_has_is_known_without_building_it(name):
     assert architectures.fixed_size(name) == (network(name).input_shape[1:3] == (48, 48))
+    kinds = {type(layer).__name__ for layer in network(name).layers}
+    assert architectures.separable(name) == bool(kinds & {"SeparableConv2D", "DepthwiseConv2D"})
 
 
 @pytest.mark.parametrize(("line", "whole"), [
@@ -139,44 +123,24 @@ def test_which_networks_take_whole_pictures_only_is_known_without_building_them(
     ("x = ops.stack([x, y])", False), ("layers.Input((None, None, 1))", False), ("layers.Reshape((48, 48, 1))", False),
     ("# not (SIDE, SIDE, 1), no stack( here", False),
 ])  # fmt: skip
-def test_what_a_network_takes_is_read_off_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, whole: bool
-) -> None:
+def test_what_a_network_takes_is_read_off_its_file(tmp_path, monkeypatch, line, whole):
     (tmp_path / "mine.py").write_text(f"def build():\n    {line}\n")
     monkeypatch.setattr(architectures, "__file__", str(tmp_path / "__init__.py"))
     assert architectures.fixed_size("mine") == whole
 
 
-def test_mini_xceptions_shortcuts_are_convolutions_with_strides() -> None:
-    """As the source has them: the two steps that stand for one give the same, at odd sides, too."""
-    picture = np.random.default_rng(0).random((2, 11, 12, 8), dtype="float32")
-    weights = np.random.default_rng(1).random((1, 1, 8, 16), dtype="float32")
-    strided = keras.ops.conv(picture, weights, strides=2, padding="same", data_format="channels_last")
-    halved = keras.layers.MaxPooling2D(1, strides=2)(picture)
-    ours = keras.ops.conv(halved, weights, strides=1, padding="valid", data_format="channels_last")
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(strided), rtol=1e-6)
-
-
 @NETWORKS
-def test_parameters_are_as_many_as_the_source_has(name: str) -> None:
-    model = network(name)
-    trainable, frozen = (
-        sum(math.prod(weight.shape) for weight in weights)
-        for weights in (model.trainable_weights, model.non_trainable_weights)
-    )
-    assert (model.count_params(), trainable, frozen) == COUNTS[name]
-
-
-@NETWORKS
-def test_layers_are_those_of_the_source(name: str) -> None:
+def test_layers_are_those_of_the_source(name):
     golden = (GOLDEN / f"{name}.txt").read_text().splitlines()
     found = table(network(name))
     difference = difflib.unified_diff(golden, found, f"golden/{name}.txt", f"architectures/{name}.py", lineterm="", n=1)
     assert golden == found, "\n" + "\n".join(difference)
+    moving = {"moving_mean", "moving_variance"}
+    assert {weight.name for weight in network(name).non_trainable_weights} <= moving, "nothing else is frozen"
 
 
 @NETWORKS
-def test_settings_that_the_tables_leave_out_are_keras_defaults(name: str) -> None:
+def test_settings_that_the_tables_leave_out_are_keras_defaults(name):
     for layer in network(name).layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
@@ -187,52 +151,37 @@ def test_settings_that_the_tables_leave_out_are_keras_defaults(name: str) -> Non
         assert {key: config[key] for key in left_out} == {key: default[key] for key in left_out}, layer.name
 
 
-@pytest.mark.parametrize("name", ["deep_vgg", "preact_resnet", "small_coatnet", "small_resnet", "small_vgg"])
-@pytest.mark.parametrize("side", [24, 36, 42])
-def test_network_for_any_side_takes_smaller_pictures_with_the_same_weights(name: str, side: int) -> None:
-    assert network(name).input_shape == (None, None, None, 1)
-    pictures = np.random.default_rng(0).random((2, side, side, 1), dtype="float32")
-    outputs = keras.ops.convert_to_numpy(network(name)(pictures, training=False))
-    np.testing.assert_allclose(outputs.sum(1), 1, rtol=1e-5)
-    assert (outputs[0] != outputs[1]).any()
-
-
 @NETWORKS
-@pytest.mark.parametrize("count", [1, 3])
-def test_pictures_become_seven_probabilities_each(name: str, count: int) -> None:
-    pictures = np.random.default_rng(0).random((count, 48, 48, 1), dtype="float32")
-    outputs = keras.ops.convert_to_numpy(network(name)(pictures, training=False))
-    assert outputs.shape == (count, 7)
-    assert ((outputs >= 0) & (outputs <= 1)).all()
-    if head(name) == "softmax":
-        np.testing.assert_allclose(outputs.sum(1), 1, rtol=1e-5)
+def test_pictures_of_every_side_that_it_takes_become_seven_probabilities_each(name):
+    for side in (48,) if architectures.fixed_size(name) else (48, 42, 24):
+        pictures = np.random.default_rng(0).random((3, side, side, 1), dtype="float32")
+        outputs = keras.ops.convert_to_numpy(network(name)(pictures, training=False))
+        assert outputs.shape == (3, 7)
+        assert ((outputs >= 0) & (outputs <= 1)).all()
+        assert (outputs[0] != outputs[1]).any()
+        if head(name) == "softmax":
+            np.testing.assert_allclose(outputs.sum(1), 1, rtol=1e-5)
 
 
-def head(name: str) -> str:
+def head(name):
     """The activation that ends a network, by its golden file."""
     return (GOLDEN / f"{name}.txt").read_text().split()[-1]
 
 
 @pytest.mark.parametrize("name", config.parse(YAML(typ="safe").load(COMMITTED.read_text())).names)
-def test_recipe_has_the_loss_that_fits_the_head(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipe_has_the_loss_that_fits_the_head(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     model = config.load().model(name)
     assert model.loss == {"softmax": "categorical", "sigmoid": "binary"}[head(model.architecture)]
 
 
 @pytest.mark.parametrize("name", ["resnet", "", "_blocks", "vgg8.py", "VGG8"])
-def test_unknown_name_is_refused_with_a_list_of_the_known(name: str) -> None:
+def test_unknown_name_is_refused_with_a_list_of_the_known(name):
     with pytest.raises(ValueError, match="unknown architecture") as refused:
         architectures.build(name)
-    assert all(known in str(refused.value) for known in COUNTS)
+    assert all(known in str(refused.value) for known in NAMES)
 
 
-def test_each_build_is_a_fresh_network() -> None:
+def test_each_build_is_a_fresh_network():
     first, second = (architectures.build("mini_xception").get_weights() for _ in range(2))
     assert any((a != b).any() for a, b in zip(first, second, strict=True))
-
-
-@NETWORKS
-def test_depthwise_convolutions_are_known_without_building_the_network(name: str) -> None:
-    kinds = {type(layer).__name__ for layer in architectures.build(name).layers}
-    assert architectures.separable(name) == bool(kinds & {"SeparableConv2D", "DepthwiseConv2D"})

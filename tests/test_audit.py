@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage, sparse
 
-from pipeline.competition import CLASS_COUNTS, CLASSES, SPLIT_ROWS
+from pipeline.competition import CLASSES
 from pipeline.data import prepare, provenance, synthetic
 from pipeline.errors import UserError
 from pipeline.evaluation import audit
@@ -59,28 +59,13 @@ def test_a_hand_made_competition_is_counted_as_by_hand(known):
     }
 
 
-@pytest.mark.parametrize(("groups", "labels", "expected"), [
-    ([0, 1, 0, 1], [0, 1, 2, 1], repeats(2, 2, 1)), ([0, 0], [0, -1], repeats(1, 1, 0)),
-    ([0, 0, 0], [-1, 0, 1], repeats(1, 2, 1)),
-])  # fmt: skip
-def test_groups_are_counted_with_their_extra_copies_and_conflicts(groups, labels, expected):
-    assert audit.groups_inside(np.array(groups), np.array(labels)) == expected
-
-
-def test_the_real_competition_has_the_published_counts():
-    labels = np.concatenate([np.repeat(range(7), counts) for counts in CLASS_COUNTS])
-    found = audit.class_counts(labels, np.repeat(range(3), SPLIT_ROWS))
-    assert tuple(tuple(counts.values()) for counts in found.values()) == CLASS_COUNTS
-
-
-def test_main_writes_the_counts_and_pictures_and_the_same_bytes_again(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_main_writes_the_counts_and_pictures_and_the_same_bytes_again(stand):
     pixels, labels, usage = synthetic.competition(140, 35, seed=2)
     synthetic.write(prepare.RAW, pixels, labels, usage, names={"fer2013.tar.gz"})
     facts = {"source": "synthetic", "official": False, "files": {}}
     provenance.PATH.write_text(json.dumps(facts))
     prepare.main()
-    paths = [audit.RESULT, audit.DUPLICATES, audit.PAIRS, tmp_path / "results/classes.png"]
+    paths = [audit.RESULT, audit.DUPLICATES, audit.PAIRS, stand / "results/classes.png"]
     written = []
     for _ in range(2):
         audit.main()
@@ -164,8 +149,7 @@ def test_near_duplicates_are_counted_by_row_and_split():
 
 
 @pytest.mark.parametrize("content", [None, "", "row,identical\n0,0\n", "row,identical,near\n1,0,0\n"])
-def test_a_table_of_duplicates_that_is_missing_or_of_other_faces_is_refused(tmp_path, monkeypatch, content):
-    monkeypatch.chdir(tmp_path)
+def test_a_table_of_duplicates_that_is_missing_or_of_other_faces_is_refused(stand, content):
     audit.DUPLICATES.parent.mkdir()
     if content is not None:
         audit.DUPLICATES.write_text(content)

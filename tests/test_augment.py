@@ -1,7 +1,6 @@
 """Augmentation does what the recipe's words say: the maps by their geometry, the pictures by SciPy's resampling."""
 
 import math
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,12 +17,12 @@ MOVED = {"rotation": 30.0, "shift": 0.2, "zoom": 0.3, "flip": True}
 EVERYTHING = MOVED | {"crop": 40, "random_erasing": 0.5, "mixup": 0.4, "cutmix": 0.5}
 
 
-def recipe(**changes: Any) -> Recipe:
+def recipe(**changes):
     """A recipe that varies pictures by `changes` alone."""
     return Recipe(**({"epochs": 1, "tta_flip": False} | changes))
 
 
-def draw(count: int, seed: int = 1, side: int | None = None, plain: bool = False, **changes: Any) -> np.ndarray:
+def draw(count, seed=1, side=None, plain=False, **changes):
     """What is drawn for `count` pictures, [count, WIDTH]; the network sees the whole window unless `side` is given."""
     settings = recipe(**changes)
     drawn = augment.draw(settings, count, np.random.default_rng(seed), side or settings.crop, plain)
@@ -34,37 +33,35 @@ def draw(count: int, seed: int = 1, side: int | None = None, plain: bool = False
 HOLE = slice(8, 12)
 
 
-def patch(drawn: np.ndarray) -> np.ndarray:
+def patch(drawn):
     """The squares of cutmix: with the part of mixup they are drawn last."""
     return drawn[:, -5:-1]
 
 
-def own(drawn: np.ndarray) -> np.ndarray:
+def own(drawn):
     """The part of each label that is its own, of draws with mixing last."""
     return mixing.own_part(drawn[:, -mixing.WIDTH :])
 
 
-def maps(count: int, **how: Any) -> np.ndarray:
+def maps(count, **how):
     """The maps that are drawn, as matrices [count, 2, 3]: input (x, y) = matrix @ output (x, y, 1)."""
     rows = draw(count, **how)[:, : augment.MAP]
     assert (rows[:, 6:] == 0).all(), "no perspective"
     return rows[:, :6].reshape(count, 2, 3).astype("float64")
 
 
-def done(pictures: np.ndarray, drawn: np.ndarray, side: int | None = None, **changes: Any) -> np.ndarray:
+def done(pictures, drawn, side=None, **changes):
     """`pictures` with what was `drawn` done to them."""
     settings = recipe(**changes)
     return keras.ops.convert_to_numpy(augment.vary(pictures, drawn, settings, side or settings.crop))
 
 
-def vary(
-    pictures: np.ndarray, seed: int = 1, side: int | None = None, plain: bool = False, **changes: Any
-) -> np.ndarray:
+def vary(pictures, seed=1, side=None, plain=False, **changes):
     """`pictures`, varied by chance."""
     return done(pictures, draw(len(pictures), seed, side, plain, **changes), side, **changes)
 
 
-def parts(matrices: np.ndarray) -> dict[str, np.ndarray]:
+def parts(matrices):
     """What maps between whole pictures are composed of: angle (degrees), zoom and mirroring, where the middle goes."""
     (a0, a1, _), (b0, b1, _) = matrices.transpose(1, 2, 0)
     return {
@@ -77,7 +74,7 @@ def parts(matrices: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def composed(angle: float, zoom_x: float, zoom_y: float, mirrored: bool, shift_x: float, shift_y: float) -> np.ndarray:
+def composed(angle, zoom_x, zoom_y, mirrored, shift_x, shift_y):
     """The map built from its parts as a product of matrices, right to left as a pixel meets them."""
     to_middle = np.array([[1, 0, -MIDDLE], [0, 1, -MIDDLE], [0, 0, 1]])
     mirror = np.diag([-1.0 if mirrored else 1.0, 1, 1])
@@ -88,7 +85,7 @@ def composed(angle: float, zoom_x: float, zoom_y: float, mirrored: bool, shift_x
     return (shift_back @ rotation @ zoom @ mirror @ to_middle)[:2]
 
 
-def covered(boxes: np.ndarray, side: int = 48) -> np.ndarray:
+def covered(boxes, side=48):
     """Which pixels have their middle in (left, top, right, bottom), as parts of the side: bool [n, side, side]."""
     middles = (np.arange(side) + 0.5) / side
     left, top, right, bottom = boxes.astype("float64").T[..., None]
@@ -96,14 +93,21 @@ def covered(boxes: np.ndarray, side: int = 48) -> np.ndarray:
     return down[:, :, None] & across[:, None, :]
 
 
+def even(values, low, high, atol=0.04):
+    """Each quarter of a range must hold a quarter of the values: `atol` is six standard errors of 4,000."""
+    slack = 1e-3 * (high - low)
+    shares = np.histogram(values, bins=4, range=(low - slack, high + slack))[0] / len(values)
+    np.testing.assert_allclose(shares, 0.25, atol=atol)
+
+
 @pytest.fixture
-def pictures() -> np.ndarray:
+def pictures():
     """32 lopsided pictures, float32 [32, 48, 48, 1]."""
     return np.random.default_rng(0).integers(0, 256, (32, 48, 48, 1)).astype("float32")
 
 
 @pytest.fixture
-def smooth(pictures: np.ndarray) -> np.ndarray:
+def smooth(pictures):
     """The same without sharp edges, where the rounding of coordinates matters less."""
     return ndimage.gaussian_filter(pictures, (0, 2, 2, 0))
 
@@ -111,60 +115,38 @@ def smooth(pictures: np.ndarray) -> np.ndarray:
 # Maps
 
 
-def test_without_ranges_pictures_stay_what_they_are(pictures: np.ndarray) -> None:
+def test_without_ranges_pictures_stay_what_they_are(pictures):
     assert (vary(pictures) == pictures).all()
 
 
 @pytest.mark.parametrize("ranges", [{"rotation": 40.0}, {"zoom": 0.3}, {"shift": 0.2}, {"flip": True}, MOVED], ids=str)
-def test_maps_are_mirroring_then_zoom_then_rotation_about_the_middle_then_shift(ranges: dict[str, Any]) -> None:
+def test_maps_are_mirroring_then_zoom_then_rotation_about_the_middle_then_shift(ranges):
     found = maps(200, **ranges)
     each = parts(found)
     again = [composed(*(each[part][i] for part in each)) for i in range(len(found))]
     np.testing.assert_allclose(found, again, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("ranges", "part", "low", "high"),
-    [
-        ({"rotation": 20.0}, "angle", -20, 20),
-        ({"rotation": 180.0}, "angle", -180, 180),
-        ({"zoom": 0.1}, "zoom_x", 0.9, 1.1),
-        ({"zoom": 0.1}, "zoom_y", 0.9, 1.1),
-        ({"shift": 0.1}, "shift_x", -4.8, 4.8),
-        ({"shift": 0.1}, "shift_y", -4.8, 4.8),
-        (MOVED, "angle", -30, 30),
-        (MOVED, "zoom_x", 0.7, 1.3),
-        (MOVED, "zoom_y", 0.7, 1.3),
-        (MOVED, "shift_x", -9.6, 9.6),
-        (MOVED, "shift_y", -9.6, 9.6),
-    ],
-    ids=str,
-)
-def test_range_is_filled_evenly_and_never_left(ranges: dict[str, Any], part: str, low: float, high: float) -> None:
-    drawn = parts(maps(4000, **ranges))[part]
-    slack = 1e-4 * (high - low)
-    assert low - slack <= drawn.min()
-    assert drawn.max() <= high + slack
-    shares = np.histogram(drawn, bins=4, range=(low - slack, high + slack))[0] / len(drawn)
-    np.testing.assert_allclose(shares, 0.25, atol=0.04)  # six standard errors
+REACH = {"rotation": {"angle": 30}, "zoom": {"zoom_x": 0.3, "zoom_y": 0.3}, "shift": {"shift_x": 9.6, "shift_y": 9.6},
+         "flip": {"mirrored": 1}}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("allowed", "still"),
-    [
-        ("rotation", ["zoom_x", "zoom_y", "mirrored", "shift_x", "shift_y"]),
-        ("zoom", ["angle", "mirrored", "shift_x", "shift_y"]),
-        ("shift", ["angle", "zoom_x", "zoom_y", "mirrored"]),
-        ("flip", ["angle", "zoom_x", "zoom_y", "shift_x", "shift_y"]),
-    ],
-)
-def test_one_range_leaves_the_other_parts_alone(allowed: str, still: list[str]) -> None:
-    found, identity = parts(maps(100, **{allowed: MOVED[allowed]})), parts(np.eye(3)[None, :2])
-    for part in still:
-        np.testing.assert_allclose(found[part].astype(float), float(identity[part][0]), atol=1e-5, err_msg=part)
+@pytest.mark.parametrize("key", REACH)
+@pytest.mark.parametrize("alone", [True, False])
+def test_range_is_filled_evenly_never_left_and_leaves_the_other_parts_alone(key, alone):
+    found, still = parts(maps(4000, **{key: MOVED[key]} if alone else MOVED)), parts(np.eye(3)[None, :2])
+    for part, values in found.items():
+        middle, reach = float(still[part][0]), REACH[key].get(part)
+        if reach is None:
+            assert not alone or abs(values - middle).max() < 1e-5, part
+        elif key == "flip":
+            assert 0.46 < values.mean() < 0.54  # five standard errors
+        else:
+            assert abs(values - middle).max() <= reach * 1.0001
+            even(values, middle - reach, middle + reach)
 
 
-def test_parts_are_drawn_independently() -> None:
+def test_parts_are_drawn_independently():
     drawn = draw(4000, **MOVED, random_erasing=1.0, cutmix=1.0)
     holes, patches = drawn[:, HOLE], patch(drawn)
     each = [*parts(maps(4000, **MOVED, random_erasing=1.0, cutmix=1.0)).values(), holes[:, 0], patches[:, 0]]
@@ -172,20 +154,9 @@ def test_parts_are_drawn_independently() -> None:
     np.testing.assert_allclose(correlation, np.eye(len(each)), atol=0.1)
 
 
-def test_flip_alone_gives_each_picture_or_its_exact_mirror_image(pictures: np.ndarray) -> None:
-    many = np.tile(pictures, (16, 1, 1, 1))
-    varied = vary(many, flip=True)
-    kept = (varied == many).all((1, 2, 3))
-    mirrored = (varied == many[:, :, ::-1]).all((1, 2, 3))
-    assert (kept ^ mirrored).all()
-    assert 0.4 < mirrored.mean() < 0.6  # four standard errors
-
-
 @pytest.mark.parametrize("ranges", [{"rotation": 180.0}, {"zoom": 0.9}, {"shift": 0.9}, MOVED], ids=str)
 @pytest.mark.parametrize(("crop", "side"), [(48, 48), (40, 40), (48, 36), (40, 24)])
-def test_pictures_are_resampled_as_scipy_does_under_the_same_maps(
-    ranges: dict[str, Any], crop: int, side: int, smooth: np.ndarray
-) -> None:
+def test_pictures_are_resampled_as_scipy_does_under_the_same_maps(ranges, crop, side, smooth):
     found = vary(smooth, side=side, crop=crop, **ranges)
     assert found.shape == (32, side, side, 1)
     matrices = maps(len(smooth), side=side, crop=crop, **ranges)
@@ -200,7 +171,7 @@ def test_pictures_are_resampled_as_scipy_does_under_the_same_maps(
 
 
 @pytest.mark.parametrize("crop", [8, 42, 47, 48])
-def test_crop_is_the_window_in_the_middle(crop: int, pictures: np.ndarray) -> None:
+def test_crop_is_the_window_in_the_middle(crop, pictures):
     found = vary(pictures, crop=crop)
     assert found.shape == (32, crop, crop, 1)
     if crop % 2 == 0:
@@ -212,7 +183,7 @@ def test_crop_is_the_window_in_the_middle(crop: int, pictures: np.ndarray) -> No
 
 
 @pytest.mark.parametrize(("crop", "side"), [(48, 36), (48, 24), (48, 47), (40, 20), (40, 48), (24, 48)])
-def test_another_side_shows_the_whole_window_by_the_middles_of_its_pixels(crop: int, side: int) -> None:
+def test_another_side_shows_the_whole_window_by_the_middles_of_its_pixels(crop, side):
     """A ramp stays one. Pixels are squares: their edges meet, not their middles."""
     ramp = np.broadcast_to(RAMP[:, None], (2, 48, 48, 1)).astype("float32")
     first = (48 - crop) / 2
@@ -225,7 +196,7 @@ def test_another_side_shows_the_whole_window_by_the_middles_of_its_pixels(crop: 
 
 
 @pytest.mark.parametrize("side", [24, 36, 48])
-def test_another_side_changes_nothing_else_that_is_drawn(side: int) -> None:
+def test_another_side_changes_nothing_else_that_is_drawn(side):
     whole, small = (draw(50, side=each, **EVERYTHING | {"crop": 48}) for each in (48, side))
     assert (whole[:, 8:] == small[:, 8:]).all()
     corners = {each: np.array([[-0.5, -0.5, 1], [each - 0.5, -0.5, 1], [-0.5, each - 0.5, 1]]).T for each in (48, side)}
@@ -240,33 +211,36 @@ def test_another_side_changes_nothing_else_that_is_drawn(side: int) -> None:
 
 
 @pytest.mark.parametrize("part", [0.0, 0.25, 1.0])
-def test_part_of_the_pictures_gets_a_hole(part: float) -> None:
+def test_part_of_the_pictures_gets_a_hole(part):
     holes = draw(4000, random_erasing=part)[:, HOLE]
     atol = 0.0 if part in (0, 1) else 0.04  # six standard errors
     np.testing.assert_allclose((holes != 0).any(axis=1).mean(), part, atol=atol)
 
 
-def test_holes_have_the_areas_and_aspects_of_the_paper_anywhere_inside() -> None:
-    left, top, right, bottom = draw(8000, random_erasing=1.0)[:, HOLE].T.astype("float64")
+def inside(boxes):
+    """Left, top, width and height of boxes, float64 [n] each, none of which may leave the picture."""
+    left, top, right, bottom = boxes.T.astype("float64")
     assert min(left.min(), top.min()) >= 0
     assert max(right.max(), bottom.max()) <= 1 + 1e-6
-    width, height = right - left, bottom - top
+    return left, top, right - left, bottom - top
+
+
+def test_holes_have_the_areas_and_aspects_of_the_paper_anywhere_inside():
+    left, top, width, height = inside(draw(8000, random_erasing=1.0)[:, HOLE])
     assert (width * height).min() >= 0.02 - 1e-5
     assert (width * height).max() <= 0.4 + 1e-5
     whole = (width < 1 - 1e-5) & (height < 1 - 1e-5)  # what would be wider than the picture is as wide
     assert whole.mean() > 0.9
     aspect = np.log(width / height)
     assert abs(aspect).max() <= math.log(1 / 0.3) + 1e-4
-    for values, reach in ((width * height, (0.02, 0.4)), (aspect, (-math.log(1 / 0.3), math.log(1 / 0.3)))):
-        shares = np.histogram(values, bins=4, range=(reach[0] - 1e-4, reach[1] + 1e-4))[0] / len(values)
-        np.testing.assert_allclose(shares, 0.25, atol=0.05)
+    even(width * height, 0.02, 0.4, atol=0.05)
+    even(aspect, -math.log(1 / 0.3), math.log(1 / 0.3), atol=0.05)
     for start, size in ((left, width), (top, height)):
-        place = start[size < 0.9] / (1 - size[size < 0.9])
-        np.testing.assert_allclose(np.histogram(place, bins=4, range=(0, 1.001))[0] / len(place), 0.25, atol=0.04)
+        even(start[size < 0.9] / (1 - size[size < 0.9]), 0, 1)
 
 
 @pytest.mark.parametrize("side", [48, 36])
-def test_hole_is_grey_and_all_around_it_stays(side: int, pictures: np.ndarray) -> None:
+def test_hole_is_grey_and_all_around_it_stays(side, pictures):
     drawn = draw(32, side=side, random_erasing=0.5)
     found, plain = done(pictures, drawn, side, random_erasing=0.5), vary(pictures, side=side)
     hole = covered(drawn[:, HOLE], side)[..., None]
@@ -283,17 +257,14 @@ FLAT = np.arange(1, 33, dtype="float32") * 7  # of pictures that have one grey l
 FLAT_PICTURES = np.broadcast_to(FLAT[:, None, None, None], (32, 48, 48, 1)).astype("float32")
 
 
-def test_patches_are_squares_inside_whose_area_is_even() -> None:
-    left, top, right, bottom = patch(draw(4000, cutmix=1.0)).T.astype("float64")
-    np.testing.assert_allclose(right - left, bottom - top, atol=1e-6)
-    assert min(left.min(), top.min()) >= 0
-    assert max(right.max(), bottom.max()) <= 1 + 1e-6
-    shares = np.histogram((right - left) * (bottom - top), bins=4, range=(0, 1))[0] / 4000
-    np.testing.assert_allclose(shares, 0.25, atol=0.04)  # six standard errors
+def test_patches_are_squares_inside_whose_area_is_even():
+    _, _, width, height = inside(patch(draw(4000, cutmix=1.0)))
+    np.testing.assert_allclose(width, height, atol=1e-6)
+    even(width * height, 0, 1)
 
 
 @pytest.mark.parametrize("side", [48, 36])
-def test_patch_shows_the_mate_and_own_is_the_part_that_is_left(side: int, pictures: np.ndarray) -> None:
+def test_patch_shows_the_mate_and_own_is_the_part_that_is_left(side, pictures):
     drawn = draw(32, side=side, cutmix=0.7)
     found, plain = done(pictures, drawn, side, cutmix=0.7), vary(pictures, side=side)
     square = covered(patch(drawn), side)[..., None]
@@ -306,37 +277,30 @@ def test_patch_shows_the_mate_and_own_is_the_part_that_is_left(side: int, pictur
     np.testing.assert_allclose(1 - square.mean((1, 2, 3)), kept[:, 0], atol=2 / side + 1 / side**2)
 
 
-def test_blended_pictures_have_the_share_that_own_says_of_every_pixel() -> None:
-    drawn = draw(32, mixup=1.0)
-    found = done(FLAT_PICTURES, drawn, mixup=1.0)
-    kept = own(drawn)[:, 0]
-    assert 0.5 <= kept.min() < 0.6 < 0.9 < kept.max() <= 1
-    wanted = kept * FLAT + (1 - kept) * FLAT[::-1]
-    np.testing.assert_allclose(found, np.broadcast_to(wanted[:, None, None, None], found.shape), rtol=1e-5)
-
-
 @pytest.mark.parametrize("strength", [0.2, 1.0, 4.0])
-def test_shares_are_the_larger_parts_of_a_beta_distribution(strength: float) -> None:
+def test_shares_are_the_larger_parts_of_a_beta_distribution(strength):
     kept = own(draw(20_000, mixup=strength))[:, 0]
     either = np.random.default_rng(9).beta(strength, strength, 20_000)
     wanted = np.maximum(either, 1 - either)
     np.testing.assert_allclose(np.quantile(kept, [0.1, 0.5, 0.9]), np.quantile(wanted, [0.1, 0.5, 0.9]), atol=0.02)
 
 
-def test_with_both_a_patched_picture_is_not_blended_too_and_labels_agree_with_pixels() -> None:
-    both = {"mixup": 1.0, "cutmix": 0.5}
+@pytest.mark.parametrize("cutmix", [0.0, 0.5])
+def test_a_patched_picture_is_not_blended_too_and_labels_agree_with_pixels(cutmix):
+    both = {"mixup": 1.0, "cutmix": cutmix}
     drawn = draw(32, **both)
-    patched = patch(drawn).any(axis=1)
-    assert 4 < patched.sum() < 28
+    patched = patch(drawn).any(axis=1) & (cutmix > 0)
+    assert (4 < patched.sum() < 28) == (cutmix > 0)
     assert (drawn[patched, -1] == 1).all()
     assert (drawn[~patched, -1] < 1).all()
-    kept, seen = own(drawn)[:, 0], done(FLAT_PICTURES, drawn, **both).mean((1, 2, 3))
-    mean_kept = (seen - FLAT[::-1]) / (FLAT - FLAT[::-1])
-    np.testing.assert_allclose(mean_kept[~patched], kept[~patched], atol=1e-4)
-    np.testing.assert_allclose(mean_kept[patched], kept[patched], atol=2 / 48 + 1 / 48**2)
+    kept, seen = own(drawn)[:, 0], done(FLAT_PICTURES, drawn, **both)
+    assert min(kept[~patched]) >= 0.5
+    parts_kept = (seen[..., 0] - FLAT[::-1, None, None]) / (FLAT - FLAT[::-1])[:, None, None]
+    assert abs(parts_kept - kept[:, None, None])[~patched].max() < 1e-4
+    np.testing.assert_allclose(parts_kept[patched].mean((1, 2)), kept[patched], atol=2 / 48 + 1 / 48**2)
 
 
-def test_mate_is_mixed_in_as_it_is_shown_itself(smooth: np.ndarray) -> None:
+def test_mate_is_mixed_in_as_it_is_shown_itself(smooth):
     ranges = {"rotation": 30.0, "flip": True, "random_erasing": 1.0}
     drawn = draw(32, **ranges, mixup=1.0)
     alone, kept = done(smooth, drawn, **ranges), own(drawn)[:, :, None, None]
@@ -347,7 +311,7 @@ def test_mate_is_mixed_in_as_it_is_shown_itself(smooth: np.ndarray) -> None:
 # Chance
 
 
-def test_plain_pictures_are_mirrored_and_nothing_else(pictures: np.ndarray) -> None:
+def test_plain_pictures_are_mirrored_and_nothing_else(pictures):
     drawn = draw(32, plain=True, **EVERYTHING)
     assert (drawn[:, 8:16] == 0).all()
     assert (own(drawn) == 1).all()
@@ -357,20 +321,17 @@ def test_plain_pictures_are_mirrored_and_nothing_else(pictures: np.ndarray) -> N
     assert 4 < mirrored.sum() < 28
 
 
-@pytest.mark.parametrize("ranges", [{"flip": True}, {"rotation": 10.0}, EVERYTHING], ids=str)
-def test_same_seed_same_bytes_and_another_seed_others(ranges: dict[str, Any], pictures: np.ndarray) -> None:
-    first, again, other = (draw(32, seed, **ranges) for seed in (5, 5, 6))
+def test_same_seed_same_bytes_and_another_seed_others(pictures):
+    first, again, other = (draw(32, seed, **EVERYTHING) for seed in (5, 5, 6))
     assert first.tobytes() == again.tobytes()
     assert (first != other).any()
-    shown, repeated, another = (done(pictures, drawn, **ranges) for drawn in (first, again, other))
-    assert shown.tobytes() == repeated.tobytes()
-    assert (shown != another).any()
+    assert done(pictures, first, **EVERYTHING).tobytes() == done(pictures, again, **EVERYTHING).tobytes()
 
 
 # Test-time views
 
 
-def shown(pictures: np.ndarray, view: np.ndarray, crop: int = 48) -> np.ndarray:
+def shown(pictures, view, crop=48):
     assert (view.shape, view.dtype) == ((8,), "float32")
     return keras.ops.convert_to_numpy(augment.show(pictures, np.tile(view, (len(pictures), 1)), crop))
 
@@ -378,9 +339,7 @@ def shown(pictures: np.ndarray, view: np.ndarray, crop: int = 48) -> np.ndarray:
 @pytest.mark.parametrize("crop", [48, 40])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("shift", [0, 2])
-def test_views_are_the_picture_its_mirror_image_and_both_shifted_four_ways(
-    crop: int, flip: bool, shift: int, pictures: np.ndarray
-) -> None:
+def test_views_are_the_picture_its_mirror_image_and_both_shifted_four_ways(crop, flip, shift, pictures):
     edge = (48 - crop) // 2
     steps = [(0, 0)] + [(x, y) for x in (-shift, shift) for y in (-shift, shift)] * (shift > 0)
     wanted = []
@@ -397,7 +356,7 @@ def test_views_are_the_picture_its_mirror_image_and_both_shifted_four_ways(
 
 
 @pytest.mark.parametrize("crop", [48, 40])
-def test_zoomed_views_come_last_and_show_less_and_more_around_the_middle(crop: int) -> None:
+def test_zoomed_views_come_last_and_show_less_and_more_around_the_middle(crop):
     how = {"crop": crop, "tta_flip": True, "tta_shift": 2}
     found = augment.tta_maps(recipe(tta_zoom=0.125, **how))
     np.testing.assert_array_equal(found[:10], augment.tta_maps(recipe(**how)))
@@ -415,12 +374,12 @@ def test_zoomed_views_come_last_and_show_less_and_more_around_the_middle(crop: i
 # Contrast
 
 
-def equalised(picture: np.ndarray) -> np.ndarray:
+def equalised(picture):
     """Each grey level becomes the middle of the ranks of its pixels among all, 0 to 255."""
     return np.array([[((picture < level).mean() + (picture <= level).mean()) / 2 for level in row] for row in picture])
 
 
-def locally_normalised(picture: np.ndarray) -> np.ndarray:
+def locally_normalised(picture):
     """128, and 48 for every deviation (and 8) from the mean of the 13x13 pixels around; edges are mirrored."""
     around = np.lib.stride_tricks.sliding_window_view(np.pad(picture.astype("float64"), 6, "symmetric"), (13, 13))
     mean, deviation = around.mean((2, 3)), around.std((2, 3))
@@ -428,7 +387,7 @@ def locally_normalised(picture: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def dim() -> np.ndarray:
+def dim():
     """Five pictures of low and different contrasts, uint8 [5, 48, 48]."""
     chance = np.random.default_rng(4)
     slopes = np.linspace(0, 60, 48) * np.linspace(0.2, 1, 5)[:, None, None]
@@ -436,7 +395,7 @@ def dim() -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["histogram", "local"])
-def test_contrast_is_that_of_a_computation_picture_by_picture(kind: str, dim: np.ndarray) -> None:
+def test_contrast_is_that_of_a_computation_picture_by_picture(kind, dim):
     found, before = contrasts.normalise(dim, kind), dim.copy()
     assert (found.dtype, found.shape) == ("uint8", dim.shape)
     assert (dim == before).all(), "the pictures that were given stay"
@@ -446,13 +405,9 @@ def test_contrast_is_that_of_a_computation_picture_by_picture(kind: str, dim: np
 
 
 @pytest.mark.parametrize("kind", ["histogram", "local"])
-@pytest.mark.parametrize("level", [0, 1, 128, 255])
-def test_constant_pictures_become_grey(kind: str, level: int) -> None:
-    assert (contrasts.normalise(np.full((2, 48, 48), level, "uint8"), kind) == 128).all()
-
-
-@pytest.mark.parametrize("kind", ["histogram", "local"])
-def test_contrast_of_a_picture_does_not_depend_on_those_around_it(kind: str) -> None:
+def test_constant_pictures_become_grey_and_no_picture_depends_on_those_around_it(kind):
+    for level in (0, 1, 128, 255):
+        assert (contrasts.normalise(np.full((2, 48, 48), level, "uint8"), kind) == 128).all()
     pixels = np.random.default_rng(0).integers(0, 256, (1030, 48, 48)).astype("uint8")  # more than one part
     found = contrasts.normalise(pixels, kind)
     for one in (0, 1023, 1024, 1029):

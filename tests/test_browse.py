@@ -36,9 +36,8 @@ def test_the_rows_on_which_models_agree_least_stand_first(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(stand, monkeypatch):
     """A folder with a small run of drawn pictures; rows 11 and 40 are one picture with two labels."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(figures, "draw", lambda *words, **options: None)
     fake_run.build()
     audit.main()
@@ -52,24 +51,14 @@ def test_the_page_holds_training_rows_alone_and_nothing_outside(run):
     assert found["names"] == [ENSEMBLE, *fake_run.MODELS, fake_run.STUDENT]
     assert max(found["row"]) < fake_run.ROWS[0]
     assert [found["label"][k] for k in range(len(found["row"]))] == [row % 7 for row in found["row"]]
-    assert [(found["row"][one], found["row"][other], how) for one, other, how in found["torn"]] == [
-        (11, 40, "identical")
-    ]
+    torn = [(found["row"][one], found["row"][other], how) for one, other, how in found["torn"]]
+    assert torn == [(11, 40, "identical")]
     assert "http" not in page
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        None,
-        "first,second\n1,2\n",
-        "first,second,how\n3,99999999,near\n",
-        "first,second,how\n4.5,7,near\n",
-        "first,second,how\n-1,7,near\n",
-    ],
-)
-def test_pairs_that_are_missing_or_something_else_are_refused(run, content):
-    audit.PAIRS.write_text(content) if content else audit.PAIRS.unlink()
+@pytest.mark.parametrize("pair", [None, "1,2\n", "3,99999999,near\n", "4.5,7,near\n", "-1,7,near\n"])
+def test_pairs_that_are_missing_or_something_else_are_refused(run, pair):
+    audit.PAIRS.write_text(f"first,second,how\n{pair}") if pair else audit.PAIRS.unlink()
     with pytest.raises(UserError, match=r"^data/pairs\.csv .*make it with: dvc repro -f audit$"):
         browse.main()
 

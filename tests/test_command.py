@@ -65,9 +65,8 @@ def test_a_command_leaves_with_its_status_and_one_sentence(start, body, status, 
     assert 128 + signal.SIGINT == 130
 
 
-@pytest.mark.parametrize("name", ["ValueError", "AssertionError", "MemoryError"])
-def test_anything_else_is_a_defect_and_keeps_its_traceback(start, name):
-    done = start(f"raise {name}('a defect')")
+def test_anything_else_is_a_defect_and_keeps_its_traceback(start):
+    done = start("raise ValueError('a defect')")
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):\n")
     assert "error: " not in done.stderr
@@ -95,7 +94,7 @@ def test_a_full_disk_under_the_output_is_told_once(start, body):
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
 
 
-def test_an_output_that_is_closed_is_no_trouble(tmp_path):
+def test_an_output_that_is_closed_is_no_trouble():
     words = ["sh", "-c", '"$0" -c "$1" >&-', sys.executable, HEAD.format("print('post')")]
     done = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -105,9 +104,8 @@ def test_an_output_that_is_closed_is_no_trouble(tmp_path):
 
 
 @pytest.fixture
-def calls(tmp_path, monkeypatch):
+def calls(stand, monkeypatch):
     """A folder with a params.yaml; what the command line calls is noted, not done."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("YES", raising=False)
     settings.write()
     noted, call = [], __main__.call
@@ -147,11 +145,9 @@ def test_a_verb_calls_its_module_with_typed_words(calls, monkeypatch, words, cal
     done = invoke(*words.split())
     assert (done.exit_code, done.output, calls) == (0, "", [call])
     assert os.environ.pop("TF_NUM_INTRAOP_THREADS", "") == ("1" if "--threads" in words else "")
-
-
-def test_long_trainings_are_agreed_to_by_the_environment(calls):
-    invoke("train", YES="1")
-    assert calls[0][-1] is True
+    if words == "train":  # long trainings are agreed to by the environment, too
+        invoke("train", YES="1")
+        assert calls[1][-1] is True
 
 
 @pytest.mark.parametrize(("words", "hint"), [

@@ -14,7 +14,7 @@ import settings
 
 from pipeline import files
 from pipeline.competition import CHECKSUMS, SLUG
-from pipeline.data import incoming, prepare
+from pipeline.data import incoming, prepare, provenance
 from pipeline.errors import UserError
 from pipeline.kaggle import download
 
@@ -23,13 +23,12 @@ INCOMING = incoming.FOLDER
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(stand):
     """A project with an empty data/incoming, and a folder to put files into."""
-    monkeypatch.chdir(tmp_path)
     settings.write()
     INCOMING.mkdir(parents=True)
-    (tmp_path / "out").mkdir()
-    return tmp_path
+    (stand / "out").mkdir()
+    return stand
 
 
 def pack(path, members, compression=zipfile.ZIP_DEFLATED):
@@ -94,11 +93,12 @@ def test_where_nothing_is_brought_it_is_told_what_was_found_and_what_is_missing(
     assert all(name in capsys.readouterr().out for name in list(brought)[-1:])
 
 
-@pytest.mark.parametrize(("there", "missing"), [("train.csv", "test.csv"), ("test.csv", "train.csv")])
-def test_half_a_competition_is_refused(place, there, missing):
-    (INCOMING / there).write_bytes(b"1")
-    with pytest.raises(UserError, match=f"{there} without {missing}"):
-        taken(place)
+def test_half_a_competition_is_refused(place):
+    for there, missing in (("train.csv", "test.csv"), ("test.csv", "train.csv")):
+        (INCOMING / there).write_bytes(b"1")
+        with pytest.raises(UserError, match=f"{there} without {missing}"):
+            taken(place)
+        (INCOMING / there).unlink()
 
 
 def test_other_files_are_named_and_ignored_and_hidden_ones_are_passed_over(place, capsys):
@@ -123,38 +123,29 @@ def test_a_file_that_stands_there_twice_must_be_the_same(place):
 # Archives that are damaged, or made to do harm.
 
 
-def packed_bytes(tmp_path):
-    """A zip of fer2013.csv, and the places where its deflated data start and end."""
-    pack(tmp_path / "good.zip", {"fer2013.csv": np.random.default_rng(0).bytes(2000).hex().encode()})
-    data = (tmp_path / "good.zip").read_bytes()
-    return data, 30 + len("fer2013.csv"), data.index(b"PK\x01\x02")
-
-
 def put(data, at, new):
     return data[:at] + new + data[at + len(new) :]
 
 
-DAMAGE = {
-    "no zip": lambda data, start, end: b"hello",
-    "empty": lambda data, start, end: b"",
-    "cut in the middle": lambda data, start, end: data[: len(data) // 2],
-    "wrong checksum": lambda data, start, end: put(data, end + 16, b"\0\0\0\0"),
-    "encrypted": lambda data, start, end: put(put(data, 6, b"\1"), end + 8, b"\1"),
+DAMAGE = {  # of a zip, whose list of files begins at `end`, or of a tar
+    "zip no zip": lambda data, end: b"hello",
+    "zip empty": lambda data, end: b"",
+    "zip cut": lambda data, end: data[: len(data) // 2],
+    "zip wrong checksum": lambda data, end: put(data, end + 16, b"\0\0\0\0"),
+    "zip encrypted": lambda data, end: put(put(data, 6, b"\1"), end + 8, b"\1"),
+    "tar.gz cut": lambda data, end: data[:900],
+    "tar.gz no tar": lambda data, end: b"x" * 600,
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_zip_is_refused_by_its_name(place, damage):
-    (INCOMING / "x.zip").write_bytes(damage(*packed_bytes(place)))
-    with pytest.raises(UserError, match=r"data/incoming/x\.zip is damaged or cannot be unpacked"):
-        taken(place)
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[:900], lambda data: b"x" * 600])
-def test_a_damaged_tar_is_refused_by_its_name(place, damage):
-    tar(place / "x.tar.gz", {"fer2013.csv": np.random.default_rng(0).bytes(2000)}, "w:gz")
-    (INCOMING / "x.tar.gz").write_bytes(damage((place / "x.tar.gz").read_bytes()))
-    with pytest.raises(UserError, match=r"data/incoming/x\.tar\.gz is damaged or cannot be unpacked"):
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_archive_is_refused_by_its_name(place, kind):
+    form, content = kind.split()[0], np.random.default_rng(0).bytes(2000)
+    path = place / f"x.{form}"
+    pack(path, {"fer2013.csv": content}) if form == "zip" else tar(path, {"fer2013.csv": content}, "w:gz")
+    data = path.read_bytes()
+    (INCOMING / path.name).write_bytes(DAMAGE[kind](data, data.find(b"PK\x01\x02")))
+    with pytest.raises(UserError, match=rf"data/incoming/x\.{form} is damaged or cannot be unpacked"):
         taken(place)
 
 
@@ -249,3 +240,24 @@ def test_a_drawn_competition_is_said_to_be_drawn_and_is_the_same_again(place, ca
     assert capsys.readouterr().out.endswith(" bytes  drawn\n")
     download.main()
     assert held(download.RAW) == first
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"[]", b"{}"])
+def test_provenance_that_cannot_be_read_is_refused_with_the_way_to_make_it_again(tmp_path, content):
+    if content is not None:
+        (tmp_path / "PROVENANCE.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"PROVENANCE\.json.*: dvc repro -f download"):
+        provenance.read(tmp_path / "PROVENANCE.json")
+    assert provenance.original(tmp_path / "train.csv") == str(tmp_path / "train.csv")
+
+
+@pytest.mark.parametrize(("source", "official", "split", "kind"), [
+    ("local", True, False, "official"), ("kaggle", False, False, "unofficial"), ("synthetic", False, False, "drawn"),
+    ("folders", False, True, "folders"), ("folders", False, False, "other split"),
+])  # fmt: skip
+def test_the_kind_of_data_and_the_users_own_file(tmp_path, source, official, split, kind):
+    facts = {"source": source, "official": official, "official_split": split}
+    facts["files"] = {"train.csv": {"from": "data/incoming/train (1).csv"}}
+    (tmp_path / "PROVENANCE.json").write_text(json.dumps(facts))
+    assert provenance.standing(provenance.read(tmp_path / "PROVENANCE.json")) == kind
+    assert provenance.original(tmp_path / "train.csv") == "data/incoming/train (1).csv"

@@ -18,17 +18,17 @@ DATA = np.arange(300_000)  # 2.4 MB: large enough to be mapped or scattered
 
 
 @pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+def _importable(monkeypatch):
     """Let workers find this module."""
     here = Path(__file__).parent
     monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
 
 
-def total(data: np.ndarray, factor: int) -> int:
+def total(data, factor):
     return int(data.sum()) * factor
 
 
-def total_if_alive(data: np.ndarray, factor: int, mark: Path, deaths: int) -> int:
+def total_if_alive(data, factor, mark, deaths):
     """Kill the process that it runs in as often as `deaths` says; `mark` counts."""
     if factor == 2 and (dead := len(mark.read_text()) if mark.exists() else 0) < deaths:
         mark.write_text("x" * (dead + 1))
@@ -36,12 +36,12 @@ def total_if_alive(data: np.ndarray, factor: int, mark: Path, deaths: int) -> in
     return total(data, factor)
 
 
-def wait(data: int, folder: Path) -> None:
+def wait(data, folder):
     (folder / str(os.getpid())).touch()
     time.sleep(120)
 
 
-def refuse(data: np.ndarray, factor: int) -> int:
+def refuse(data, factor):
     if factor == 3:
         raise UserError(f"no {factor}")
     return factor
@@ -51,17 +51,15 @@ TASKS = {f"times {factor}": (factor,) for factor in range(1, 6)}
 WANTED = {f"times {factor}": int(DATA.sum()) * factor for factor in range(1, 6)}
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), RAY])
-def test_every_task_has_its_result(name: str, jobs: int) -> None:
+@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), RAY])
+def test_every_task_has_its_result(name, jobs):
     assert dict(executors.results(total, DATA, TASKS, name, jobs, None)) == WANTED
 
 
-def test_without_semaphores_tasks_run_one_after_another(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_semaphores_tasks_run_one_after_another(monkeypatch, capsys):
     """As in a container whose /dev/shm is small or read-only."""
 
-    def full(*_: object) -> None:
+    def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(executors.multiprocessing.get_context("spawn").__class__, "Semaphore", full)
@@ -70,7 +68,7 @@ def test_without_semaphores_tasks_run_one_after_another(
 
 
 @pytest.mark.parametrize("name", ["loky", "dask", pytest.param("ray", marks=pytest.mark.slow)])
-def test_what_a_killed_worker_had_under_way_is_done_by_another(name: str, tmp_path: Path) -> None:
+def test_what_a_killed_worker_had_under_way_is_done_by_another(name, tmp_path):
     tasks = {key: (*words, tmp_path / "mark", 1) for key, words in TASKS.items()}
     found = list(executors.results(total_if_alive, DATA, tasks, name, 2, None))
     assert (tmp_path / "mark").read_text() == "x"
@@ -79,20 +77,20 @@ def test_what_a_killed_worker_had_under_way_is_done_by_another(name: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["loky", "dask"])
-def test_workers_that_do_nothing_but_die_are_given_up(name: str, tmp_path: Path) -> None:
+def test_workers_that_do_nothing_but_die_are_given_up(name, tmp_path):
     tasks = {"times 2": (2, tmp_path / "mark", 99)}
     with pytest.raises(UserError, match="workers did nothing but die"):
         list(executors.results(total_if_alive, DATA, tasks, name, 2, None))
     assert len((tmp_path / "mark").read_text()) >= 4
 
 
-@pytest.mark.parametrize("name", ["dask", pytest.param("ray", marks=pytest.mark.slow)])
-def test_wrong_address_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=f"EXECUTOR={name} ADDRESS=nowhere: "):
+@pytest.mark.parametrize("name", ["spark", "dask", pytest.param("ray", marks=pytest.mark.slow)])
+def test_unknown_executor_or_wrong_address_is_refused(name):
+    with pytest.raises(UserError, match=f"EXECUTOR={name}"):
         list(executors.results(total, DATA, TASKS, name, 2, "nowhere"))
 
 
-def test_workers_end_with_a_driver_that_was_killed(tmp_path: Path) -> None:
+def test_workers_end_with_a_driver_that_was_killed(tmp_path):
     code = (
         "import sys; from pathlib import Path; import test_executors; from pipeline.training import executors;"
         "tasks = dict.fromkeys((1, 2), (Path(sys.argv[1]),));"
@@ -111,18 +109,18 @@ def test_workers_end_with_a_driver_that_was_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), RAY])
-def test_refusal_of_a_worker_is_one_here(name: str, jobs: int) -> None:
+def test_refusal_of_a_worker_is_one_here(name, jobs):
     with pytest.raises(UserError, match="no 3"):
         list(executors.results(refuse, DATA, TASKS, name, jobs, None))
 
 
-def visible(data: np.ndarray, seconds: float) -> str:
+def visible(data, seconds):
     time.sleep(seconds)
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
 @pytest.mark.slow
-def test_ray_gives_each_worker_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_gives_each_worker_a_gpu_of_its_own(monkeypatch):
     """Ray counts what it is told to have, so that no GPU is needed here."""
     import ray
 
@@ -130,8 +128,3 @@ def test_ray_gives_each_worker_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ray, "init", lambda **words: init(num_gpus=2, **words))
     found = dict(executors.results(visible, DATA, dict.fromkeys(range(4), (1.0,)), "ray", 3, None))
     assert set(found.values()) == {"0", "1"}
-
-
-def test_unknown_backend_is_refused() -> None:
-    with pytest.raises(UserError, match="EXECUTOR=spark: must be one of loky, dask, ray"):
-        list(executors.results(total, DATA, TASKS, "spark", 2, None))

@@ -20,6 +20,7 @@ from pipeline.data import faces, synthetic
 from pipeline.errors import UserError
 from pipeline.training import backend
 
+pytestmark = pytest.mark.usefixtures("started")
 ROOT = Path(__file__).parent.parent
 FILES = ["tiny.onnx", "tiny.tflite", "tiny-float16.tflite"]
 RUN = """
@@ -35,12 +36,7 @@ assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _started() -> None:
-    backend.start("tensorflow")
-
-
-def tiny() -> keras.Model:
+def tiny():
     """A network for pictures of any size, whose predictions are sure of themselves and differ between pictures."""
     pictures = keras.layers.Input((None, None, 1))
     x = keras.layers.Conv2D(8, 5, strides=2, activation="relu")(pictures)
@@ -49,7 +45,7 @@ def tiny() -> keras.Model:
     return keras.Model(pictures, keras.layers.Dense(7, activation="softmax", kernel_initializer=spread)(x))
 
 
-def member(network: keras.Model, **recipe: object) -> networks.Member:
+def member(network, **recipe):
     return networks.Member(network, Facts(model="tiny", architecture="small_vgg", fold=0, seed=5,
                                           recipe=Recipe(epochs=1, **recipe), precision="float32"))  # fmt: skip
 
@@ -59,8 +55,9 @@ def pixels():
     return synthetic.competition(0, 16, seed=3)[0]
 
 
-@pytest.mark.parametrize("contrast", ["none", "histogram", "local"])
-@pytest.mark.parametrize(("crop", "scaling"), [(48, "unit"), (42, "symmetric"), (41, "raw")])
+@pytest.mark.parametrize(("contrast", "crop", "scaling"), [
+    ("none", 48, "unit"), ("histogram", 42, "symmetric"), ("local", 41, "raw"),
+])  # fmt: skip
 def test_the_graph_does_all_that_the_pipeline_does_to_a_picture(pixels, contrast, crop, scaling):
     backend.prepare(1, "float32")
     network = tiny()
@@ -75,9 +72,8 @@ def test_the_graph_does_all_that_the_pipeline_does_to_a_picture(pixels, contrast
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(stand, monkeypatch):
     """A folder in which every network that is asked for is a tiny one."""
-    monkeypatch.chdir(tmp_path)
     backend.prepare(1, "float32")
     one = member(tiny(), contrast="local", crop=42)
     network = networks.Network({"tiny": [one]}, "mean", [1.0], 1.25)

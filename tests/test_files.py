@@ -10,7 +10,7 @@ from pipeline import files
 from pipeline.errors import UserError
 
 
-def test_content_is_new_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_content_is_new_and_nothing_else_is_left(tmp_path):
     path = tmp_path / "deep/down/a.bin"
     for content in (b"old", b"new"):
         files.replace(path, lambda file, content=content: file.write(content))
@@ -23,7 +23,7 @@ DAMAGE = [ValueError("x"), KeyError("x"), EOFError(), OSError(5, "Input/output e
 
 
 @pytest.mark.parametrize("trouble", [*DAMAGE, FileNotFoundError(2, "No such file")])
-def test_whatever_is_wrong_with_a_file_is_told_with_its_remedy(trouble: Exception, tmp_path: Path) -> None:
+def test_whatever_is_wrong_with_a_file_is_told_with_its_remedy(trouble, tmp_path):
     word = "missing" if isinstance(trouble, FileNotFoundError) else "damaged"
     with (
         pytest.raises(UserError, match=f"a.bin is {word}.*; make it with: dvc repro x"),
@@ -34,18 +34,12 @@ def test_whatever_is_wrong_with_a_file_is_told_with_its_remedy(trouble: Exceptio
         raise UserError("as it was")
 
 
-def test_json_is_written_so_that_people_can_read_it(tmp_path: Path) -> None:
-    path = tmp_path / "new/a.json"
-    files.write_json(path, {"score": 0.5, "names": ["a"]})
-    assert path.read_text() == '{\n  "score": 0.5,\n  "names": [\n    "a"\n  ]\n}\n'
-
-
 @pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
-def test_old_content_stays_where_writing_fails(trouble: BaseException, tmp_path: Path) -> None:
+def test_old_content_stays_where_writing_fails(trouble, tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
 
-    def fail(file: object) -> None:
+    def fail(file):
         file.write(b"half of the new")
         raise trouble
 
@@ -57,14 +51,14 @@ def test_old_content_stays_where_writing_fails(trouble: BaseException, tmp_path:
         assert raised.value.filename == str(path)
 
 
-def test_a_device_that_is_full_is_told_by_the_name_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_full_is_told_by_the_name_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(files.tempfile, "mkstemp", lambda **_: (os.open("/dev/full", os.O_WRONLY), str(tmp_path / "p")))
     with pytest.raises(OSError, match="No space left on device") as raised:
         files.replace(tmp_path / "a.bin", lambda file: file.write(b"x" * 100_000))
     assert raised.value.filename == str(tmp_path / "a.bin")
 
 
-def test_git_changes_no_line_ends_of_what_is_known_by_its_digest() -> None:
+def test_git_changes_no_line_ends_of_what_is_known_by_its_digest():
     paths = ["artifacts/cells/a/fold0/history.csv", "submissions/ensemble.csv", "results/report.md", "dvc.lock",
              "params.yaml", "pipeline/files.py", "requirements.lock", "results/plots/board.png"]  # fmt: skip
     command = ["git", "-C", Path(__file__).parent.parent, "check-attr", "text", *paths]

@@ -10,9 +10,8 @@ SHARES = (14, 2, 14, 25, 17, 11, 17)  # of each class, in percent: about the com
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(stand):
     """A folder whose params.yaml has three folds."""
-    monkeypatch.chdir(tmp_path)
     settings.write(folds=[0, 1, 2])
 
 

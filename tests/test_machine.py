@@ -14,62 +14,38 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+def _bare(monkeypatch):
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-@pytest.mark.parametrize(
-    ("installed", "devices", "chosen"),
-    [
-        ({"tensorflow", "jax", "torch"}, "", "tensorflow"),
-        ({"jax", "torch"}, "", "jax"),
-        ({"torch"}, "0", "torch"),
-        ({"tensorflow", "jax"}, "0", "tensorflow"),  # this JAX does not know the GPU
-        ({"tensorflow", "jax", "jax_cuda12_plugin"}, "0", "jax"),
-        ({"tensorflow", "jax", "jax_cuda13_plugin"}, "0,1", "jax"),
-        ({"tensorflow", "jax", "jax_cuda12_plugin"}, "-1", "tensorflow"),
-        (set(), "", "tensorflow"),
-    ],
-)
-def test_auto_is_the_library_that_suits_the_machine(
-    installed: set[str], devices: str, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(machine, "_installed", installed.__contains__)
+@pytest.mark.parametrize(("installed", "devices", "chosen"), [
+    ("tensorflow jax torch", "", "tensorflow"), ("jax torch", "", "jax"), ("torch", "0", "torch"),
+    ("tensorflow jax", "0", "tensorflow"),  # this JAX does not know the GPU
+    ("tensorflow jax jax_cuda12_plugin", "0", "jax"), ("tensorflow jax jax_cuda13_plugin", "0,1", "jax"),
+    ("tensorflow jax jax_cuda12_plugin", "-1", "tensorflow"), ("", "", "tensorflow"),
+])  # fmt: skip
+def test_auto_is_the_library_that_suits_the_machine(installed, devices, chosen, monkeypatch):
+    monkeypatch.setattr(machine, "_installed", installed.split().__contains__)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     assert machine.choose("auto") == chosen
     assert machine.choose("torch") == "torch"
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert machine.choose("torch") == "jax"
-
-
-def test_unknown_library_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "theano")
-    with pytest.raises(
-        UserError, match="KERAS_BACKEND is 'theano'; it must be auto, tensorflow, jax, torch, or not set"
-    ):
+    with pytest.raises(UserError, match="KERAS_BACKEND is 'theano'"):
         machine.choose("auto")
 
 
-@pytest.mark.parametrize(
-    ("library", "devices", "beside", "processor", "precision"),
-    [
-        ("tensorflow", "", "", True, "bfloat16"),
-        ("tensorflow", "", "", False, "float32"),
-        ("jax", "", "", True, "float32"),
-        ("torch", "", "", True, "float32"),
-        ("jax", "0", "jax_cuda13_plugin", False, "bfloat16"),
-        ("torch", "0", "torch", False, "bfloat16"),
-        ("tensorflow", "0", "nvidia.cudnn", False, "bfloat16"),
-        ("jax", "0", "", False, "float32"),
-        ("tensorflow", "0", "", False, "float32"),  # the GPU lies idle, and the processor would emulate bfloat16
-        ("tensorflow", "0", "", True, "bfloat16"),
-        ("tensorflow", "", "nvidia.cudnn", False, "float32"),
-    ],
-)
-def test_auto_is_bfloat16_where_it_is_fast(
-    library: str, devices: str, beside: str, processor: bool, precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("library", "devices", "beside", "processor", "precision"), [
+    ("tensorflow", "", "", True, "bfloat16"), ("tensorflow", "", "", False, "float32"),
+    ("tensorflow", "0", "nvidia.cudnn", False, "bfloat16"), ("tensorflow", "", "nvidia.cudnn", False, "float32"),
+    ("jax", "", "", True, "float32"), ("jax", "0", "jax_cuda13_plugin", False, "bfloat16"),
+    ("jax", "0", "", False, "float32"), ("torch", "", "", True, "float32"), ("torch", "0", "torch", False, "bfloat16"),
+    ("tensorflow", "0", "", False, "float32"),  # the GPU lies idle, and the processor would emulate bfloat16
+    ("tensorflow", "0", "", True, "bfloat16"),
+])  # fmt: skip
+def test_auto_is_bfloat16_where_it_is_fast(library, devices, beside, processor, precision, monkeypatch):
     monkeypatch.setattr(machine, "bfloat16_on_cpu", lambda: processor)
     monkeypatch.setattr(machine, "_installed", {beside}.__contains__)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
@@ -82,16 +58,7 @@ def test_auto_is_bfloat16_where_it_is_fast(
     assert machine.suitable("float32", library, "vgg8") == "float32"
 
 
-def test_versions_are_those_of_the_packages() -> None:
-    import keras
-
-    assert machine.versions("tensorflow") == {
-        "backend": "tensorflow", "tensorflow": machine.importlib.metadata.version("tensorflow"),
-        "keras": keras.__version__,
-    }  # fmt: skip
-
-
-def claim(folder: Path, devices: str) -> subprocess.Popen[str]:
+def claim(folder, devices):
     """A process that claims a GPU twice, says which it sees, and lives until its input ends."""
     code = (
         "import os; from pipeline.training import machine; machine.claim_gpu(); machine.claim_gpu();"
@@ -103,12 +70,12 @@ def claim(folder: Path, devices: str) -> subprocess.Popen[str]:
     )
 
 
-def seen(worker: subprocess.Popen[str]) -> tuple[int, str]:
+def seen(worker):
     pid, devices = worker.stdout.readline().split()
     return int(pid), devices
 
 
-def test_each_process_claims_a_gpu_of_its_own_and_death_frees_it(tmp_path: Path) -> None:
+def test_each_process_claims_a_gpu_of_its_own_and_death_frees_it(tmp_path):
     workers = [claim(tmp_path, "2,5")]
     assert seen(workers[0])[1] == "2"
     workers.append(claim(tmp_path, "2,5"))
@@ -125,7 +92,7 @@ def test_each_process_claims_a_gpu_of_its_own_and_death_frees_it(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("files", "numbers"), [([], []), (["/dev/nvidia2", "/dev/nvidia5"], ["0", "1"])])
-def test_gpus_are_numbered_as_cuda_does(files: list[str], numbers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_numbered_as_cuda_does(files, numbers, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(machine.glob, "glob", lambda pattern: files)
     assert machine.gpus() == numbers

@@ -12,20 +12,18 @@ import pandas as pd
 import pytest
 import small
 
+from pipeline import files
 from pipeline.apps import outside
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC
-from pipeline.data import faces, solution, synthetic
+from pipeline.data import faces, provenance, solution, synthetic
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics
-from pipeline.training import backend, machine
+from pipeline.training import backend
+
+pytestmark = pytest.mark.usefixtures("started")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _started() -> None:
-    backend.start(machine.choose("auto"))
-
-
-def tiny(side: int | None = 48, channels: int = 1, outputs: int = 7, activation: str = "softmax") -> keras.Model:
+def tiny(side=48, channels=1, outputs=7, activation="softmax"):
     backend.prepare(3, "float32")
     return keras.Sequential([
         keras.layers.Input((side, side, channels)),
@@ -36,22 +34,20 @@ def tiny(side: int | None = 48, channels: int = 1, outputs: int = 7, activation:
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(stand):
     """A folder with drawn faces, whose test labels are known: the faces, all labels, and the duplicates."""
-    monkeypatch.chdir(tmp_path)
     small.write()
     pixels, labels, usage = synthetic.competition(training=14, test=70, seed=2)
     usage = usage.astype("uint8")
     data = faces.Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage)
     data.save()
     test = data.test_rows()
-    solution.table(test, usage[test], labels[test]).to_csv(solution.PATH, index=False)
+    solution.save(solution.table(test, usage[test], labels[test]))
     duplicates = pd.DataFrame({"row": range(len(labels)), "identical": 0, "near": 0})
     duplicates.loc[data.rows(PRIVATE)[:7], "identical"] = 1
     duplicates.loc[data.rows(PRIVATE)[5:20], "near"] = 1
     duplicates.to_csv("data/duplicates.csv", index=False)
-    Path("data/raw").mkdir()
-    Path("data/raw/PROVENANCE.json").write_text(json.dumps({"source": "synthetic", "official": False, "files": {}}))
+    files.write_json(provenance.PATH, {"source": "synthetic", "official": False, "files": {}})
     return data, labels, duplicates
 
 
@@ -61,7 +57,7 @@ def inside(monkeypatch):
     monkeypatch.setattr(outside, "asked", lambda path, side, scaling, _: outside.probabilities(path, side, scaling))
 
 
-def scored(name: str, side: int = 48, scaling: str = "raw", classes: str = "") -> dict[str, object]:
+def scored(name, side=48, scaling="raw", classes=""):
     outside.main(name, side, scaling, classes, "found.json")
     return json.loads(Path("found.json").read_text())
 
@@ -146,18 +142,18 @@ def test_code_in_a_file_is_refused_and_not_run(project, name):
     assert not Path("ran").exists()
 
 
-def ref(name: str, call: int = 0, **options: object) -> list[object]:
+def ref(name, call=0, **options):
     return [[[name, call, 0, options]]]
 
 
-def old_layer(kind: str, name: str, node: list[object] | None = None, **config: object) -> dict[str, object]:
+def old_layer(kind, name, node=None, **config):
     """A layer as Keras 2.15 writes it into .h5 (without its module) and .keras."""
     return {"class_name": kind, "module": "keras.layers", "registered_name": None, "name": name,
             "config": {"name": name, "trainable": True, "dtype": "float32"} | config,
             "inbound_nodes": node or []}  # fmt: skip
 
 
-def old_model(name: str, takes: str, gives: list[object], *layers: dict[str, object]) -> dict[str, object]:
+def old_model(name, takes, gives, *layers):
     config = {"name": name, "trainable": True, "layers": list(layers), "input_layers": [[takes, 0, 0]],
               "output_layers": [gives]}  # fmt: skip
     return {"class_name": "Functional", "module": "keras.src.engine.functional", "registered_name": "Functional",
@@ -187,7 +183,7 @@ OLD = old_model(
 )  # fmt: skip
 
 
-def now() -> keras.Model:
+def now():
     """The network that OLD describes, as Keras 3 builds it."""
     backend.prepare(4, "float32")
     layers, pictures, seen = keras.layers, keras.Input((48, 48, 1)), keras.Input((48, 48, 1))
@@ -203,13 +199,13 @@ def now() -> keras.Model:
     return network
 
 
-def without_modules(found: object) -> object:
+def without_modules(found):
     if isinstance(found, dict):
         return {key: without_modules(value) for key, value in found.items() if key not in ("module", "registered_name")}
     return [without_modules(each) for each in found] if isinstance(found, list) else found
 
 
-def rewritten(source: str, target: str, members: dict[str, bytes]) -> None:
+def rewritten(source, target, members):
     """A copy of a .keras file in which some members are others."""
     with zipfile.ZipFile(source) as one, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as other:
         for name in one.namelist():
@@ -257,20 +253,19 @@ def test_numbers_that_keras_2_13_left_out_are_put_back(tmp_path):
         for name in ("conv2d", "conv2d_2", "conv2d_10", "dense", "inner/" + outside.INNER + "/add_4"):
             file.create_group(name).attrs["was"] = name
         outside._renumber(file)
-        assert {name: file[name].attrs["was"] for name in file if name != "inner"} == {
-            "conv2d": "conv2d", "conv2d_1": "conv2d_2", "conv2d_2": "conv2d_10", "dense": "dense",
-        }  # fmt: skip
+        found = {name: file[name].attrs["was"] for name in file if name != "inner"}
+        assert found == {"conv2d": "conv2d", "conv2d_1": "conv2d_2", "conv2d_2": "conv2d_10", "dense": "dense"}
         assert list(file["inner"][outside.INNER]) == ["add"]
 
 
-def wide(name: str) -> None:
+def wide(name):
     tiny().save("small.keras")
     with zipfile.ZipFile("small.keras") as archive:
         text = archive.read("config.json").replace(b'"filters": 4', b'"filters": 200000000')
     rewritten("small.keras", name, {"config.json": text})
 
 
-def hollow(name: str) -> None:
+def hollow(name):
     """A small file that tells of a weight of 40 GB, and holds none of it."""
     tiny().save(name)
     with h5py.File(name, "r+") as file:
@@ -292,7 +287,7 @@ def swollen(name: str) -> None:
     ).save(name)
 
 
-def damaged(name: str) -> None:
+def damaged(name):
     tiny().save("network.h5")
     with h5py.File("network.h5", "r+") as file:
         file.attrs["model_config"] = file.attrs["model_config"].replace('"Dense"', '"Wonder"')
@@ -331,16 +326,13 @@ def test_a_small_file_that_asks_for_much_memory_or_ends_its_reader_is_refused(pr
         scored("network.h5" if make == hollow else "network.keras")
 
 
-def test_test_labels_must_be_known(project):
-    text = solution.PATH.read_text().splitlines()
-    solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
-    with pytest.raises(UserError, match=str(solution.PATH)):
-        scored("x.h5")
-
-
-def test_the_scores_are_written_over_nothing_but_json(project):
+def test_test_labels_must_be_known_and_the_scores_are_written_over_nothing_but_json(project):
     tiny().save("network.keras")
     Path("params.yaml").write_text("mine")
     with pytest.raises(UserError, match=r"params\.yaml.*\.json"):
         outside.main("network.keras", 48, "raw", "", "params.yaml")
     assert Path("params.yaml").read_text() == "mine"
+    text = solution.PATH.read_text().splitlines()
+    solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
+    with pytest.raises(UserError, match=str(solution.PATH)):
+        scored("network.keras")

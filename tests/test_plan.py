@@ -1,9 +1,7 @@
 """A plan changes where something that computes does, and nowhere else."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,13 +23,13 @@ DOCUMENT = {
 
 
 @pytest.fixture
-def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, plan.Plan]]:
+def code(tmp_path, monkeypatch):
     """Plans of all models by a copy of the code, of which one text was replaced by another."""
     folder = tmp_path / "pipeline"
     shutil.copytree(ROOT / "pipeline", folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(plan, "ROOT", folder)
 
-    def plans(file: str = "", old: str = "", new: str = "", document: dict[str, Any] = DOCUMENT) -> dict[str, Any]:
+    def plans(file="", old="", new="", document=DOCUMENT):
         for cached in (plan._definitions, plan._tree):
             cached.cache_clear()
         if file:
@@ -60,7 +58,7 @@ NOTHING = [
 
 
 @pytest.mark.parametrize(("file", "old", "new"), NOTHING)
-def test_what_computes_nothing_changes_no_plan(code, file: str, old: str, new: str) -> None:
+def test_what_computes_nothing_changes_no_plan(code, file, old, new):
     assert code(file, old, new) == code()
 
 
@@ -81,46 +79,36 @@ SOME = [
 
 
 @pytest.mark.parametrize(("file", "old", "new", "stale"), SOME)
-def test_what_computes_changes_the_plans_that_use_it(code, file: str, old: str, new: str, stale: set[str]) -> None:
+def test_what_computes_changes_the_plans_that_use_it(code, file, old, new, stale):
     before, after = code(), code(file, old, new)
     assert {name for name in before if before[name] != after[name]} == stale
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "stale"),
-    [
-        (("recipes", "spare", "epochs"), 9, set()),
-        (("recipes", "strong", "epochs"), 9, {"vgg"}),
-        (("models", "resnet", "contrast"), "none", {"resnet"}),
-        (("models", "old", "seed"), 5, {"old"}),
-        (("seed",), 2, {"vgg", "resnet", "old"}),
-        (("ensemble", "members"), ["old"], set()),
-    ],
-)
-def test_a_key_changes_the_plans_that_use_it(code, path: tuple[str, ...], value: object, stale: set[str]) -> None:
-    def changed(part: Any, keys: tuple[str, ...]) -> Any:
+@pytest.mark.parametrize(("path", "value", "stale"), [
+    (("recipes", "spare", "epochs"), 9, set()), (("recipes", "strong", "epochs"), 9, {"vgg"}),
+    (("models", "resnet", "contrast"), "none", {"resnet"}), (("models", "old", "seed"), 5, {"old"}),
+    (("seed",), 2, {"vgg", "resnet", "old"}), (("ensemble", "members"), ["old"], set()),
+])  # fmt: skip
+def test_a_key_changes_the_plans_that_use_it(code, path, value, stale):
+    def changed(part, keys):
         return part | {keys[0]: changed(part.get(keys[0], {}), keys[1:])} if keys else value
 
     before, after = code(), code(document=changed(DOCUMENT, path))
     assert {name for name in before if before[name] != after[name]} == stale
 
 
-def test_test_time_settings_are_in_the_plan_and_not_in_what_decides_the_weights(code) -> None:
+def test_the_settings_of_a_plan_are_the_recipe_and_those_of_test_time_do_not_decide_the_weights(code):
     models = MODELS | {"vgg": MODELS["vgg"] | {"tta_zoom": 0.2}}
-    before, after = code()["vgg"], code(document=DOCUMENT | {"models": models})["vgg"]
-    assert before != after
-    assert before.training() == after.training()
-
-
-def test_the_settings_of_a_plan_are_the_recipe(code) -> None:
-    settings = config.parse(DOCUMENT)
-    for name, made in code().items():
-        model = settings.model(name)
+    before, after = code(), code(document=DOCUMENT | {"models": models})["vgg"]
+    assert before["vgg"] != after
+    assert before["vgg"].training() == after.training()
+    for name, made in before.items():
+        model = config.parse(DOCUMENT).model(name)
         assert made.settings().model_dump() == {key: getattr(model, key) for key in config.Recipe.model_fields}
         assert plan.Plan.model_validate_json(made.model_dump_json()) == made
 
 
-def test_everything_that_a_network_is_built_of_is_in_its_plan(code) -> None:
+def test_everything_that_a_network_is_built_of_is_in_its_plan(code):
     """The digests follow names: what is imported by another way would be missed."""
     reached = code()["vgg"].code
     for name in ("architectures.small_vgg.build", "architectures._blocks.normalised", "architectures._blocks.head",
@@ -131,7 +119,7 @@ def test_everything_that_a_network_is_built_of_is_in_its_plan(code) -> None:
         assert name in reached, name
 
 
-def test_no_module_of_the_training_is_imported_in_a_way_that_a_plan_cannot_follow() -> None:
+def test_no_module_of_the_training_is_imported_in_a_way_that_a_plan_cannot_follow():
     """Only four places import by a name that is known when they run; plan.ingredients knows what they import."""
     folder = Path(pipeline.__file__).parent
     users = {

@@ -20,9 +20,8 @@ import skimage.data
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline import config
 from pipeline.__main__ import app
-from pipeline.apps import annotate, detect, export, light, networks, predict, sources
+from pipeline.apps import detect, light, networks, predict, sources
 from pipeline.competition import CLASSES
 from pipeline.data import synthetic
 
@@ -40,10 +39,9 @@ def network():
 
 
 @pytest.fixture
-def run(network, monkeypatch, tmp_path):
-    """Run the command with these words, in tmp_path: its exit status, output, errors and, with --csv, its rows."""
+def run(network, monkeypatch, stand):
+    """Run the command with these words, in that folder: its exit status, output, errors and, with --csv, its rows."""
     monkeypatch.setattr(networks, "load", lambda which: network)
-    monkeypatch.chdir(tmp_path)
 
     def start(*words):
         done = CliRunner().invoke(app, ["predict", *map(str, words)], catch_exceptions=False)
@@ -54,8 +52,8 @@ def run(network, monkeypatch, tmp_path):
 
 
 def save(name, pixels=ASTRONAUT, **words):
-    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     Path(name).parent.mkdir(parents=True, exist_ok=True)
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     picture.save(name, **words)
     return name
 
@@ -89,12 +87,8 @@ def test_a_face_is_found_named_and_written_down_and_none_is_told(run):
     assert row["width"] == row["height"]
     assert probabilities(row).sum() == pytest.approx(1, abs=1e-5)
     assert [(each["label"], each["left"], each["happy"]) for each in done.rows[1:]] == [("no face", "", "")] * 2
-    header, line, *others = done.out.splitlines()
-    assert max(map(len, (header, line))) == 80
-    assert line.split()[1:] == ["happy", *(f"{part:.0%}" for part in probabilities(row))]
-    assert all("no face" in other for other in others)
+    assert max(map(len, done.out.splitlines())) <= 80
     assert "3 pictures, 1 faces, 0 skipped, 0 other files" in done.err
-    assert done.err.endswith("written: table.csv\n")
 
 
 def test_every_kind_of_picture_is_seen_as_the_same(run):
@@ -102,22 +96,21 @@ def test_every_kind_of_picture_is_seen_as_the_same(run):
     clear = Image.fromarray(np.dstack([ASTRONAUT, np.full(ASTRONAUT.shape[:2], 255, "uint8")]))
     turned = Image.Exif()
     turned[0x0112] = 6  # stored lying on its side
-    save("colour.png")
-    save("grey.png", grey)
-    save("deep.png", np.asarray(grey).astype("uint16") * 257)
-    save("deep.tif", np.asarray(grey).astype("uint16") * 257)
+    kinds = {
+        "a.png": ASTRONAUT, "grey.png": grey, "deep.png": np.asarray(grey).astype("uint16") * 257,
+        "deep.tif": np.asarray(grey).astype("uint16") * 257, "grey_alpha.png": clear.convert("LA"),
+        "cmyk.jpg": Image.fromarray(ASTRONAUT).convert("CMYK"), "palette.png": Image.fromarray(ASTRONAUT).quantize(256),
+    }  # fmt: skip
+    for name, picture in kinds.items():
+        save(name, picture)
     save("faint.webp", clear, lossless=True)
-    save("grey_alpha.png", clear.convert("LA"))
     save("turned.png", np.rot90(ASTRONAUT), exif=turned)
-    # Lossy forms may move a box by a pixel.
-    save("cmyk.jpg", Image.fromarray(ASTRONAUT).convert("CMYK"), quality=98)
-    save("palette.png", Image.fromarray(ASTRONAUT).quantize(256))
     done = run(".", "--csv", "table.csv")
     assert (done.status, len(done.rows)) == (0, 9)
-    wanted = probabilities(next(row for row in done.rows if row["source"] == "colour.png"))
+    wanted = probabilities(done.rows[0])
     for row in done.rows:
         assert place(row) == pytest.approx(FACE, abs=6), row["source"]
-        near = 0.15 if row["source"] in ("palette.png", "cmyk.jpg") else 0.01
+        near = 0.15 if row["source"] in ("palette.png", "cmyk.jpg") else 0.01  # lossy: a box may move by a pixel
         np.testing.assert_allclose(probabilities(row), wanted, atol=near, err_msg=row["source"])
 
 
@@ -186,92 +179,62 @@ def test_what_cannot_begin_is_an_error_and_nothing_is_overwritten(run, words, me
 
 
 @pytest.mark.parametrize("name", ["train.csv", "icml_face_data.csv", "fer2013.tar.gz"])
-def test_the_competitions_files_are_predicted_as_they_are(run, network, name):
+def test_the_competitions_files_are_predicted_as_they_are_with_their_accuracy(run, network, name):
     synthetic.write(Path(), PIXELS, LABELS, USAGE, names={name})
     done = run(name, "--csv", "table.csv", "--out", "drawn")
-    rows = PIXELS[USAGE == 0] if name == "train.csv" else PIXELS
+    rows = slice(14 if name == "train.csv" else None)
+    wanted = network.probabilities(PIXELS[rows])
     assert done.status == 0
-    assert [int(row["frame"]) for row in done.rows] == list(range(1, len(rows) + 1))
-    np.testing.assert_allclose([probabilities(row) for row in done.rows], network.probabilities(rows), atol=2e-6)
+    assert [int(row["frame"]) for row in done.rows] == list(range(1, len(wanted) + 1))
+    np.testing.assert_allclose([probabilities(row) for row in done.rows], wanted, atol=2e-6)
     assert not Path("drawn").exists()
-    assert ("accuracy" in done.out) == (name != "test.csv")
-
-
-def test_known_labels_give_an_accuracy_and_all_confusions_in_80_columns(run, network):
-    synthetic.write(Path(), PIXELS, LABELS, USAGE, names={"train.csv"})
-    rows, truth = network.probabilities(PIXELS[USAGE == 0]).argmax(axis=1), LABELS[USAGE == 0]
-    lines = run("train.csv").out.splitlines()
+    guesses, lines = wanted.argmax(axis=1), done.out.splitlines()
     assert max(map(len, lines)) == 80
-    assert lines[-1].startswith(f"accuracy {(rows == truth).mean():.2%}, 95% interval ")
+    assert lines[-1].startswith(f"accuracy {(guesses == LABELS[rows]).mean():.2%}")
     counts = {tuple(line.split()[:2]): line.split()[2:] for line in lines[-8:-1]}
-    for number, name in enumerate(CLASSES):
-        wanted = [int((truth == number).sum()), *np.bincount(rows[truth == number], minlength=7).tolist()]
-        assert list(map(int, counts["labelled", name])) == wanted
-    (total,) = (line.split() for line in lines if line.startswith("faces by label"))
-    assert list(map(int, total[3:])) == [len(rows), *np.bincount(rows, minlength=7).tolist()]
+    for number, label in enumerate(CLASSES):
+        those = guesses[LABELS[rows] == number]
+        assert list(map(int, counts["labelled", label])) == [len(those), *np.bincount(those, minlength=7)]
 
 
-def test_in_any_locale_names_are_escaped_or_quoted_and_the_table_is_utf_8(tmp_path):
+def test_as_a_process_it_is_light_leaves_the_home_alone_and_minds_no_locale(tmp_path):
+    """ONNX Runtime keeps a number of the device and events of each run, unless it is told not to."""
     save(tmp_path / "=mü.png", PIXELS[0])
     save(tmp_path / "in/a\x1bb.png", PIXELS[1])
+    for name in ("released", "pipeline"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    code = "import atexit, runpy, sys; atexit.register(lambda: print(*sys.modules));"
+    code += "sys.argv[0] = 'pipeline'; runpy.run_module('pipeline', run_name='__main__')"
     words = ["predict", "=mü.png", "in/a\x1bb.png", "--no-detect", "--csv", "ü.csv", "--out", "ö"]
-    (tmp_path / "released").symlink_to(ROOT / "released")
+    (home := tmp_path / "home").mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *words], cwd=tmp_path, capture_output=True, text=True, encoding="ascii",
-        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, encoding="ascii",
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "HOME": str(home)},
     )  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     rows = list(csv.DictReader((tmp_path / "ü.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["source"] for row in rows] == ["'=mü.png", r"in/a\x1bb.png"]
     assert (tmp_path / "ö/=mü.png").exists()
-
-
-def test_without_keras_the_released_network_predicts_the_same(network, monkeypatch):
-    """Keras may multiply in bfloat16 here, so its own file in float32 is held to it elsewhere."""
-    monkeypatch.chdir(ROOT)
-    ours = light.load().probabilities(PIXELS)
-    assert (ours.dtype, ours.shape) == (np.float32, (len(PIXELS), 7))
-    np.testing.assert_allclose(ours.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(ours, network.probabilities(PIXELS), atol=0.02)
-    assert light.load().probabilities(PIXELS[:0]).shape == (0, 7)
-
-
-def test_the_light_path_imports_no_large_library_and_yields_where_it_does_not_fit(tmp_path):
-    code = "import sys; from pipeline.__main__ import app; app(sys.argv[1:], standalone_mode=False)"
-    code = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {code}"
-    face = save(tmp_path / "face.png", PIXELS[0])
-    done = subprocess.run([sys.executable, "-c", code, "predict", str(face)], cwd=ROOT, capture_output=True, text=True)
     assert not {"keras", "tensorflow", "sklearn", "pandas", "matplotlib", "scipy"} & set(done.stdout.split())
     assert "onnxruntime" in done.stdout.split()
+    assert not [path for path in home.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("change", ["none", "cut", "zeros inside", "of others"])
-def test_an_onnx_file_that_does_not_fit_is_left_to_keras(tmp_path, monkeypatch, change):
-    shutil.copytree(ROOT / "released", tmp_path / "released")
-    monkeypatch.chdir(tmp_path)
+SHA256 = json.loads((ROOT / "released/student.json").read_text())["sha256"].encode()
+
+
+@pytest.mark.parametrize("change", [
+    lambda content: b"", lambda content: content[:1000], lambda content: content.replace(SHA256, b"0" * 64),
+    lambda content: content[:2_000_000] + bytes(100_000) + content[2_100_000:],
+], ids=["empty", "cut", "of others", "zeros inside"])  # fmt: skip
+def test_an_onnx_file_that_does_not_fit_is_left_to_keras(stand, change):
+    shutil.copytree(ROOT / "released", stand / "released")
     (path,) = Path("released").glob("*.onnx")
-    if change == "none":
-        path.unlink()
-    elif change == "cut":
-        path.write_bytes(path.read_bytes()[:1000])
-    elif change == "zeros inside":
-        content = path.read_bytes()
-        path.write_bytes(content[:2_000_000] + bytes(100_000) + content[2_100_000:])
-    else:
-        sha256 = json.loads(path.with_suffix(".json").read_text())["sha256"]
-        path.write_bytes(path.read_bytes().replace(sha256.encode(), b"0" * 64))
+    assert light.load() is not None
+    path.write_bytes(change(path.read_bytes()))
     assert light.load() is None
-
-
-def test_views_are_resampled_as_in_keras():
-    from pipeline.training import augment
-
-    recipe = config.Recipe(epochs=1, crop=44, tta_shift=2, tta_zoom=0.15)
-    maps = augment.tta_maps(recipe)
-    pictures = np.repeat(PIXELS[:1, ..., None].astype("float32"), len(maps), axis=0)
-    down, across = (np.stack([export.resampled(*each, 44) for each in maps[:, at]]) for at in ([4, 5], [0, 2]))
-    shown = down @ pictures[..., 0] @ across.transpose(0, 2, 1)
-    np.testing.assert_allclose(shown, np.asarray(augment.show(pictures, maps, 44))[..., 0], atol=0.01)
+    path.unlink()
+    assert light.load() is None
 
 
 def test_all_faces_or_the_largest(run):
@@ -298,15 +261,6 @@ def test_annotated_pictures_keep_their_places_and_names(run):
     np.testing.assert_array_equal(np.asarray(Image.open("one.png").convert("RGB"))[inside], ASTRONAUT[inside])
 
 
-def test_small_pictures_are_enlarged_and_bars_hide_no_face():
-    drawn = annotate.annotate(PIXELS[0], np.array([[0, 0, 48.0]]), np.eye(7)[:1])
-    assert min(drawn.size) >= annotate.SHORTEST
-    boxes = np.array([[100, 100, 150.0], [260, 100, 150.0], [700, 400, 180.0]])
-    drawn = np.asarray(annotate.annotate(np.full((600, 900, 3), 128, "uint8"), boxes, np.eye(7)[:3]))
-    for left, top, side in boxes.astype(int):
-        assert (drawn[top + 6 : top + side - 6, left + 6 : left + side - 6] == 128).mean() > 0.95
-
-
 def test_a_video_gives_a_line_a_frame_and_an_annotated_video(run):
     done = run(film(), "--csv", "table.csv", "--out", "drawn.mp4")
     assert done.status == 0
@@ -321,34 +275,31 @@ def test_a_video_gives_a_line_a_frame_and_an_annotated_video(run):
 def test_what_is_explained_is_the_label_that_is_shown(run, monkeypatch):
     def changing(_, faces):
         """Sure of another class than before from the third face on, which smoothing follows later."""
-        said = np.full((len(faces), 7), 0.02, "float32")
-        said[np.arange(len(faces)), np.where(np.arange(len(faces)) < 3, 3, 5)] = 0.88
-        return said
+        return 0.02 + 0.86 * np.eye(7, dtype="float32")[np.where(np.arange(len(faces)) < 3, 3, 5)]
+
+    def explain(_, faces, labels):
+        asked.extend(labels)
+        return np.zeros(faces.shape)
 
     asked = []
     monkeypatch.setattr(networks.Network, "probabilities", changing)
-    monkeypatch.setattr(
-        networks.Network, "attention", lambda _, faces, labels: asked.extend(labels) or np.zeros(faces.shape)
-    )
+    monkeypatch.setattr(networks.Network, "attention", explain)
     done = run(film(frames=6), "--csv", "table.csv", "--out", "drawn.avi", "--explain", "--smooth", "1")
     assert [CLASSES.index(row["label"]) for row in done.rows] == asked == [3] * 6  # a quarter of a second is not enough
 
 
-def test_a_drawing_that_cannot_be_written_is_named_and_the_others_are(run):
+def test_a_drawing_that_cannot_be_written_is_named_and_a_folder_that_cannot_be_read_is_an_error(run, close):
     save("long.png", np.zeros((100, 17000), "uint8"))
     done = run("long.png", "--no-detect", "--out", "long.webp")
     assert (done.status, "long.webp" in done.err) == (predict.SKIPPED, True)
-
-
-def test_a_folder_that_cannot_be_read_is_an_error(run, close):
     save("in/closed/good.png")
     close("in/closed")
     done = run("in", "--no-detect")
     assert (done.status, "in/closed" in done.err) == (1, True)
 
 
-def test_a_camera_is_read_frame_by_frame_and_one_that_is_missing_is_named(run, monkeypatch):
-    opened = cv2.VideoCapture
+def test_a_camera_is_read_frame_by_frame_until_ctrl_c_and_one_that_is_missing_is_named(run, monkeypatch):
+    opened, put, seen = cv2.VideoCapture, predict.Output.put, []
     film(frames=3)
     monkeypatch.setattr(cv2, "VideoCapture", lambda device: opened({1: "film.avi", 77: "none"}[device]))
     done = run("camera:1", "--csv", "table.csv", "--out", "seen.avi")
@@ -357,13 +308,6 @@ def test_a_camera_is_read_frame_by_frame_and_one_that_is_missing_is_named(run, m
     assert Path("seen.avi").stat().st_size > 1000
     assert run("camera:77").status == predict.SKIPPED
 
-
-def test_ctrl_c_ends_a_camera_in_good_order(run, monkeypatch):
-    opened, seen = cv2.VideoCapture, []
-    film(frames=9)
-    monkeypatch.setattr(cv2, "VideoCapture", lambda device: opened("film.avi"))
-    put = predict.Output.put
-
     def stopped(*words):
         put(*words)
         seen.append(words)
@@ -371,7 +315,7 @@ def test_ctrl_c_ends_a_camera_in_good_order(run, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(predict.Output, "put", stopped)
-    done = run("camera", "--csv", "table.csv")
+    done = run("camera:1", "--csv", "table.csv")
     assert (done.status, len(done.rows), "2 pictures, 2 faces" in done.err) == (0, 2, True)
 
 
@@ -454,27 +398,10 @@ def test_a_picture_with_broken_metadata_keeps_its_pixels(tmp_path):
     ("told", "gap", "wanted"), [(30.0, 40, 30.0), (1000.0, 40, 25.0), (0.0, 50, 20.0), (0.0, 0, 25.0)]
 )
 def test_a_video_whose_header_cannot_be_is_played_by_its_time_stamps(told, gap, wanted):
-    class Capture:
-        frame = -1
-
-        def get(self, what):
-            return told if what == "rate" else self.frame * gap
-
-        def grab(self):
-            self.frame += 1
-            return self.frame < 100
-
-        def release(self):
-            pass
-
-    library = SimpleNamespace(VideoCapture=lambda _: Capture(), CAP_PROP_FPS="rate", CAP_PROP_POS_MSEC="time")
+    grabbed = []
+    capture = SimpleNamespace(
+        get=lambda what: told if what == "rate" else gap * (len(grabbed) - 1),
+        grab=lambda: grabbed.append(1) or len(grabbed) <= 100, release=lambda: None,
+    )  # fmt: skip
+    library = SimpleNamespace(VideoCapture=lambda _: capture, CAP_PROP_FPS="rate", CAP_PROP_POS_MSEC="time")
     assert sources.rate(library, "a.webm") == wanted
-
-
-def test_nothing_is_noted_in_the_users_home_and_nothing_is_reported(tmp_path):
-    """ONNX Runtime keeps a number of the device and events of each run, unless it is told not to."""
-    words = [sys.executable, "-m", "pipeline", "predict", str(save(tmp_path / "face.png", PIXELS[0])), "--no-detect"]
-    home = tmp_path / "home"
-    home.mkdir()
-    subprocess.run(words, cwd=ROOT, env=os.environ | {"HOME": str(home)}, check=True, capture_output=True)
-    assert not [path for path in home.rglob("*") if path.is_file()]

@@ -12,6 +12,7 @@ from pipeline.competition import SPLITS
 from pipeline.data import faces, prepare, solution
 from pipeline.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("stand")
 FORMS = ("fer2013.tar.gz", "fer2013.csv", "icml_face_data.csv", "train.csv")
 RNG = np.random.default_rng(2013)
 USAGE = np.repeat([0, 1, 2], (35, 5, 5))
@@ -58,11 +59,6 @@ def put(form, rows, change=lambda content: content):
         (prepare.RAW / name).write_bytes(content if name.endswith("gz") else change(content))
 
 
-@pytest.fixture(autouse=True)
-def _project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 CHANGES = {
     "as it is": lambda content: content,
     "Windows": lambda content: b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"),
@@ -102,14 +98,6 @@ def test_other_test_labels_change_nothing_but_the_solution_and_a_refusal_changes
     with pytest.raises(UserError):
         prepare.main()
     assert (faces.PATH.read_bytes(), solution.PATH.read_bytes()) == written[1]
-
-
-def test_labels_in_test_csv_go_to_the_solution_alone():
-    put("train.csv", table())
-    table()[35:][["emotion", "pixels"]].to_csv(prepare.RAW / "test.csv", index=False)
-    found, hidden = prepare.hide_test_labels(prepare.read_folder(prepare.RAW))
-    assert set(found.labels[found.test_rows()]) == {-1}
-    assert list(hidden["emotion"]) == list(LABELS[35:])
 
 
 BAD_FIELDS = [
@@ -173,9 +161,12 @@ def test_half_a_competition_is_refused(lacking):
         prepare.main()
 
 
-def test_a_whole_competition_that_is_called_train_csv_is_refused():
-    """Its test rows would be trained on."""
+def test_the_columns_of_train_and_test_csv_decide_what_is_trained_on():
     put("train.csv", table())
-    table().to_csv(prepare.RAW / "train.csv", index=False)
+    table()[35:][["emotion", "pixels"]].to_csv(prepare.RAW / "test.csv", index=False)  # its labels are test labels
+    found, hidden = prepare.hide_test_labels(prepare.read_folder(prepare.RAW))
+    assert set(found.labels[found.test_rows()]) == {-1}
+    assert list(hidden["emotion"]) == list(LABELS[35:])
+    table().to_csv(prepare.RAW / "train.csv", index=False)  # the whole: its test rows would be trained on
     with pytest.raises(UserError, match=r"^data/raw/train\.csv .*fer2013\.csv"):
         prepare.main()

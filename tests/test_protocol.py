@@ -13,9 +13,8 @@ from pipeline.evaluation import ensemble
 
 
 @pytest.mark.parametrize("method", ensemble.METHODS)
-def test_weights_and_temperatures_come_from_out_of_fold_rows_alone(method, tmp_path, monkeypatch):
+def test_weights_and_temperatures_come_from_out_of_fold_rows_alone(method, stand):
     """Nor from what networks say of test pictures."""
-    monkeypatch.chdir(tmp_path)
     settings, data, dealt = fake_run.build(ensemble={"method": method, "members": list(fake_run.MODELS)})
     found = []
     for seed in (1, 2):
@@ -34,7 +33,7 @@ def test_a_folds_labels_cannot_change_the_temperature_that_it_is_judged_at(numbe
     oof, labels, fold = chance.dirichlet(np.ones(7), 90), chance.integers(0, 7, 90), np.arange(90) % 3
     scrambled = np.where(fold == number, (labels + 1) % 7, labels)
 
-    def judged(known: np.ndarray) -> np.ndarray:
+    def judged(known):
         return ensemble.tempered(oof, ensemble.fit_temperatures(oof, known, fold), fold)
 
     before, after = judged(labels), judged(scrambled)

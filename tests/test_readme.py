@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import fake_run
 import numpy as np
@@ -30,19 +29,19 @@ ENTRIES = pd.read_csv(ROOT / "submissions/scores.csv").set_index("name")
 SPEEDRUN = json.loads((ROOT / "results/speedrun.json").read_text())
 
 
-def table(page: str, first: str) -> list[str]:
+def table(page, first):
     """The cells of the line of a table that begins so."""
     line = next(line for line in (ROOT / page).read_text().splitlines() if line.startswith(f"| {first}"))
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def percent(share: float) -> str:
+def percent(share):
     return f"{share:.2%}".replace("%", " %")
 
 
 @committed
 @pytest.mark.parametrize(("first", "name"), [("`deep_vgg`", "deep_vgg"), ("ensemble of six", "ensemble")])
-def test_readme_has_the_scores_of_the_run(first: str, name: str) -> None:
+def test_readme_has_the_scores_of_the_run(first, name):
     found = ENTRIES.loc[name]
     interval = f"{100 * found['private_low']:.2f} to {percent(found['private_high'])}"
     scores = [percent(found[f"{key}_accuracy"]) for key in ("private", "public", "oof")]
@@ -50,7 +49,7 @@ def test_readme_has_the_scores_of_the_run(first: str, name: str) -> None:
 
 
 @committed
-def test_readme_and_howto_have_the_scores_of_the_speedrun_and_of_2013() -> None:
+def test_readme_and_howto_have_the_scores_of_the_speedrun_and_of_2013():
     private, public = (SPEEDRUN[f"{key}_accuracy"] for key in ("private", "public"))
     mean, minutes = [percent(private["mean"]), percent(public["mean"])], str(SPEEDRUN["minutes"])
     assert table("README.md", "`small_vgg` in 12 minutes")[1:] == [mean[0], "", mean[1], "", minutes]
@@ -66,7 +65,7 @@ def test_readme_and_howto_have_the_scores_of_the_speedrun_and_of_2013() -> None:
 
 
 @committed
-def test_the_last_line_of_the_runs_is_the_committed_run() -> None:
+def test_the_last_line_of_the_runs_is_the_committed_run():
     found, runs = ENTRIES.loc["ensemble"], re.findall(r"(?m)^\| (\d+) \| 20", (ROOT / "docs/runs.md").read_text())
     scores = [percent(found[f"{key}_accuracy"]) for key in ("oof", "public", "private")]
     assert table("docs/runs.md", f"{runs[-1]} |")[4:] == [*scores, f"{found['train_seconds'] / 3600:.1f}"]
@@ -74,7 +73,7 @@ def test_the_last_line_of_the_runs_is_the_committed_run() -> None:
 
 
 @committed
-def test_every_committed_submission_is_the_one_that_was_scored() -> None:
+def test_every_committed_submission_is_the_one_that_was_scored():
     nested = json.loads((ROOT / "results/scores.json").read_text())
     assert list(ENTRIES.index) == [*config.load().names, *config.load().externals, "ensemble"]
     for name, entry in ENTRIES.iterrows():
@@ -85,7 +84,7 @@ def test_every_committed_submission_is_the_one_that_was_scored() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_exist(page: str) -> None:
+def test_commands_exist(page):
     text, makefile = (ROOT / page).read_text(), (ROOT / "Makefile").read_text()
     for verb, options in re.findall(r"(?m)(?:`|^)make ([a-z]+)([^`\n#]*)", text):
         assert re.search(rf"(?m)^{verb}:.* ## ", makefile), verb
@@ -96,7 +95,7 @@ def test_commands_exist(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", (ROOT / page).read_text()):
         name, _, anchor = link.partition("#")
         target = (ROOT / page).parent / name if name else ROOT / page
@@ -105,7 +104,7 @@ def test_links_lead_somewhere(page: str) -> None:
         assert not anchor or anchor in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in titles], link
 
 
-def test_the_examples_of_params_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_params_are_right(tmp_path, monkeypatch):
     (tmp_path / "mine.npz").touch()
     monkeypatch.setattr(config, "EXTERNAL", tmp_path)
     examples = re.findall(r"```yaml\n(.*?)```", HOWTO, re.DOTALL)
@@ -117,23 +116,22 @@ def test_the_examples_of_params_are_right(tmp_path: Path, monkeypatch: pytest.Mo
         config.parse(document)
 
 
-def python_of(title: str) -> list[str]:
+def python_of(title):
     """The examples in Python below a title of howto."""
     section = HOWTO.partition(f"\n### {title}\n")[2].partition("\n##")[0]
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
-def test_the_example_of_an_architecture_is_one() -> None:
+def test_the_example_of_an_architecture_is_one():
     (example,) = python_of("An architecture")
-    found: dict[str, Any] = {}
+    found = {}
     exec(example, found)
     network = found["build"]()
     for side in (48, 40):
         np.testing.assert_allclose(network(np.zeros((2, side, side, 1))).numpy().sum(axis=1), 1, rtol=1e-5)
 
 
-def test_the_example_of_an_external_member_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_example_of_an_external_member_is_one(stand):
     _, data, dealt = fake_run.build()
     (example,) = python_of("An external member")
     known = {"oof": np.full((len(dealt.rows), 7), 1 / 7), "test": np.full((len(data.test_rows()), 7), 1 / 7)}
@@ -141,7 +139,7 @@ def test_the_example_of_an_external_member_is_one(tmp_path: Path, monkeypatch: p
     assert ensemble.read_external("mine", data, dealt).oof.shape == (len(dealt.rows), 7)
 
 
-def test_the_example_of_a_metric_gives_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_metric_gives_a_column(tmp_path, monkeypatch):
     function, line = python_of("A metric")
     shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline")
     with open(tmp_path / "pipeline/evaluation/metrics.py", "a") as file:
@@ -151,8 +149,8 @@ def test_the_example_of_a_metric_gives_a_column(tmp_path: Path, monkeypatch: pyt
     path.write_text(before + line + there + after)
     monkeypatch.chdir(tmp_path)
     _, data, _ = fake_run.build()
-    for stage in ("ensemble", "score"):
-        subprocess.run([sys.executable, "-m", "pipeline", stage], check=True, env=os.environ | {"PYTHONPATH": ""})
+    code = "from pipeline.evaluation import ensemble, score; ensemble.main(); score.main()"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": ""})
     private = data.usage == PRIVATE
     guesses = np.loadtxt("submissions/ensemble.csv", dtype=int)[private[data.test_rows()]]
     wanted = balanced_accuracy_score(fake_run.labels()[private], guesses)
@@ -160,7 +158,7 @@ def test_the_example_of_a_metric_gives_a_column(tmp_path: Path, monkeypatch: pyt
     assert table.loc["ensemble", "private_mean_recall"] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_readme_is_short_and_its_graph_has_every_stage() -> None:
+def test_readme_is_short_and_its_graph_has_every_stage():
     assert len(README.split()) < 900
     blocks = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
     assert max(len(line) for _, text in blocks for line in text.splitlines()) <= 80

@@ -5,12 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline import competition
 from pipeline.apps import networks, release
-from pipeline.data import folds, prepare, solution
+from pipeline.data import prepare, solution
 from pipeline.evaluation import audit
 
 ROOT = Path(__file__).parent.parent
@@ -35,16 +34,6 @@ def test_the_real_data_has_the_published_counts_and_the_known_duplicates(data):
     assert (identical["groups"], identical["extra_copies"]) == (1518, 1855)
     assert identical["groups_with_conflicting_labels"] == 59
     assert identical["PrivateTest in Training"]["rows"] == 288
-
-
-def test_folds_of_the_real_data_are_balanced_and_part_no_duplicates(data):
-    faces, _ = data
-    rows = faces.rows(competition.TRAINING)
-    groups = audit.picture_groups(faces.pixels[rows])
-    fold = folds.deal(faces.labels[rows], groups, 5, 2013)
-    assert len(np.unique(np.stack([groups, fold]), axis=1).T) == len(np.unique(groups))
-    shares = np.array([np.bincount(faces.labels[rows][fold == number], minlength=7) for number in range(5)])
-    assert (abs(shares - shares.mean(axis=0)) <= 0.02 * shares.mean(axis=0) + 3).all()
 
 
 @pytest.mark.slow

@@ -23,7 +23,6 @@ COLUMNS = [
 ]  # fmt: skip
 TRUTH_COLUMNS = COLUMNS[COLUMNS.index("public_accuracy") : COLUMNS.index("train_seconds")]
 ROOT = Path(__file__).parents[1]
-PLOTS = {"attention", "board", "calibration", "confusion", "curves", "effort"}
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
 
@@ -127,22 +126,24 @@ def test_differences_are_tested_row_by_row():
     assert set(score.analysis(guesses, guesses, without)) == {"out of fold"}
 
 
-def test_how_far_the_folds_of_a_model_agree_is_the_mean_over_their_pairs():
-    one = np.eye(7)[[0, 0, 1, 1]]
-    assert score.folds_agree([one, one[[0, 2, 2, 3]], one]) == pytest.approx((0.75 + 1 + 0.75) / 3)
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A small run up to its ensemble, in a folder in which the test stands."""
+
+    def build(known=True):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(score, "draw", lambda *words: None)  # pictures take longest
+        fake_run.build(known)
+        ensemble.main()
+
+    return build
 
 
 @pytest.fixture(params=[True, False], ids=["known", "unknown"])
-def known(request, tmp_path, monkeypatch):
-    """A folder with a small run up to its ensemble, whose test labels are known or not; the test stands in it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(score, "draw", lambda *words: None)  # pictures take longest
-    fake_run.build(request.param)
-    ensemble.main()
+def known(request, project):
+    """Such a run, whose test labels are known or not."""
+    project(request.param)
     return request.param
-
-
-known_alone = pytest.mark.parametrize("known", [True], indirect=True)
 
 
 def outputs():
@@ -190,25 +191,19 @@ def test_main_writes_scores_and_submissions_and_the_same_bytes_again(known):
 def test_the_single_networks_are_scored_one_by_one(known):
     score.main()
     found = submission.singles(submission.analysis(), "deep_net")
-    assert found["multiply_adds"] == 2_000_000
-    tests = {suffix: [fake_run.probabilities(("deep_net", fold, "test", suffix), fake_run.labels()[70:], skill)
-                      for fold in (0, 1)] for suffix, skill in (("", 2.0), ("_plain", 1.5))}  # fmt: skip
-    assert found["agree"] == pytest.approx((tests[""][0].argmax(1) == tests[""][1].argmax(1)).mean(), abs=1e-6)
-    if not known:
-        assert found["mean"] == found["folds"] == found["plain_mean"] == "unknown"
-        return
-
-    def right(suffix, first):
-        return [(each[first:].argmax(axis=1) == fake_run.labels()[70 + first :]).mean() for each in tests[suffix]]
-
-    assert found["folds"] == pytest.approx(right("", 14), abs=1e-6)
-    assert found["mean"] == pytest.approx(np.mean(right("", 14)), abs=1e-6)
-    assert found["plain_mean"] == pytest.approx(np.mean(right("_plain", 14)), abs=1e-6)
-    assert found["no_duplicate_mean"] == pytest.approx(np.mean(right("", 15)), abs=1e-6)  # the first has one
+    labels = fake_run.labels()[70:]
+    one, other = (fake_run.probabilities(("deep_net", fold, "test", ""), labels).argmax(axis=1) for fold in (0, 1))
+    assert (found["multiply_adds"], found["agree"]) == (2_000_000, pytest.approx((one == other).mean(), abs=1e-6))
+    right = [(guesses == labels)[14:] for guesses in (one, other)]
+    wanted = [np.mean(each) for each in right] if known else "unknown"
+    assert found["folds"] == (pytest.approx(wanted, abs=1e-6) if known else wanted)
+    assert found["mean"] == (pytest.approx(np.mean(right), abs=1e-6) if known else wanted)
+    alone = pytest.approx(np.mean([each[1:] for each in right]), abs=1e-6)  # the first has a duplicate
+    assert found["no_duplicate_mean"] == (alone if known else wanted)
 
 
-@known_alone
-def test_a_label_that_privatetest_lacks_makes_all_of_it_unknown(known):
+def test_a_label_that_privatetest_lacks_makes_all_of_it_unknown(project):
+    project()
     table = pd.read_csv(solution.PATH, dtype={"emotion": "Int64"})
     table.loc[34, "emotion"] = pd.NA
     table.to_csv(solution.PATH, index=False)
@@ -218,21 +213,8 @@ def test_a_label_that_privatetest_lacks_makes_all_of_it_unknown(known):
     assert 0 <= float(line["public_accuracy"]) <= 1
 
 
-@known_alone
-def test_labels_of_test_rows_change_scores_and_no_submission(known):
-    score.main()
-    before = outputs()
-    table = pd.read_csv(solution.PATH)
-    table["emotion"] = (table["emotion"] + 1) % 7
-    table.to_csv(solution.PATH, index=False)
-    score.main()
-    changed = {path for path, content in outputs().items() if content != before[path]}
-    metrics = {f"results/metrics/{name}.json" for name in (*fake_run.MODELS, fake_run.STUDENT, ENSEMBLE)}
-    assert changed == metrics | {"submissions/scores.csv", "results/scores.json", "results/analysis.json"}
-
-
-@known_alone
-def test_another_system_is_scored_beside_the_models(known):
+def test_another_system_is_scored_beside_the_models(project):
+    project()
     fake_run.external("other", np.arange(70), 3.0)
     fake_run.params(ensemble={"method": "mean", "members": ["deep_net", "other"]})
     ensemble.main()
@@ -268,56 +250,27 @@ def test_a_file_of_ones_own_is_scored_and_nothing_is_written(known, capsys):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_every_picture_is_drawn_with_and_without_labels(tmp_path, monkeypatch, known):
-    monkeypatch.chdir(tmp_path)
+def test_every_picture_is_drawn_and_dvc_finds_the_columns_and_templates_that_it_draws(stand, known):
     fake_run.build(known)
-    ensemble.main()
-    score.main()
-    pictures = {path.stem: path.read_bytes() for path in figures.FOLDER.glob("*.png")}
-    assert set(pictures) == PLOTS
-    assert all(content.startswith(b"\x89PNG") for content in pictures.values())
-    curves, confusion, calibration = (
-        pd.read_csv(figures.FOLDER / f"{name}.csv") for name in ("curves", "confusion", "calibration")
-    )
-    assert len(curves) == 3 * 2 * 2, "a line for each model, fold and epoch"
-    guesses = np.load("artifacts/blends/ensemble.npz")["oof"].argmax(axis=1)
-    right = guesses == fake_run.labels()[:70]
-    assert (confusion["actual"] == confusion["predicted"]).sum() == right.sum()
-    assert confusion.equals(confusion.sort_values(["actual", "predicted"])), "the order of the data is not told"
-    assert set(calibration["name"]) == {*fake_run.MODELS, fake_run.STUDENT, ENSEMBLE}
-
-
-def test_dvc_draws_columns_that_are_there_by_templates_that_are_there(tmp_path, monkeypatch):
-    plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["plots"]
-    defined = [each for plot in plots if isinstance(plot, dict) for each in plot.values()]
-    assert len(defined) == 6
-    monkeypatch.chdir(tmp_path)
-    fake_run.build()
     audit.main()
     ensemble.main()
     score.main()
+    pictures = {path.stem: path.read_bytes() for path in figures.FOLDER.glob("*.png")}
+    assert set(pictures) == {"attention", "board", "calibration", "confusion", "curves", "effort"}
+    assert all(content.startswith(b"\x89PNG") for content in pictures.values())
+    tables = {path.stem: pd.read_csv(path) for path in figures.FOLDER.glob("*.csv")}
+    assert len(tables["curves"]) == 3 * 2 * 2, "a line for each model, fold and epoch"
+    guesses, confusion = np.load("artifacts/blends/ensemble.npz")["oof"].argmax(axis=1), tables["confusion"]
+    assert (confusion["actual"] == confusion["predicted"]).sum() == (guesses == fake_run.labels()[:70]).sum()
+    assert confusion.equals(confusion.sort_values(["actual", "predicted"])), "the order of the data is not told"
+    assert set(tables["calibration"]["name"]) == {*fake_run.MODELS, fake_run.STUDENT, ENSEMBLE}
+    plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["plots"]
+    defined = [each for plot in plots if isinstance(plot, dict) for each in plot.values()]
+    assert len(defined) == 6
     for each in defined:
         ((path, column),) = each["y"].items()
         assert {each["x"], column} <= set(pd.read_csv(path))
-        if each["template"] != "confusion_normalized":
-            assert (ROOT / each["template"]).parent == figures.CHARTS
-            assert (ROOT / each["template"]).exists()
-    assert [plot for plot in plots if isinstance(plot, str)] == ["results/plots/attention.png"]
-
-
-def test_the_board_is_drawn_in_its_order_and_then_the_teams():
-    lines = [
-        entry("a", 0.7, 2, oof_low=0.6, oof_high=0.7, private_low=0.68, private_high=0.72),
-        entry("b", "unknown", "unknown", oof_low=0.6, oof_high=0.7),
-    ]
-    found = score.intervals(pd.DataFrame(lines))
-    ours = found[found["name"].isin(["a", "b"])]
-    assert ours[["name", "part"]].to_numpy().tolist() == [
-        ["a", "out of fold"], ["a", "PublicTest"], ["a", "PrivateTest"], ["b", "out of fold"]
-    ]  # fmt: skip
-    assert ours.iloc[2].tolist() == ["a", "PrivateTest", 0.7, 0.68, 0.72]
-    assert found["name"].iloc[4:].tolist() == [f"{k}. {team}" for k, (team, _) in enumerate(BOARD_2013, start=1)]
-    assert len(score.intervals(pd.DataFrame(lines[1:]))) == 1
+        assert each["template"] == "confusion_normalized" or (ROOT / each["template"]).exists()
 
 
 def entry(name, private, rank, **others):
@@ -334,19 +287,18 @@ def test_our_submissions_stand_in_their_order_before_the_teams():
         entry("low", 0.5, ">10"), entry("best", 0.72, 1), entry("good", 0.715, 1), entry("fifth", 0.653, 5),
         entry("hm", "unknown", "unknown"),
     ]  # fmt: skip
+    ours, teams = ["low", "best", "good", "fifth", "hm"], [f"{k}. {name}" for k, (name, _) in enumerate(BOARD_2013, 1)]
     found = board.rows(entries)
-    assert [line[0] for line in found[:5]] == ["low", "best", "good", "fifth", "hm"]
-    assert [line[0] for line in found[5:]] == [f"{k}. {team}" for k, (team, _) in enumerate(BOARD_2013, start=1)]
+    assert [line[0] for line in found] == ours + teams
     halves = ("50.00% to 50.00%", "50.00%")
     assert found[1] == ("best", "65.43%", "50.00%", "72.00%", *halves, "1,234,567", "1.5")
     assert found[4] == ("hm", "65.43%", *["unknown"] * 4, "1,234,567", "1.5")
     assert found[5][1:] == ("", "", "71.16%", *[""] * 4)
-    assert board.places(entries) == (
-        "Would place 1st: best, good. Would place 5th: fifth. Would place below the 10th: low."
-    )
-
-
-@pytest.mark.parametrize(("private", "rank"), [(0.7, "none"), ("unknown", "unknown")])
-def test_there_are_no_teams_where_there_are_no_places(private, rank):
-    found = board.rows([entry("a", private, rank), entry("b", private, rank)])
-    assert [line[0] for line in found] == ["a", "b"]
+    assert board.places(entries).count(": ") == 3  # would place 1st, 5th, below the 10th
+    for private, rank in ((0.7, "none"), ("unknown", "unknown")):  # where there are no places, there are no teams
+        assert [line[0] for line in board.rows([entry("a", private, rank)])] == ["a"]
+    drawn = score.intervals(pd.DataFrame([each | {"oof_low": 0.6, "oof_high": 0.7} for each in entries[1::3]]))
+    parts = ["out of fold", "PublicTest", "PrivateTest"]
+    assert drawn["name"].tolist() == ["best"] * 3 + ["hm"] + teams
+    assert drawn["part"].tolist()[:4] == [*parts, parts[0]]
+    assert drawn.iloc[2].tolist() == ["best", "PrivateTest", 0.72, 0.5, 0.5]

@@ -1,16 +1,17 @@
 """The web page of `make serve`: what it answers to right and wrong uploads, and how a browser shows it."""
 
 import io
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import browser as chrome
 import numpy as np
 import pytest
 import skimage.data
@@ -82,14 +83,8 @@ def test_a_wrong_upload_is_answered_by_one_sentence(client, content, status):
 
 
 def test_a_body_of_unknown_length_is_not_read_beyond_the_bound(client):
-    sent = []
-
-    def parts():
-        for number in range(100):
-            sent.append(number)
-            yield bytes(1_000_000)
-
-    assert client.post("/predict", content=parts()).status_code == 413
+    parts = (bytes(1_000_000) for _ in range(100))
+    assert client.post("/predict", content=parts).status_code == 413
 
 
 def test_other_names_and_paths_are_refused_and_the_page_needs_nothing_from_elsewhere(client):
@@ -109,15 +104,22 @@ def test_a_port_that_is_taken_is_an_error_and_only_this_machine_is_let_in():
     assert (done.returncode, f"port {port}" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
 
 
-def test_as_a_process_it_says_where_it_is_and_ends_at_ctrl_c():
+@pytest.mark.parametrize("uploading", [False, True])
+def test_as_a_process_it_says_where_it_is_and_ends_at_ctrl_c_during_an_upload_too(uploading):
     words = [sys.executable, "-m", "pipeline", "serve", "--port", "0"]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        address = process.stdout.readline().split()[0]
-        time.sleep(1)
-        process.send_signal(2)
-        _, errors = process.communicate(timeout=LIMIT)
-    assert address.startswith("http://127.0.0.1:")
-    assert (process.returncode, errors) == (0, "")
+    as_usual = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # nohup ignores it
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=as_usual) as server, socket.socket() as upload:  # fmt: skip
+        address = server.stdout.readline().split()[0]
+        assert address.startswith("http://127.0.0.1:")
+        upload.connect(("127.0.0.1", int(address.strip("/").rpartition(":")[2])))
+        if uploading:
+            upload.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\nx")
+        time.sleep(0.5)
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=20)
+    assert server.returncode == 0
+    assert "Traceback" not in errors if uploading else errors == ""
 
 
 @pytest.fixture(scope="module")
@@ -134,35 +136,27 @@ def address(judge):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def driver(tmp_path_factory):
     """Chromium, whose camera sees the portrait."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("there is no chromium, or no chromedriver, on this machine")
     film = tmp_path_factory.mktemp("camera") / "film.mjpeg"
     film.write_bytes(20 * encoded(ASTRONAUT[:360], "JPEG"))
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for word in ("headless=new", "no-sandbox", "disable-gpu", "use-fake-ui-for-media-stream",
-                 "use-fake-device-for-media-stream", f"use-file-for-fake-video-capture={film}"):  # fmt: skip
-        options.add_argument(f"--{word}")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
-    yield driver
-    driver.quit()
+    with chrome.started("use-fake-ui-for-media-stream", "use-fake-device-for-media-stream",
+                        f"use-file-for-fake-video-capture={film}") as window:  # fmt: skip
+        yield window
 
 
 @pytest.fixture
-def page(browser, address):
-    browser.get(address)
-    return browser
+def page(driver, address):
+    driver.get(address)
+    return driver
 
 
-def waited(page, text):
-    """Wait until the page's status has this text."""
+def waited(page, right):
+    """Wait until the page's status has a text, or until something is right."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(page, LIMIT).until(lambda _: text in page.find_element("id", "status").text)
+    found = right if callable(right) else lambda: right in page.find_element("id", "status").text
+    WebDriverWait(page, LIMIT).until(lambda _: found())
 
 
 def titles(page):
@@ -171,22 +165,17 @@ def titles(page):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_in_a_browser_a_picture_is_shown_with_its_face(page, tmp_path, width):
-    page.set_window_size(width, 900)
-    page.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    )
+    assert chrome.width(page, width) == width
     (tmp_path / "portrait.jpg").write_bytes(PORTRAIT)
     page.find_element("id", "file").send_keys(str(tmp_path / "portrait.jpg"))
     waited(page, "1 face found")
     assert titles(page) == ["happy"]
     assert len(page.find_elements("css selector", "#faces .bar")) == 7
-    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    assert chrome.width(page, width) == width
     painted = "const c = canvas; return [...c.getContext('2d').getImageData(c.width*.44, c.height*.22, 1, 1).data]"
     before = page.execute_script(painted)
     page.find_element("id", "explain").click()
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(page, LIMIT).until(lambda _: page.execute_script(painted) != before)  # the heat lies over the face
+    waited(page, lambda: page.execute_script(painted) != before)  # the heat lies over the face
     (tmp_path / "text.png").write_text("no picture")
     page.find_element("id", "file").send_keys(str(tmp_path / "text.png"))
     waited(page, "This cannot be used")
@@ -204,20 +193,6 @@ def test_in_a_browser_the_camera_is_watched_until_it_is_stopped(page):
     ]
 
 
-def test_ctrl_c_ends_it_at_once_during_an_upload_too():
-    words = [sys.executable, "-m", "pipeline", "serve", "--port", "0"]
-    as_usual = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # nohup ignores it
-    server = subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              preexec_fn=as_usual)  # fmt: skip
-    port = int(server.stdout.readline().split("/")[2].split(":")[1])
-    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as upload:
-        upload.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\nx")
-        time.sleep(0.5)
-        server.send_signal(signal.SIGINT)
-        output = server.communicate(timeout=20)[0]
-    assert (server.returncode, "Traceback" in output) == (0, False), output
-
-
 def test_pictures_are_unpacked_one_at_a_time(judge, monkeypatch):
     at_once, most = [0], []
 
@@ -229,10 +204,6 @@ def test_pictures_are_unpacked_one_at_a_time(judge, monkeypatch):
         return {}
 
     monkeypatch.setattr(serve.Judge, "answer", answer)
-    with TestClient(serve.application(judge), base_url="http://127.0.0.1") as client:
-        threads = [threading.Thread(target=client.post, args=("/predict",)) for _ in range(4)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
+    with TestClient(serve.application(judge), base_url="http://127.0.0.1") as client, ThreadPoolExecutor(4) as pool:
+        list(pool.map(client.post, ["/predict"] * 4))
     assert most == [1, 1, 1, 1]

@@ -31,18 +31,11 @@ def test_a_malformed_file_is_refused_by_its_line(tmp_path, content, place):
         submission.read(path, 3)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        None,
-        "",
-        "name,oof_accuracy\na,0.5\n",
-        HEAD + "a,1,0.5,0.5,unknown,0.1,0.2,0.6,abc,90,00,official\n",
-        HEAD + "a,1,0.5,0.5,unknown",
-    ],
-)
-def test_a_table_of_scores_that_is_missing_or_another_is_refused(tmp_path, monkeypatch, content):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("content", [
+    None, "", "name,oof_accuracy\na,0.5\n", HEAD + "a,1,0.5,0.5,unknown",
+    HEAD + "a,1,0.5,0.5,unknown,0.1,0.2,0.6,abc,90,00,official\n",
+])  # fmt: skip
+def test_a_table_of_scores_that_is_missing_or_another_is_refused(stand, content):
     submission.FOLDER.mkdir()
     if content is not None:
         submission.TABLE.write_text(content)
@@ -50,8 +43,7 @@ def test_a_table_of_scores_that_is_missing_or_another_is_refused(tmp_path, monke
         submission.scores()
 
 
-def test_numbers_that_are_missing_in_the_table_of_scores_are_none(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_numbers_that_are_missing_in_the_table_of_scores_are_none(stand):
     submission.FOLDER.mkdir()
     unknown = "0.5,unknown,unknown,unknown,unknown,unknown,unknown"
     submission.TABLE.write_text(f"{HEAD}a,12,{unknown},90,00,official\nb,,{unknown},,00,official\n")

@@ -1,0 +1,298 @@
+"""The speedrun, the sources' protocols and runs with other seeds: what is trained, what is told, what is done once."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import small
+
+from pipeline import config
+from pipeline.apps import networks
+from pipeline.competition import PRIVATE
+from pipeline.data import solution
+from pipeline.data.faces import Faces
+from pipeline.errors import UserError
+from pipeline.evaluation import board, submission
+from pipeline.evaluation.score import Truth
+from pipeline.experiments import claims, runner, seeds, speedrun
+from pipeline.experiments.claims import CLAIMS
+from pipeline.training import executors
+
+ROOT = Path(__file__).parent.parent
+SECTION = {"model": "one", "networks": 2, "seeds": [5, 6], "override": {"epochs": 1}}
+USAGE = np.repeat([0, 1, 2], (80, 10, 10))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project whose test labels are known; its faces."""
+    small.project(tmp_path, monkeypatch, speedrun=SECTION)
+    for name, claim in CLAIMS.items():
+        recipe = claim.recipe.model_copy(update={"batch_size": 16})
+        monkeypatch.setitem(CLAIMS, name, claim.model_copy(update={"recipe": recipe}))
+    return small.judge()
+
+
+# The speedrun
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The trainings that are started."""
+    found = []
+    results = executors.results
+
+    def watched(work, data, tasks, *rest):
+        found.extend(task for task, *_ in tasks.values())
+        return results(work, data, tasks, *rest)
+
+    monkeypatch.setattr(executors, "results", watched)
+    return found
+
+
+def test_every_seed_is_told_with_mean_and_deviation_and_not_trained_again(project, capsys, trained):
+    speedrun.main(1, every=True)
+    assert [len(task.rows) for task in trained] == [168] * 4  # all Training rows
+    assert all(task.labels[project.test_rows()].max() == -1 for task in trained)  # no test label
+    assert len({task.seed for task in trained}) == 4
+    found = json.loads(speedrun.RESULT.read_text())
+    assert (list(found["by_seed"]), found["networks"], found["recipe"]["epochs"]) == (["5", "6"], 2, 1)
+    for split in ("public_accuracy", "private_accuracy"):
+        values = found[split]["values"]
+        assert values == [found["by_seed"][seed][split] for seed in ("5", "6")]
+        assert found[split]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
+    assert f"{found['private_accuracy']['mean']:.2%}" in capsys.readouterr().out
+    trained.clear()
+    shutil.rmtree("artifacts/speedrun")
+    speedrun.main(2, every=True)  # the scores are there, though the networks are gone
+    assert trained == []
+    assert json.loads(speedrun.RESULT.read_text()) == found
+    small.write(speedrun=SECTION | {"seeds": [6, 7]})
+    speedrun.main(1, every=True)
+    assert len(trained) == 2  # the new seed's
+    after = json.loads(speedrun.RESULT.read_text())["by_seed"]
+    assert list(after) == ["6", "7"]
+    assert after["6"] == found["by_seed"]["6"]
+    assert not list(Path("artifacts/speedrun/states").glob("*.npz"))
+
+
+def test_one_seed_leaves_a_submission_and_its_networks_and_the_record_alone(project, capsys, trained):
+    speedrun.main(1)
+    assert len(trained) == 2
+    assert not speedrun.RESULT.exists()
+    (entry,) = json.loads(speedrun.OWN.read_text())["by_seed"].values()
+    guesses = submission.read(speedrun.SUBMISSION, len(project.test_rows()))
+    private = project.usage[project.test_rows()] == PRIVATE
+    labels = np.arange(len(guesses)) % 7
+    assert (guesses == labels)[private].mean() == pytest.approx(entry["private_accuracy"], abs=1e-5)
+    network = networks.load("speedrun")
+    assert len(network.members["speedrun"]) == 2
+    again = network.probabilities(project.pixels[project.test_rows()])
+    assert (again.argmax(axis=1) == guesses).mean() > 0.95  # probabilities are kept in half precision
+    assert f"{entry['private_accuracy']:.2%}" in capsys.readouterr().out
+    trained.clear()
+    speedrun.main(1)
+    assert trained == []
+
+
+def test_what_decides_the_scores_asks_for_new_ones(project, monkeypatch):
+    def digests(data):
+        return {runner.digest(data, tasks) for tasks in speedrun.plan(config.load(), data).values()}
+
+    found = [digests(project), digests(Faces(project.pixels[:, ::-1].copy(), project.labels, project.usage))]
+    small.write(speedrun=SECTION | {"override": {"epochs": 1, "batch_size": 7}})
+    found.append(digests(project))
+    monkeypatch.setattr(runner.plan, "code", lambda named: {"training.loop.fit": "0"})
+    found.append(digests(project))
+    assert len(set.union(*found)) == 4 * len(SECTION["seeds"])
+
+
+def test_a_seed_and_a_network_stay_when_the_next_one_fails(project, monkeypatch, trained):
+    train = runner.train
+
+    def failing(data, task, *rest):
+        if task.name == "seed 6, network 2 of 2":
+            raise UserError("the disk is full")
+        return train(data, task, *rest)
+
+    monkeypatch.setattr(runner, "train", failing)
+    with pytest.raises(UserError, match="the disk is full"):
+        speedrun.main(1, every=True)
+    found = json.loads(speedrun.RESULT.read_text())
+    assert list(found["by_seed"]) == ["5"]
+    assert "private_accuracy" not in found  # one seed has no deviation
+    monkeypatch.setattr(runner, "train", train)
+    trained.clear()
+    speedrun.main(1, every=True)
+    assert [task.name for task in trained] == ["seed 6, network 2 of 2"]
+
+
+@pytest.mark.parametrize(("jobs", "minutes"), [(1, 9.0), (2, 6.0), (3, 3.0)])
+def test_minutes_are_the_slowest_networks_as_often_as_they_follow_each_other(jobs, minutes):
+    labels = np.arange(42) % 7
+    truth = Truth(labels, np.repeat([1, 2], 21), (np.arange(42) == 21).astype(int), np.zeros(42, int), "drawn")
+    same = np.eye(7, dtype="float16")[np.zeros(42, int)]
+    results = [
+        runner.Result(same, np.zeros(1), np.array(1), np.array(50.0 * number), np.array(10.0 * number),
+                      np.array(json.dumps({"jobs": jobs})))
+        for number in (1, 2, 3)
+    ]  # fmt: skip
+    entry = speedrun.judge(results, truth)
+    assert entry["minutes"] == minutes
+    assert entry["private_accuracy"] == pytest.approx(3 / 21, abs=1e-5)  # one class, of seven alike in number
+    assert entry["private_low"] < 3 / 21 < entry["private_high"]
+    alone = next(value for key, value in entry.items() if key.startswith("private_no_duplicate"))
+    assert alone == pytest.approx(2 / 20, abs=1e-5)
+    assert [about["jobs"] for about in entry["trained_with"]] == [jobs]
+
+
+def test_without_a_section_or_test_labels_it_says_so(project, monkeypatch):
+    small.write()
+    with pytest.raises(UserError, match="section speedrun"):
+        speedrun.main(1, every=True)
+    small.write(speedrun=SECTION)
+    unknown = solution.load().assign(emotion=pd.NA)
+    monkeypatch.setattr(solution, "load", lambda *_: unknown)
+    with pytest.raises(UserError, match="labels of all test rows"):
+        speedrun.main(1, every=True)
+
+
+def test_the_committed_results_are_read_as_they_are_and_shown(project, capsys):
+    with pytest.raises(UserError, match=r"results/speedrun\.json is missing"):
+        speedrun.show_record()
+    shutil.copy(ROOT / speedrun.RESULT, speedrun.RESULT)
+    found = json.loads(speedrun.RESULT.read_text())
+    assert set(board.SEED_SCORES) <= found.keys()
+    assert runner.entries(speedrun.RESULT, "by_seed") == found["by_seed"]
+    assert config.Recipe.model_validate(found["recipe"]).epochs == 25
+    speedrun.show_record()
+    assert f"{found['private_accuracy']['mean']:.2%} ± " in capsys.readouterr().out
+
+
+# The sources' protocols
+
+
+def test_splits_are_those_of_the_protocols():
+    for part in (0.1, 0.2):
+        trained, judged = claims.split("random", part, USAGE, seed=1)
+        assert len(judged) == round(100 * part)
+        np.testing.assert_array_equal(np.sort(np.concatenate([trained, judged])), np.arange(100))
+        assert (USAGE[trained] > 0).any()
+        assert not np.array_equal(judged, claims.split("random", part, USAGE, seed=2)[1])
+    for protocol, first in (("official", 80), ("private", 90)):
+        trained, judged = claims.split(protocol, 0.0, USAGE, seed=1)
+        assert (trained.tolist(), judged.tolist()) == ([*range(80)], [*range(first, 100)])
+
+
+def test_a_protocol_is_run_and_not_run_again_while_nothing_changes(project, monkeypatch, capsys):
+    claims.main("mini_xception", 2)
+    found = json.loads(claims.RESULT.read_text())
+    assert list(found) == ["mini_xception"]
+    entry, printed = found["mini_xception"], capsys.readouterr().out
+    for key, protocol, rows in (("theirs_here", "official", 42), ("honest", "private", 21)):
+        shown = [float(line.split("val")[1].split("%")[0]) / 100 for line in printed.splitlines()
+                 if line.startswith(f"mini_xception, {protocol}") and "val" in line]  # fmt: skip
+        best = pytest.approx(max(shown), abs=1e-4) if protocol == "official" else None
+        assert entry[key] == {"epochs": 2, "trained_rows": 168, "rows": rows, "best_epoch": best,
+                              "last_epoch": pytest.approx(shown[-1], abs=1e-4)}  # fmt: skip
+    assert entry["epochs_there"] == 110
+    monkeypatch.setattr(runner, "train", lambda *_: pytest.fail("it was trained again"))
+    claims.main("mini_xception", 2)
+    assert json.loads(claims.RESULT.read_text()) == found
+    claims.RESULT.write_text("{")
+    with pytest.raises(UserError, match=r"git checkout results/claims\.json"):
+        claims.main("mini_xception", None)
+
+
+@pytest.mark.parametrize(("name", "protocols"), [
+    ("alizadeh_valid", ["private"]), ("alizadeh_same", ["private"]), ("vgg8", ["private", "random"]),
+])  # fmt: skip
+def test_each_network_is_trained_by_its_protocol_and_by_the_honest_one(project, monkeypatch, name, protocols):
+    ran, result = [], runner.Result(*[np.array([0.25, 0.5, 0.375])] * 6)
+    monkeypatch.setattr(runner, "run", lambda data, tasks, folder: ran.extend(tasks) or dict.fromkeys(tasks, result))
+    claims.main(name, 1)
+    entry = json.loads(claims.RESULT.read_text())[name]
+    assert (ran, entry["honest"]["best_epoch"], entry["honest"]["last_epoch"]) == (protocols, None, 0.375)
+    assert (entry["theirs_here"] is None) == (name == "alizadeh_same")
+    assert name != "alizadeh_valid" or entry["theirs_here"] == entry["honest"], "nothing chose its epoch"
+    assert name != "vgg8" or entry["theirs_here"]["best_epoch"] == 0.5
+
+
+def test_without_test_labels_and_for_an_unknown_network_it_says_so(project):
+    with pytest.raises(UserError, match="no source claims anything for 'resnet'"):
+        claims.main("resnet", None)
+    text = solution.PATH.read_text().splitlines()
+    solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
+    with pytest.raises(UserError, match="does not know the labels of all test rows"):
+        claims.main("", None)
+
+
+def test_the_committed_claims_are_read_as_they_are():
+    found = runner.entries(ROOT / claims.RESULT)
+    assert found.keys() <= CLAIMS.keys()
+    for entry in found.values():
+        recipe = config.Recipe.model_validate(entry["recipe"])
+        assert not entry["honest"] or entry["honest"]["epochs"] == recipe.epochs
+
+
+# Other seeds
+
+
+def table(**accuracies):
+    return pd.DataFrame(
+        {"name": name, **dict.fromkeys(seeds.SCORES, value), "private_no_duplicate": "unknown"}
+        for name, value in accuracies.items()
+    )
+
+
+def test_mean_and_deviation_by_hand(project):
+    found = seeds.summary({1: table(a=0.5, b=0.25), 2: table(a=0.6, b=0.25), 5: table(a=0.7, b=0.25)})
+    assert found["seeds"] == [1, 2, 5]
+    assert found["params"] | {"seed": 7} == small.DOCUMENT | {"speedrun": SECTION}
+    assert "seed" not in found["params"]
+    assert list(found["submissions"]) == ["a", "b"]
+    assert found["submissions"]["a"]["oof_accuracy"] == {"mean": 0.6, "deviation": 0.1, "values": [0.5, 0.6, 0.7]}
+    assert found["submissions"]["b"]["private_accuracy"]["deviation"] == 0
+    assert "private_no_duplicate" not in found["submissions"]["a"], "what is unknown has no mean"
+
+
+def test_every_model_of_a_run_has_another_seed(tmp_path, project):
+    seeds.build(tmp_path / "seeds/9", 9)
+    assert (tmp_path / "seeds/9/data/faces.npz").resolve() == tmp_path / "data/faces.npz"
+    settings = config.parse(config.read(tmp_path / "seeds/9/params.yaml"))
+    assert {name: settings.seed_of(name) for name in settings.names} == {"one": 9, "two": 10, "pupil": 9}
+
+
+def test_a_run_does_all_that_the_graph_does_and_stops_where_that_fails(project, monkeypatch):
+    ran, failing = [], []
+
+    def run(words, cwd, check):
+        ran.append(words[3:])
+        table(a=0.5).to_csv(cwd / "scores.csv")
+        return SimpleNamespace(returncode=int(words[3:] in failing))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(seeds.submission, "TABLE", "scores.csv")
+    seeds.main([2, 1])
+    assert ran[: len(ran) // 2] == ran[len(ran) // 2 :]
+    verbs = [" ".join(words) for words in ran[: len(ran) // 2]]
+    assert verbs[:2] + verbs[-2:] == ["folds", "plan", "ensemble", "score"]
+    assert verbs.index("train two 1 --yes") < verbs.index("soft-targets pupil") < verbs.index("train pupil 0 --yes")
+    assert seeds.RESULT.exists()
+    failing.append(["plan"])
+    with pytest.raises(UserError, match="plan failed in seeds/1/"):
+        seeds.main([1, 2])
+
+
+def test_what_cannot_be_used_or_is_missing_is_named(project):
+    for numbers in ([1], [1, 1], [1, 2, 1]):
+        with pytest.raises(UserError, match="two or more different seeds"):
+            seeds.main(numbers)
+    Path("data/duplicates.csv").unlink()
+    with pytest.raises(UserError, match=r"data/duplicates\.csv is missing"):
+        seeds.main([1, 2])
