@@ -4,10 +4,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from pipeline.errors import UserError
@@ -17,50 +14,37 @@ LARGEST = 2**29  # bytes of one file, unpacked; the competition's largest has 0.
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, RuntimeError)
 
 
-@dataclass(frozen=True)
-class Member:
-    """One file in an archive: the archive, its path there, and how to open it."""
+def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Iterator[tuple[str, bytes]]:
+    """Paths and contents of the wanted files in an archive, in order; its paths are never used for writing.
 
-    archive: str
-    path: str
-    open: Callable[[], IO[bytes] | Any]
-
-    @property
-    def name(self) -> str:
-        """The last part of its path; no other part is ever used for writing."""
-        return PurePosixPath(self.path).name
-
-    def __str__(self) -> str:
-        return f"{self.archive}: {self.path}"
-
-    def read(self) -> bytes:
-        """Unpack it. Raises UserError where it is too large, as a small archive may hold gigabytes of zeros."""
-        with self.open() as source:
-            content: bytes = source.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise UserError(f"{self} unpacks to more than {LARGEST:,} bytes, which is no competition file")
-        return content
-
-
-@contextmanager
-def reading(path: Path, name: str = "") -> Iterator[Iterator[Member]]:
-    """Open an archive and go through its files, in order. Raises UserError where it is damaged, then or later.
+    Raises UserError where it is damaged, or a file too large.
 
     Parameters
     ----------
-    name : what messages call it; its path where none is given.
+    name : what messages call the archive; its path where none is given.
     """
     name = name or str(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                yield (
-                    Member(name, each.filename.replace("\\", "/"), partial(archive.open, each))
-                    for each in archive.infolist() if not each.is_dir()
-                )  # fmt: skip
+                for each in archive.infolist():
+                    place = each.filename.replace("\\", "/")
+                    if not each.is_dir() and wanted(place):
+                        yield place, _bounded(archive.open(each), f"{name}: {place}")
         else:
             with tarfile.open(path) as tar:
-                yield (Member(name, each.name, partial(tar.extractfile, each)) for each in tar if each.isfile())
+                for member in tar:
+                    if member.isfile() and wanted(member.name):
+                        yield member.name, _bounded(tar.extractfile(member), f"{name}: {member.name}")
     except DAMAGE as trouble:
         what = str(trouble).partition("\n")[0]
         raise UserError(f"{name} is damaged or cannot be unpacked ({what}); bring the file again") from None
+
+
+def _bounded(source: IO[bytes] | Any, what: str) -> bytes:
+    """All of a file, but of no more than LARGEST bytes: a small archive may hold gigabytes of zeros."""
+    with source:
+        content: bytes = source.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{what} unpacks to more than {LARGEST:,} bytes, which is no competition file")
+    return content

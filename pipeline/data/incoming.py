@@ -2,10 +2,11 @@
 
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
+
+import numpy as np
 
 from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.data import archives, pictures
@@ -51,10 +52,8 @@ def contents(wanted: Callable[[str], object]) -> Iterator[tuple[str, str, bytes]
             yield place, str(path), path.read_bytes()
         elif path.suffix.lower() in PACKED:
             folder = place.removesuffix(path.suffix).removesuffix(".tar")
-            with archives.reading(path) as members:
-                for member in members:
-                    if wanted(member.path):
-                        yield f"{folder}/{member.path.removeprefix('./')}", str(member), member.read()
+            for inside, content in archives.unpack(path, wanted):
+                yield f"{folder}/{inside.removeprefix('./')}", f"{path}: {inside}", content
         else:
             others.append(place)
     if others:
@@ -85,22 +84,14 @@ def take(folder: Path) -> dict[str, str]:
     return origin
 
 
-def pack_pictures(folder: Path) -> pictures.Layout:
-    """Pack all pictures below data/incoming/ into one file in `folder`, as they are; return their layout."""
-    found: dict[str, bytes] = {}
-    size = 0
-    for place, where, content in contents(lambda place: place.lower().endswith(pictures.SUFFIXES)):
-        if place in found:
-            raise UserError(f"{where} stands there twice, in a folder and packed: leave one of them")
-        found[place], size = content, size + len(content)
-        if size > archives.LARGEST:
-            raise UserError(
-                f"the pictures below {FOLDER}/ have more than {archives.LARGEST:,} bytes; take 48x48 pixels"
-            )
-    layout = pictures.layout(sorted(found))
-    with zipfile.ZipFile(folder / pictures.NAME, "w") as target:  # pictures are compressed already
-        for path, name in zip(layout.paths, layout.names, strict=True):
-            member = zipfile.ZipInfo(name.encode(errors="replace").decode())
-            member.comment = str(FOLDER / path).encode(errors="replace")  # for what prepare has to say of it
-            target.writestr(member, found[path])
+def take_pictures(folder: Path) -> pictures.Layout:
+    """Decode all pictures below data/incoming/ into one file in `folder` (see pictures.py); return their layout."""
+    found = [
+        (place, pictures.decode(content, where))
+        for place, where, content in contents(lambda place: place.lower().endswith(pictures.SUFFIXES))
+    ]
+    layout = pictures.layout(sorted(place for place, _ in found))
+    pixels = dict(found)
+    np.savez(folder / pictures.NAME, pixels=np.stack([pixels[path] for path in layout.paths]), labels=layout.labels,
+             usage=layout.usage)  # fmt: skip
     return layout

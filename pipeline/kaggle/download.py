@@ -2,7 +2,7 @@
 
 Reads data/incoming/ (sources local, and folders: pictures, one folder a class) or Kaggle (source kaggle; credentials as
 the kaggle client takes them), or draws a competition (source synthetic). Writes data/raw/: the files as published,
-unpacked (pictures: packed into one pictures.zip), and PROVENANCE.json.
+unpacked (pictures: decoded into one pictures.npz), and PROVENANCE.json.
 """
 
 import sys
@@ -72,7 +72,7 @@ def collect(settings: Config, folder: Path) -> dict[str, Any]:
     if data.source == "local":
         origin = incoming.take(folder)
     elif data.source == "folders":
-        layout = incoming.pack_pictures(folder)
+        layout = incoming.take_pictures(folder)
         facts = {"official_split": layout.official, "split": layout.says}
     elif data.source == "kaggle":
         facts = {"slug": data.slug}
