@@ -11,10 +11,10 @@ import pytest
 import vl_convert
 from PIL import Image
 
-from pipeline import config, files
+from pipeline import config
 from pipeline.config import ENSEMBLE
 from pipeline.errors import UserError
-from pipeline.evaluation import audit, board, ensemble, figures, report, score
+from pipeline.evaluation import audit, board, ensemble, report, score
 
 chromium = browser.chromium
 PNG = io.BytesIO()
@@ -32,8 +32,6 @@ def run(request, tmp_path, monkeypatch):
     speedrun = {"model": fake_run.MODELS[0], "seeds": [1, 2], "override": {"flip": True}}
     fake_run.build(request.param, ensemble={"method": "weights", "members": members}, speedrun=speedrun)
     monkeypatch.setattr(vl_convert, "vegalite_to_png", lambda *words, **options: PNG)  # drawing takes long
-    for name in ("confusion", "attention"):
-        monkeypatch.setattr(figures, name, lambda *words: files.write(words[-1], PNG))
     audit.main()
     ensemble.main()
     score.main()

@@ -191,20 +191,17 @@ def test_the_single_networks_are_scored_one_by_one(known):
     score.main()
     found = submission.singles(submission.analysis(), "deep_net")
     assert found["multiply_adds"] == 2_000_000
-    tests = {suffix: [fake_run.probabilities(("deep_net", fold, "test", suffix), fake_run.labels()[70:], skill)
-                      for fold in (0, 1)] for suffix, skill in (("", 2.0), ("_plain", 1.5))}  # fmt: skip
-    assert found["agree"] == pytest.approx((tests[""][0].argmax(1) == tests[""][1].argmax(1)).mean(), abs=1e-6)
+    tests = [fake_run.probabilities(("deep_net", fold, "test", ""), fake_run.labels()[70:]) for fold in (0, 1)]
+    assert found["agree"] == pytest.approx((tests[0].argmax(1) == tests[1].argmax(1)).mean(), abs=1e-6)
     if not known:
-        assert found["mean"] == found["folds"] == found["plain_mean"] == "unknown"
+        assert found["mean"] == found["no_duplicate_mean"] == "unknown"
         return
 
-    def right(suffix, first):
-        return [(each[first:].argmax(axis=1) == fake_run.labels()[70 + first :]).mean() for each in tests[suffix]]
+    def right(first):
+        return [(each[first:].argmax(axis=1) == fake_run.labels()[70 + first :]).mean() for each in tests]
 
-    assert found["folds"] == pytest.approx(right("", 14), abs=1e-6)
-    assert found["mean"] == pytest.approx(np.mean(right("", 14)), abs=1e-6)
-    assert found["plain_mean"] == pytest.approx(np.mean(right("_plain", 14)), abs=1e-6)
-    assert found["no_duplicate_mean"] == pytest.approx(np.mean(right("", 15)), abs=1e-6)  # the first has one
+    assert found["mean"] == pytest.approx(np.mean(right(14)), abs=1e-6)
+    assert found["no_duplicate_mean"] == pytest.approx(np.mean(right(15)), abs=1e-6)  # the first has one
 
 
 @known_alone

@@ -5,20 +5,17 @@ artifacts/browse.html, one file that needs nothing beside it. It shows people, a
 out of fold: no test row and no test label is read.
 """
 
-import base64
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from pipeline import config, files
 from pipeline.competition import CLASSES, SIDE
 from pipeline.data import faces, folds
-from pipeline.evaluation import audit, ensemble, metrics, report
+from pipeline.evaluation import audit, ensemble, figures, metrics, report
 
 PAGE = Path("artifacts/browse.html")
 WORST, PAIRS, CONFUSED, SPLIT = 40, 12, 30, 300  # mistakes of a class, confused pairs, rows of each, disagreements
@@ -55,9 +52,8 @@ def sheet(pixels: np.ndarray) -> str:
     lines = -(-len(pixels) // COLUMNS)
     padded = np.zeros((lines * COLUMNS, SIDE, SIDE), np.uint8)
     padded[: len(pixels)] = pixels
-    whole, file = padded.reshape(lines, COLUMNS, SIDE, SIDE).swapaxes(1, 2), io.BytesIO()
-    Image.fromarray(whole.reshape(lines * SIDE, COLUMNS * SIDE)).save(file, "WebP", lossless=True)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    whole = padded.reshape(lines, COLUMNS, SIDE, SIDE).swapaxes(1, 2)
+    return figures.address(whole.reshape(lines * SIDE, COLUMNS * SIDE), "WebP", lossless=True)
 
 
 def content(

@@ -25,8 +25,6 @@ SITE = "https://www.kaggle.com"
 TIMEOUT = (10, 60)  # seconds: to connect, and between two bytes
 CREATE = "/CreateSubmission"  # the call that must not happen twice
 UPLOAD_FAILED = "Could not submit to competition"  # the client's message, with ref 0, as if nothing were wrong
-CLOSED = re.compile(r"deadline|closed|has ended|is over|not accept|no longer|submission not allowed", re.IGNORECASE)
-FIXABLE = re.compile(r"rules|allowance|limit|today|phone|verif|descri", re.IGNORECASE)  # by the user, so not closed
 CREDENTIALS = (
     f"make a token at {SITE}/settings/api and put it into ~/.kaggle/access_token or KAGGLE_API_TOKEN; a token goes "
     "before a key in kaggle.json, so remove one that does not work"
@@ -55,10 +53,6 @@ class Unsure(UserError):
 
 class Missing(UserError):
     """Kaggle has no such thing."""
-
-
-class NotAccepted(UserError):
-    """The competition takes no submission (now)."""
 
 
 @contextlib.contextmanager
@@ -153,7 +147,7 @@ class Kaggle:
         advice = {
             401: CREDENTIALS,
             403: f"accept the rules at {self.page}/rules, and see whether data.slug in params.yaml is right",
-            404: "see whether data.slug in params.yaml is right",
+            404: "see whether data.slug in params.yaml is right; a contest that is over may take no entry",
             429: "wait some minutes and run this again",
         }.get(status, "run this again later")
         if response.request.method == "GET":
@@ -206,17 +200,10 @@ class Kaggle:
     def submit(self, path: Path, message: str) -> int:
         """Upload a submission; return Kaggle's number for it.
 
-        Raises NotAccepted where the competition takes none, Unsure where it may have arrived, and UserError.
+        Raises Unsure where it may have arrived, and UserError where Kaggle does not take it.
         """
         with self.explained(str(path)):
-            try:
-                answer = self.api.competition_submit(str(path), message, self.slug, quiet=True)
-            except HTTPError as trouble:
-                response: Any = trouble.response
-                status, words = response.status_code, self.words(response)
-                if status == 404 or (status in (400, 403) and CLOSED.search(words) and not FIXABLE.search(words)):
-                    raise NotAccepted(f"HTTP {status}{words}") from None
-                raise
+            answer = self.api.competition_submit(str(path), message, self.slug, quiet=True)
             if UPLOAD_FAILED in str(answer.message):
                 raise UserError(f"{path}: the upload failed: run this again; or {self.otherwise}")
             return int(answer.ref or "no number")  # then a ValueError, so it is unsure

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import config, files
 from pipeline.competition import SLUG
-from pipeline.config import Config, Data
+from pipeline.config import Config
 from pipeline.data import incoming, provenance, synthetic
 from pipeline.errors import UserError
 from pipeline.kaggle import client
@@ -29,16 +29,11 @@ WITHOUT_KAGGLE = "put the files into data/incoming/ and set data.source to local
 def fetch(kaggle: Kaggle, name: str, folder: Path) -> None:
     """Put one file from Kaggle into `folder`; of the competition itself only if its checksum is official.
 
-    A damaged file is fetched once more. Raises Missing where Kaggle has none of this name, and UserError.
+    Raises Missing where Kaggle has none of this name, and UserError.
     """
-    for _ in range(2):
-        kaggle.download(name, folder)
-        path = folder / name
-        if path.exists() and (kaggle.slug != SLUG or provenance.describe(path)["official"]):
-            return
-        path.unlink(missing_ok=True)
-        print(f"{name} arrived without the official checksum", file=sys.stderr, flush=True)
-    raise UserError(f"{name} arrived damaged twice: try again later; or {WITHOUT_KAGGLE}")
+    kaggle.download(name, folder)
+    if kaggle.slug == SLUG and not provenance.describe(folder / name)["official"]:
+        raise UserError(f"{name} arrived damaged, without the official checksum: run this again; or {WITHOUT_KAGGLE}")
 
 
 def take_kaggle(kaggle: Kaggle, folder: Path) -> None:
@@ -53,17 +48,14 @@ def take_kaggle(kaggle: Kaggle, folder: Path) -> None:
     raise trouble
 
 
-def still_good(settings: Data) -> bool:
-    """Whether data/raw/ holds, byte for byte, what source kaggle has fetched there, or all of Kaggle's own files."""
+def still_good(slug: str) -> bool:
+    """Whether data/raw/ holds, byte for byte, what source kaggle has fetched there of this competition."""
     try:
         known = provenance.read()
         same = all(provenance.describe(RAW / name).items() <= facts.items() for name, facts in known["files"].items())
-    except (UserError, OSError):
+        return same and known["slug"] == slug
+    except (UserError, OSError, LookupError):
         return False
-    if settings.slug == SLUG:
-        whole = any(known["files"].keys() >= set(names) for names in WHOLE)
-        return same and whole and all(facts["official"] for facts in known["files"].values())
-    return same and known.get("slug") == settings.slug
 
 
 def collect(settings: Config, folder: Path) -> dict[str, Any]:
@@ -130,7 +122,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 def main() -> None:
     """Run the stage. What lay in data/raw/ is replaced only when everything else has arrived."""
     settings = config.load()
-    if settings.data.source == "kaggle" and still_good(settings.data):
+    if settings.data.source == "kaggle" and still_good(settings.data.slug):
         print(f"{RAW}/ holds {', '.join(provenance.read()['files'])} as Kaggle has it: not fetched again")
         return
     with files.alone(LOCK, "downloads"), replacing(RAW) as folder:
