@@ -104,7 +104,7 @@ def test_without_test_labels_and_for_an_unknown_network_it_says_so(project):
 
 
 def test_the_committed_results_are_read_as_they_are():
-    found = runner.entries(Path(__file__).parent.parent / claims.RESULT)
+    found = runner.record(Path(__file__).parent.parent / claims.RESULT)
     assert found.keys() <= CLAIMS.keys()
     assert all(Recipe.model_validate(entry["recipe"]).epochs == entry["honest"]["epochs"] for entry in found.values()
                if entry["honest"])  # fmt: skip

@@ -50,11 +50,6 @@ def head(*titles: str) -> str:
     return f"| | {' | '.join(titles)} |\n|:--|{'--:|' * len(titles)}"
 
 
-def table(frame: pd.DataFrame) -> str:
-    """A data frame of texts in Markdown."""
-    return str(frame.to_markdown(disable_numparse=True, colalign=("left", *["right"] * len(frame.columns))))
-
-
 def best(text: str, ways: str) -> str:
     """A table in Markdown with the best cells of some columns in bold.
 
@@ -78,7 +73,7 @@ def best(text: str, ways: str) -> str:
 
 def square(found: dict[str, dict[str, float]], order: list[str], show: Callable[[Any], str]) -> str:
     """A table in Markdown of values by two names, blank where there is none."""
-    return table(pd.DataFrame(found).T.reindex(order)[order].map(show, na_action="ignore").fillna(""))
+    return board.markdown(pd.DataFrame(found).T.reindex(order)[order].map(show, na_action="ignore").fillna(""))
 
 
 def optional(name: str, verb: str) -> Any:
@@ -145,8 +140,7 @@ def context() -> dict[str, Any]:
         "members": [name for name in order if name in found.weights],
         "rows": rows, "judged": analysis[rows], "ensemble": found, "classes": CLASSES,
         "splits": SPLITS, "notes": notes,
-        "board": pd.DataFrame(board.rows(scores), columns=list(board.HEADERS)).set_index(""),
-        "places": board.places(scores),
+        "board": board.table(scores), "places": board.places(scores),
         "recipes": recipes(settings, models), "attention": (figures.FOLDER / "attention.png").exists(),
         "claims": optional("claims.json", "claims"), "speedrun": speedrun, "seeds": seeds,
         "of_other_params": of_other_params(settings, speedrun, seeds),
@@ -157,21 +151,17 @@ def context() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def seed_table(found: dict[str, Any]) -> str:
-    """The scores of the speedrun's seeds in Markdown; `found` as in results/speedrun.json."""
-    return table(pd.DataFrame(board.seed_rows(found), columns=list(board.SEED_HEADERS)).set_index("seed"))
-
-
 def render(template: str, shown: dict[str, Any]) -> str:
     """A template of this folder with what it shows."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=template.endswith(".html.j2"),
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
     )  # fmt: skip
-    spread, p_value = board.spread, board.p_value
-    environment.filters |= {"percent": percent, "number": number, "points": points, "table": table, "p_value": p_value}
-    environment.filters |= {"spread": spread, "deviation": metrics.spread, "seed_table": seed_table, "best": best}
-    environment.globals |= {"head": head, "square": square, "show_percent": percent, "show_p_value": p_value}
+    environment.filters |= {
+        "percent": percent, "number": number, "points": points, "table": board.markdown, "p_value": board.p_value,
+        "spread": board.spread, "deviation": metrics.spread, "seeds": board.seeds, "best": best,
+    }  # fmt: skip
+    environment.globals |= {"head": head, "square": square, "show_percent": percent, "show_p_value": board.p_value}
     try:
         return environment.get_template(template).render(shown)
     except jinja2.UndefinedError as trouble:
