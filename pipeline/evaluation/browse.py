@@ -53,7 +53,7 @@ def sheet(pixels: np.ndarray) -> str:
     padded = np.zeros((lines * COLUMNS, SIDE, SIDE), np.uint8)
     padded[: len(pixels)] = pixels
     whole = padded.reshape(lines, COLUMNS, SIDE, SIDE).swapaxes(1, 2)
-    return figures.address(whole.reshape(lines * SIDE, COLUMNS * SIDE), "WebP", lossless=True)
+    return figures.encoded(whole.reshape(lines * SIDE, COLUMNS * SIDE), "webp", lossless=True)
 
 
 def content(

@@ -45,11 +45,16 @@ def draw(table: pd.DataFrame, path: Path, **words: str) -> None:
     files.replace(path.with_suffix(".png"), lambda file: small.save(file, "PNG", optimize=True))
 
 
-def address(picture: np.ndarray, kind: str = "PNG", **options: Any) -> str:
-    """A picture, uint8 [height, width] or [height, width, 3], as an address that holds all of it."""
+def address(content: bytes, kind: str = "png") -> str:
+    """A picture file's content as an address that holds all of it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def encoded(picture: np.ndarray, kind: str = "png", **options: Any) -> str:
+    """A picture, uint8 [height, width] or [height, width, 3], as such an address."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return address(file.getvalue(), kind)
 
 
 def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> None:
@@ -64,6 +69,6 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> Non
         strength = 0.65 * heat[..., None]
         mixed = (1 - strength) * faces[..., None] + strength * mpl.colormaps["inferno"](heat)[..., :3] * 255
         pictures = zip(CLASSES, mixed.astype("uint8"), strict=True)
-        lines += [{"name": name, "class": label, "url": address(picture)} for label, picture in pictures]
+        lines += [{"name": name, "class": label, "url": encoded(picture)} for label, picture in pictures]
     title = "Where the networks look for each class (mean Grad-CAM of held-out pictures, on the mean face)"
     files.write(path, vl_convert.vegalite_to_png(chart(pd.DataFrame(lines), "pictures", title)))

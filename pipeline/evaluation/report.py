@@ -5,7 +5,6 @@ are there claims.json, speedrun.json and seeds.json), so git alone is enough to 
 by report.md.j2, which holds all words and tables, and the same as results/report.html, which needs nothing beside it.
 """
 
-import base64
 import importlib.metadata
 import json
 import os
@@ -59,15 +58,13 @@ def best(text: str, ways: str) -> str:
     """
     lines = [line.split("|") for line in text.strip().splitlines()]
     for place, way in enumerate(ways, start=2):
-        found = {
-            k: re.search(r"[-+]?\d[\d.]*", cells[place].split("→")[-1].replace(",", ""))
-            for k, cells in enumerate(lines)
-            if k > 1
-        }
-        values = {k: float(each[0]) for k, each in found.items() if each}
-        for k in values:
-            if way != "." and values[k] == (max if way == "+" else min)(values.values()):
-                lines[k][place] = f" **{lines[k][place].strip()}** "
+        numbers = {}
+        for cells in lines[2:]:
+            if found := re.search(r"[-+]?\d[\d.]*", cells[place].split("→")[-1].replace(",", "")):
+                numbers[cells[1]] = float(found[0])
+        for cells in lines[2:]:
+            if way != "." and numbers.get(cells[1]) == (max if way == "+" else min)(numbers.values(), default=0.0):
+                cells[place] = f" **{cells[place].strip()}** "
     return "\n".join("|".join(cells) for cells in lines) + "\n"
 
 
@@ -180,22 +177,13 @@ def page(markdown: str, curves: dict[str, Any]) -> str:
 
     HTML inside of the Markdown is shown as text, but for <details> and <summary>.
     """
-    converter = MarkdownIt("js-default")
-    tokens = converter.parse(markdown)
-    headings = [place for place, token in enumerate(tokens) if token.type == "heading_open" and token.tag == "h2"]
-    for number, place in enumerate(headings, start=1):
-        tokens[place].attrSet("id", f"part{number}")
-    for token in (child for each in tokens for child in each.children or [] if child.type == "image"):
-        if token.attrs["src"] == "plots/curves.png":
-            token.type, token.content = "html_inline", '<span id="curves"></span>'
-            continue
-        picture = base64.b64encode((RESULTS / str(token.attrs["src"])).read_bytes()).decode()
-        token.attrSet("src", f"data:image/png;base64,{picture}")
-    body = converter.renderer.render(tokens, converter.options, {})
+    body = MarkdownIt("js-default").render(markdown)
     body = re.sub(r"<p>&lt;details&gt;&lt;summary&gt;(.*)&lt;/summary&gt;</p>", r"<details><summary>\1</summary>", body)
     body = body.replace("<p>&lt;/details&gt;</p>", "</details>")
-    shown = {"titles": [tokens[place + 1].content for place in headings], "body": body, "curves": curves}
-    return render("report.html.j2", shown | {"bundle": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")})
+    body = re.sub('<img src="plots/curves.png"[^>]*>', '<span id="curves"></span>', body)
+    body = re.sub('(?<=<img src=")[^"]+', lambda found: figures.address((RESULTS / found[0]).read_bytes()), body)
+    shown = {"body": body, "curves": curves, "bundle": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")}
+    return render("report.html.j2", shown)
 
 
 def main() -> None:
