@@ -11,7 +11,7 @@ import settings
 from PIL import Image
 
 from pipeline.competition import CLASSES, SPLITS
-from pipeline.data import archives, faces, incoming, pictures, prepare, provenance, solution, synthetic
+from pipeline.data import faces, incoming, pictures, prepare, provenance, solution, synthetic
 from pipeline.errors import UserError
 from pipeline.kaggle import download
 
@@ -261,7 +261,7 @@ def test_the_packed_pictures_are_the_same_again_and_their_damage_is_told(place):
 
 
 def test_what_unpacks_to_more_than_any_competition_file_is_refused_before_memory_is_full(place, monkeypatch):
-    monkeypatch.setattr(archives, "LARGEST", 100_000)
+    monkeypatch.setattr(incoming, "LARGEST", 100_000)
     synthetic.write(place, PIXELS, LABELS, USAGE, names={"fer2013.tar.gz"})
     with pytest.raises(UserError, match="more than 100,000 bytes"):
         prepare.read_file(place / "fer2013.tar.gz")

@@ -2,16 +2,22 @@
 
 import os
 import re
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
 from pipeline.competition import CHECKSUMS, SLUG
-from pipeline.data import archives, pictures
+from pipeline.data import pictures
 from pipeline.errors import UserError
 
+LARGEST = 2**29  # bytes of one file, unpacked; the competition's largest has 0.6 * 2**29
+# What the libraries raise for damage, encryption and unknown compression of an archive.
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, RuntimeError)
 FOLDER = Path("data/incoming")
 NOTE = "NOTE.txt"  # what the user knows of the files; it goes with them into PROVENANCE.json
 PACKED = (".zip", ".tar", ".gz", ".tgz")
@@ -21,6 +27,42 @@ WANTED = (
     f"(from https://www.kaggle.com/competitions/{SLUG}/data); or set data.source to kaggle in params.yaml (to folders "
     "for pictures in folders); or try the drawn competition: make demo"
 )
+
+
+def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Iterator[tuple[str, bytes]]:
+    """Paths and contents of the wanted files in an archive, in order; its paths are never used for writing.
+
+    Raises UserError where it is damaged, or a file too large.
+
+    Parameters
+    ----------
+    name : what messages call the archive; its path where none is given.
+    """
+    name = name or str(path)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for each in archive.infolist():
+                    place = each.filename.replace("\\", "/")
+                    if not each.is_dir() and wanted(place):
+                        yield place, _bounded(archive.open(each), f"{name}: {place}")
+        else:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    if member.isfile() and wanted(member.name):
+                        yield member.name, _bounded(tar.extractfile(member), f"{name}: {member.name}")
+    except DAMAGE as trouble:
+        what = str(trouble).partition("\n")[0]
+        raise UserError(f"{name} is damaged or cannot be unpacked ({what}); bring the file again") from None
+
+
+def _bounded(source: IO[bytes] | Any, what: str) -> bytes:
+    """All of a file, but of no more than LARGEST bytes: a small archive may hold gigabytes of zeros."""
+    with source:
+        content: bytes = source.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{what} unpacks to more than {LARGEST:,} bytes, which is no competition file")
+    return content
 
 
 def _stop(trouble: OSError) -> NoReturn:
@@ -52,7 +94,7 @@ def contents(wanted: Callable[[str], object]) -> Iterator[tuple[str, str, bytes]
             yield place, str(path), path.read_bytes()
         elif path.suffix.lower() in PACKED:
             folder = place.removesuffix(path.suffix).removesuffix(".tar")
-            for inside, content in archives.unpack(path, wanted):
+            for inside, content in unpack(path, wanted):
                 yield f"{folder}/{inside.removeprefix('./')}", f"{path}: {inside}", content
         else:
             others.append(place)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from pipeline import files
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SIDE, SPLIT_ROWS, SPLITS, TRAINING
-from pipeline.data import archives, pictures, provenance, solution
+from pipeline.data import incoming, pictures, provenance, solution
 from pipeline.data.faces import PATH, Faces
 from pipeline.errors import UserError
 
@@ -95,7 +95,7 @@ def read_file(path: Path) -> Table:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             if path.suffix != ".gz":
                 return read_table(path, name)
-            for _, content in archives.unpack(path, lambda place: place.endswith("fer2013.csv"), name):
+            for _, content in incoming.unpack(path, lambda place: place.endswith("fer2013.csv"), name):
                 return read_table(io.BytesIO(content), name)
             raise ValueError("it holds no fer2013.csv")
     except (*files.DAMAGE, pd.errors.ParserWarning) as trouble:

@@ -116,14 +116,6 @@ class Kaggle:
             words = words.replace(secret, "(secret)")
         return " ".join("".join(sign if sign.isprintable() else " " for sign in words).split())[:300]
 
-    def words(self, response: Response) -> str:
-        """Kaggle's own words for a refusal, in quotation marks; "" where it has none."""
-        try:
-            said = self.clean(response.json().get("message"))
-        except STRANGE:
-            said = ""
-        return f' ("{said}")' if said else ""
-
     @contextlib.contextmanager
     def explained(self, what: str) -> Iterator[None]:
         """Silence what the client prints while it does `what`, and turn what it raises into one sentence."""
@@ -150,10 +142,14 @@ class Kaggle:
             404: "see whether data.slug in params.yaml is right; a contest that is over may take no entry",
             429: "wait some minutes and run this again",
         }.get(status, "run this again later")
+        try:
+            said = f' ("{self.clean(response.json()["message"])}")'
+        except STRANGE:
+            said = ""
         if response.request.method == "GET":
             advice = "the link that Kaggle gave has expired or is broken: run this again"
         kind = Unsure if CREATE in response.url and status >= 500 else Missing if status == 404 else UserError
-        return kind(f"{what}: HTTP {status}{self.words(response)}: {advice}; or {self.otherwise}")
+        return kind(f"{what}: HTTP {status}{said}: {advice}; or {self.otherwise}")
 
     def download(self, name: str, folder: Path) -> None:
         """Fetch one file into `folder`, unzipped where Kaggle zips it.

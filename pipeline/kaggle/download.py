@@ -92,12 +92,8 @@ def report(facts: dict[str, Any]) -> None:
     for name, file in facts["files"].items():
         own = "Kaggle's own" if file["official"] else "NOT Kaggle's own file: its checksum differs"
         print(f"{name}  {file['bytes']:,} bytes  {'drawn' if kind == 'drawn' else facts.get('split', own)}")
-    warnings = {
-        "unofficial": "these are not Kaggle's own files: every score on them will be marked unofficial",
-        provenance.OTHER_SPLIT: "this is not the competition's split: no score on it will have a rank",
-    }
-    if kind in warnings:
-        print(f"warning: {warnings[kind]}", file=sys.stderr)
+    if kind in ("unofficial", provenance.OTHER_SPLIT):
+        print(f"warning: every score on them will be marked {kind}", file=sys.stderr)
 
 
 @contextmanager
