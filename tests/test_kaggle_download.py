@@ -105,15 +105,9 @@ def test_what_is_not_as_kaggle_has_it_is_fetched_again(here, kaggle, spoil):
     assert held()[TAR] == kaggle.files[TAR]
 
 
-@pytest.mark.parametrize("got", [{ICML}, {TRAIN, TEST}, {TRAIN}])
-def test_where_kaggle_lacks_a_file_the_next_one_is_taken_and_unzipped(here, kaggle, files, got):
-    kaggle.files, kaggle.zipped = {name: files[name] for name in got}, {ICML}
-    if got == {TRAIN}:
-        refused("HTTP 404", "data.slug")
-    else:
-        download.main()
-        assert set(held()) == got | {"PROVENANCE.json"}
-        assert all(held()[name] == files[name] for name in got)
+def test_where_kaggle_lacks_the_file_it_says_so(here, kaggle):
+    kaggle.files = {}
+    refused("HTTP 404", "data.slug")
 
 
 # What is wrong with the account.

@@ -25,7 +25,7 @@ from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
 from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, submission
-from pipeline.evaluation.submission import UNKNOWN, percent
+from pipeline.evaluation.submission import INTEGERS, UNKNOWN, percent
 from pipeline.training.cell import HISTORY
 
 NESTED = Path("results/scores.json")
@@ -39,7 +39,6 @@ NEED_LABELS = (
     *(f"private_{key}{when}" for when in ("", "_tempered") for key in ("log_loss", "brier", "calibration_error")),
     "rank_2013",
 )  # fmt: skip
-INTEGERS = {"parameters": "Int64", "train_seconds": "Int64"}
 Value = float | int | str
 By = dict[str, np.ndarray]  # probabilities [m, 7] by submission, of the rows of a Truth
 

@@ -51,10 +51,6 @@ class Unsure(UserError):
     """Kaggle gave no answer, so the submission may have arrived all the same."""
 
 
-class Missing(UserError):
-    """Kaggle has no such thing."""
-
-
 @contextlib.contextmanager
 def _sending(send: Callable[..., Response]) -> Iterator[None]:
     """Let every request of this process be sent by `send`: the client makes sessions in many places."""
@@ -148,13 +144,13 @@ class Kaggle:
             said = ""
         if response.request.method == "GET":
             advice = "the link that Kaggle gave has expired or is broken: run this again"
-        kind = Unsure if CREATE in response.url and status >= 500 else Missing if status == 404 else UserError
+        kind = Unsure if CREATE in response.url and status >= 500 else UserError
         return kind(f"{what}: HTTP {status}{said}: {advice}; or {self.otherwise}")
 
     def download(self, name: str, folder: Path) -> None:
         """Fetch one file into `folder`, unzipped where Kaggle zips it.
 
-        Where the connection breaks, it goes on from there. Raises Missing where Kaggle has no such file, and UserError.
+        Where the connection breaks, it goes on from there. Raises UserError.
         """
         with self.explained(name):
             quiet = not sys.stderr.isatty()  # else there is a bar

@@ -22,30 +22,15 @@ from pipeline.kaggle.client import Kaggle
 
 RAW = Path("data/raw")
 LOCK = Path("artifacts/download.lock")
-WHOLE = (("fer2013.tar.gz",), ("icml_face_data.csv",), ("train.csv", "test.csv"))  # each carries enough; smallest first
+WHOLE = "fer2013.tar.gz"  # of Kaggle's files the smallest that carries everything
 WITHOUT_KAGGLE = "put the files into data/incoming/ and set data.source to local in params.yaml; or run: make demo"
 
 
-def fetch(kaggle: Kaggle, name: str, folder: Path) -> None:
-    """Put one file from Kaggle into `folder`; of the competition itself only if its checksum is official.
-
-    Raises Missing where Kaggle has none of this name, and UserError.
-    """
-    kaggle.download(name, folder)
-    if kaggle.slug == SLUG and not provenance.describe(folder / name)["official"]:
-        raise UserError(f"{name} arrived damaged, without the official checksum: run this again; or {WITHOUT_KAGGLE}")
-
-
-def take_kaggle(kaggle: Kaggle, folder: Path) -> None:
-    """Fetch the smallest file that carries everything, or else the others."""
-    for names in WHOLE:
-        try:
-            for name in names:
-                fetch(kaggle, name, folder)
-            return
-        except client.Missing as missing:
-            trouble = missing
-    raise trouble
+def fetch(kaggle: Kaggle, folder: Path) -> None:
+    """Put the whole competition from Kaggle into `folder`; the contest of 2013 only with its official checksum."""
+    kaggle.download(WHOLE, folder)
+    if kaggle.slug == SLUG and not provenance.describe(folder / WHOLE)["official"]:
+        raise UserError(f"{WHOLE} arrived damaged, without the official checksum: run this again; or {WITHOUT_KAGGLE}")
 
 
 def still_good(slug: str) -> bool:
@@ -69,10 +54,10 @@ def collect(settings: Config, folder: Path) -> dict[str, Any]:
     elif data.source == "kaggle":
         facts = {"slug": data.slug}
         with client.connect(data.slug, WITHOUT_KAGGLE) as kaggle:
-            take_kaggle(kaggle, folder)
+            fetch(kaggle, folder)
     else:
         faces = synthetic.competition(data.training_faces, data.test_faces, settings.seed)
-        synthetic.write(folder, *faces, names={"fer2013.tar.gz"})
+        synthetic.write(folder, *faces, names={WHOLE})
     described = {
         path.name: provenance.describe(path) | ({"from": origin[path.name]} if path.name in origin else {})
         for path in sorted(folder.iterdir())
