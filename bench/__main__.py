@@ -2,7 +2,7 @@
 
 Writes results/bench.json and prints its table. All contenders of one race live on, each in a process of its own, and
 take turns, ROUNDS times; what is reported is the median (the ceiling: the best). Takes about 20 minutes on two cores,
-which should have nothing else to do. Contenders whose package is missing are left out and named.
+which should have nothing else to do. Where PyTorch is missing, its contenders are left out.
 """
 
 import importlib.metadata
@@ -37,14 +37,14 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def kinds() -> dict[str, str]:
-    """The contenders, and why one is left out ("" where it is not); _x2: two at a time, with one thread each."""
-    torch = "" if importlib.util.find_spec("torch") else "PyTorch is not installed"
-    narrow = torch or ("" if machine.bfloat16_on_cpu() else "this processor has no bfloat16 products")
-    return {
-        "ours": "", "ours_x2": "", "reference": "", "pytorch_float32": torch, "pytorch_bfloat16": narrow,
-        "pytorch_bfloat16_x2": narrow,
-    }  # fmt: skip
+def kinds() -> list[str]:
+    """The contenders that can race here; _x2: two at a time, with one thread each."""
+    found = ["ours", "ours_x2", "reference"]
+    if importlib.util.find_spec("torch"):
+        found.append("pytorch_float32")
+        if machine.bfloat16_on_cpu():
+            found += ["pytorch_bfloat16", "pytorch_bfloat16_x2"]
+    return found
 
 
 def race_one(name: str, limits: dict[str, list[float]], bar: tqdm) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def race_one(name: str, limits: dict[str, list[float]], bar: tqdm) -> dict[str, 
     pixels, labels, _ = synthetic.competition(training=2048, test=7, seed=2013)
     with ExitStack() as stack:
         racers, speeds = {}, {}
-        for kind in (kind for kind, why in kinds().items() if not why):
+        for kind in kinds():
             bar.set_description(f"{name}, {kind} gets ready")
             racers[kind] = Racers(kind, name, NETWORKS[name], pixels[:2048], labels[:2048])
             speeds[kind] = {"train": [], "predict": []}
@@ -83,11 +83,7 @@ def race() -> dict[str, Any]:
     limits: dict[str, list[float]] = {}
     with tqdm(total=len(NETWORKS) * ROUNDS, unit="step") as bar:
         networks = {name: race_one(name, limits, bar) for name in NETWORKS}
-    return {
-        "left_out": {kind: why for kind, why in kinds().items() if why},
-        "networks": networks,
-        "ceiling": {key: round(max(values), 1) for key, values in limits.items()},
-    }
+    return {"networks": networks, "ceiling": {key: round(max(values), 1) for key, values in limits.items()}}
 
 
 def show(found: dict[str, Any]) -> str:
@@ -107,10 +103,9 @@ def show(found: dict[str, Any]) -> str:
         colalign=["left", "left", *["right"] * 6],
     )  # fmt: skip
     ceiling = ", ".join(f"{key} {value:,.1f}" for key, value in found["ceiling"].items())
-    left_out = "".join(f"Left out: {kind} ({why}).\n" for kind, why in found["left_out"].items())
     return (
         f"{about['processor']}, {about['cores']} cores; medians of {about['rounds']} rounds.\n\n"
-        f"Ceiling, GFLOP/s: {ceiling}\n\n{table}\n{left_out}"
+        f"Ceiling, GFLOP/s: {ceiling}\n\n{table}"
     )
 
 

@@ -11,6 +11,7 @@ score, and what they have in common (see pipeline/evaluation/limits.py).
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -163,11 +164,14 @@ def show(table: dict[str, Any]) -> str:
 
 def main(
     wanted_halves: Annotated[int, typer.Argument(help="How many halves to judge; 0: train nothing.", min=0, max=2)] = 2,
-    pattern: Annotated[str, typer.Argument(help="Train only variants whose name holds this.")] = "",
+    pattern: Annotated[str, typer.Argument(help="Train only variants in whose name this is found.")] = "",
     jobs: Annotated[int, typer.Option(help="How many to train at a time.", min=1, envvar="JOBS")] = 1,
 ) -> None:
     """What each ingredient of the recipe gives: one change at a time, out of fold."""
-    wanted = {NAME, *(name for name in VARIANTS if pattern in name)}
+    try:
+        wanted = {NAME, *filter(re.compile(pattern).search, VARIANTS)}
+    except re.error as trouble:
+        raise UserError(f"{pattern!r} is no regular expression: {trouble}") from None
     data = faces.load()
     dealt = folds.load(data)
     half_of = halves(dealt.fold_of)

@@ -10,6 +10,7 @@ from pipeline.evaluation.submission import UNKNOWN, percent
 HEADERS = (
     "", "out of fold", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "parameters", "minutes",
 )  # fmt: skip
+TEAMS = {f"{place}. {team}": right / SPLIT_ROWS[PRIVATE] for place, (team, right) in enumerate(BOARD_2013, start=1)}
 ORDINALS = {1: "1st", 2: "2nd", 3: "3rd", 11: "below the 10th"}
 SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_duplicate_accuracy")
 NOTES = {
@@ -42,10 +43,7 @@ def rows(scores: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The lines of the board: ours as `scores` orders them, then the teams of 2013 if ours have places among them."""
     lines = [ours(entry) for entry in scores]
     if places(scores):
-        lines += [
-            (f"{place}. {team}", "", "", percent(right / SPLIT_ROWS[PRIVATE]), *[""] * (len(HEADERS) - 4))
-            for place, (team, right) in enumerate(BOARD_2013, start=1)
-        ]
+        lines += [(team, "", "", percent(ratio), *[""] * (len(HEADERS) - 4)) for team, ratio in TEAMS.items()]
     return lines
 
 

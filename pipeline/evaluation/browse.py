@@ -49,11 +49,9 @@ def split(members: np.ndarray) -> np.ndarray:
 
 def sheet(pixels: np.ndarray) -> str:
     """Pictures, uint8 [k, 48, 48], side by side in lines of COLUMNS, as an address that holds the whole picture."""
-    lines = -(-len(pixels) // COLUMNS)
-    padded = np.zeros((lines * COLUMNS, SIDE, SIDE), np.uint8)
-    padded[: len(pixels)] = pixels
-    whole = padded.reshape(lines, COLUMNS, SIDE, SIDE).swapaxes(1, 2)
-    return figures.encoded(whole.reshape(lines * SIDE, COLUMNS * SIDE), "webp", lossless=True)
+    padded = np.pad(pixels, ((0, -len(pixels) % COLUMNS), (0, 0), (0, 0)))
+    lines = padded.reshape(-1, COLUMNS, SIDE, SIDE).swapaxes(1, 2)
+    return figures.encoded(lines.reshape(-1, COLUMNS * SIDE), "webp", lossless=True)
 
 
 def content(

@@ -14,6 +14,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import nnls
 from tabulate import tabulate
 
@@ -104,11 +105,9 @@ def accuracies(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
 
 def bootstrap(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """Means over replicates of the rows, of which whole groups are drawn: float [REPLICATES, ...] of float [n, ...]."""
-    _, number = np.unique(groups, return_inverse=True)
-    count = number.max() + 1
-    sums = np.zeros((count, rows[0].size))
-    np.add.at(sums, number, rows.reshape(len(rows), -1))
-    sizes = np.bincount(number)
+    by_group = pd.DataFrame(rows.reshape(len(rows), -1)).astype("float64").groupby(groups)
+    sums, sizes = by_group.sum().to_numpy(), by_group.size().to_numpy()
+    count = len(sizes)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), REPLICATES).astype("float32")
     means: np.ndarray = (drawn @ sums) / (drawn @ sizes)[:, None]
     return means.reshape(REPLICATES, *rows.shape[1:])

@@ -248,8 +248,7 @@ def intervals(table: pd.DataFrame) -> pd.DataFrame:
         for line in submission.plain(table) for key, title in parts.items()
     ]  # fmt: skip
     if board.places(submission.plain(table)):
-        ratios = {f"{k}. {team}": right / SPLIT_ROWS[PRIVATE] for k, (team, right) in enumerate(BOARD_2013, start=1)}
-        lines += [(team, "PrivateTest", ratio, ratio, ratio) for team, ratio in ratios.items()]
+        lines += [(team, "PrivateTest", ratio, ratio, ratio) for team, ratio in board.TEAMS.items()]
     found = pd.DataFrame(lines, columns=["name", "part", "accuracy", "low", "high"])
     return found[found["accuracy"] != UNKNOWN]
 

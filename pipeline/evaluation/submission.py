@@ -57,10 +57,8 @@ def scores() -> list[dict[str, Any]]:
     """The lines of submissions/scores.csv, the best out of fold first. Raises UserError where it cannot be used."""
     with files.reading(TABLE, REMEDY):
         table = pd.read_csv(TABLE, dtype=INTEGERS)
-        if (
-            table[[*WHOLE, *INTEGERS]].drop(columns=[*INTEGERS]).isna().any(axis=None)
-            or not table["rank_2013"].astype(str).str.fullmatch(PLACE).all()
-        ):
+        whole, ranks = table[[*WHOLE, *INTEGERS]][list(WHOLE)], table["rank_2013"].astype(str)
+        if whole.isna().any(axis=None) or not ranks.str.fullmatch(PLACE).all():
             raise ValueError("a line is cut off, or a rank is none")
         return plain(table.sort_values("oof_accuracy", ascending=False, kind="stable"))
 
