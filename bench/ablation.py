@@ -84,6 +84,14 @@ def paired(hits: np.ndarray, base: np.ndarray) -> dict[str, Any]:
     }
 
 
+def joined(parts: dict[int, Result], half_of: np.ndarray) -> np.ndarray:
+    """What a variant predicts, float [n, 7], of its parts by half; NaN for a half that is not there."""
+    predicted = np.full((len(half_of), 7), np.nan)
+    for half, part in parts.items():
+        predicted[half_of == half] = part.probabilities
+    return predicted
+
+
 def summary(found: dict[tuple[str, int], Result], labels: np.ndarray, half_of: np.ndarray) -> dict[str, Any]:
     """What results/ablation.json holds of the variants.
 
@@ -91,71 +99,61 @@ def summary(found: dict[tuple[str, int], Result], labels: np.ndarray, half_of: n
     ----------
     found : by variant and half. labels, half_of : int [n].
     """
-    probabilities, table = {}, {}
+    table: dict[str, dict[str, Any]] = {}
+    base = joined({half: part for (name, half), part in found.items() if name == NAME}, half_of)
     for name in dict.fromkeys(name for name, _ in found):
         parts = {half: part for (variant, half), part in found.items() if variant == name}
-        predicted = np.full((len(labels), 7), np.nan)
-        for half, part in parts.items():
-            predicted[half_of == half] = part.probabilities
-        known = np.isin(half_of, list(parts))
-        probabilities[name] = predicted
+        one = joined(parts, half_of)
+        known = ~np.isnan(one[:, 0])
+        both = known & ~np.isnan(base[:, 0])
         table[name] = {
             "rows": int(known.sum()),
-            "oof_accuracy": round(float(metrics.right(predicted[known], labels[known]).mean()), 6),
-            "oof_log_loss": round(metrics.cross_entropy(predicted[known], labels[known]), 6),
+            "oof_accuracy": round(float(metrics.right(one[known], labels[known]).mean()), 6),
+            "oof_log_loss": round(metrics.cross_entropy(one[known], labels[known]), 6),
             "training_accuracy": round(float(np.mean([part.accuracy for part in parts.values()])), 4),
             "minutes": round(sum(float(part.seconds) for part in parts.values()) / 60, 1),
         }
-    for name in table.keys() - {NAME}:
-        one, base = probabilities[name], probabilities[NAME]
-        both = ~np.isnan(one[:, 0] + base[:, 0])
-        if both.any():
-            hits, hits_of_base, of_mean = (metrics.right(each[both], labels[both]) for each in (one, base, one + base))
-            table[name] |= paired(hits, hits_of_base) | {"joined": paired(of_mean, hits_of_base)}
+        if name != NAME and both.any():
+            alone, of_base, of_mean = (metrics.right(each[both], labels[both]) for each in (one, base, one + base))
+            table[name] |= paired(alone, of_base) | {"joined": paired(of_mean, of_base)}
     return table
 
 
-def pairs(found: dict[tuple[str, int], Result], data: Faces, dealt: Folds) -> tuple[Limits, np.ndarray] | None:
-    """The limits of the recipes of which two seeds are trained, and the core-hours of a network of each.
+def in_common(found: dict[str, Result], labels: np.ndarray, groups: np.ndarray) -> str:
+    """Tables of the limits of the recipes that are trained with two seeds, and of what two trainings have in common.
 
-    The rows are those of the first half. None where no pair is there.
+    Parameters
+    ----------
+    found : by variant, all judged on the same rows. labels, groups : int [n], the latter of identical pictures.
     """
-    rows = dealt.rows[halves(dealt.fold_of) == 0]
-    labels, groups = data.labels[rows].astype(int), faces.picture_groups(data.pixels)[rows]
-    both = {name: [found[each, 0] for each in (name, name + AGAIN)]
-            for name in PAIRS if {(name, 0), (name + AGAIN, 0)} <= found.keys()}  # fmt: skip
+    both = {name: [found[name], found[name + AGAIN]] for name in PAIRS if {name, name + AGAIN} <= found.keys()}
     if not both:
-        return None
-    recipes = {name: limits.tempered([part.probabilities.astype("float64") for part in pair], labels)
-               for name, pair in both.items()}  # fmt: skip
+        return ""
+    recipes = {name: limits.tempered([part.probabilities for part in pair], labels) for name, pair in both.items()}
     hours = np.array([np.mean([float(part.seconds) for part in pair]) / 3600 for pair in both.values()])
-    return limits.measure(recipes, labels, groups), hours
-
-
-def mixed(found: dict[tuple[str, int], Result], data: Faces, dealt: Folds) -> str:
-    """A table of what the trainings of `mixed` have in common, where they are there, and how far from the first two."""
-    rows = dealt.rows[halves(dealt.fold_of) == 0]
-    labels, groups = data.labels[rows].astype(int), faces.picture_groups(data.pixels)[rows]
     lines, shared = [], []
     for pair in STUDY["mixed"]:
-        if not {(name, 0) for name in pair} <= found.keys():
-            continue
-        one, other = limits.tempered([found[name, 0].probabilities.astype("float64") for name in pair], labels)
-        shared.append(limits.products([one, other], labels)[:, 0, 1])
-        reach = limits.middle(limits.bootstrap(shared[-1] - shared[0], groups, 0))
-        more = f"{(shared[-1] - shared[0]).mean():+.4f} ({reach[0]:+.4f} to {reach[1]:+.4f})"
-        right = metrics.right(one + other, labels).mean()
-        lines.append([*pair, f"{shared[-1].mean():.4f}", more if shared[1:] else "", f"{right:.2%}"])
+        if found.keys() >= set(pair):
+            one, other = limits.tempered([found[name].probabilities for name in pair], labels)
+            shared.append(limits.products([one, other], labels)[:, 0, 1])
+            further = shared[-1] - shared[0]
+            low, high = limits.middle(limits.bootstrap(further, groups, 0))
+            more = f"{further.mean():+.4f} ({low:+.4f} to {high:+.4f})" if shared[1:] else ""
+            right = metrics.right(one + other, labels).mean()
+            lines.append([*pair, f"{shared[-1].mean():.4f}", more, f"{right:.2%}"])
     titles = ["one", "other", "in common", "against the first two (95 %)", "accuracy of the mean"]
-    return tabulate(lines, titles, tablefmt="github", disable_numparse=True)
+    mixed = tabulate(lines, titles, tablefmt="github", disable_numparse=True)
+    measured = limits.measure(recipes, labels, groups)
+    chart(measured, hours)
+    return f"\n# Trained with two seeds\n\n{limits.table(measured, hours)}\n\n# Two trainings\n\n{mixed}\n"
 
 
 def chart(found: Limits, hours: np.ndarray) -> None:
-    """Draw what the pairs cost and reach, and write it beside as a table."""
+    """Draw what the pairs cost and reach."""
     assert found.accuracy is not None
     lines = [("accuracy of one network", *found.accuracy[[i, i, i], 0]) for i in range(len(found.names))]
-    lines += [("B-infinity (less is better)", found.common[i, i], *found.interval(row))
-              for i, row in enumerate(np.eye(len(found.names)))]  # fmt: skip
+    lines += [("B-infinity (less is better)", found.common[i, i], *limits.middle(found.spread[:, i, i]))
+              for i in range(len(found.names))]  # fmt: skip
     table = pd.DataFrame(lines, columns=["cost", "accuracy", "low", "high"])
     table = table.assign(cost=table["cost"] + " by core-hours", name=found.names * 2, value=np.tile(hours, 2))
     figures.draw(table, CHART.with_suffix(""), template="points")
@@ -190,21 +188,21 @@ def main(
         raise UserError(f"{pattern!r} is no regular expression: {trouble}") from None
     data = faces.load()
     dealt = folds.load(data)
+    half_of = halves(dealt.fold_of)
     tasks = plan(data, dealt)
     todo = {(name, half): task for (name, half), task in tasks.items() if half < wanted_halves and name in wanted}
     runner.run(data, todo, FOLDER, jobs)
     found = runner.kept(data, tasks, FOLDER)
     if NAME not in {name for name, _ in found}:
         raise UserError(f"{NAME} is not trained yet, and all others are compared with it")
-    table = summary(found, data.labels[dealt.rows], halves(dealt.fold_of))
+    table = summary(found, data.labels[dealt.rows], half_of)
     processors = sorted({json.loads(str(part.about))["processor"] for part in found.values()})
     about = {"seed": config.load().seed, "base": BASE, "processors": processors}
     files.write_json(RESULT, about | {"variants": table})
-    tables = f"# Every variant\n\n{show(table)}\n"
-    if measured := pairs(found, data, dealt):
-        tables += f"\n# Trained with two seeds\n\n{limits.table(*measured)}\n"
-        tables += f"\n# Two trainings\n\n{mixed(found, data, dealt)}\n"
-        chart(*measured)
+    rows = dealt.rows[half_of == 0]
+    labels, groups = data.labels[rows].astype(int), faces.picture_groups(data.pixels)[rows]
+    first = {name: part for (name, half), part in found.items() if half == 0}
+    tables = f"# Every variant\n\n{show(table)}\n{in_common(first, labels, groups)}"
     files.write(TABLES, tables.encode())
     print(tables)
 

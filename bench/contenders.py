@@ -6,7 +6,8 @@ import os
 import resource
 import time
 import timeit
-from multiprocessing.connection import Connection
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,44 +26,22 @@ class Pipeline:
     def __init__(self, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> None:
         library = machine.choose("auto")
         backend.start(library)
-        from pipeline.training import loop
+        from pipeline.training import augment, loop
 
-        self.recipe = recipe.model_copy(update={"precision": machine.products(recipe.precision, library, name)})
+        recipe = recipe.model_copy(update={"precision": machine.products(recipe.precision, library, name)})
         steps = TRAINING_ROWS[name] // recipe.batch_size
-        self.trainer = loop.Trainer(lambda: architectures.build(name), pixels, self.recipe, 0, steps)
-        self.labels = labels
-        self.epoch = 0
+        self.trainer = loop.Trainer(lambda: architectures.build(name), pixels, recipe, 0, steps)
+        self.rows = lambda rows: loop.Rows(rows, loop.one_hot(labels), rows[:0], rows[:0])
+        self.maps, self.epoch = augment.tta_maps(recipe), 0
 
     def train(self, rows: np.ndarray) -> None:
         """An epoch of whole batches."""
-        from pipeline.training import loop
-
-        chosen = loop.Rows(rows, loop.one_hot(self.labels), rows[:0], rows[:0])
         self.epoch += 1
-        self.trainer.train_epoch(chosen, 0, self.epoch, lambda part: None)
+        self.trainer.train_epoch(self.rows(rows), 0, self.epoch, lambda part: None)
 
     def predict(self, rows: np.ndarray) -> None:
         """Mean probabilities of each picture and its mirror image."""
-        from pipeline.training import augment
-
-        self.trainer.predictor.views(rows, augment.tta_maps(self.recipe)).mean(axis=0)
-
-    def facts(self) -> dict[str, float]:
-        """Multiply-adds of a forward pass, and milliseconds a batch of augmentation, the way to the device included."""
-        import keras
-
-        from pipeline.training import augment, cell, models
-
-        recipe, random = self.recipe, np.random.default_rng(0)
-        mean = keras.Sequential([keras.Input((None, None, 1)), keras.layers.GlobalAveragePooling2D()])
-        shown = models.Learner(self.trainer.feed, mean)  # one number a picture leaves the device
-
-        def augmented() -> None:
-            drawn = augment.draw(recipe, recipe.batch_size, random, recipe.crop)
-            shown.predict_on_batch((np.arange(recipe.batch_size, dtype="int32"), drawn))
-
-        milliseconds = 1000 * float(np.median(timeit.repeat(augmented, number=1, repeat=40)))
-        return {"multiply_adds": cell.multiply_adds(self.trainer.network), "augmentation_ms": milliseconds}
+        self.trainer.predictor.views(rows, self.maps).mean(axis=0)
 
 
 class Reference:
@@ -94,20 +73,20 @@ class Reference:
 
 
 def ceiling() -> dict[str, float]:
-    """What the machine can do at most: GFLOP/s of the largest matrix products, and GB/s of a copy in memory."""
-    side, source = 2048, np.ones(2**26, "uint8")
-    one, target, flops = np.random.default_rng(0).random((side, side), dtype="float32"), source.copy(), 2 * side**3
-    work: dict[str, tuple[Any, int]] = {"float32 NumPy": (lambda: one @ one, flops)}
+    """What the machine can do at most: GFLOP/s of the largest matrix products."""
+    side = 2048
+    one = np.random.default_rng(0).random((side, side), dtype="float32")
+    factors: dict[str, Any] = {"float32 NumPy": one}
     if importlib.util.find_spec("torch"):
         import torch
 
-        full = torch.from_numpy(one)
-        half = full.bfloat16()
-        work["float32 PyTorch"] = (lambda: full @ full, flops)
+        factors["float32 PyTorch"] = torch.from_numpy(one)
         if machine.bfloat16_on_cpu():
-            work["bfloat16 PyTorch"] = (lambda: half @ half, flops)
-    work["copy GB/s"] = (lambda: np.copyto(target, source), 2 * source.nbytes)
-    return {name: amount / 1e9 / min(timeit.repeat(run, number=1)) for name, (run, amount) in work.items()}
+            factors["bfloat16 PyTorch"] = torch.from_numpy(one).bfloat16()
+    return {
+        name: 2 * side**3 / 1e9 / min(timeit.repeat("each @ each", globals={"each": each}, number=1))
+        for name, each in factors.items()
+    }
 
 
 def make(kind: str, *needs: Any) -> Any:
@@ -119,47 +98,53 @@ def make(kind: str, *needs: Any) -> Any:
     return pytorch.Contender(*needs, kind.removeprefix("pytorch_"))
 
 
-def serve(pipe: Connection, kind: str, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> None:
-    """Reply to "train" and "predict" with pictures a second, "facts" with what else there is to say; None ends it."""
+HERE: dict[str, Any] = {}  # what is in this process: the contender, and its network's name
+
+
+def start(kind: str, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> None:
+    """Make a contender in this process, and let it train twice: it compiles, and fills caches."""
     if kind.endswith("_x2"):  # two of these share the machine
         for part in ("TF_NUM_INTRAOP", "TF_NUM_INTEROP", "OMP_NUM"):
             os.environ[f"{part}_THREADS"] = "1"
-    contender = make(kind.removesuffix("_x2"), name, recipe, pixels, labels)
-    rows = {"train": np.arange(TRAINING_ROWS[name]), "predict": np.arange(PREDICTED_ROWS[name])}
-    for _ in range(2):  # compiles, and fills caches
-        contender.train(rows["train"])
-    contender.predict(rows["predict"][:256])
-    pipe.send("ready")
-    while word := pipe.recv():
-        if word == "facts":
-            facts = contender.facts() if isinstance(contender, Pipeline) else {}
-            pipe.send(facts | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
-            continue
-        started = time.perf_counter()
-        getattr(contender, word)(rows[word])
-        pipe.send(len(rows[word]) / (time.perf_counter() - started))
+    HERE.update(contender=make(kind.removesuffix("_x2"), name, recipe, pixels, labels), name=name)
+    for _ in range(2):
+        HERE["contender"].train(np.arange(TRAINING_ROWS[name]))
+    HERE["contender"].predict(np.arange(min(256, PREDICTED_ROWS[name])))
+
+
+def speed(word: str) -> float:
+    """Pictures a second that this process's contender trains on ("train") or predicts ("predict")."""
+    rows = np.arange((TRAINING_ROWS if word == "train" else PREDICTED_ROWS)[HERE["name"]])
+    started = time.perf_counter()
+    getattr(HERE["contender"], word)(rows)
+    return len(rows) / (time.perf_counter() - started)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def multiply_adds() -> int:
+    """Multiply-adds of a forward pass of our contender's network."""
+    from pipeline.training import cell
+
+    return cell.multiply_adds(HERE["contender"].trainer.network)
 
 
 class Racers:
-    """Processes that work at the same time, and say how fast."""
+    """One process, or two for a kind that ends in _x2, with a contender each, that work at the same time."""
 
-    def __init__(self, count: int, serve: Any, *needs: Any) -> None:
+    def __init__(self, kind: str, *needs: Any) -> None:
         context = multiprocessing.get_context("spawn")
-        pipes = [context.Pipe() for _ in range(count)]
-        self.pipes = [ours for ours, _ in pipes]
-        for _, theirs in pipes:
-            context.Process(target=serve, args=(theirs, *needs), daemon=True).start()
-            theirs.close()
-        for pipe in self.pipes:
-            pipe.recv()  # ready
+        self.pools = [ProcessPoolExecutor(1, context, start, (kind, *needs)) for _ in range(1 + kind.endswith("_x2"))]
+        self.ask(peak_mb)  # they are ready then
 
-    def ask(self, word: str) -> list[Any]:
-        """Their replies to `word`."""
-        for pipe in self.pipes:
-            pipe.send(word)
-        return [pipe.recv() for pipe in self.pipes]
+    def ask(self, function: Callable[..., Any], *words: Any) -> list[Any]:
+        """What a function of this module gives in each process."""
+        return [each.result() for each in [pool.submit(function, *words) for pool in self.pools]]
 
     def close(self) -> None:
         """Let them end."""
-        for pipe in self.pipes:
-            pipe.send(None)
+        for pool in self.pools:
+            pool.shutdown()

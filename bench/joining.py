@@ -1,6 +1,6 @@
 """How the models of the run are best joined: every way is fitted on all folds but one, and judged on that one.
 
-Reads the cells of the ensemble's members. Writes results/joining.md: accuracy and log-loss out of fold, and how many
+Reads artifacts/blends/. Writes results/joining.md: accuracy and log-loss out of fold, and how many
 points the accuracy lies above that of equal weights at one temperature. No test label is read.
 """
 
@@ -15,10 +15,9 @@ from scipy.special import softmax
 from tabulate import tabulate
 
 from pipeline import config, files
-from pipeline.cells import store
 from pipeline.command import guarded
 from pipeline.data import faces, folds
-from pipeline.evaluation import limits, metrics
+from pipeline.evaluation import ensemble, limits, metrics
 
 RESULT = Path("results/joining.md")
 ROUNDS = 20  # of the greedy selection
@@ -39,8 +38,7 @@ def own_temperatures(every: np.ndarray, labels: np.ndarray) -> Joined:
 
 def least_brier(every: np.ndarray, labels: np.ndarray) -> Joined:
     """The weights with the least Brier score, w'Cw."""
-    found = limits.Limits([], np.zeros(len(every)), limits.products(list(every), labels).mean(axis=0), np.zeros(0))
-    weights, _, _ = limits.best(found, np.ones(len(every)), None)
+    weights = limits.least(limits.products(list(every), labels).mean(axis=0))
     return lambda models: np.tensordot(weights, models, 1)
 
 
@@ -96,10 +94,7 @@ def main() -> None:
     settings, data = config.load(), faces.load()
     dealt = folds.load(data)
     labels, groups = data.labels[dealt.rows].astype(int), faces.picture_groups(data.pixels)[dealt.rows]
-    every = np.zeros((len(settings.ensemble.members), len(labels), 7))
-    for number, name in enumerate(settings.ensemble.members):
-        for fold in settings.folds:
-            every[number, dealt.fold_of == fold] = store.load(settings, name, fold, data, dealt).oof
+    every = np.stack([ensemble.load(name, data, dealt).oof for name in settings.ensemble.members]).astype("float64")
     lines, base = [], None
     for name, way in WAYS.items():
         joined = nested(way, every, labels, dealt.fold_of)

@@ -43,12 +43,8 @@ def test_a_hand_made_competition_is_counted_as_by_hand(known):
         "rows": {"Training": 6, "PublicTest": 3, "PrivateTest": 5},
         "classes_as_published": False,
         "constant_pictures": {"Training": 1, "PublicTest": 0, "PrivateTest": 2},
-        "nearly_constant_pictures": {"Training": 5, "PublicTest": 3, "PrivateTest": 3},  # a line of at most 4
         "identical_pictures": repeats(4, 8, 1)  # A five times, C three times, D and black twice
         | {
-            "inside Training": repeats(1, 2, 1),
-            "inside PublicTest": repeats(0, 0, 0),
-            "inside PrivateTest": repeats(0, 0, 0),
             # C agrees, A is 0 or 1 in Training
             "PublicTest in Training": duplicates(2, 0.666667, 0.5 if known else "unknown"),
             # C, A (one of its labels) and black

@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +39,8 @@ def test_a_contender_tells_how_fast_it_is(monkeypatch):
     for rows in (contenders.TRAINING_ROWS, contenders.PREDICTED_ROWS):
         monkeypatch.setitem(rows, "mini_xception", 64)
     pixels, labels, _ = synthetic.competition(training=64, test=7, seed=1)
-    ours, theirs = multiprocessing.Pipe()
-    for word in ("train", "predict", "facts", None):
-        ours.send(word)
-    contenders.serve(theirs, "ours", "mini_xception", bench.NETWORKS["mini_xception"], pixels, labels)
-    assert ours.recv() == "ready"
-    assert min(ours.recv(), ours.recv(), ours.recv()["peak_mb"]) > 0
+    contenders.start("ours", "mini_xception", bench.NETWORKS["mini_xception"], pixels, labels)
+    assert min(contenders.speed("train"), contenders.speed("predict"), contenders.peak_mb()) > 0
 
 
 def test_the_committed_measurement_is_whole_and_shown_in_the_docs():

@@ -13,7 +13,7 @@ from loopback import ALL, KEY, SECRETS, TOKEN, Server, Trouble, in_this_process
 
 from pipeline import competition
 from pipeline.competition import SLUG
-from pipeline.data import incoming, provenance, synthetic
+from pipeline.data import provenance, synthetic
 from pipeline.errors import UserError
 from pipeline.kaggle import download
 
@@ -102,15 +102,9 @@ def test_what_is_not_as_kaggle_has_it_is_fetched_again(here, kaggle):
         assert held()[TAR] == kaggle.files[TAR]
 
 
-@pytest.mark.parametrize("got", [{ICML}, {TRAIN, TEST}, {TRAIN}])
-def test_where_kaggle_lacks_a_file_the_next_one_is_taken_and_unzipped(here, kaggle, files, got):
-    kaggle.files, kaggle.zipped = {name: files[name] for name in got}, {ICML}
-    if got == {TRAIN}:
-        refused("HTTP 404", "data.slug")
-    else:
-        download.main()
-        assert set(held()) == got | {"PROVENANCE.json"}
-        assert all(held()[name] == files[name] for name in got)
+def test_where_kaggle_lacks_the_file_it_says_so(here, kaggle):
+    kaggle.files = {}
+    refused("HTTP 404", "data.slug")
 
 
 # What is wrong with the account.
@@ -208,26 +202,16 @@ def official(here, kaggle, monkeypatch):
         monkeypatch.setitem(competition.CHECKSUMS, name, (algorithm, digest))
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_the_competition_itself_is_official_however_it_came(official, kaggle, files, capsys, by_hand):
-    if by_hand:
-        incoming.FOLDER.mkdir(parents=True)
-        (incoming.FOLDER / ICML).write_bytes(files[ICML])
-        settings.write({"source": "local"})
-    download.main()
-    assert provenance.read()["official"] is True
-    settings.write({"source": "kaggle", "slug": SLUG})
-    download.main()
+def test_the_competition_itself_is_official_and_fetched_once(official, kaggle, capsys):
+    for _ in range(2):
+        download.main()
+        assert provenance.read()["official"] is True
     assert "not fetched again" in capsys.readouterr().out
-    assert kaggle.requests == ([] if by_hand else [LOGIN, ASK, GET])
+    assert kaggle.requests == [LOGIN, ASK, GET]
 
 
-def test_wrong_bytes_are_refused_twice_and_good_once(official, kaggle):
+def test_wrong_bytes_are_refused(official, kaggle):
     download.RAW.mkdir(parents=True)
     (download.RAW / TRAIN).write_bytes(b"what was there")
-    wrong = Trouble(content=kaggle.files[TAR][:-1] + b"x")
-    kaggle.script["GET"] = ALL(wrong)
-    refused(TAR, "damaged twice")
-    kaggle.script["GET"] = iter([wrong])
-    download.main()
-    assert held()[TAR] == kaggle.files[TAR]
+    kaggle.script["GET"] = ALL(Trouble(content=kaggle.files[TAR][:-1] + b"x"))
+    refused(TAR, "damaged")

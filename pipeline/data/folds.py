@@ -116,7 +116,4 @@ def main() -> None:
     rows = kept(data, settings.duplicates)
     fold = deal(data.labels[rows], faces.picture_groups(data.pixels[rows]), len(settings.folds), settings.seed)
     files.write(PATH, pd.DataFrame({"row": rows, "fold": fold}).to_csv(index=False).encode())
-    dropped = len(data.rows(TRAINING)) - len(rows)
-    out = f"; {dropped:,} rows left out ({settings.duplicates})" if dropped else ""
-    sizes = ", ".join(f"{n:,}" for n in np.bincount(fold))
-    print(f"{PATH}: {len(rows):,} Training rows in {len(settings.folds)} folds of {sizes}{out}")
+    print(f"{PATH}: {len(rows):,} of {len(data.rows(TRAINING)):,} Training rows in {len(settings.folds)} folds")

@@ -2,15 +2,22 @@
 
 import os
 import re
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import IO, Any, NoReturn
+
+import numpy as np
 
 from pipeline.competition import CHECKSUMS, SLUG
-from pipeline.data import archives, pictures
+from pipeline.data import pictures
 from pipeline.errors import UserError
 
+LARGEST = 2**29  # bytes of one file, unpacked; the competition's largest has 0.6 * 2**29
+# What the libraries raise for damage, encryption and unknown compression of an archive.
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, RuntimeError)
 FOLDER = Path("data/incoming")
 NOTE = "NOTE.txt"  # what the user knows of the files; it goes with them into PROVENANCE.json
 PACKED = (".zip", ".tar", ".gz", ".tgz")
@@ -20,6 +27,42 @@ WANTED = (
     f"(from https://www.kaggle.com/competitions/{SLUG}/data); or set data.source to kaggle in params.yaml (to folders "
     "for pictures in folders); or try the drawn competition: make demo"
 )
+
+
+def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Iterator[tuple[str, bytes]]:
+    """Paths and contents of the wanted files in an archive, in order; its paths are never used for writing.
+
+    Raises UserError where it is damaged, or a file too large.
+
+    Parameters
+    ----------
+    name : what messages call the archive; its path where none is given.
+    """
+    name = name or str(path)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for each in archive.infolist():
+                    place = each.filename.replace("\\", "/")
+                    if not each.is_dir() and wanted(place):
+                        yield place, _bounded(archive.open(each), f"{name}: {place}")
+        else:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    if member.isfile() and wanted(member.name):
+                        yield member.name, _bounded(tar.extractfile(member), f"{name}: {member.name}")
+    except DAMAGE as trouble:
+        what = str(trouble).partition("\n")[0]
+        raise UserError(f"{name} is damaged or cannot be unpacked ({what}); bring the file again") from None
+
+
+def _bounded(source: IO[bytes] | Any, what: str) -> bytes:
+    """All of a file, but of no more than LARGEST bytes: a small archive may hold gigabytes of zeros."""
+    with source:
+        content: bytes = source.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{what} unpacks to more than {LARGEST:,} bytes, which is no competition file")
+    return content
 
 
 def _stop(trouble: OSError) -> NoReturn:
@@ -51,10 +94,8 @@ def contents(wanted: Callable[[str], object]) -> Iterator[tuple[str, str, bytes]
             yield place, str(path), path.read_bytes()
         elif path.suffix.lower() in PACKED:
             folder = place.removesuffix(path.suffix).removesuffix(".tar")
-            with archives.reading(path) as members:
-                for member in members:
-                    if wanted(member.path):
-                        yield f"{folder}/{member.path.removeprefix('./')}", str(member), member.read()
+            for inside, content in unpack(path, wanted):
+                yield f"{folder}/{inside.removeprefix('./')}", f"{path}: {inside}", content
         else:
             others.append(place)
     if others:
@@ -85,22 +126,14 @@ def take(folder: Path) -> dict[str, str]:
     return origin
 
 
-def pack_pictures(folder: Path) -> pictures.Layout:
-    """Pack all pictures below data/incoming/ into one file in `folder`, as they are; return their layout."""
-    found: dict[str, bytes] = {}
-    size = 0
-    for place, where, content in contents(lambda place: place.lower().endswith(pictures.SUFFIXES)):
-        if place in found:
-            raise UserError(f"{where} stands there twice, in a folder and packed: leave one of them")
-        found[place], size = content, size + len(content)
-        if size > archives.LARGEST:
-            raise UserError(
-                f"the pictures below {FOLDER}/ have more than {archives.LARGEST:,} bytes; take 48x48 pixels"
-            )
-    layout = pictures.layout(sorted(found))
-    with zipfile.ZipFile(folder / pictures.NAME, "w") as target:  # pictures are compressed already
-        for path, name in zip(layout.paths, layout.names, strict=True):
-            member = zipfile.ZipInfo(name.encode(errors="replace").decode())
-            member.comment = str(FOLDER / path).encode(errors="replace")  # for what prepare has to say of it
-            target.writestr(member, found[path])
+def take_pictures(folder: Path) -> pictures.Layout:
+    """Decode all pictures below data/incoming/ into one file in `folder` (see pictures.py); return their layout."""
+    found = [
+        (place, pictures.decode(content, where))
+        for place, where, content in contents(lambda place: place.lower().endswith(pictures.SUFFIXES))
+    ]
+    layout = pictures.layout(sorted(place for place, _ in found))
+    pixels = dict(found)
+    np.savez(folder / pictures.NAME, pixels=np.stack([pixels[path] for path in layout.paths]), labels=layout.labels,
+             usage=layout.usage)  # fmt: skip
     return layout

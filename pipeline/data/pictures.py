@@ -1,6 +1,7 @@
 """The data as pictures in folders, one a class: which split and class each picture is of, and what it shows.
 
-Reads data/raw/pictures.zip, into which download packs them. Layouts that are known to go round:
+Download decodes them into data/raw/pictures.npz: pixels uint8 [n, 48, 48], labels int8 [n], usage uint8 [n]. Layouts
+that are known to go round:
 
 - test/disgust/PublicTest_8514439.jpg (msambare/fer2013 on Kaggle): the file names carry the official split;
 - test/disgusted/im0.png (atulapra/Emotion-detection on GitHub): test/ has both test splits, and does not say which;
@@ -8,19 +9,17 @@ Reads data/raw/pictures.zip, into which download packs them. Layouts that are kn
 """
 
 import io
-import re
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
-from pipeline import files
 from pipeline.competition import CLASS_COUNTS, CLASSES, PRIVATE, PUBLIC, SIDE, SPLITS, TRAINING
 from pipeline.errors import UserError
 
-NAME = "pictures.zip"
+NAME = "pictures.npz"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 FORMATS = ("JPEG", "PNG", "BMP")
 # A class is known by its folder's name, never by its place in the alphabet. The last three are atulapra's.
@@ -35,13 +34,11 @@ class Layout:
 
     Parameters
     ----------
-    paths : as they were given. names : SPLIT/CLASS/FILE, for the packed file.
-    labels : int [n]. usage : int [n] (see Faces). official : whether the split is the competition's.
-    says : where the split comes from, in a sentence.
+    paths : as they were given. labels : int8 [n]. usage : uint8 [n] (see Faces).
+    official : whether the split is the competition's. says : where the split comes from, in a sentence.
     """
 
     paths: list[str]
-    names: list[str]
     labels: np.ndarray
     usage: np.ndarray
     official: bool
@@ -54,18 +51,22 @@ def layout(paths: list[str]) -> Layout:
     The file names' split is taken where every name begins with one; otherwise that of the folders, where test/ (or
     validation/, where that is all) stands as PrivateTest.
     """
-    parts = [("", "", *PurePosixPath(path.lower()).parts)[-3:] for path in paths]
-    for path, (_, name, _) in zip(paths, parts, strict=True):
-        if name not in CLASS_OF:
-            raise UserError(f"{path} lies in no folder of a class; the folders are {', '.join(CLASS_OF)}")
-    named = [OFFICIAL.get(file.partition("_")[0]) for _, _, file in parts]
-    if {TRAINING, PRIVATE} <= set(named) and None not in named:
-        usage, official, says = np.array(named), True, "by the file names (Training_, PublicTest_, PrivateTest_)"
+    table = pd.DataFrame([("", "", *PurePosixPath(path.lower()).parts)[-3:] for path in paths],
+                         columns=["folder", "kind", "file"]).assign(path=paths)  # fmt: skip
+    table["label"] = _known(table, "kind", CLASS_OF, f"it lies in none of the folders {', '.join(CLASS_OF)}")
+    named = table["file"].str.split("_").str[0].map(OFFICIAL)
+    if named.notna().all() and {TRAINING, PRIVATE} <= set(named):
+        table["usage"], official, says = named, True, "by the file names (Training_, PublicTest_, PrivateTest_)"
     else:
-        usage, official, says = _by_folder(paths, [folder for folder, _, _ in parts])
-    labels = np.array([CLASS_OF[name] for _, name, _ in parts], int)
+        held_out = {"test", "privatetest"} & set(table["folder"])
+        split_of = FOLDERS if held_out else {name: PRIVATE if code else TRAINING for name, code in FOLDERS.items()}
+        table["usage"] = _known(table, "folder", split_of, "its split is not known; put it into train/ or test/")
+        stands = (
+            f"{name}/ stands as {SPLITS[code]}" for name, code in split_of.items() if name in set(table["folder"])
+        )
+        official, says = set(table["folder"]) == set(OFFICIAL), f"by the folders: {', '.join(stands)}"
     counts = np.zeros((len(SPLITS), len(CLASSES)), int)
-    np.add.at(counts, (usage, labels), 1)
+    np.add.at(counts, (table["usage"], table["label"]), 1)
     if missing := [name for name, count in zip(CLASSES, counts[TRAINING], strict=True) if not count]:
         raise UserError(f"there is no picture of {', '.join(missing)} to train on: put some into train/")
     if not counts[PRIVATE].any():
@@ -73,28 +74,24 @@ def layout(paths: list[str]) -> Layout:
     says += "" if counts[PUBLIC].any() else "; PublicTest is empty"
     if official and counts.tolist() != [list(each) for each in CLASS_COUNTS]:
         official, says = False, f"{says}; but other numbers of pictures than the competition's"
-    names = [f"{SPLITS[usage[i]]}/{CLASSES[labels[i]]}/{PurePosixPath(path).name}" for i, path in enumerate(paths)]
-    if len(set(names)) < len(names):
-        twice = next(path for path, name in zip(paths, names, strict=True) if names.count(name) > 1)
-        raise UserError(f"{twice} stands there twice by its name and class: leave one of them")
-    order = sorted(range(len(paths)), key=lambda i: (usage[i], _number(names[i]), names[i]))
-    return Layout([paths[i] for i in order], [names[i] for i in order], labels[order], usage[order], official, says)
+    repeated = table.duplicated(["usage", "label", "file"], keep=False)
+    if repeated.any():
+        raise UserError(
+            f"{table['path'][repeated].iloc[0]} stands there twice by its name and class: leave one of them"
+        )
+    table["number"] = table["file"].str.extract(r"(\d+)\D*$", expand=False).astype(float).fillna(-1)
+    table["kind"] = np.array(CLASSES)[table["label"]]
+    table = table.sort_values(["usage", "number", "kind", "file"])
+    labels, usage = table["label"].to_numpy("int8"), table["usage"].to_numpy("uint8")
+    return Layout(table["path"].tolist(), labels, usage, official, says)
 
 
-def _by_folder(paths: list[str], folders: list[str]) -> tuple[np.ndarray, bool, str]:
-    """The split of each picture by the folder that its class's folder lies in, whether it is official, and why."""
-    split_of = FOLDERS if {"test", "privatetest"} & set(folders) else FOLDERS | dict.fromkeys(
-        (name for name, code in FOLDERS.items() if code == PUBLIC), PRIVATE)  # fmt: skip
-    for path, folder in zip(paths, folders, strict=True):
-        if folder not in split_of:
-            raise UserError(f"{path}: its split is not known; put the folders of the classes into train/ and test/")
-    says = ", ".join(f"{name}/ stands as {SPLITS[code]}" for name, code in split_of.items() if name in folders)
-    return np.array([split_of[each] for each in folders], int), set(folders) == set(OFFICIAL), f"by the folders: {says}"
-
-
-def _number(name: str) -> int:
-    numbers = re.findall(r"\d+", name.split("/")[-1])
-    return int(numbers[-1]) if numbers else -1
+def _known(table: pd.DataFrame, column: str, codes: dict[str, int], wrong: str) -> pd.Series:
+    """The code of each word of a column. Raises UserError that names the first picture with another word."""
+    found = table[column].map(codes)
+    if found.isna().any():
+        raise UserError(f"{table['path'][found.isna()].iloc[0]}: {wrong}")
+    return found.astype(int)
 
 
 def decode(content: bytes, what: str) -> np.ndarray:
@@ -110,16 +107,3 @@ def decode(content: bytes, what: str) -> np.ndarray:
     if mode not in ("L", "RGB", "P") or (colours != colours[:, :, :1]).any():
         raise UserError(f"{what} is no grey picture of 8 bits (mode {mode}); save it as one")
     return colours[:, :, 0]
-
-
-def read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read what download packed: pixels uint8 [n, 48, 48], labels int8 [n], usage uint8 [n].
-
-    The comment of each picture in the .zip is the user's own file, which messages name.
-    """
-    with files.reading(path, "dvc repro -f download"), zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        pixels = np.stack([decode(archive.read(each), each.comment.decode()) for each in members])
-        splits, classes = zip(*(each.filename.split("/")[:2] for each in members), strict=True)
-        labels, usage = [CLASSES.index(name) for name in classes], [SPLITS.index(name) for name in splits]
-    return pixels, np.array(labels, "int8"), np.array(usage, "uint8")

@@ -7,14 +7,14 @@ Reads data/raw/. Writes data/faces.npz (where every row that is not Training has
 import io
 import warnings
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from pipeline import files
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SIDE, SPLIT_ROWS, SPLITS, TRAINING
-from pipeline.data import archives, pictures, provenance, solution
+from pipeline.data import incoming, pictures, provenance, solution
 from pipeline.data.faces import PATH, Faces
 from pipeline.errors import UserError
 
@@ -39,49 +39,42 @@ class Table(NamedTuple):
     usage: np.ndarray | None
 
 
-class BadRow(Exception):
-    """What is wrong with one row: (its number, counted from 0, and what is wrong)."""
+def _wrong(name: str, row: Any, what: str) -> UserError:
+    """What is wrong with one row of a file; the header is line 1."""
+    return UserError(f"{name}, line {row + 2}: {what}; correct it, or bring the file again")
 
 
-def decode_pixels(fields: pd.Series) -> np.ndarray:
-    """Texts of 2,304 grey levels between blanks as uint8 [n, 48, 48].
-
-    Raises BadRow for any other.
-    """
-    with warnings.catch_warnings(action="error", category=DeprecationWarning):
-        return _decoded(fields)
-
-
-def _decoded(fields: pd.Series) -> np.ndarray:
+def _pixels(fields: pd.Series, name: str) -> np.ndarray:
+    """Texts of 2,304 grey levels between blanks as uint8 [n, 48, 48]. Raises UserError for any other."""
     found = np.empty((len(fields), PIXELS), "uint8")
-    for place, (row, field) in enumerate(fields.items()):
-        try:
-            levels = np.fromstring(field, "int64", sep=" ")
-        except (DeprecationWarning, ValueError):  # numpy warns of what is no number
-            raise BadRow(row, "pixels must be whole numbers between blanks") from None
-        if len(levels) != PIXELS:
-            raise BadRow(row, f"there are {len(levels):,} pixels instead of {PIXELS:,}")
-        if levels.min() < 0 or levels.max() > 255:
-            raise BadRow(row, "pixels must be from 0 to 255")
-        found[place] = levels
+    with warnings.catch_warnings(action="error", category=DeprecationWarning):  # numpy's, of what is no number
+        for place, (row, field) in enumerate(fields.items()):
+            try:
+                levels = np.fromstring(field, "int64", sep=" ")
+            except (DeprecationWarning, ValueError):
+                levels = np.empty(0)
+            if len(levels) != PIXELS or levels.min() < 0 or levels.max() > 255:
+                count = len(field.split())
+                wanted = f"pixels must be {PIXELS:,} whole numbers from 0 to 255 between blanks"
+                raise _wrong(name, row, f"there are {count:,} pixels; {wanted}")
+            found[place] = levels
     return found.reshape(-1, SIDE, SIDE)
 
 
-def _codes(column: pd.Series, known: tuple[str, ...]) -> np.ndarray:
-    """The place of every word of a column among the known ones. Raises BadRow for any other word."""
+def _codes(column: pd.Series, known: tuple[str, ...], name: str) -> np.ndarray:
+    """The place of every word of a column among the known ones. Raises UserError for any other word."""
     codes = column.map({word: code for code, word in enumerate(known)})
-    if codes.isna().any():
-        place = int(codes.isna().argmax())
-        raise BadRow(column.index[place], f"{column.name} {column.iloc[place][:20]!r} is none of {', '.join(known)}")
+    for row, word in column[codes.isna()].items():
+        raise _wrong(name, row, f"{column.name} {word[:20]!r} is none of {', '.join(known)}")
     return codes.to_numpy()
 
 
-def read_table(content: IO[bytes] | Path) -> Table:
+def read_table(content: IO[bytes] | Path, name: str) -> Table:
     """Read a file of the competition in any of its layouts: columns emotion, pixels and Usage, in any order.
 
     Raises
     ------
-    BadRow, ValueError, Warning : where a row, or the whole, is not as the competition writes it.
+    UserError, ValueError, Warning : where a row, or the whole, is not as the competition writes it.
     """
     text = pd.read_csv(content, dtype=str, keep_default_na=False, skipinitialspace=True, skip_blank_lines=False,
                        index_col=False, encoding="utf-8-sig", encoding_errors="replace").fillna("")  # fmt: skip
@@ -90,9 +83,9 @@ def read_table(content: IO[bytes] | Path) -> Table:
     text = text[(text != "").any(axis=1)]
     if text.empty:
         raise ValueError("it has no rows")
-    labels = _codes(text["emotion"], EMOTIONS) if "emotion" in text else np.full(len(text), UNKNOWN)
-    usage = _codes(text["Usage"], SPLITS).astype("uint8") if "Usage" in text else None
-    return Table(decode_pixels(text["pixels"]), labels.astype("int8"), usage)
+    labels = _codes(text["emotion"], EMOTIONS, name) if "emotion" in text else np.full(len(text), UNKNOWN)
+    usage = _codes(text["Usage"], SPLITS, name).astype("uint8") if "Usage" in text else None
+    return Table(_pixels(text["pixels"], name), labels.astype("int8"), usage)
 
 
 def read_file(path: Path) -> Table:
@@ -101,23 +94,20 @@ def read_file(path: Path) -> Table:
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             if path.suffix != ".gz":
-                return read_table(path)
-            with archives.reading(path, name) as members:
-                for member in members:
-                    if member.name == "fer2013.csv":
-                        return read_table(io.BytesIO(member.read()))
-                raise ValueError("it holds no fer2013.csv")
-    except BadRow as bad:
-        row, wrong = bad.args
-        raise UserError(f"{name}, line {row + 2}: {wrong}; correct it, or bring the file again") from None
+                return read_table(path, name)
+            for _, content in incoming.unpack(path, lambda place: place.endswith("fer2013.csv"), name):
+                return read_table(io.BytesIO(content), name)
+            raise ValueError("it holds no fer2013.csv")
     except (*files.DAMAGE, pd.errors.ParserWarning) as trouble:
         raise UserError(f"{name} cannot be read ({trouble}); bring the competition's own file") from None
 
 
 def read_folder(folder: Path) -> Table:
     """Read the competition from the fullest of its files in `folder`; `usage` is there."""
-    if (folder / pictures.NAME).exists():
-        return Table(*pictures.read(folder / pictures.NAME))
+    packed = folder / pictures.NAME
+    if packed.exists():
+        with files.reading(packed, "dvc repro -f download"), np.load(packed, allow_pickle=False) as arrays:
+            return Table(arrays["pixels"], arrays["labels"], arrays["usage"])
     for path in (folder / name for name in WHOLE):
         if path.exists():
             table = read_file(path)

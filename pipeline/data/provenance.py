@@ -14,18 +14,15 @@ PATH = Path("data/raw") / NAME
 OTHER_SPLIT = "other split"
 
 
-def digest(path: Path, algorithm: str) -> str:
-    """The checksum of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def describe(path: Path) -> dict[str, Any]:
     """Size and checksum of a file, and whether it is one of the competition's, as Kaggle has it."""
+
+    def digest(algorithm: str) -> str:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+
     algorithm, expected = CHECKSUMS.get(path.name, ("md5", ""))
-    md5 = digest(path, "md5")
-    found = md5 if algorithm == "md5" else digest(path, algorithm)
-    return {"bytes": path.stat().st_size, "md5": md5, "official": found == expected}
+    return {"bytes": path.stat().st_size, "md5": digest("md5"), "official": digest(algorithm) == expected}
 
 
 def read(path: Path = PATH) -> dict[str, Any]:

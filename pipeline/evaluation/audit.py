@@ -41,12 +41,6 @@ def class_counts(labels: np.ndarray, usage: np.ndarray) -> dict[str, dict[str, i
     }
 
 
-def deviation(pixels: np.ndarray) -> np.ndarray:
-    """Standard deviation of the grey levels of each of uint8 [n, 48, 48]."""
-    flat = pixels.reshape(len(pixels), -1)
-    return np.asarray(flat.std(axis=1, dtype=np.float32))
-
-
 def groups_inside(groups: np.ndarray, labels: np.ndarray) -> dict[str, int]:
     """How often identical pictures stand in the data, and how often they bear different labels."""
     sizes = np.bincount(groups)
@@ -107,7 +101,7 @@ def alike(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
     -------
     Two symmetric bool [n, n], sparse, with empty diagonals: nearly the same as they are, and with one of them mirrored.
     """
-    shown = np.flatnonzero(deviation(pixels) >= FLAT)
+    shown = np.flatnonzero(pixels.reshape(len(pixels), -1).std(axis=1, dtype="float32") >= FLAT)
     if not len(shown):
         return (sparse.csr_array((len(pixels), len(pixels)), dtype=bool),) * 2
     small = pixels[shown].reshape(-1, COARSE, SIDE // COARSE, COARSE, SIDE // COARSE).mean(axis=(2, 4), dtype="float32")
@@ -165,16 +159,13 @@ def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[s
     """
     groups, splits = picture_groups(pixels), {split: usage == code for code, split in enumerate(SPLITS)}
     constant = np.ptp(pixels.reshape(len(pixels), -1), axis=1) == 0
-    flat = (deviation(pixels) < FLAT) & ~constant
     counts = class_counts(labels, usage)
-    inside = {f"inside {split}": groups_inside(groups[rows], labels[rows]) for split, rows in splits.items()}
     return {
         "rows": {split: int(rows.sum()) for split, rows in splits.items()},
         "classes": counts,
         "classes_as_published": tuple(tuple(row.values()) for row in counts.values()) == CLASS_COUNTS,
         "constant_pictures": {split: int(constant[rows].sum()) for split, rows in splits.items()},
-        "nearly_constant_pictures": {split: int(flat[rows].sum()) for split, rows in splits.items()},
-        "identical_pictures": groups_inside(groups, labels) | inside | across(pairs(groups, {}), labels, usage),
+        "identical_pictures": groups_inside(groups, labels) | across(pairs(groups, {}), labels, usage),
     }
 
 
@@ -191,9 +182,10 @@ def main() -> None:
     table = duplicates(groups, data.usage == TRAINING, near + mirrored)
     files.write(DUPLICATES, table.to_csv(index=False).encode())
     files.write_json(RESULT, result | {"nearly_identical_pictures": nearly})
-    counts = pd.DataFrame(result["classes"])
-    table = (counts / counts.sum().clip(1)).melt(var_name="part", value_name="share", ignore_index=False)
-    table = table.assign(rows=counts.melt()["value"].to_numpy()).rename_axis("class").reset_index()
+    counts = pd.DataFrame(result["classes"]).rename_axis("class").reset_index()
+    table = counts.melt("class", var_name="part", value_name="rows")
+    table["share"] = table["rows"] / table.groupby("part")["rows"].transform("sum").clip(1)
+    table = table[["class", "part", "share", "rows"]]
     figures.draw(table, figures.FOLDER.with_name("classes"), template="bars", title="Rows of each class")
     same = result["identical_pictures"]["groups"]
     print(f"{RESULT}: {same:,} repeated pictures, {len(repeated):,} pairs are alike; see them: make browse")

@@ -2,15 +2,16 @@
 
 from typing import Any
 
+import pandas as pd
+
 from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
 from pipeline.evaluation.submission import UNKNOWN, percent
 
 HEADERS = (
     "", "out of fold", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "parameters", "minutes",
 )  # fmt: skip
-ORDINALS = {"1": "1st", "2": "2nd", "3": "3rd", ">10": "below the 10th"}
-ALIGN = ("left", *["right"] * (len(HEADERS) - 1))
-SEED_HEADERS = ("seed", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "minutes")
+TEAMS = {f"{place}. {team}": right / SPLIT_ROWS[PRIVATE] for place, (team, right) in enumerate(BOARD_2013, start=1)}
+ORDINALS = {1: "1st", 2: "2nd", 3: "3rd", 11: "below the 10th"}
 SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_duplicate_accuracy")
 NOTES = {
     "unofficial": "Measured on files that are not Kaggle's own; results/data.json says what is known of them.",
@@ -42,22 +43,29 @@ def rows(scores: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The lines of the board: ours as `scores` orders them, then the teams of 2013 if ours have places among them."""
     lines = [ours(entry) for entry in scores]
     if places(scores):
-        lines += [
-            (f"{place}. {team}", "", "", percent(right / SPLIT_ROWS[PRIVATE]), *[""] * (len(HEADERS) - 4))
-            for place, (team, right) in enumerate(BOARD_2013, start=1)
-        ]
+        lines += [(team, "", "", percent(ratio), *[""] * (len(HEADERS) - 4)) for team, ratio in TEAMS.items()]
     return lines
+
+
+def table(scores: list[dict[str, Any]]) -> pd.DataFrame:
+    """The board as texts."""
+    return pd.DataFrame(rows(scores), columns=list(HEADERS)).set_index("")
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A data frame of texts in Markdown."""
+    return str(frame.to_markdown(disable_numparse=True, colalign=("left", *["right"] * len(frame.columns))))
 
 
 def places(scores: list[dict[str, Any]]) -> str:
     """Which place each submission would have had in 2013, by PrivateTest; blank where none has a place."""
-    found: dict[str, list[str]] = {}
+    found: dict[int, list[str]] = {}
     for entry in scores:
         if entry["rank_2013"] not in ("none", UNKNOWN):
-            found.setdefault(str(entry["rank_2013"]), []).append(str(entry["name"]))
+            place = int(str(entry["rank_2013"]).replace(">10", "11"))
+            found.setdefault(place, []).append(str(entry["name"]))
     return " ".join(
-        f"Would place {ORDINALS.get(place, f'{place}th')}: {', '.join(found[place])}."
-        for place in sorted(found, key=lambda place: (int(place.strip(">")), place))
+        f"Would place {ORDINALS.get(place, f'{place}th')}: {', '.join(found[place])}." for place in sorted(found)
     )
 
 
@@ -66,15 +74,18 @@ def spread(found: dict[str, float] | None) -> str:
     return f"{found['mean']:.2%} ± {100 * found['deviation']:.2f}" if found else ""
 
 
-def seed_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The lines of a table with SEED_HEADERS, the last one their mean; `found` as in results/speedrun.json."""
-    lines: list[tuple[str, ...]] = []
-    for seed, entry in found["by_seed"].items():
-        public, private, alone = (percent(entry[score]) for score in SEED_SCORES)
-        reach = interval(entry, "private_accuracy")
-        lines.append((str(seed), public, private, reach, alone, f"{entry['minutes']:.1f}"))
-    public, private, alone = (spread(found.get(score)) for score in SEED_SCORES)
-    return [*lines, ("mean", public, private, "", alone, f"{found['minutes']:.1f}")]
+def seeds(found: dict[str, Any]) -> pd.DataFrame:
+    """The scores of every seed as texts, the last line their mean; `found` as in results/speedrun.json."""
+    public, private, alone = SEED_SCORES
+    lines = {
+        seed: [percent(entry[public]), percent(entry[private]), interval(entry, private), percent(entry[alone]),
+               f"{entry['minutes']:.1f}"]
+        for seed, entry in found["by_seed"].items()
+    }  # fmt: skip
+    means = [spread(found.get(score)) for score in SEED_SCORES]
+    lines["mean"] = [means[0], means[1], "", means[2], f"{found['minutes']:.1f}"]
+    columns = ["PublicTest", "PrivateTest", "95 % interval", "no duplicate", "minutes"]
+    return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("seed")
 
 
 def p_value(value: float) -> str:

@@ -5,20 +5,17 @@ artifacts/browse.html, one file that needs nothing beside it. It shows people, a
 out of fold: no test row and no test label is read.
 """
 
-import base64
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from pipeline import config, files
 from pipeline.competition import CLASSES, SIDE
 from pipeline.data import faces, folds
-from pipeline.evaluation import audit, ensemble, metrics, report
+from pipeline.evaluation import audit, ensemble, figures, metrics, report
 
 PAGE = Path("artifacts/browse.html")
 WORST, PAIRS, CONFUSED, SPLIT = 40, 12, 30, 300  # mistakes of a class, confused pairs, rows of each, disagreements
@@ -52,12 +49,9 @@ def split(members: np.ndarray) -> np.ndarray:
 
 def sheet(pixels: np.ndarray) -> str:
     """Pictures, uint8 [k, 48, 48], side by side in lines of COLUMNS, as an address that holds the whole picture."""
-    lines = -(-len(pixels) // COLUMNS)
-    padded = np.zeros((lines * COLUMNS, SIDE, SIDE), np.uint8)
-    padded[: len(pixels)] = pixels
-    whole, file = padded.reshape(lines, COLUMNS, SIDE, SIDE).swapaxes(1, 2), io.BytesIO()
-    Image.fromarray(whole.reshape(lines * SIDE, COLUMNS * SIDE)).save(file, "WebP", lossless=True)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    padded = np.pad(pixels, ((0, -len(pixels) % COLUMNS), (0, 0), (0, 0)))
+    lines = padded.reshape(-1, COLUMNS, SIDE, SIDE).swapaxes(1, 2)
+    return figures.encoded(lines.reshape(-1, COLUMNS * SIDE), "webp", lossless=True)
 
 
 def content(

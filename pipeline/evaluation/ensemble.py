@@ -254,22 +254,16 @@ def summary(
     """The ensemble, and what results/ensemble.json says of it and of the alternatives to it."""
     names = settings.members
 
-    def joined(
-        method: str, names: list[str], among: dict[str, Predictions] = members
-    ) -> tuple[Predictions, np.ndarray | None]:
-        return blend(method, [among[name] for name in names], labels, fold_of)
-
     def scored(method: str, names: list[str]) -> dict[str, float]:
-        return scores(joined(method, names)[0].oof, labels)
+        return scores(blend(method, [members[name] for name in names], labels, fold_of)[0].oof, labels)
 
-    taken, weights = joined(settings.method, names)
+    taken, weights = blend(settings.method, [members[name] for name in names], labels, fold_of)
+    plain_taken, _ = blend(settings.method, [plain[name] for name in names], labels, fold_of)
+    plain, every = plain | {ENSEMBLE: plain_taken}, members | {ENSEMBLE: taken}
     guesses = {name: members[name].oof.argmax(axis=1) for name in names}
-    oof = {name: each.oof for name, each in members.items()} | {ENSEMBLE: taken.oof}
-    plain_oof = {name: each.oof for name, each in plain.items()}
-    plain_oof[ENSEMBLE] = joined(settings.method, names, plain)[0].oof
     return taken, Result(
         method=settings.method,
-        weights=dict(zip(names, [None] * len(names) if weights is None else weights.tolist(), strict=True)),
+        weights=dict.fromkeys(names) if weights is None else dict(zip(names, weights.tolist(), strict=True)),
         members={name: scored("mean", [name]) for name in names},
         methods={each: scored(each, names) for each in METHODS},
         without={
@@ -278,7 +272,7 @@ def summary(
         agreement={
             one: {other: round(float((guesses[one] == guesses[other]).mean()), 4) for other in names} for one in names
         },
-        submissions={name: describe(oof[name], plain_oof[name], labels, fold_of) for name in oof},
+        submissions={name: describe(each.oof, plain[name].oof, labels, fold_of) for name, each in every.items()},
     )
 
 

@@ -3,42 +3,23 @@
 charts/ holds templates of Vega-Lite in DVC's form: `dvc plots` draws results/plots/*.csv by them, and so does `draw`.
 """
 
+import base64
 import io
 import json
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("Agg")  # files only; no display is needed
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import vl_convert
-from matplotlib.figure import Figure
 from PIL import Image
-from sklearn.metrics import ConfusionMatrixDisplay
 
 from pipeline import files
 from pipeline.competition import CLASSES
 
 FOLDER = Path("results/plots")
 CHARTS = Path(__file__).with_name("charts")
-GREY = "#7a808a"  # to be read on white and on black
-
-mpl.rcParams.update({
-    "figure.constrained_layout.use": True, "figure.dpi": 110, "font.size": 11, "axes.titlesize": 12,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.3,
-    "legend.frameon": False, "savefig.transparent": True,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY),
-})  # fmt: skip
-
-
-def _save(figure: Figure, path: Path) -> None:
-    version = {"Software": None}  # matplotlib's would change the bytes
-    files.replace(path, lambda file: figure.savefig(file, format="png", metadata=version))
-    plt.close(figure)
 
 
 def chart(table: pd.DataFrame, template: str, title: str = "", x: str = "", y: str = "") -> dict[str, Any]:
@@ -64,16 +45,16 @@ def draw(table: pd.DataFrame, path: Path, **words: str) -> None:
     files.replace(path.with_suffix(".png"), lambda file: small.save(file, "PNG", optimize=True))
 
 
-def confusion(labels: np.ndarray, guesses: np.ndarray, title: str, path: Path) -> None:
-    """Draw a confusion matrix as ratios; labels and guesses are int [n]."""
-    figure, axes = plt.subplots(figsize=(9, 8))
-    ConfusionMatrixDisplay.from_predictions(
-        labels, guesses, labels=range(len(CLASSES)), display_labels=CLASSES, normalize="true", values_format=".1%",
-        cmap="Blues", colorbar=False, text_kw={"fontsize": 13}, ax=axes,
-    )  # fmt: skip
-    axes.set(title=title, xlabel="predicted class", ylabel="true class; its rows are 100 %")
-    axes.grid(visible=False)
-    _save(figure, path)
+def address(content: bytes, kind: str = "png") -> str:
+    """A picture file's content as an address that holds all of it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def encoded(picture: np.ndarray, kind: str = "png", **options: Any) -> str:
+    """A picture, uint8 [height, width] or [height, width, 3], as such an address."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, **options)
+    return address(file.getvalue(), kind)
 
 
 def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> None:
@@ -83,16 +64,11 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> Non
     ----------
     maps : float [7, 48, 48] by model, 0 to 1. faces : float [7, 48, 48], mean faces.
     """
-    lines, columns = 1 + len(maps), len(CLASSES)
-    figure, grid = plt.subplots(lines, columns, figsize=(1.5 * columns, 1.6 * lines), squeeze=False)
-    shown = [(name, place) for name in ("mean face", *maps) for place in range(columns)]
-    for axes, (name, place) in zip(grid.flat, shown, strict=True):
-        axes.imshow(faces[place], cmap="gray", vmin=0, vmax=255)
-        if name in maps:
-            axes.imshow(maps[name][place], cmap="inferno", vmin=0, vmax=1, alpha=0.65 * maps[name][place])
-        else:
-            axes.set_title(CLASSES[place])
-        axes.set(xticks=[], yticks=[])
-        axes.set_ylabel("" if place else name, fontsize=8)
-    figure.suptitle("Where the networks look for each class (mean Grad-CAM of held-out pictures, on the mean face)")
-    _save(figure, path)
+    lines = []
+    for name, heat in ({"mean face": np.zeros(faces.shape)} | maps).items():
+        strength = 0.65 * heat[..., None]
+        mixed = (1 - strength) * faces[..., None] + strength * mpl.colormaps["inferno"](heat)[..., :3] * 255
+        pictures = zip(CLASSES, mixed.astype("uint8"), strict=True)
+        lines += [{"name": name, "class": label, "url": encoded(picture)} for label, picture in pictures]
+    title = "Where the networks look for each class (mean Grad-CAM of held-out pictures, on the mean face)"
+    files.write(path, vl_convert.vegalite_to_png(chart(pd.DataFrame(lines), "pictures", title)))

@@ -14,6 +14,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import nnls
 from tabulate import tabulate
 
@@ -21,7 +22,7 @@ from pipeline import config
 from pipeline.cells import store
 from pipeline.competition import CLASSES
 from pipeline.data import faces, folds
-from pipeline.evaluation import metrics
+from pipeline.evaluation import ensemble, metrics
 
 REPLICATES = 1000  # of the bootstrap
 
@@ -86,14 +87,13 @@ def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np
         raise ValueError("every recipe needs two trainings, or more, that share no seed")
     owner = np.repeat(np.arange(len(recipes)), [len(each) for each in recipes.values()])
     rows = products([one for each in recipes.values() for one in each], labels)
-    mask = np.stack([[(owner == r)[:, None] & (owner == s)[None] for s in range(len(recipes))]
-                     for r in range(len(recipes))])  # fmt: skip
-    mask &= ~np.eye(len(owner), dtype=bool)  # a training shares its whole randomness with itself
+    own = np.eye(len(recipes), dtype=bool)[owner]
+    mask = np.einsum("ar,bs->rsab", own, own) & ~np.eye(len(owner), dtype=bool)  # a training shares all with itself
     parts = np.einsum("nab,rsab->nrs", rows, mask.astype("float32")) / mask.sum(axis=(2, 3))
     single = np.array([np.diagonal(rows, axis1=1, axis2=2)[:, owner == r].mean() for r in range(len(recipes))])
     hits = np.stack([accuracies(each, labels) for each in recipes.values()], axis=1)
-    return Limits(list(recipes), single, parts.mean(axis=0), bootstrap(parts, groups, seed), hits.mean(axis=0),
-                  bootstrap(hits, groups, seed))  # fmt: skip
+    spreads = bootstrap(parts, groups, seed), bootstrap(hits, groups, seed)
+    return Limits(list(recipes), single, parts.mean(axis=0), spreads[0], hits.mean(axis=0), spreads[1])
 
 
 def accuracies(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
@@ -105,11 +105,9 @@ def accuracies(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
 
 def bootstrap(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """Means over replicates of the rows, of which whole groups are drawn: float [REPLICATES, ...] of float [n, ...]."""
-    _, number = np.unique(groups, return_inverse=True)
-    count = number.max() + 1
-    sums = np.zeros((count, rows[0].size))
-    np.add.at(sums, number, rows.reshape(len(rows), -1))
-    sizes = np.bincount(number)
+    by_group = pd.DataFrame(rows.reshape(len(rows), -1)).astype("float64").groupby(groups)
+    sums, sizes = by_group.sum().to_numpy(), by_group.size().to_numpy()
+    count = len(sizes)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), REPLICATES).astype("float32")
     means: np.ndarray = (drawn @ sums) / (drawn @ sizes)[:, None]
     return means.reshape(REPLICATES, *rows.shape[1:])
@@ -132,18 +130,27 @@ def of_cells(names: list[str]) -> tuple[Limits, np.ndarray]:
     dealt = folds.load(data)
     labels, groups = data.labels[dealt.rows].astype(int), faces.picture_groups(data.pixels)
     unseen = ~np.isin(groups[data.test_rows()], groups[dealt.rows])
+    members, _ = ensemble.read(settings, data, dealt)
     oof, variance, hours = [], [], []
     for name in names:
+        at = metrics.fit_temperature(members[name].oof, labels)
+        oof.append(metrics.temper(members[name].oof, at))
         cells = [store.load(settings, name, fold, data, dealt) for fold in settings.folds]
-        joined = np.concatenate([cell.oof for cell in cells])[np.argsort(np.concatenate([cell.rows for cell in cells]))]
-        at = metrics.fit_temperature(joined, labels)
-        oof.append(metrics.temper(joined, at))
         tests = np.stack([metrics.temper(cell.test[unseen], at) for cell in cells])
         variance.append(tests.var(axis=0, ddof=1).sum(axis=1).mean())
         hours.append(np.mean([cell.about.seconds for cell in cells]) / 3600)
     rows = products(oof, labels) - np.diag(np.array(variance, "float32"))
     single = np.diagonal(rows.mean(axis=0)) + np.array(variance)
     return Limits(names, single, rows.mean(axis=0), bootstrap(rows, groups[dealt.rows], 0)), np.array(hours)
+
+
+def least(matrix: np.ndarray) -> np.ndarray:
+    """The weights w, float [R], none of them negative and of sum 1, with the least w'Mw for a matrix M."""
+    values, vectors = np.linalg.eigh(matrix)
+    root = np.sqrt(values.clip(0))[:, None] * vectors.T
+    weights, _ = nnls(np.vstack([root, np.ones(len(matrix))]), np.append(np.zeros(len(matrix)), 1.0))
+    found: np.ndarray = weights / weights.sum()
+    return found
 
 
 def best(limits: Limits, hours: np.ndarray, budget: float | None) -> tuple[np.ndarray, np.ndarray, float]:
@@ -157,38 +164,35 @@ def best(limits: Limits, hours: np.ndarray, budget: float | None) -> tuple[np.nd
     ----------
     hours : float [R], of one network of each recipe. budget : core-hours a row; None for infinitely many.
     """
-    variance = (limits.single - np.diag(limits.common)).clip(0)
-    effort = np.sqrt(variance * hours)
+    deviation = np.sqrt((limits.single - np.diag(limits.common)).clip(0))
+    effort = deviation * np.sqrt(hours)
     whole = limits.common + (np.outer(effort, effort) / budget if budget else 0)
-    values, vectors = np.linalg.eigh(whole)
-    root = np.sqrt(values.clip(0))[:, None] * vectors.T
-    weights, _ = nnls(np.vstack([root, np.ones(len(hours))]), np.append(np.zeros(len(hours)), 1.0))
-    weights /= weights.sum()
-    networks = np.full(len(hours), np.inf) if not budget else np.zeros(len(hours))
-    if budget and (total := (weights * effort).sum()) > 0:
-        networks = budget * weights * np.sqrt(variance / hours.clip(1e-9)) / total
+    weights = least(whole)
+    if budget:
+        share = weights * deviation / np.sqrt(hours)
+        networks = budget * share / max(share @ hours, metrics.TINY)
+    else:
+        networks = np.full(len(hours), np.inf)
     return weights, networks, float(weights @ whole @ weights)
 
 
 def table(limits: Limits, hours: np.ndarray) -> str:
     """A line a recipe: one network, infinitely many with the interval, core-hours; then the cross-covariances."""
-    lines = []
+    lines, heads = [], ["recipe", "core-h", "Brier", "B-infinity", "95 %"]
     for number, name in enumerate(limits.names):
-        low, high = limits.interval(np.eye(len(limits.names))[number])
-        common = limits.common[number, number]
-        numbers = (f"{each:.4f}" for each in (limits.single[number], common))
-        line = [name, f"{hours[number]:.2f}", *numbers, f"{low:.4f} to {high:.4f}"]
-        if limits.accuracy is not None and limits.accuracy_spread is not None:
-            low, high = middle(limits.accuracy_spread[:, number, 1])
-            one, many = limits.accuracy[number]
+        low, high = middle(limits.spread[:, number, number])
+        lines.append([name, f"{hours[number]:.2f}", f"{limits.single[number]:.4f}",
+                      f"{limits.common[number, number]:.4f}", f"{low:.4f} to {high:.4f}"])  # fmt: skip
+    if limits.accuracy is not None and limits.accuracy_spread is not None:
+        heads += ["accuracy", "A-infinity", "95 %"]
+        for line, (one, many), spread in zip(lines, limits.accuracy, limits.accuracy_spread[:, :, 1].T, strict=True):
+            low, high = middle(spread)
             line += [f"{one:.2%}", f"{many:.2%}", f"{low:.2%} to {high:.2%}"]
-        lines.append(line)
-    heads = ["recipe", "core-h", "Brier", "B-infinity", "95 %", "accuracy", "A-infinity", "95 %"]
-    first = tabulate(lines, heads[: len(lines[0])], tablefmt="github", disable_numparse=True)
-    cross = [[f"{number + 1} {name}", *(f"{value:.4f}" for value in limits.common[number])]
-             for number, name in enumerate(limits.names)]  # fmt: skip
-    heads = ["in common", *(str(number + 1) for number in range(len(limits.names)))]
-    return f"{first}\n\n{tabulate(cross, heads, tablefmt='github', disable_numparse=True)}"
+    cross = [[f"{number} {name}", *(f"{value:.4f}" for value in common)]
+             for number, (name, common) in enumerate(zip(limits.names, limits.common, strict=True), 1)]  # fmt: skip
+    numbered = ["in common", *map(str, range(1, len(cross) + 1))]
+    tables = (tabulate(*each, tablefmt="github", disable_numparse=True) for each in ((lines, heads), (cross, numbered)))
+    return "\n\n".join(tables)
 
 
 def main(names: list[str], budgets: list[float]) -> None:

@@ -5,7 +5,6 @@ are there claims.json, speedrun.json and seeds.json), so git alone is enough to 
 by report.md.j2, which holds all words and tables, and the same as results/report.html, which needs nothing beside it.
 """
 
-import base64
 import importlib.metadata
 import json
 import os
@@ -50,11 +49,6 @@ def head(*titles: str) -> str:
     return f"| | {' | '.join(titles)} |\n|:--|{'--:|' * len(titles)}"
 
 
-def table(frame: pd.DataFrame) -> str:
-    """A data frame of texts in Markdown."""
-    return str(frame.to_markdown(disable_numparse=True, colalign=("left", *["right"] * len(frame.columns))))
-
-
 def best(text: str, ways: str) -> str:
     """A table in Markdown with the best cells of some columns in bold.
 
@@ -64,21 +58,19 @@ def best(text: str, ways: str) -> str:
     """
     lines = [line.split("|") for line in text.strip().splitlines()]
     for place, way in enumerate(ways, start=2):
-        found = {
-            k: re.search(r"[-+]?\d[\d.]*", cells[place].split("→")[-1].replace(",", ""))
-            for k, cells in enumerate(lines)
-            if k > 1
-        }
-        values = {k: float(each[0]) for k, each in found.items() if each}
-        for k in values:
-            if way != "." and values[k] == (max if way == "+" else min)(values.values()):
-                lines[k][place] = f" **{lines[k][place].strip()}** "
+        numbers = {}
+        for cells in lines[2:]:
+            if found := re.search(r"[-+]?\d[\d.]*", cells[place].split("→")[-1].replace(",", "")):
+                numbers[cells[1]] = float(found[0])
+        for cells in lines[2:]:
+            if way != "." and numbers.get(cells[1]) == (max if way == "+" else min)(numbers.values(), default=0.0):
+                cells[place] = f" **{cells[place].strip()}** "
     return "\n".join("|".join(cells) for cells in lines) + "\n"
 
 
 def square(found: dict[str, dict[str, float]], order: list[str], show: Callable[[Any], str]) -> str:
     """A table in Markdown of values by two names, blank where there is none."""
-    return table(pd.DataFrame(found).T.reindex(order)[order].map(show, na_action="ignore").fillna(""))
+    return board.markdown(pd.DataFrame(found).T.reindex(order)[order].map(show, na_action="ignore").fillna(""))
 
 
 def optional(name: str, verb: str) -> Any:
@@ -145,8 +137,7 @@ def context() -> dict[str, Any]:
         "members": [name for name in order if name in found.weights],
         "rows": rows, "judged": analysis[rows], "ensemble": found, "classes": CLASSES,
         "splits": SPLITS, "notes": notes,
-        "board": pd.DataFrame(board.rows(scores), columns=list(board.HEADERS)).set_index(""),
-        "places": board.places(scores),
+        "board": board.table(scores), "places": board.places(scores),
         "recipes": recipes(settings, models), "attention": (figures.FOLDER / "attention.png").exists(),
         "claims": optional("claims.json", "claims"), "speedrun": speedrun, "seeds": seeds,
         "of_other_params": of_other_params(settings, speedrun, seeds),
@@ -157,21 +148,17 @@ def context() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def seed_table(found: dict[str, Any]) -> str:
-    """The scores of the speedrun's seeds in Markdown; `found` as in results/speedrun.json."""
-    return table(pd.DataFrame(board.seed_rows(found), columns=list(board.SEED_HEADERS)).set_index("seed"))
-
-
 def render(template: str, shown: dict[str, Any]) -> str:
     """A template of this folder with what it shows."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=template.endswith(".html.j2"),
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
     )  # fmt: skip
-    spread, p_value = board.spread, board.p_value
-    environment.filters |= {"percent": percent, "number": number, "points": points, "table": table, "p_value": p_value}
-    environment.filters |= {"spread": spread, "deviation": metrics.spread, "seed_table": seed_table, "best": best}
-    environment.globals |= {"head": head, "square": square, "show_percent": percent, "show_p_value": p_value}
+    environment.filters |= {
+        "percent": percent, "number": number, "points": points, "table": board.markdown, "p_value": board.p_value,
+        "spread": board.spread, "deviation": metrics.spread, "seeds": board.seeds, "best": best,
+    }  # fmt: skip
+    environment.globals |= {"head": head, "square": square, "show_percent": percent, "show_p_value": board.p_value}
     try:
         return environment.get_template(template).render(shown)
     except jinja2.UndefinedError as trouble:
@@ -190,22 +177,13 @@ def page(markdown: str, curves: dict[str, Any]) -> str:
 
     HTML inside of the Markdown is shown as text, but for <details> and <summary>.
     """
-    converter = MarkdownIt("js-default")
-    tokens = converter.parse(markdown)
-    headings = [place for place, token in enumerate(tokens) if token.type == "heading_open" and token.tag == "h2"]
-    for number, place in enumerate(headings, start=1):
-        tokens[place].attrSet("id", f"part{number}")
-    for token in (child for each in tokens for child in each.children or [] if child.type == "image"):
-        if token.attrs["src"] == "plots/curves.png":
-            token.type, token.content = "html_inline", '<span id="curves"></span>'
-            continue
-        picture = base64.b64encode((RESULTS / str(token.attrs["src"])).read_bytes()).decode()
-        token.attrSet("src", f"data:image/png;base64,{picture}")
-    body = converter.renderer.render(tokens, converter.options, {})
+    body = MarkdownIt("js-default").render(markdown)
     body = re.sub(r"<p>&lt;details&gt;&lt;summary&gt;(.*)&lt;/summary&gt;</p>", r"<details><summary>\1</summary>", body)
     body = body.replace("<p>&lt;/details&gt;</p>", "</details>")
-    shown = {"titles": [tokens[place + 1].content for place in headings], "body": body, "curves": curves}
-    return render("report.html.j2", shown | {"bundle": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")})
+    body = re.sub('<img src="plots/curves.png"[^>]*>', '<span id="curves"></span>', body)
+    body = re.sub('(?<=<img src=")[^"]+', lambda found: figures.address((RESULTS / found[0]).read_bytes()), body)
+    shown = {"body": body, "curves": curves, "bundle": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")}
+    return render("report.html.j2", shown)
 
 
 def main() -> None:

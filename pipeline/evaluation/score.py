@@ -25,7 +25,7 @@ from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
 from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, submission
-from pipeline.evaluation.submission import UNKNOWN, percent
+from pipeline.evaluation.submission import INTEGERS, UNKNOWN, percent
 from pipeline.training.cell import HISTORY
 
 NESTED = Path("results/scores.json")
@@ -39,7 +39,6 @@ NEED_LABELS = (
     *(f"private_{key}{when}" for when in ("", "_tempered") for key in ("log_loss", "brier", "calibration_error")),
     "rank_2013",
 )  # fmt: skip
-INTEGERS = {"parameters": "Int64", "train_seconds": "Int64"}
 Value = float | int | str
 By = dict[str, np.ndarray]  # probabilities [m, 7] by submission, of the rows of a Truth
 
@@ -143,15 +142,15 @@ def analysis(probabilities: By, tempered: By, truth: Truth) -> dict[str, dict[st
         labels = truth.labels[rows]
         if (labels < 0).any():
             continue
-        hits = {name: metrics.right(each[rows], labels) for name, each in probabilities.items()}
+        mine = {name: each[rows] for name, each in probabilities.items()}
+        softer = {name: each[rows] for name, each in tempered.items()}
+        hits = {name: metrics.right(each, labels) for name, each in mine.items()}
+        reliability = {"as_it_is": mine, "tempered": softer}
         found[title] = {
-            "by_class": {name: metrics.by_class(each[rows], labels) for name, each in probabilities.items()},
+            "by_class": {name: metrics.by_class(each, labels) for name, each in mine.items()},
             "reliability": {
-                name: {
-                    "as_it_is": metrics.reliability(each[rows], labels),
-                    "tempered": metrics.reliability(tempered[name][rows], labels),
-                }
-                for name, each in probabilities.items()
+                name: {when: metrics.reliability(each[name], labels) for when, each in reliability.items()}
+                for name in mine
             },
             "paired": {
                 one: {other: float(f"{metrics.mcnemar(hits[one], hits[other]):.3g}") for other in hits if other != one}
@@ -171,27 +170,19 @@ def folds_agree(tests: list[np.ndarray]) -> float:
 
 
 def singles(cells: list[Cell], truth: Truth) -> dict[str, Any]:
-    """PrivateTest accuracy of each single network of a model (one a fold), their mean and deviation.
+    """PrivateTest accuracy of the single networks of a model, one a fold: mean and deviation.
 
-    `plain_mean` is without test-time augmentation. `no_duplicate_mean` leaves out the rows whose picture stands in
-    Training, so that it compares with out-of-fold accuracy, which knows no duplicates either. `agree` is folds_agree
-    over all test rows. `truth` is of the test rows.
+    `no_duplicate_` leaves out the rows whose picture stands in Training, so that it compares with out-of-fold accuracy,
+    which knows no duplicates either. `agree` is folds_agree over all test rows, of which `truth` is.
     """
-    tests = [cell.test for cell in cells]
-    found = {"multiply_adds": cells[0].about.multiply_adds, "agree": round(folds_agree(tests), 6)}
-    private = truth.usage == PRIVATE
-    if (truth.labels[private] < 0).any():
-        return found | dict.fromkeys(("folds", "mean", "deviation", "plain_mean", "no_duplicate_mean"), UNKNOWN)
-
-    def spread(tests: list[np.ndarray], rows: np.ndarray) -> dict[str, Any]:
-        return metrics.spread([metrics.right(test[rows], truth.labels[rows]).mean() for test in tests])
-
-    alone, whole = private & (truth.identical == 0), spread(tests, private)
-    return found | {
-        "folds": whole.pop("values"), **whole,
-        "plain_mean": spread([cell.test_plain for cell in cells], private)["mean"],
-        "no_duplicate_mean": spread(tests, alone)["mean"] if alone.any() else UNKNOWN,
-    }  # fmt: skip
+    agree = round(folds_agree([cell.test for cell in cells]), 6)
+    found: dict[str, Any] = {"multiply_adds": cells[0].about.multiply_adds, "agree": agree}
+    hits, private = [metrics.right(cell.test, truth.labels) for cell in cells], truth.usage == PRIVATE
+    for name, rows in {"": private, "no_duplicate_": private & (truth.identical == 0)}.items():
+        known = rows.any() and (truth.labels[private] >= 0).all()
+        spread = metrics.spread([each[rows].mean() for each in hits]) if known else {}
+        found |= {f"{name}{key}": spread.get(key, UNKNOWN) for key in ("mean", "deviation")}
+    return found
 
 
 def efforts(cells: dict[str, list[Cell]], weights: dict[str, float | None]) -> pd.DataFrame:
@@ -202,11 +193,10 @@ def efforts(cells: dict[str, list[Cell]], weights: dict[str, float | None]) -> p
     models = {
         name: (each[0].about.parameters, sum(cell.about.seconds for cell in each)) for name, each in cells.items()
     }
-    found = pd.DataFrame.from_dict(models, orient="index", columns=list(INTEGERS))
-    found = found.reindex([*models, *(name for name in weights if name not in models)])
-    weighing = [name for name, weight in weights.items() if weight != 0]
-    parameters = found["parameters"][weighing].sum(skipna=False)
-    found.loc[ENSEMBLE] = parameters, found["train_seconds"][list(weights)].sum(skipna=False)
+    found = pd.DataFrame.from_dict(models, orient="index", columns=list(INTEGERS)).reindex([*{**models, **weights}])
+    members = found.loc[list(weights)]
+    weighing = [weight != 0 for weight in weights.values()]
+    found.loc[ENSEMBLE] = members["parameters"][weighing].sum(skipna=False), members["train_seconds"].sum(skipna=False)
     return found
 
 
@@ -253,11 +243,12 @@ def reliability(found: dict[str, Any]) -> pd.DataFrame:
 def intervals(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracies of submissions/scores.csv, then of the teams of 2013: name, part (the rows), accuracy, low, high."""
     parts = {"oof": "out of fold", "public": "PublicTest", "private": "PrivateTest"}
-    ends = {key: table[[f"{key}_{end}" for end in ("accuracy", "low", "high")]].to_numpy() for key in parts}
-    lines = [(name, parts[key], *ends[key][k]) for k, name in enumerate(table["name"]) for key in parts]
+    lines = [
+        (line["name"], title, *(line[f"{key}_{end}"] for end in ("accuracy", "low", "high")))
+        for line in submission.plain(table) for key, title in parts.items()
+    ]  # fmt: skip
     if board.places(submission.plain(table)):
-        ratios = {f"{k}. {team}": right / SPLIT_ROWS[PRIVATE] for k, (team, right) in enumerate(BOARD_2013, start=1)}
-        lines += [(team, "PrivateTest", ratio, ratio, ratio) for team, ratio in ratios.items()]
+        lines += [(team, "PrivateTest", ratio, ratio, ratio) for team, ratio in board.TEAMS.items()]
     found = pd.DataFrame(lines, columns=["name", "part", "accuracy", "low", "high"])
     return found[found["accuracy"] != UNKNOWN]
 
@@ -286,9 +277,8 @@ def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], f
     figures.draw(costs(table, len(cells[next(iter(cells))])), folder / "effort", template="points")
     errors = pd.DataFrame(np.array(CLASSES)[np.stack([labels, guesses], axis=1)], columns=["actual", "predicted"])
     errors = errors.sort_values(["actual", "predicted"])  # the order of the data is not ours to publish
-    files.write(folder / "confusion.csv", errors.to_csv(index=False).encode())
     title = f"The ensemble out of fold: {(guesses == labels).mean():.2%} of {len(labels):,} rows are right"
-    figures.confusion(labels, guesses, title, folder / "confusion.png")
+    figures.draw(errors, folder / "confusion", template="confusion", title=title)
     maps = {name: each[0].attention / 255 for name, each in models.items() if each[0].attention is not None}
     (folder / "attention.png").unlink(missing_ok=True)
     if maps:

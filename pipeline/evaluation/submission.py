@@ -20,6 +20,7 @@ REMEDY = "dvc repro -f score"
 # Columns of scores.csv that are shown, and blank in no line.
 WHOLE = ("name", "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high",
          "private_no_duplicate", "rank_2013", "sha256", "data")  # fmt: skip
+INTEGERS = {"parameters": "Int64", "train_seconds": "Int64"}  # blank where they are not known
 PLACE = r">?\d{1,2}|none|unknown"
 
 
@@ -55,10 +56,9 @@ def sha256(path: Path) -> str:
 def scores() -> list[dict[str, Any]]:
     """The lines of submissions/scores.csv, the best out of fold first. Raises UserError where it cannot be used."""
     with files.reading(TABLE, REMEDY):
-        table = pd.read_csv(TABLE, dtype={"parameters": "Int64", "train_seconds": "Int64"})
-        if lacking := {*WHOLE, "parameters", "train_seconds"} - set(table):
-            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
-        if table[list(WHOLE)].isna().any(axis=None) or not table["rank_2013"].astype(str).str.fullmatch(PLACE).all():
+        table = pd.read_csv(TABLE, dtype=INTEGERS)
+        whole, ranks = table[[*WHOLE, *INTEGERS]][list(WHOLE)], table["rank_2013"].astype(str)
+        if whole.isna().any(axis=None) or not ranks.str.fullmatch(PLACE).all():
             raise ValueError("a line is cut off, or a rank is none")
         return plain(table.sort_values("oof_accuracy", ascending=False, kind="stable"))
 

@@ -3,7 +3,7 @@
 It trains on rows that its own test rows are near to, and looks at test labels on purpose: nothing that it makes may be
 used for a submission. Each network is trained twice by its source's recipe: on the source's rows, judged on the
 source's, and on all of Training, judged on PrivateTest after the last epoch. Reads the faces and data/solution.csv.
-Writes results/claims.json, which the report shows. What was run already, and would be the same, is not run again.
+Writes results/claims.json, which the report shows. A training that is finished is kept, and not run again here.
 """
 
 from pathlib import Path
@@ -101,13 +101,11 @@ def main(name: str, epochs: int | None) -> None:
     """Run the command. Every network's result is written as soon as it is finished."""
     if name and name not in CLAIMS:
         raise UserError(f"no source claims anything for {name!r}; there are {', '.join(CLAIMS)}")
-    data, found = faces.load(), runner.entries(RESULT)
+    data, found = faces.load(), runner.record(RESULT)
     labels = solution.join(data.labels, solution.load(data))
     if (labels < 0).any():
         raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
     for each in [name] if name else CLAIMS:
         tasks = plan(each, epochs, data, labels)
-        key = runner.digest(data, tasks)
-        if found.get(each, {}).get("key") != key:
-            found[each] = entry(each, tasks, runner.run(data, tasks, FOLDER)) | {"key": key}
+        found[each] = entry(each, tasks, runner.run(data, tasks, FOLDER))
         files.write_json(RESULT, {other: found[other] for other in CLAIMS if other in found})

@@ -137,20 +137,10 @@ def run(faces: Faces, tasks: dict[Any, Training], folder: Path, jobs: int = 1) -
     return kept(faces, tasks, folder)
 
 
-def digest(faces: Faces, tasks: dict[Any, Training]) -> str:
-    """16 hexadecimal digits of all that the Results of `tasks` depend on."""
-    return files.sha256("".join(task.key(faces) for task in tasks.values()).encode())[:16]
-
-
-def entries(path: Path, *section: str) -> dict[str, Any]:
-    """Entries with a key each, of a section of a JSON file; {} where it is missing.
-
-    Raises UserError where it is damaged.
-    """
+def record(path: Path) -> dict[str, Any]:
+    """What a JSON file of results holds; {} where it is missing. Raises UserError where it is damaged."""
     if not path.exists():
         return {}
     with files.reading(path, f"git checkout {path}"):
-        found = json.loads(path.read_text())
-        for name in section:
-            found = found[name]
-        return {name: entry | {"key": entry["key"]} for name, entry in found.items()}
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found

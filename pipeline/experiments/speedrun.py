@@ -3,8 +3,8 @@
 The section `speedrun` of params.yaml says which model, how many networks of it, and for how long; it is to be chosen by
 out-of-fold scores. Reads the faces, data/solution.csv and data/duplicates.csv. Writes to artifacts/speedrun/ the
 networks of the first seed, which `predict --network speedrun` takes, their submission.csv and scores.json. With `every`
-seed it writes results/speedrun.json instead of the latter: the scores of every seed with their intervals, mean and
-deviation over the seeds (never the best), and the minutes. A seed that has its scores there is not trained again.
+seed it writes results/speedrun.json instead: the scores of every seed with their intervals, mean and deviation over the
+seeds (never the best), and the minutes. A network that is trained is kept, and not trained again here.
 """
 
 import json
@@ -14,7 +14,6 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from pipeline import config, files
 from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS
@@ -79,7 +78,7 @@ def judge(results: list[Result], truth: Truth) -> dict[str, Any]:
     return entry | {"minutes": round(max(minutes), 1), "trained_with": machines}
 
 
-def summary(by_seed: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def summary(by_seed: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Mean and deviation (of a sample) of the scores of two seeds or more, and the mean minutes; then the entries."""
     found: dict[str, Any] = {}
     for split in board.SEED_SCORES:
@@ -91,9 +90,9 @@ def summary(by_seed: dict[int, dict[str, Any]]) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> str:
     """The scores as a table."""
-    rows = [[cell.replace("% to", " to") for cell in row] for row in board.seed_rows(found)]
+    rows = board.seeds(found).replace("% to", " to", regex=True)
     rows = rows[:1] if len(rows) == 2 else rows  # of one seed there is no mean
-    table = tabulate(rows, board.SEED_HEADERS, disable_numparse=True, stralign="right")
+    table = rows.to_markdown(tablefmt="simple", disable_numparse=True, stralign="right")
     return f"{table}\n\nthe contest was won with {BOARD_2013[0][1] / SPLIT_ROWS[PRIVATE]:.3%} of PrivateTest"
 
 
@@ -118,27 +117,24 @@ def show_record() -> None:
 
 
 def main(jobs: int, every: bool = False) -> None:
-    """Run the command for the first seed, or for every one; its scores are written as soon as it is trained."""
+    """Run the command for the first seed, or for every one."""
     settings, data = config.load(), faces.load()
     if settings.speedrun is None:
         raise UserError(f"{config.PATH} has no section speedrun; pipeline/config.py says what stands there")
     truth = score.read_truth(data, np.zeros(0, "int64"))
     if (truth.labels < 0).any():
         raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
-    tasks, path = plan(settings, data), RESULT if every else OWN
+    tasks = plan(settings, data)
     tasks = tasks if every else dict([next(iter(tasks.items()))])
-    before = runner.entries(path, "by_seed")
-    keys = {seed: runner.digest(data, each) for seed, each in tasks.items()}
-    by_seed = {seed: before[str(seed)] for seed in tasks if before.get(str(seed), {}).get("key") == keys[seed]}
-    about = {
+    by_seed = {}
+    for seed, each in tasks.items():
+        results = [*runner.run(data, each, FOLDER, jobs).values()]
+        by_seed[str(seed)] = judge(results, truth)
+        if not every:
+            leave(data, each, results)
+    found = {
         "model": settings.speedrun.model, "networks": settings.speedrun.networks,
-        "recipe": settings.speedrun_recipe().model_dump(),
+        "recipe": settings.speedrun_recipe().model_dump(), **summary(by_seed),
     }  # fmt: skip
-    for seed in tasks:
-        if seed not in by_seed:
-            results = [*runner.run(data, tasks[seed], FOLDER, jobs).values()]
-            by_seed[seed] = judge(results, truth) | {"key": keys[seed]}
-            if not every:
-                leave(data, tasks[seed], results)
-        files.write_json(path, about | summary({each: by_seed[each] for each in tasks if each in by_seed}))
-    print(show(summary({seed: by_seed[seed] for seed in tasks})))
+    files.write_json(RESULT if every else OWN, found)
+    print(show(found))

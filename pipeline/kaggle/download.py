@@ -2,7 +2,7 @@
 
 Reads data/incoming/ (sources local, and folders: pictures, one folder a class) or Kaggle (source kaggle; credentials as
 the kaggle client takes them), or draws a competition (source synthetic). Writes data/raw/: the files as published,
-unpacked (pictures: packed into one pictures.zip), and PROVENANCE.json.
+unpacked (pictures: decoded into one pictures.npz), and PROVENANCE.json.
 """
 
 import sys
@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import config, files
 from pipeline.competition import SLUG
-from pipeline.config import Config, Data
+from pipeline.config import Config
 from pipeline.data import incoming, provenance, synthetic
 from pipeline.errors import UserError
 from pipeline.kaggle import client
@@ -22,48 +22,25 @@ from pipeline.kaggle.client import Kaggle
 
 RAW = Path("data/raw")
 LOCK = Path("artifacts/download.lock")
-WHOLE = (("fer2013.tar.gz",), ("icml_face_data.csv",), ("train.csv", "test.csv"))  # each carries enough; smallest first
+WHOLE = "fer2013.tar.gz"  # of Kaggle's files the smallest that carries everything
 WITHOUT_KAGGLE = "put the files into data/incoming/ and set data.source to local in params.yaml; or run: make demo"
 
 
-def fetch(kaggle: Kaggle, name: str, folder: Path) -> None:
-    """Put one file from Kaggle into `folder`; of the competition itself only if its checksum is official.
-
-    A damaged file is fetched once more. Raises Missing where Kaggle has none of this name, and UserError.
-    """
-    for _ in range(2):
-        kaggle.download(name, folder)
-        path = folder / name
-        if path.exists() and (kaggle.slug != SLUG or provenance.describe(path)["official"]):
-            return
-        path.unlink(missing_ok=True)
-        print(f"{name} arrived without the official checksum", file=sys.stderr, flush=True)
-    raise UserError(f"{name} arrived damaged twice: try again later; or {WITHOUT_KAGGLE}")
+def fetch(kaggle: Kaggle, folder: Path) -> None:
+    """Put the whole competition from Kaggle into `folder`; the contest of 2013 only with its official checksum."""
+    kaggle.download(WHOLE, folder)
+    if kaggle.slug == SLUG and not provenance.describe(folder / WHOLE)["official"]:
+        raise UserError(f"{WHOLE} arrived damaged, without the official checksum: run this again; or {WITHOUT_KAGGLE}")
 
 
-def take_kaggle(kaggle: Kaggle, folder: Path) -> None:
-    """Fetch the smallest file that carries everything, or else the others."""
-    for names in WHOLE:
-        try:
-            for name in names:
-                fetch(kaggle, name, folder)
-            return
-        except client.Missing as missing:
-            trouble = missing
-    raise trouble
-
-
-def still_good(settings: Data) -> bool:
-    """Whether data/raw/ holds, byte for byte, what source kaggle has fetched there, or all of Kaggle's own files."""
+def still_good(slug: str) -> bool:
+    """Whether data/raw/ holds, byte for byte, what source kaggle has fetched there of this competition."""
     try:
         known = provenance.read()
         same = all(provenance.describe(RAW / name).items() <= facts.items() for name, facts in known["files"].items())
-    except (UserError, OSError):
+        return same and known["slug"] == slug
+    except (UserError, OSError, LookupError):
         return False
-    if settings.slug == SLUG:
-        whole = any(known["files"].keys() >= set(names) for names in WHOLE)
-        return same and whole and all(facts["official"] for facts in known["files"].values())
-    return same and known.get("slug") == settings.slug
 
 
 def collect(settings: Config, folder: Path) -> dict[str, Any]:
@@ -72,15 +49,15 @@ def collect(settings: Config, folder: Path) -> dict[str, Any]:
     if data.source == "local":
         origin = incoming.take(folder)
     elif data.source == "folders":
-        layout = incoming.pack_pictures(folder)
+        layout = incoming.take_pictures(folder)
         facts = {"official_split": layout.official, "split": layout.says}
     elif data.source == "kaggle":
         facts = {"slug": data.slug}
         with client.connect(data.slug, WITHOUT_KAGGLE) as kaggle:
-            take_kaggle(kaggle, folder)
+            fetch(kaggle, folder)
     else:
         faces = synthetic.competition(data.training_faces, data.test_faces, settings.seed)
-        synthetic.write(folder, *faces, names={"fer2013.tar.gz"})
+        synthetic.write(folder, *faces, names={WHOLE})
     described = {
         path.name: provenance.describe(path) | ({"from": origin[path.name]} if path.name in origin else {})
         for path in sorted(folder.iterdir())
@@ -100,12 +77,8 @@ def report(facts: dict[str, Any]) -> None:
     for name, file in facts["files"].items():
         own = "Kaggle's own" if file["official"] else "NOT Kaggle's own file: its checksum differs"
         print(f"{name}  {file['bytes']:,} bytes  {'drawn' if kind == 'drawn' else facts.get('split', own)}")
-    warnings = {
-        "unofficial": "these are not Kaggle's own files: every score on them will be marked unofficial",
-        provenance.OTHER_SPLIT: "this is not the competition's split: no score on it will have a rank",
-    }
-    if kind in warnings:
-        print(f"warning: {warnings[kind]}", file=sys.stderr)
+    if kind in ("unofficial", provenance.OTHER_SPLIT):
+        print(f"warning: every score on them will be marked {kind}", file=sys.stderr)
 
 
 @contextmanager
@@ -130,7 +103,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 def main() -> None:
     """Run the stage. What lay in data/raw/ is replaced only when everything else has arrived."""
     settings = config.load()
-    if settings.data.source == "kaggle" and still_good(settings.data):
+    if settings.data.source == "kaggle" and still_good(settings.data.slug):
         print(f"{RAW}/ holds {', '.join(provenance.read()['files'])} as Kaggle has it: not fetched again")
         return
     with files.alone(LOCK, "downloads"), replacing(RAW) as folder:

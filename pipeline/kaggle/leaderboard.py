@@ -72,8 +72,5 @@ def main(ask: bool = False, form: str = "text") -> None:
         print(json.dumps(scores, indent=2))
     elif form == "csv":
         print(pd.DataFrame(scores, dtype=object).to_csv(index=False), end="")
-    elif form == "md":
-        print(pd.DataFrame(board.rows(scores), columns=list(board.HEADERS)).to_markdown(
-            index=False, disable_numparse=True, colalign=board.ALIGN))  # fmt: skip
     else:
-        print(shown(scores, sent, slug))
+        print(board.markdown(board.table(scores)) if form == "md" else shown(scores, sent, slug))

@@ -51,7 +51,7 @@ def describe(public: object, private: object) -> str:
 def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, sent: list[Record]) -> Record:
     """Send a file, and return the record of it, which stands in `sent` and on the disk before.
 
-    Raises NotAccepted where the competition takes none, and UserError.
+    Raises UserError where Kaggle does not take it, or gives no answer.
     """
     left = kaggle.remaining()
     message = message or f"{path.stem}: out of fold {percent(line['oof_accuracy'])}"
@@ -103,36 +103,22 @@ def conclude(record: Record, line: dict[str, Any]) -> None:
 
 
 def main(name: str, message: str = "", force: bool = False) -> None:
-    """Run the command."""
-    line = local_score(name)
+    """Send it, if Kaggle has not these very bytes, and wait for its score."""
+    line, slug = local_score(name), config.load().data.slug
     path = validate(name, line)
     with files.alone(LOCK, "submits"):
-        record = send_once(path, line, message, records.read(), force)
-    if record:
-        conclude(record, line)
-
-
-def send_once(path: Path, line: dict[str, Any], message: str, sent: list[Record], force: bool) -> Record | None:
-    """Send it, if Kaggle has not these very bytes, and wait for its score; None where it takes no submission."""
-    slug = config.load().data.slug
-    with client.connect(slug, OTHERWISE) as kaggle:
-        records.update(sent, kaggle.submissions(), [line], slug)
-        record = records.latest(sent, slug, line["sha256"])
-        if record and record["ref"] is None and not force:
-            raise UserError(
-                f"{path} was sent without an answer, and Kaggle does not list it: wait some minutes and run this "
-                f"again, or see {kaggle.page}/submissions and send it again with FORCE=1"
-            )
-        if record and not force:
-            print(f"Kaggle already has these bytes, as submission {record['ref']}: not sent again without FORCE=1")
-        else:
-            try:
+        sent = records.read()
+        with client.connect(slug, OTHERWISE) as kaggle:
+            records.update(sent, kaggle.submissions(), [line], slug)
+            record = records.latest(sent, slug, line["sha256"])
+            if not record or force:
                 record = send(kaggle, path, line, message, sent)
-            except client.NotAccepted as answer:
-                print(
-                    f"{slug} takes no submission ({answer}), which is usual for a contest that is long over. "
-                    f"The local score stands: {describe(line['public_accuracy'], line['private_accuracy'])}"
+            elif record["ref"] is None:
+                raise UserError(
+                    f"{path} was sent without an answer, and Kaggle does not list it: wait some minutes and run this "
+                    f"again, or see {kaggle.page}/submissions and send it again with FORCE=1"
                 )
-                return None
-        wait(kaggle, sent, record)
-    return record
+            else:
+                print(f"Kaggle already has these bytes, as submission {record['ref']}: not sent again without FORCE=1")
+            wait(kaggle, sent, record)
+    conclude(record, line)
