@@ -50,7 +50,7 @@ def contents(form, rows):
         lines = "".join(f"{row.emotion},{row.Usage},{row.pixels}\n" for row in rows.itertuples())
         return {form: f"emotion, Usage, pixels\n{lines}".encode()}
     whole = rows.to_csv(index=False).encode()
-    return {form: archive(README=b"about", **{"fer2013.csv": whole}) if form.endswith("gz") else whole}
+    return {form: archive(**{"._fer2013.csv": b"of macOS", "fer2013.csv": whole}) if form.endswith("gz") else whole}
 
 
 def put(form, rows, change=lambda content: content):

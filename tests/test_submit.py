@@ -136,12 +136,25 @@ def test_two_at_once_do_not_send_nor_does_one_without_an_entry_left(kaggle):
     assert (kaggle.submissions, records.read()) == ([], [])
 
 
+@pytest.mark.parametrize(("operation", "trouble"), [
+    (START, Trouble(404, "Not found")), (START, Trouble(400, "Submission not allowed: the deadline is over")),
+    (CREATE, Trouble(403, "Submissions are closed")), (CREATE, Trouble(404)),
+], ids=str)  # fmt: skip
+def test_a_competition_that_takes_no_submissions_is_a_normal_outcome(kaggle, capsys, operation, trouble):
+    kaggle.script[operation] = ALL(trouble)
+    submit.main("vgg8")  # status 0
+    shown = capsys.readouterr().out
+    assert f"takes no submission (HTTP {trouble.status}" in shown
+    assert "public 70.02%, private 70.00%" in shown
+    assert (records.read(), kaggle.submissions) == ([], [])
+
+
 @pytest.mark.parametrize(("operation", "trouble", "words", "times"), [  # times: how often it is asked
     (LIST, Trouble(401, "Unauthenticated"), "HTTP 401", 1), (LIST, Trouble(404), "data.slug", 1),
     (LIST, Trouble(content=b'{"code": 403}'), "/rules", 1), (LIST, Trouble(content=b"<html>log in</html>"), "proxy", 1),
     (LIST, Trouble(content=b'{"submissions": [{"ref": "x"}]}'), "proxy", 1), (START, Trouble(500), "HTTP 500", 6),
     ("PUT", Trouble(403), "the upload failed", 1), (CREATE, Trouble(429), "wait some minutes", 1),
-    (START, Trouble(404), "may take no entry", 1), (CREATE, Trouble(403, "Submissions are closed"), "closed", 1),
+    # What the user can change is no closed competition.
     (CREATE, Trouble(403, "You must accept this competition's rules"), "/rules", 1),
     (CREATE, Trouble(400, "Submission not allowed: daily allowance (2) used today"), "HTTP 400", 1),
     (CREATE, Trouble(403, f"{TOKEN} at http://storage.local/x?{SIGNATURE}\x1b[31m\n red"), "(secret) at (address)", 1),

@@ -6,7 +6,7 @@ Reads data/raw/. Writes data/faces.npz (where every row that is not Training has
 
 import io
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -95,7 +95,7 @@ def read_file(path: Path) -> Table:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             if path.suffix != ".gz":
                 return read_table(path, name)
-            for _, content in incoming.unpack(path, lambda place: place.endswith("fer2013.csv"), name):
+            for _, content in incoming.unpack(path, lambda place: PurePosixPath(place).name == "fer2013.csv", name):
                 return read_table(io.BytesIO(content), name)
             raise ValueError("it holds no fer2013.csv")
     except (*files.DAMAGE, pd.errors.ParserWarning) as trouble:

@@ -25,6 +25,8 @@ SITE = "https://www.kaggle.com"
 TIMEOUT = (10, 60)  # seconds: to connect, and between two bytes
 CREATE = "/CreateSubmission"  # the call that must not happen twice
 UPLOAD_FAILED = "Could not submit to competition"  # the client's message, with ref 0, as if nothing were wrong
+CLOSED = re.compile(r"deadline|closed|has ended|is over|not accept|no longer|submission not allowed", re.IGNORECASE)
+FIXABLE = re.compile(r"rules|allowance|limit|today|phone|verif|descri", re.IGNORECASE)  # by the user, so not closed
 CREDENTIALS = (
     f"make a token at {SITE}/settings/api and put it into ~/.kaggle/access_token or KAGGLE_API_TOKEN; a token goes "
     "before a key in kaggle.json, so remove one that does not work"
@@ -49,6 +51,10 @@ RETRY = Patience(total=5, read=2, other=2, backoff_factor=1, status_forcelist=(4
 
 class Unsure(UserError):
     """Kaggle gave no answer, so the submission may have arrived all the same."""
+
+
+class NotAccepted(UserError):
+    """The competition takes no submission (now)."""
 
 
 @contextlib.contextmanager
@@ -112,6 +118,13 @@ class Kaggle:
             words = words.replace(secret, "(secret)")
         return " ".join("".join(sign if sign.isprintable() else " " for sign in words).split())[:300]
 
+    def words(self, response: Response) -> str:
+        """Kaggle's own words for a refusal, in quotation marks; "" where it has none."""
+        try:
+            return f' ("{self.clean(response.json()["message"])}")'
+        except STRANGE:
+            return ""
+
     @contextlib.contextmanager
     def explained(self, what: str) -> Iterator[None]:
         """Silence what the client prints while it does `what`, and turn what it raises into one sentence."""
@@ -135,17 +148,13 @@ class Kaggle:
         advice = {
             401: CREDENTIALS,
             403: f"accept the rules at {self.page}/rules, and see whether data.slug in params.yaml is right",
-            404: "see whether data.slug in params.yaml is right; a contest that is over may take no entry",
+            404: "see whether data.slug in params.yaml is right",
             429: "wait some minutes and run this again",
         }.get(status, "run this again later")
-        try:
-            said = f' ("{self.clean(response.json()["message"])}")'
-        except STRANGE:
-            said = ""
         if response.request.method == "GET":
             advice = "the link that Kaggle gave has expired or is broken: run this again"
         kind = Unsure if CREATE in response.url and status >= 500 else UserError
-        return kind(f"{what}: HTTP {status}{said}: {advice}; or {self.otherwise}")
+        return kind(f"{what}: HTTP {status}{self.words(response)}: {advice}; or {self.otherwise}")
 
     def download(self, name: str, folder: Path) -> None:
         """Fetch one file into `folder`, unzipped where Kaggle zips it.
@@ -192,10 +201,17 @@ class Kaggle:
     def submit(self, path: Path, message: str) -> int:
         """Upload a submission; return Kaggle's number for it.
 
-        Raises Unsure where it may have arrived, and UserError where Kaggle does not take it.
+        Raises NotAccepted where the competition takes none, Unsure where it may have arrived, and UserError.
         """
         with self.explained(str(path)):
-            answer = self.api.competition_submit(str(path), message, self.slug, quiet=True)
+            try:
+                answer = self.api.competition_submit(str(path), message, self.slug, quiet=True)
+            except HTTPError as trouble:
+                response: Any = trouble.response
+                status, words = response.status_code, self.words(response)
+                if status == 404 or (status in (400, 403) and CLOSED.search(words) and not FIXABLE.search(words)):
+                    raise NotAccepted(f"HTTP {status}{words}") from None
+                raise
             if UPLOAD_FAILED in str(answer.message):
                 raise UserError(f"{path}: the upload failed: run this again; or {self.otherwise}")
             return int(answer.ref or "no number")  # then a ValueError, so it is unsure

@@ -51,7 +51,7 @@ def describe(public: object, private: object) -> str:
 def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, sent: list[Record]) -> Record:
     """Send a file, and return the record of it, which stands in `sent` and on the disk before.
 
-    Raises UserError where Kaggle does not take it, or gives no answer.
+    Raises NotAccepted where the competition takes none, and UserError where Kaggle refuses it or gives no answer.
     """
     left = kaggle.remaining()
     message = message or f"{path.stem}: out of fold {percent(line['oof_accuracy'])}"
@@ -112,7 +112,13 @@ def main(name: str, message: str = "", force: bool = False) -> None:
             records.update(sent, kaggle.submissions(), [line], slug)
             record = records.latest(sent, slug, line["sha256"])
             if not record or force:
-                record = send(kaggle, path, line, message, sent)
+                try:
+                    record = send(kaggle, path, line, message, sent)
+                except client.NotAccepted as answer:
+                    local = describe(line["public_accuracy"], line["private_accuracy"])
+                    print(f"{slug} takes no submission ({answer}), which is usual for a contest that is long over.\n"
+                          f"The local score stands: {local}")  # fmt: skip
+                    return
             elif record["ref"] is None:
                 raise UserError(
                     f"{path} was sent without an answer, and Kaggle does not list it: wait some minutes and run this "
