@@ -57,9 +57,9 @@ def main(quick: bool = False) -> None:
         run(Path(), "dvc", "repro", "--quiet", "prepare")
         build(folder, PARAMS.with_stem("quick"))
         take(folder / "data/incoming")
-        run(folder, "pipeline", "train", "--jobs", "2", "--threads", "1", "--yes")
     else:
         build(folder)
+    run(folder, "pipeline", "train", "--jobs", "2", "--threads", "1", "--yes")
     run(folder, "dvc", "repro")
     run(folder, "pipeline", "leaderboard")
     print(f"\nThe submission: {folder}/submissions/ensemble.csv")
