@@ -23,12 +23,13 @@ from tabulate import tabulate
 
 from pipeline import config, files
 from pipeline.command import guarded
+from pipeline.competition import TRAINING
 from pipeline.config import Recipe
 from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
 from pipeline.errors import UserError
-from pipeline.evaluation import board, figures, limits, metrics
+from pipeline.evaluation import board, ensemble, figures, limits, metrics
 from pipeline.evaluation.limits import Limits
 from pipeline.experiments import runner
 from pipeline.experiments.runner import Result, Training
@@ -49,6 +50,13 @@ VARIANTS |= {name + AGAIN: VARIANTS[name] | {"seed": 1} for name in PAIRS}
 def halves(fold_of: np.ndarray) -> np.ndarray:
     """The folds dealt into two, so that identical pictures stay together: int [n], 0 or 1."""
     return (fold_of >= len(np.unique(fold_of)) // 2).astype(fold_of.dtype)
+
+
+def deal(data: Faces) -> Folds:
+    """All Training rows in five folds, whatever params.yaml says of folds and duplicates."""
+    rows = data.rows(TRAINING)
+    groups = faces.picture_groups(data.pixels[rows])
+    return Folds(rows, folds.deal(data.labels[rows], groups, 5, config.load().seed))
 
 
 def plan(data: Faces, dealt: Folds) -> dict[tuple[str, int], Training]:
@@ -148,6 +156,37 @@ def in_common(found: dict[str, Result], labels: np.ndarray, groups: np.ndarray) 
     return f"\n# Trained with two seeds\n\n{limits.table(measured, hours)}\n\n# Two trainings\n\n{mixed}\n"
 
 
+def of_run(data: Faces, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """What the run's models of the recipe in `rows` of the study predict out of fold of int [n] rows, by their share."""
+    dealt = folds.load(data)
+    members, _ = ensemble.read(config.load(), data, dealt)
+    at = np.searchsorted(dealt.rows, rows)
+    return {share: [members[name].oof[at]] for name, share in STUDY["rows"]["models"].items() if name in members}
+
+
+def more_rows(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray) -> str:
+    """A table of what networks of one recipe gain where they are trained on more rows.
+
+    Parameters
+    ----------
+    known : by share of the rows, the least first: what each training predicts of the same n rows, float [n, 7].
+    labels, groups : int [n], the latter of identical pictures.
+    """
+    lines, base = [], np.empty(0)
+    for name, trainings in known.items():
+        errors = limits.products(limits.tempered(trainings, labels), labels)
+        each = np.stack([np.diagonal(errors, axis1=1, axis2=2).mean(axis=1),
+                         100 * np.mean([metrics.right(one, labels) for one in trainings], axis=0)], axis=1)  # fmt: skip
+        base = base if lines else each
+        low, high = np.quantile(limits.bootstrap(each - base, groups, 0), [0.025, 0.975], axis=0)
+        brier, accuracy = each.mean(axis=0)
+        less, more = (each - base).mean(axis=0)
+        lines.append([name, f"{brier:.4f}", f"{less:+.4f} ({low[0]:+.4f} to {high[0]:+.4f})",
+                      f"{accuracy:.2f}%", f"{more:+.2f} ({low[1]:+.2f} to {high[1]:+.2f})"])  # fmt: skip
+    titles = ["trained on", "Brier", "against the first (95 %)", "accuracy", "points (95 %)"]
+    return f"\n# More rows\n\n{tabulate(lines, titles, tablefmt='github', disable_numparse=True)}\n"
+
+
 def chart(found: Limits, hours: np.ndarray) -> None:
     """Draw what the pairs cost and reach."""
     assert found.accuracy is not None
@@ -187,7 +226,7 @@ def main(
     except re.error as trouble:
         raise UserError(f"{pattern!r} is no regular expression: {trouble}") from None
     data = faces.load()
-    dealt = folds.load(data)
+    dealt = deal(data)
     half_of = halves(dealt.fold_of)
     tasks = plan(data, dealt)
     todo = {(name, half): task for (name, half), task in tasks.items() if half < wanted_halves and name in wanted}
@@ -203,6 +242,10 @@ def main(
     labels, groups = data.labels[rows].astype(int), faces.picture_groups(data.pixels)[rows]
     first = {name: part for (name, half), part in found.items() if half == 0}
     tables = f"# Every variant\n\n{show(table)}\n{in_common(first, labels, groups)}"
+    recipe = STUDY["rows"]["recipe"]
+    if {recipe, recipe + AGAIN} <= first.keys():
+        pair = {STUDY["rows"]["share"]: [first[name].probabilities for name in (recipe, recipe + AGAIN)]}
+        tables += more_rows(pair | of_run(data, rows), labels, groups)
     files.write(TABLES, tables.encode())
     print(tables)
 

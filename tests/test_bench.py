@@ -82,6 +82,15 @@ def test_every_variant_is_a_recipe_of_a_network_that_there_is(monkeypatch):
         assert sorted([*task.rows, *task.judged]) == list(range(70))
 
 
+def test_more_rows_are_told_by_their_gain_over_the_mean_of_the_pair():
+    labels, groups = np.arange(700) % 7, np.arange(700)
+    right, even = np.eye(7)[labels] * 0.3 + 0.1, np.full((700, 7), 1 / 7)
+    lines = ablation.more_rows({"few": [even, right], "same": [right], "many": [np.eye(7)[labels]]}, labels, groups)
+    few, _, many = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()[-3:])
+    assert few[2:] == ["+0.0000 (+0.0000 to +0.0000)", "57.14%", "+0.00 (+0.00 to +0.00)"]
+    assert (many[1], many[3], many[4][:6]) == ("0.0000", "100.00%", "+42.86")
+
+
 def test_the_committed_ablation_is_whole_and_its_tables_tell_it():
     found = json.loads((ROOT / "results/ablation.json").read_text())
     assert found["base"] == ablation.BASE
