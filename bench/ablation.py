@@ -157,7 +157,7 @@ def in_common(found: dict[str, Result], labels: np.ndarray, groups: np.ndarray) 
 
 
 def of_run(data: Faces, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
-    """What the run's models of the recipe in `rows` of the study predict out of fold of int [n] rows, by their share."""
+    """What the run's models of the study's `rows` predict out of fold of int [n] rows, by their share of the folds."""
     dealt = folds.load(data)
     members, _ = ensemble.read(config.load(), data, dealt)
     at = np.searchsorted(dealt.rows, rows)
@@ -172,7 +172,8 @@ def more_rows(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np
     known : by share of the rows, the least first: what each training predicts of the same n rows, float [n, 7].
     labels, groups : int [n], the latter of identical pictures.
     """
-    lines, base = [], np.empty(0)
+    lines: list[list[str]] = []
+    base = np.empty(0)
     for name, trainings in known.items():
         errors = limits.products(limits.tempered(trainings, labels), labels)
         each = np.stack([np.diagonal(errors, axis1=1, axis2=2).mean(axis=1),
