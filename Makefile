@@ -34,10 +34,10 @@ help: ## show these verbs
 	  line = line " " words[i] } print line }' $(MAKEFILE_LIST)
 
 setup: ## install everything, as locked (every verb does it where it is needed)
-	@$(PYTHON) .ci/setup.py
+	@$(PYTHON) .ci/setup.py $(if $(call given,PYTHON),named)
 
 light: # what needs no training
-	@$(PYTHON) .ci/setup.py light
+	@$(PYTHON) .ci/setup.py light $(if $(call given,PYTHON),named)
 
 scm: setup # a copy without git
 	@[ -e .git ] || $(DVC) config --local core.no_scm true

@@ -4,7 +4,8 @@
 works is ever destroyed. A lock that comes back finds its environment there. Needs no packages.
 
 The word `light` installs only what [tool.light] of pyproject.toml names, and what that needs; a later set-up adds the
-rest. Where the lock names uv, uv installs the packages, as it takes a sixth of pip's time; pip does where uv fails.
+rest. The word `named` says that the user has named this Python: it is an error where the environment has another.
+Where the lock names uv, uv installs the packages, as it takes a sixth of pip's time; pip does where uv fails.
 """
 
 import fcntl
@@ -114,6 +115,9 @@ def main():
         stop(f"{LINK} is a link to {os.readlink(str(LINK))}, which this must not change; remove the link")
     light = "light" in sys.argv[1:]
     folder = Path(".venv-" + hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12])
+    library = folder / "lib" / "python{}.{}".format(*sys.version_info)
+    if "named" in sys.argv[1:] and whole(folder, True) and not library.exists():
+        stop(f"{folder} has another Python than the one you name; remove it (rm -r {folder}), and run make setup again")
     if LINK.is_symlink() and os.readlink(str(LINK)) == str(folder) and whole(folder, light):
         return
     with LOCK.open() as file:

@@ -127,6 +127,13 @@ def test_each_lock_has_its_environment_which_nothing_that_fails_or_comes_back_de
     os.utime(place / "requirements.lock")  # a new date alone
     assert (setup(place).stdout, link(place)) == ("", first)
 
+    library = place / first / "lib" / "python{}.{}".format(*sys.version_info)
+    library.rename(place / first / "lib/python2.7")
+    done = setup(place)
+    assert (done.returncode, link(place)) == (2, first)
+    assert f"rm -r {first}" in done.stderr
+    (place / first / "lib/python2.7").rename(library)
+
     (place / "requirements.lock").write_text(ABSENT)
     done = make(place, "plan", f"PYTHON={sys.executable}", PIP_NO_INDEX="1")
     assert done.returncode == 2

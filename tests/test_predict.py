@@ -129,9 +129,11 @@ def bomb(side):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def test_what_cannot_be_used_is_named_and_skipped(run):
+def test_what_cannot_be_used_is_named_and_skipped(run, close):
     folder = Path("all")
     save(folder / "deep/er/good.png")
+    save(folder / "locked/unseen.png")
+    close("all/locked")
     (folder / "deep/loop").symlink_to(folder.absolute(), target_is_directory=True)
     whole = Path(save("whole.jpg")).read_bytes()
     bad = {
@@ -148,6 +150,7 @@ def test_what_cannot_be_used_is_named_and_skipped(run):
     os.mkfifo(folder / "pipe.png")
     (folder / ".hidden").write_bytes(b"not looked at")
     (folder / "notes.txt").write_bytes(b"no picture, and not meant as one")
+    unread = ("fractions.tif", "gone.png", "locked", "pipe.png")
     tables = {"row.csv": b"pixels\n1 2 3\n", "no.tar.gz": b"nothing packed"}
     for name, content in tables.items():
         Path(name).write_bytes(content)
@@ -155,7 +158,7 @@ def test_what_cannot_be_used_is_named_and_skipped(run):
     assert done.status == predict.SKIPPED == 3
     assert [row["source"] for row in done.rows] == ["all/deep/er/good.png"]
     skipped = [line.partition(": ")[0] for line in done.err.splitlines()[:-2]]
-    named = [sources.printable(folder / name) for name in (*bad, "fractions.tif", "gone.png", "pipe.png")] + [*tables]
+    named = [sources.printable(folder / name) for name in (*bad, *unread)] + [*tables]
     assert sorted(skipped) == sorted(f"skipped {name}" for name in named)
     assert r"all/\xff\x1b[31m\n.png" in done.err
     assert f"{len(named)} skipped, 1 other files" in done.err

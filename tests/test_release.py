@@ -1,6 +1,7 @@
 """A released network is the trained one within half precision, with what one must know to use it."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,11 @@ RECIPE = json.loads((ROOT / "released/student.json").read_text())["recipe"]
 def test_metadata_that_is_wrong_is_an_error(tmp_path, change):
     packed.read(copied(tmp_path))
     refused(copied(tmp_path, **change), "student.json")
+
+
+def test_a_pipe_in_its_place_is_an_error_that_waits_for_nobody(tmp_path):
+    os.mkfifo(tmp_path / "student.json")
+    refused(tmp_path / "student.json", "student.json")
 
 
 @pytest.mark.parametrize("text", ["[" * 1000 + "]" * 1000, '{"a":' * 1000, "", "[]", " " * 6_000_000], ids=range(5))

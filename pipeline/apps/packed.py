@@ -126,6 +126,8 @@ def find() -> Path:
 
 
 def _content(path: Path) -> bytes:
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("it is no file")
     if path.stat().st_size > LIMIT:
         raise ValueError("it is too large")
     return path.read_bytes()

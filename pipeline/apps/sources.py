@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -67,7 +67,7 @@ class Source:
         if self.kind == CAMERA:
             yield from self._frames(int(self.place.name))
         elif not self.path.is_file():
-            raise UserError("it is no file that can be opened")
+            raise UserError("it cannot be opened")
         elif self.kind == "picture":
             yield Picture(read(self.path))
         elif self.kind == "video":
@@ -164,10 +164,13 @@ def find(inputs: list[str]) -> tuple[list[Source], int]:
         path = Path(text)
         name, _, number = text.partition(":")
         if path.is_dir():
-            files = (Path(folder, file) for folder, _, names in os.walk(path, onerror=_stop) for file in names)
-            places = sorted(file.relative_to(path) for file in files)
+            closed: list[OSError] = []  # folders that may not be listed are skipped like files that may not be read
+            files = [Path(folder, file) for folder, _, names in os.walk(path, onerror=closed.append) for file in names]
+            folders = {Path(trouble.filename).relative_to(path) for trouble in closed}
+            places = sorted({file.relative_to(path) for file in files} | folders)
             places = [place for place in places if not any(part.startswith(".") for part in place.parts)]
-            seen = [Source(path / place, place, _kind(place)) for place in places if _seen(place)]
+            seen = [Source(path / place, place, _kind(place)) for place in places
+                    if _seen(place) or place in folders]  # fmt: skip
             others += len(places) - len(seen)
             found += seen
         elif path.exists():
@@ -179,10 +182,6 @@ def find(inputs: list[str]) -> tuple[list[Source], int]:
     if not found:
         raise UserError(f"there are no pictures or videos in {', '.join(inputs)}")
     return found, others
-
-
-def _stop(trouble: OSError) -> NoReturn:
-    raise trouble
 
 
 def _seen(path: Path) -> bool:
