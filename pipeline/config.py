@@ -40,7 +40,7 @@ class Recipe(Section):
     epochs: int = Field(ge=1, le=10_000)
     batch_size: Annotated[int, Field(ge=1, le=8192)] = 128
     optimizer: Literal["adam", "sgd", "muon"] = "adam"  # a file each in training/optimizers/
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
+    learning_rate: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 0.001
     weight_decay: Fraction = 0.0  # part of every kernel that a step at learning rate 1 takes away
     # cosine and linear end at zero; plateau watches the training loss
     schedule: Literal["constant", "cosine", "linear", "plateau"] = "constant"
