@@ -14,10 +14,10 @@ import small
 from pipeline import config
 from pipeline.apps import networks
 from pipeline.competition import PRIVATE
-from pipeline.data import solution
+from pipeline.data import faces, solution
 from pipeline.data.faces import Faces
 from pipeline.errors import UserError
-from pipeline.evaluation import board, submission
+from pipeline.evaluation import board, metrics, submission
 from pipeline.evaluation.score import Truth
 from pipeline.experiments import claims, runner, seeds, speedrun
 from pipeline.experiments.claims import CLAIMS
@@ -25,7 +25,6 @@ from pipeline.training import executors
 
 ROOT = Path(__file__).parent.parent
 SECTION = {"model": "one", "networks": 2, "seeds": [5, 6], "override": {"epochs": 1}}
-USAGE = np.repeat([0, 1, 2], (80, 10, 10))
 
 
 @pytest.fixture
@@ -171,50 +170,72 @@ def test_the_committed_results_are_read_as_they_are_and_shown(project, capsys):
 # The sources' protocols
 
 
-def test_splits_are_those_of_the_protocols():
-    for part in (0.1, 0.2):
-        trained, judged = claims.split("random", part, USAGE, seed=1)
-        assert len(judged) == round(100 * part)
-        np.testing.assert_array_equal(np.sort(np.concatenate([trained, judged])), np.arange(100))
-        assert (USAGE[trained] > 0).any()
-        assert not np.array_equal(judged, claims.split("random", part, USAGE, seed=2)[1])
-    for protocol, first in (("official", 80), ("private", 90)):
-        trained, judged = claims.split(protocol, 0.0, USAGE, seed=1)
-        assert (trained.tolist(), judged.tolist()) == ([*range(80)], [*range(first, 100)])
+def test_rows_are_drawn_by_the_seed():
+    trained, judged = claims.draw(100, 0.2, seed=1)
+    assert len(judged) == 20
+    np.testing.assert_array_equal(np.sort(np.concatenate([trained, judged])), np.arange(100))
+    assert not np.array_equal(judged, claims.draw(100, 0.2, seed=2)[1])
 
 
-def test_a_protocol_is_run_and_not_run_again_while_nothing_changes(project, monkeypatch, capsys):
-    claims.main("mini_xception", 2)
+def test_a_claim_is_tried_goes_on_after_an_interruption_and_is_not_run_again(project, monkeypatch, capsys):
+    note, noted = runner.Hits.note, []
+
+    def interrupted(self, probabilities):
+        noted.append(probabilities)
+        if len(noted) == 3:
+            raise KeyboardInterrupt
+        return note(self, probabilities)
+
+    monkeypatch.setattr(runner.Hits, "note", interrupted)
+    monkeypatch.setattr(executors, "results", lambda work, data, tasks, *rest: (
+        (key, work(data, *task)) for key, task in tasks.items()))  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        claims.main("mini_xception", 4)
+    claims.main("mini_xception", 4)
+    assert "goes on after epoch 2" in capsys.readouterr().out
+    data = faces.load()
+    truth = solution.join(data.labels, solution.load(data))[data.test_rows()]
+    hits = np.array([metrics.right(each, truth) for each in [*noted[:2], *noted[3:]]])
     found = json.loads(claims.RESULT.read_text())
-    assert list(found) == ["mini_xception"]
-    entry, printed = found["mini_xception"], capsys.readouterr().out
-    for key, protocol, rows in (("theirs_here", "official", 42), ("honest", "private", 21)):
-        shown = [float(line.split("val")[1].split("%")[0]) / 100 for line in printed.splitlines()
-                 if line.startswith(f"mini_xception, {protocol}") and "val" in line]  # fmt: skip
-        best = pytest.approx(max(shown), abs=1e-4) if protocol == "official" else None
-        assert entry[key] == {"epochs": 2, "trained_rows": 168, "rows": rows, "best_epoch": best,
-                              "last_epoch": pytest.approx(shown[-1], abs=1e-4)}  # fmt: skip
-    assert entry["epochs_there"] == 110
+    entry, private = found["mini_xception"], data.usage[data.test_rows()] == PRIVATE
+    best = int(hits.mean(axis=1).argmax())
+    assert (entry["epochs"], entry["chosen_epoch"], entry["trained_rows"]) == (4, best + 1, {"official": 168})
+    for part, of in (("PrivateTest", private), ("PublicTest", ~private), ("their rows", private | ~private)):
+        assert entry["scores"][part]["rows"] == of.sum()
+        assert entry["scores"][part]["last"]["accuracy"] == pytest.approx(hits[-1, of].mean(), abs=1e-5)
+        assert entry["scores"][part]["chosen"]["accuracy"] == pytest.approx(hits[best, of].mean(), abs=1e-5)
+    curve = pd.read_csv(claims.RESULT.with_suffix(".csv")).query("part == 'PrivateTest'")
+    np.testing.assert_allclose(curve["accuracy"], hits[:, private].mean(axis=1), atol=1e-5)
     monkeypatch.setattr(runner, "train", lambda *_: pytest.fail("it was trained again"))
-    claims.main("mini_xception", 2)
+    claims.main("mini_xception", 4)
     assert json.loads(claims.RESULT.read_text()) == found
     claims.RESULT.write_text("{")
     with pytest.raises(UserError, match=r"git checkout results/claims\.json"):
         claims.main("mini_xception", None)
 
 
-@pytest.mark.parametrize(("name", "protocols"), [
-    ("alizadeh_valid", ["private"]), ("alizadeh_same", ["private"]), ("vgg8", ["private", "random"]),
-])  # fmt: skip
-def test_each_network_is_trained_by_its_protocol_and_by_the_honest_one(project, monkeypatch, name, protocols):
-    ran, result = [], runner.Result(*[np.array([0.25, 0.5, 0.375])] * 6)
-    monkeypatch.setattr(runner, "run", lambda data, tasks, folder: ran.extend(tasks) or dict.fromkeys(tasks, result))
-    claims.main(name, 1)
+@pytest.mark.parametrize("name", CLAIMS)
+def test_what_parts_a_claim_from_the_honest_figure_adds_up(project, monkeypatch, name):
+    data, random = faces.load(), np.random.default_rng(1)
+
+    def trained(data, tasks, folder):
+        return {key: runner.Result(*[np.zeros(1)] * 6, hits=random.random((3, len(task.watched))) < 0.6)
+                for key, task in tasks.items()}  # fmt: skip
+
+    same = faces.picture_groups(data.pixels)
+    same[data.test_rows()[:9]] = same[data.rows(0)[:9]]  # duplicates
+    monkeypatch.setattr(claims.faces, "picture_groups", lambda pixels: same)
+    monkeypatch.setattr(runner, "run", trained)
+    claims.main(name, None)
     entry = json.loads(claims.RESULT.read_text())[name]
-    assert (ran, entry["honest"]["best_epoch"], entry["honest"]["last_epoch"]) == (protocols, None, 0.375)
-    assert (entry["theirs_here"] is None) == (name == "alizadeh_same")
-    assert name != "alizadeh_valid" or entry["theirs_here"] == entry["honest"], "nothing chose its epoch"
-    assert name != "vgg8" or entry["theirs_here"]["best_epoch"] == 0.5
+    honest = entry["scores"]["PrivateTest"]["last"]
+    assert honest["low"] < honest["accuracy"] < honest["high"]
+    assert ("drawn" in entry["trained_rows"]) == (CLAIMS[name].held_out > 0)
+    assert entry["scores"]["PublicTest"]["duplicates"] == 9
+    assert ("their rows" in entry["scores"]) == ("points" in entry) == (name != "alizadeh_same")
+    if name != "alizadeh_same":
+        assert sum(entry["points"].values()) == pytest.approx(entry["claimed"] - 100 * honest["accuracy"], abs=0.03)
+        assert entry["chosen_epoch"] in (1, 2, 3)
 
 
 def test_without_test_labels_and_for_an_unknown_network_it_says_so(project):
@@ -229,9 +250,9 @@ def test_without_test_labels_and_for_an_unknown_network_it_says_so(project):
 def test_the_committed_claims_are_read_as_they_are():
     found = runner.record(ROOT / claims.RESULT)
     assert found.keys() <= CLAIMS.keys()
-    for entry in found.values():
-        recipe = config.Recipe.model_validate(entry["recipe"])
-        assert not entry["honest"] or entry["honest"]["epochs"] == recipe.epochs
+    for name, entry in found.items():
+        assert claims.Claim.model_validate({key: entry[key] for key in claims.Claim.model_fields}) == CLAIMS[name]
+        assert entry["epochs"] == CLAIMS[name].recipe.epochs, "the whole recipe"
 
 
 # Other seeds

@@ -130,9 +130,11 @@ def test_results_that_are_missing_damaged_or_of_another_run_are_refused_by_their
         report.main()
 
 
-CLAIM = {"claimed": "65 %", "measured_on": "a split", "epochs_there": 100,
-         "theirs_here": {"best_epoch": 0.75, "last_epoch": 0.7},
-         "honest": {"epochs": 3, "trained_rows": 8000, "best_epoch": None, "last_epoch": 0.66}}  # fmt: skip
+SHARE = {"accuracy": 0.66, "low": 0.6, "high": 0.7}
+PART = {"rows": 8000, "duplicates": 500, "last": SHARE, "without_duplicates": SHARE | {"accuracy": 0.65}}
+CLAIM = {"claimed": 65.5, "measured_on": "a split", "chooses_epoch": True, "epochs": 3, "chosen_epoch": 2,
+         "recipe": {"epochs": 100}, "points": {"not_reached": -9.5, "epoch": 5.0, "duplicates": 0.25, "rows": 1.0},
+         "scores": {"PrivateTest": PART, "their rows": PART | {"chosen": SHARE | {"accuracy": 0.75}}}}  # fmt: skip
 SEED = {"public_accuracy": 0.7, "private_accuracy": 0.72, "private_no_duplicate_accuracy": 0.71, "private_low": 0.7,
         "private_high": 0.74, "minutes": 40.0, "trained_with": [{"processor": "abacus"}]}  # fmt: skip
 
@@ -145,7 +147,7 @@ def test_claims_seeds_and_speedrun_are_shown_where_they_were_run(run):
     spreads = {split: {"mean": SEED[split], "deviation": 0.002} for split in board.SEED_SCORES}
     worse, better = ({"oof_accuracy": {"mean": mean, "deviation": 0.01}} for mean in (0.6, 0.7))
     found = {
-        "claims": {"vgg8": CLAIM, "vgg9": CLAIM | {"theirs_here": None}},
+        "claims": {"vgg8": CLAIM, "vgg9": CLAIM | {"scores": {"PrivateTest": PART}, "points": None}},
         "speedrun": {"model": "plain_net", "networks": 1, "recipe": settings.speedrun_recipe().model_dump(),
                      "minutes": 40.0, "by_seed": {"1": SEED, "2": SEED}} | spreads,
         "seeds": {"seeds": [1, 2], "params": {key: each for key, each in config.read().items() if key != "seed"},
@@ -153,11 +155,13 @@ def test_claims_seeds_and_speedrun_are_shown_where_they_were_run(run):
     }  # fmt: skip
     for name, content in found.items():
         (report.RESULTS / f"{name}.json").write_text(json.dumps(content))
+    shutil.copy("results/plots/board.png", "results/claims.png")
     report.main()
     text = Path("results/report.md").read_text()
-    assert lines(text, "## Claimed")["vgg8"] == ["65 %", "75.00%", "66.00%", "3 of 100"]
-    assert lines(text, "## Claimed")["vgg9"] == ["65 %", "", "66.00%", "3 of 100"]
-    assert lines(text, "<summary>What was measured")["vgg9"] == ["a split", "", "", "8,000"]
+    assert lines(text, "## Claimed")["vgg8"] == ["65.5%", "75.00%", "66.00%", "60.00% to 70.00%", "65.00%", "3 of 100"]
+    assert lines(text, "## Claimed")["vgg9"] == ["65.5%", "", "66.00%", "60.00% to 70.00%", "65.00%", "3 of 100"]
+    assert lines(text, "**What parts") == {"vgg8": ["-9.50", "+5.00", "+0.25", "+1.00"]}
+    assert "| vgg8 | their rows | a split | 500 of 8,000 | 66.00% | 65.00% | 75.00% in epoch 2 |" in text
     one = ["70.00%", "72.00%", "70.00% to 74.00%", "71.00%", "40.0"]
     mean = ["70.00% ± 0.20", "72.00% ± 0.20", "", "71.00% ± 0.20", "40.0"]
     assert lines(text, "## Speedrun") == {"1": one, "2": one, "mean": mean}

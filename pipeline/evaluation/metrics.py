@@ -28,9 +28,14 @@ def right(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy, and the ends `low` and `high` of its 95 % interval by Wilson's score method (1927; scipy)."""
-    count = int(right(probabilities, labels).sum())
-    interval = binomtest(count, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
-    return {"accuracy": count / len(labels), "low": float(interval.low), "high": float(interval.high)}
+    return share(right(probabilities, labels))
+
+
+def share(hits: np.ndarray) -> dict[str, float]:
+    """What `accuracy` gives, of bool [n]."""
+    count = int(hits.sum())
+    interval = binomtest(count, len(hits)).proportion_ci(confidence_level=0.95, method="wilson")
+    return {"accuracy": count / len(hits), "low": float(interval.low), "high": float(interval.high)}
 
 
 def spread(values: Sequence[float] | np.ndarray) -> dict[str, Any]:

@@ -1,28 +1,34 @@
-"""Run the sources' own protocols, to show what their figures owe to them: random splits, epochs that test rows choose.
+"""Train the sources' networks by their whole recipes, to show what their figures owe to the rows they were measured on.
 
 It trains on rows that its own test rows are near to, and looks at test labels on purpose: nothing that it makes may be
-used for a submission. Each network is trained twice by its source's recipe: on the source's rows, judged on the
-source's, and on all of Training, judged on PrivateTest after the last epoch. Reads the faces and data/solution.csv.
-Writes results/claims.json, which the report shows. A training that is finished is kept, and not run again here.
+used for a submission. Each network is trained on Training; one whose source drew its rows by chance is also trained as
+there. Both test splits, or the source's rows, are scored after every epoch. Reads the faces and data/solution.csv.
+Writes results/claims.json, results/claims.csv and results/claims.png, which the report shows. A training that is
+finished is kept in artifacts/claims/, and not run again.
 """
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from pydantic import Field
 from ruamel.yaml import YAML
 
 from pipeline import config, files
-from pipeline.competition import TRAINING
+from pipeline.competition import SPLITS, TRAINING
 from pipeline.config import Recipe, Section
 from pipeline.data import faces, solution
 from pipeline.data.faces import Faces
 from pipeline.errors import UserError
+from pipeline.evaluation import figures, metrics
 from pipeline.experiments import runner
 from pipeline.experiments.runner import Result, Training
 
 RESULT = Path("results/claims.json")
 FOLDER = Path("artifacts/claims")
+OFFICIAL, DRAWN = "official", "drawn"
+THEIRS, HONEST = "their rows", "PrivateTest"
 
 
 class Claim(Section):
@@ -30,40 +36,36 @@ class Claim(Section):
 
     Parameters
     ----------
+    claimed : accuracy in per cent.
     chooses_epoch : whether the rows that it was measured on chose the epoch, too.
-    protocol : "random": the part `held_out` of all rows, drawn by chance; "official": trained on Training, judged on
-        both test splits; "private": the same, judged on PrivateTest; "unknown": cannot be run.
+    held_out : the part of all rows that the source drew by chance to be measured on. splits : those that it was
+        measured on. Without both its rows are unknown.
     recipe : the source's (plateau watches the training loss; no early stopping).
     """
 
-    claimed: str
+    claimed: float
     measured_on: str
     chooses_epoch: bool = False
-    protocol: str
-    recipe: Recipe
     held_out: float = 0.0
+    splits: list[str] = Field(default_factory=list)
+    recipe: Recipe
 
 
 CLAIMS = {
     name: Claim.model_validate(entry)
     for name, entry in YAML(typ="safe").load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
 }
-HONEST = "private"
 
 
-def split(protocol: str, held_out: float, usage: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows to judge under a Claim's `protocol`; int64 each."""
-    rows = np.arange(len(usage))
-    if protocol == "random":
-        order = np.random.default_rng(seed).permutation(len(rows))
-        count = round(held_out * len(rows))
-        return np.sort(order[count:]), np.sort(order[:count])
-    judged = usage == usage.max() if protocol == HONEST else usage != TRAINING
-    return rows[usage == TRAINING], rows[judged]
+def draw(count: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and the `part` of `count` rows to judge, drawn by chance; int64 each."""
+    order = np.random.default_rng(seed).permutation(count)
+    judged = round(part * count)
+    return np.sort(order[judged:]), np.sort(order[:judged])
 
 
 def plan(name: str, epochs: int | None, data: Faces, labels: np.ndarray) -> dict[str, Training]:
-    """The trainings of a network, by protocol: its source's, if it can be run, and the honest one.
+    """The trainings of a network: OFFICIAL, and DRAWN where its source drew its rows.
 
     Parameters
     ----------
@@ -71,30 +73,85 @@ def plan(name: str, epochs: int | None, data: Faces, labels: np.ndarray) -> dict
     """
     claim, settings = CLAIMS[name], config.load()
     recipe = claim.recipe.model_copy(update={"epochs": epochs or claim.recipe.epochs})
-    found = {}
-    for protocol in sorted({claim.protocol, HONEST} - {"unknown"}):
-        rows, judged = split(protocol, claim.held_out, data.usage, settings.seed)
-        found[protocol] = Training(
-            f"{name}, {protocol}", name, recipe, settings.seed, settings.backend, rows, labels, judged, judged[:0]
-        )
+    splits = {OFFICIAL: (data.rows(TRAINING), data.test_rows())}
+    if claim.held_out:
+        splits[DRAWN] = draw(len(labels), claim.held_out, settings.seed)
+    return {
+        kind: Training(f"{name}, {kind} split", name, recipe, settings.seed, settings.backend, rows, labels, judged,
+                       judged[:0])
+        for kind, (rows, judged) in splits.items()
+    }  # fmt: skip
+
+
+def parts(name: str, task: Training, data: Faces) -> dict[str, np.ndarray]:
+    """Which watched rows of a training are in each part that is scored: bool [w] by name."""
+    if np.isin(task.rows, data.rows(TRAINING)).all():
+        usage = data.usage[task.watched]
+        found = {split: usage == number for number, split in enumerate(SPLITS) if (usage == number).any()}
+        if splits := CLAIMS[name].splits:
+            found[THEIRS] = np.logical_or.reduce([found[split] for split in splits])
+        return found
+    return {THEIRS: np.ones(len(task.watched), bool)}
+
+
+def score(hits: np.ndarray, duplicates: np.ndarray, chosen: int | None) -> dict[str, Any]:
+    """Accuracies of one part of the rows, with the ends of their 95 % intervals.
+
+    Parameters
+    ----------
+    hits : bool [epochs, m]. duplicates : bool [m], whose picture was trained on. chosen : an epoch, from 0 up.
+    """
+    rows = {"last": hits[-1], "without_duplicates": hits[-1, ~duplicates]}
+    if chosen is not None:
+        rows["chosen"] = hits[chosen]
+    found = {key: {side: round(value, 5) for side, value in metrics.share(each).items()} for key, each in rows.items()}
+    return {"rows": hits.shape[1], "duplicates": int(duplicates.sum()), **found}
+
+
+def entry(name: str, tasks: dict[str, Training], results: dict[str, Result], data: Faces) -> dict[str, Any]:
+    """What results/claims.json says of a network: its claim, scores by part of the rows, and `points`.
+
+    The claim less the honest figure is the sum of `points`: what was not reached here, what the choice of the epoch and
+    duplicates gave to the source's rows, and what is left: other rows, as chance and the split have them.
+    """
+    claim, groups = CLAIMS[name], faces.picture_groups(data.pixels)
+    hits: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for kind, task in tasks.items():
+        seen = np.isin(groups[task.watched], groups[task.rows])
+        hits |= {part: (results[kind].hits[:, of], seen[of]) for part, of in parts(name, task, data).items()}
+    chosen = int(hits[THEIRS][0].mean(axis=1).argmax()) if THEIRS in hits else None
+    scores = {part: score(right, known, chosen) for part, (right, known) in hits.items()}
+    found = claim.model_dump() | {
+        "epochs": tasks[OFFICIAL].recipe.epochs, "chosen_epoch": None if chosen is None else chosen + 1,
+        "trained_rows": {kind: len(task.rows) for kind, task in tasks.items()}, "scores": scores,
+    }  # fmt: skip
+    if THEIRS in scores:
+        theirs, honest = scores[THEIRS], scores[HONEST]
+        by_rule = theirs["chosen" if claim.chooses_epoch else "last"]["accuracy"]
+        gain = {key: each["last"]["accuracy"] - each["without_duplicates"]["accuracy"]
+                for key, each in ((THEIRS, theirs), (HONEST, honest))}  # fmt: skip
+        steps = {
+            "not_reached": claim.claimed / 100 - by_rule,
+            "epoch": by_rule - theirs["last"]["accuracy"],
+            "duplicates": gain[THEIRS] - gain[HONEST],
+            "rows": theirs["without_duplicates"]["accuracy"] - honest["without_duplicates"]["accuracy"],
+        }
+        found["points"] = {key: round(100 * value, 2) for key, value in steps.items()}
     return found
 
 
-def entry(name: str, tasks: dict[str, Training], results: dict[str, Result]) -> dict[str, Any]:
-    """What results/claims.json says of a network, by protocol: epochs, rows, and accuracies after epochs."""
-    claim, found = CLAIMS[name], {}
-    for protocol, task in tasks.items():
-        accuracies = results[protocol].watched
-        found[protocol] = {
-            "epochs": task.recipe.epochs, "trained_rows": len(task.rows), "rows": len(task.watched),
-            "best_epoch": round(accuracies.max(), 5) if claim.chooses_epoch and protocol != HONEST else None,
-            "last_epoch": round(accuracies[-1], 5),
-        }  # fmt: skip
-    return {
-        "claimed": claim.claimed, "measured_on": claim.measured_on, "epochs_there": claim.recipe.epochs,
-        "theirs_here": found.get(claim.protocol), "honest": found[HONEST],
-        "recipe": tasks[HONEST].recipe.model_dump(),
-    }  # fmt: skip
+def curves(name: str, tasks: dict[str, Training], results: dict[str, Result], data: Faces) -> pd.DataFrame:
+    """Accuracy after every epoch, by part of the rows, and the claim, as a level line."""
+    found = []
+    for kind, task in tasks.items():
+        for part, of in parts(name, task, data).items():
+            if kind == OFFICIAL and part == THEIRS:
+                continue  # the splits stand there themselves
+            accuracies = results[kind].hits[:, of].mean(axis=1).round(5)
+            found += [(name, part, number, accuracy) for number, accuracy in enumerate(accuracies, 1)]
+    last = tasks[OFFICIAL].recipe.epochs
+    found += [(name, "claimed", number, CLAIMS[name].claimed / 100) for number in (1, last)]
+    return pd.DataFrame(found, columns=["name", "part", "epoch", "accuracy"])
 
 
 def main(name: str, epochs: int | None) -> None:
@@ -105,7 +162,13 @@ def main(name: str, epochs: int | None) -> None:
     labels = solution.join(data.labels, solution.load(data))
     if (labels < 0).any():
         raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
+    table = RESULT.with_suffix(".csv")
+    drawn = pd.read_csv(table) if table.exists() and found else pd.DataFrame(columns=["name"])
     for each in [name] if name else CLAIMS:
         tasks = plan(each, epochs, data, labels)
-        found[each] = entry(each, tasks, runner.run(data, tasks, FOLDER))
+        results = runner.run(data, tasks, FOLDER)
+        found[each] = entry(each, tasks, results, data)
+        drawn = pd.concat([drawn[drawn["name"] != each], curves(each, tasks, results, data)])
         files.write_json(RESULT, {other: found[other] for other in CLAIMS if other in found})
+        figures.draw(drawn, RESULT.with_suffix(""), template="lines", title="Accuracy after every epoch, and the claim",
+                     x="epoch", y="accuracy")  # fmt: skip

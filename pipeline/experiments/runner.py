@@ -4,10 +4,11 @@ Writes FOLDER/KEY.npz for each training, and its state after every epoch to FOLD
 for all that decides the predictions but the machine and its versions: what is there is not trained again.
 """
 
+import contextlib
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline import architectures, files
 from pipeline.cells.progress import Display, duration
 from pipeline.config import Recipe
 from pipeline.data.faces import Faces
+from pipeline.evaluation import metrics
 from pipeline.training import backend, executors, machine, plan
 
 
@@ -61,6 +63,7 @@ class Result:
     ----------
     probabilities : float16 [k, 7], of the judged rows, with test-time augmentation.
     watched : float64 [epochs], accuracy on the watched rows after each epoch.
+    hits : bool [epochs, w], which of them were right; empty in files of an earlier version.
     accuracy : of the last epoch, in training. seconds, prediction_seconds : of training, and of the judged rows.
     about : what computed it, as JSON.
     """
@@ -71,12 +74,39 @@ class Result:
     seconds: np.ndarray
     prediction_seconds: np.ndarray
     about: np.ndarray
+    hits: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
 
 
 def load(path: Path) -> Result:
     """Read what a training gave. Raises UserError where the file is damaged."""
     with files.reading(path, f"rm {path}, and the same command again"), np.load(path, allow_pickle=False) as arrays:
-        return Result(**{key: arrays[key] for key in Result.__dataclass_fields__})
+        return Result(**{key: arrays[key] for key in Result.__dataclass_fields__ if key in arrays})
+
+
+class Hits:
+    """Notes which of the watched rows are right after each epoch, in a file beside the training's state.
+
+    Parameters
+    ----------
+    labels : int [w], of the watched rows.
+    """
+
+    def __init__(self, path: Path, labels: np.ndarray) -> None:
+        self.path = path
+        self.labels = labels
+        self.epochs: list[np.ndarray] = []
+
+    def go_on(self, done: int) -> bool:
+        """Read what is noted of so many finished epochs; whether all is there."""
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            self.epochs = [*np.load(self.path)][:done]
+        return len(self.epochs) == done
+
+    def note(self, probabilities: np.ndarray) -> np.ndarray:
+        """Note an epoch by its probabilities, float [w, 7], before its state is saved, and return them."""
+        self.epochs.append(metrics.right(probabilities, self.labels))
+        files.replace(self.path, partial(np.save, arr=self.epochs))
+        return probabilities
 
 
 def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
@@ -96,7 +126,13 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     trainer = loop.Trainer(build, faces.pixels, recipe, task.seed, len(task.rows) // recipe.batch_size)
     rows = loop.Rows(task.rows, loop.one_hot(task.labels[task.rows]), task.watched, task.labels[task.watched])
     show = Display(task.name, recipe.epochs, jobs == 1)
-    progress = loop.fit(trainer, rows, task.seed, checkpoint.Checkpoint(state), show.epoch, show.batch)
+    kept = checkpoint.Checkpoint(state)
+    hits = Hits(state.with_suffix(".hits.npy"), rows.labels)
+    if not hits.go_on(len(kept.restore([]).history)):
+        state.unlink()
+    ask = trainer.predictor.probabilities
+    trainer.predictor.probabilities = lambda rows: hits.note(ask(rows))  # type: ignore[method-assign]
+    progress = loop.fit(trainer, rows, task.seed, kept, show.epoch, show.batch)
     started = time.perf_counter()
     probabilities = trainer.predictor.views(task.judged, augment.tta_maps(recipe)).mean(axis=0)
     about = {"processor": machine.processor(), "precision": precision, **versions, "jobs": jobs,
@@ -108,10 +144,12 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
         "seconds": progress.seconds,
         "prediction_seconds": time.perf_counter() - started,
         "about": json.dumps(about),
+        "hits": hits.epochs,
     }
     trainer.network.save_weights(weights(faces, task, target.parent))
     files.replace(target, partial(np.savez_compressed, **found))
-    state.unlink(missing_ok=True)
+    for each in (state, hits.path):
+        each.unlink(missing_ok=True)
 
 
 def weights(faces: Faces, task: Training, folder: Path) -> Path:
