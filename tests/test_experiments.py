@@ -171,10 +171,12 @@ def test_the_committed_results_are_read_as_they_are_and_shown(project, capsys):
 
 
 def test_rows_are_drawn_by_the_seed():
-    trained, judged = claims.draw(100, 0.2, seed=1)
-    assert len(judged) == 20
-    np.testing.assert_array_equal(np.sort(np.concatenate([trained, judged])), np.arange(100))
-    assert not np.array_equal(judged, claims.draw(100, 0.2, seed=2)[1])
+    trained, judged = claims.draw(100, 0.2, 0.1, seed=1)
+    assert (len(trained), len(judged)) == (70, 20)
+    assert len(np.unique([*trained, *judged])) == 90
+    assert not np.array_equal(judged, claims.draw(100, 0.2, 0.1, seed=2)[1])
+    trained, judged = claims.draw(100, 0.2, 0, seed=1)
+    np.testing.assert_array_equal(np.sort([*trained, *judged]), np.arange(100))
 
 
 def test_a_claim_is_tried_goes_on_after_an_interruption_and_is_not_run_again(project, monkeypatch, capsys):

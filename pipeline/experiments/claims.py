@@ -38,8 +38,8 @@ class Claim(Section):
     ----------
     claimed : accuracy in per cent.
     chooses_epoch : whether the rows that it was measured on chose the epoch, too.
-    held_out : the part of all rows that the source drew by chance to be measured on. splits : those that it was
-        measured on. Without both its rows are unknown.
+    held_out, left_out : parts of all rows that the source drew by chance: to be measured on, and for its validation.
+        splits : those that it was measured on. Without held_out and splits its rows are unknown.
     recipe : the source's (plateau watches the training loss; no early stopping).
     """
 
@@ -47,6 +47,7 @@ class Claim(Section):
     measured_on: str
     chooses_epoch: bool = False
     held_out: float = 0.0
+    left_out: float = 0.0
     splits: list[str] = Field(default_factory=list)
     recipe: Recipe
 
@@ -57,11 +58,11 @@ CLAIMS = {
 }
 
 
-def draw(count: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on, and the `part` of `count` rows to judge, drawn by chance; int64 each."""
+def draw(count: int, held_out: float, left_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `count` to train on, and rows to judge, drawn by chance: int64 each."""
     order = np.random.default_rng(seed).permutation(count)
-    judged = round(part * count)
-    return np.sort(order[judged:]), np.sort(order[:judged])
+    judged, left = round(held_out * count), round(left_out * count)
+    return np.sort(order[judged + left :]), np.sort(order[:judged])
 
 
 def plan(name: str, epochs: int | None, data: Faces, labels: np.ndarray) -> dict[str, Training]:
@@ -75,7 +76,7 @@ def plan(name: str, epochs: int | None, data: Faces, labels: np.ndarray) -> dict
     recipe = claim.recipe.model_copy(update={"epochs": epochs or claim.recipe.epochs})
     splits = {OFFICIAL: (data.rows(TRAINING), data.test_rows())}
     if claim.held_out:
-        splits[DRAWN] = draw(len(labels), claim.held_out, settings.seed)
+        splits[DRAWN] = draw(len(labels), claim.held_out, claim.left_out, settings.seed)
     return {
         kind: Training(f"{name}, {kind} split", name, recipe, settings.seed, settings.backend, rows, labels, judged,
                        judged[:0])
