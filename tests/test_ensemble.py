@@ -80,7 +80,7 @@ def test_an_ensemble_is_no_worse_than_its_worst_member(method):
 
 
 @pytest.mark.parametrize("fold", [0, 2])
-def test_the_labels_of_a_fold_cannot_change_its_own_out_of_fold_predictions(fold):
+def test_the_labels_of_a_fold_change_neither_its_own_predictions_nor_their_temperature(fold):
     oof, labels = skilled()
     fold_of = np.random.default_rng(1).integers(0, 3, 400)
     own, members = fold_of == fold, [Predictions(each, each[:50]) for each in oof]
@@ -88,6 +88,8 @@ def test_the_labels_of_a_fold_cannot_change_its_own_out_of_fold_predictions(fold
     one, other = (blend("weights", members, each, fold_of)[0] for each in (labels, scrambled))
     assert one.oof[own].tobytes() == other.oof[own].tobytes()
     assert not np.allclose(one.oof[~own], other.oof[~own]), "they do change those of the others"
+    one, other = (ensemble.fit_temperatures(oof[0], each, fold_of) for each in (labels, scrambled))
+    assert (one == other).tolist() == [number == fold for number in range(4)]
 
 
 def test_scores_are_accuracy_log_loss_and_brier_score():

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_run
 import numpy as np
@@ -8,8 +9,8 @@ from ruamel.yaml import YAML
 
 from pipeline.competition import BOARD_2013
 from pipeline.config import ENSEMBLE
-from pipeline.data import provenance, solution
-from pipeline.evaluation import audit, board, ensemble, figures, score, submission
+from pipeline.data import faces, folds, provenance, solution
+from pipeline.evaluation import audit, board, ensemble, figures, metrics, score, submission
 from pipeline.evaluation.score import Truth
 
 COLUMNS = [
@@ -186,6 +187,27 @@ def test_main_writes_scores_and_submissions_and_the_same_bytes_again(known):
     assert submission.analysis()["trained_with"] == ["backend tensorflow, keras 3, precision float32, processor abacus"]
     score.main()
     assert outputs() == written
+
+
+def test_temperatures_are_the_folds_own_out_of_fold_and_the_ensembles_on_test_rows(project):
+    project()
+    score.main()
+    data = faces.load()
+    dealt, found, labels = folds.load(data), submission.analysis(), fake_run.labels()
+    for name in (*fake_run.MODELS, ENSEMBLE):
+        blend = ensemble.load(name, data, dealt)
+        own = ensemble.fit_temperatures(blend.oof, labels[:70], dealt.fold_of)
+        test = metrics.temper(blend.test[14:], ensemble.temperatures([name])[name])
+        oof = ensemble.tempered(blend.oof, own, dealt.fold_of)
+        for rows, tempered, truth in (("PrivateTest", test, labels[84:]), ("out of fold", oof, labels[:70])):
+            assert found[rows]["reliability"][name]["tempered"] == metrics.reliability(tempered, truth), rows
+
+
+def test_a_member_without_weight_costs_no_parameters():
+    cells = {name: [SimpleNamespace(about=SimpleNamespace(parameters=size, seconds=9))] * 2
+             for name, size in (("small", 10), ("large", 90))}  # fmt: skip
+    found = score.efforts(cells, {"small": 1.0, "large": 0.0})
+    assert found.loc[ENSEMBLE].tolist() == [10, 36]
 
 
 def test_the_single_networks_are_scored_one_by_one(known):
