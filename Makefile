@@ -17,7 +17,7 @@ export $(OPTIONS_KNOWN)
 unknown := $(foreach name,$(filter-out $(OPTIONS_KNOWN) PYTHON,$(.VARIABLES)),$(if \
   $(call given,$(name)),$(name)))
 ifneq ($(strip $(unknown)),)
-$(error unknown: $(strip $(unknown)); the options are $(OPTIONS_KNOWN) and PYTHON (make help shows which verb takes which))
+$(error unknown option: $(strip $(unknown)); make help shows which verb takes which)
 endif
 option = $${$1:+--$2="$$$1"}
 flag = $(if $(filter-out 0 no false,$($1)),--$2)
@@ -66,7 +66,6 @@ repro: scm ## run what is out of date, from the competition's files to scored su
 	@$(RUN) leaderboard
 
 score: light ## score a submission file of your own: FILE=mine.csv
-	@[ -n "$$FILE" ] || { echo "error: name a submission: make score FILE=mine.csv" >&2; exit 1; }
 	@$(RUN) score -- "$$FILE"
 
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1

@@ -309,7 +309,9 @@ def read(path: Path = PATH) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} is missing here; run from the project's folder") from None
     except (YAMLError, ValueError, RecursionError) as trouble:
-        raise UserError(f"{path} is not valid YAML: {str(trouble)[:300]}") from None
+        mark = getattr(trouble, "problem_mark", None)
+        told = f"line {mark.line + 1}: {getattr(trouble, 'problem', '')}" if mark else str(trouble)
+        raise UserError(f"{path} is not valid YAML: {told[:300]}") from None
 
 
 @cache

@@ -82,11 +82,11 @@ def test_a_verb_hands_its_options_over_as_they_stand_on_the_command_line(stand_i
     assert not (stand_in / "pwned").exists()
 
 
-def test_an_unknown_option_is_refused_with_the_known_ones(stand_in):
+def test_an_unknown_option_is_refused(stand_in):
     for verb in ("speedrun", "help"):
         done = make(stand_in, "--old-file=setup", verb, "THREAD=1", "JOBS=2")
         assert (done.returncode, done.stdout) == (2, "")
-        assert re.search("THREAD; .* THREADS ", done.stderr)
+        assert "THREAD; make help" in done.stderr
 
 
 def test_every_verb_is_told_by_help(place):

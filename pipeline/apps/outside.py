@@ -280,6 +280,8 @@ def asked(path: Path, side: int, scaling: str, chosen: str) -> tuple[np.ndarray,
 
 def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:
     """Run the command."""
+    if not file:
+        raise UserError("name a Keras file: make outside FILE=model.keras")
     if out and Path(out).suffix != ".json":
         raise UserError(f"OUT={out}: the scores are written as JSON, so name a file that ends in .json")
     places, path = order(classes), Path(file)

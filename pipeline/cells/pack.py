@@ -41,6 +41,8 @@ def pack(archive: Path) -> None:
 
 def unpack(archive: Path) -> None:
     """Take cells from an archive. Raises UserError where it is no archive, or holds no cell of this run."""
+    if not archive.is_file():
+        raise UserError(f"{archive} is no file; name an archive: make unpack FILE=cells.tar.gz")
     run, taken, left = train.start(), [], []
     with tempfile.TemporaryDirectory() as folder:
         try:

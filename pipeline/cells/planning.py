@@ -120,6 +120,9 @@ def timings() -> Timings:
     return Timings({name: float(np.median(each)) for name, each in found.items()})
 
 
+OTHER_DATA = "other faces, folds or soft targets"
+
+
 def why(settings: Config, name: str, fold: int, now: Plan) -> str:
     """Why a cell that DVC calls out of date is, and what will be done."""
     about = store.about(store.folder(settings, name, fold))
@@ -128,7 +131,7 @@ def why(settings: Config, name: str, fold: int, now: Plan) -> str:
         return "damaged; git checkout brings a committed one back" if there else "not trained yet"
     changed = differences(now, about.plan)
     if about.plan.training() == now.training():
-        return f"{changed}: {_anew(name, fold, about)}" if changed else "other faces, folds or soft targets"
+        return f"{changed}: {_anew(name, fold, about)}" if changed else OTHER_DATA
     return changed
 
 
@@ -143,15 +146,21 @@ def show() -> None:
     settings, took = config.load(), timings()
     dvc("repro", "--quiet", "plan", *(["folds"] if Path("data/raw").is_dir() else []))
     stale = stale_stages("train", *(["distill"] if settings.students else []))
+    prepared = Path("data/folds.csv").exists()
     lines, total, cells = [], 0.0, 0
     for name in settings.names:
         now = plan.make(settings, name)
         each = took.seconds(now)
-        folds = [fold for fold in settings.folds if store.stage(settings, name, fold) in stale]
-        reasons = dict.fromkeys(why(settings, name, fold, now) for fold in folds)
-        expected = progress.duration(each * len(folds)) if folds else ""
+        because = {fold: why(settings, name, fold, now) for fold in settings.folds
+                   if store.stage(settings, name, fold) in stale}  # fmt: skip
+        folds = [fold for fold, reason in because.items() if prepared or reason != OTHER_DATA]
+        reasons = dict.fromkeys(because[fold] for fold in folds)
+        guessed = "" if now.architecture in took.by_architecture else " (guess)"
+        expected = progress.duration(each * len(folds)) + guessed if folds else ""
         total, cells = total + each * len(folds), cells + len(folds)
         lines.append([name, f"{len(folds)} of {len(settings.folds)}", expected, "; ".join(reasons)[:60]])
     print(tabulate(lines, ["model", "stale cells", "core time", "why"], disable_numparse=True))
     told = f"{progress.count(cells)} stale, about {progress.duration(total)} of one core; make train JOBS=2 THREADS=1"
     print(f"\n{told if cells else 'nothing is stale'}")
+    if not prepared:
+        print("The data is not prepared yet; cells of other data would be stale too. Then run: make repro")

@@ -63,5 +63,5 @@ def main(student: str) -> None:
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     files.write(path(student), content.getvalue())
-    older = f"none, as cells of {', '.join(absent)} are older; the student stays as it is"
-    print(f"{path(student)}: {older if absent else ', '.join(teachers)}")
+    older = "no soft targets, as cells of its teachers are of an earlier version; its own stay"
+    print(f"{student}: {older if absent else 'soft targets of ' + ', '.join(teachers)}")
