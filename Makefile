@@ -113,7 +113,7 @@ notebook: setup ## write the notebook that runs all of this on Kaggle: notebooks
 	@$(PY) -m jupytext --quiet --to ipynb notebooks/on_kaggle.py
 
 test: setup ## run the tests: ALL=1 for the slow ones, too
-	@$(PY) -m pytest -n 2 --dist loadfile $(if $(ALL),,-m "not slow")
+	@$(PY) -m pytest -n 2 --dist loadfile $(if $(call flag,ALL,all),,-m "not slow")
 
 lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy

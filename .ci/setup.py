@@ -107,6 +107,13 @@ def switch(folder):
         print("kept: {} (make clean removes them)".format(", ".join(others)))
 
 
+def check_python(folder):
+    """Stop where the user has named a Python, and the environment has another."""
+    library = folder / "lib" / "python{}.{}".format(*sys.version_info)
+    if "named" in sys.argv[1:] and whole(folder, True) and not library.exists():
+        stop(f"{folder} has another Python than the one you name; remove it (rm -r {folder}), and run make setup again")
+
+
 def main():
     """Run the command."""
     if not LOCK.exists():
@@ -115,10 +122,8 @@ def main():
         stop(f"{LINK} is a link to {os.readlink(str(LINK))}, which this must not change; remove the link")
     light = "light" in sys.argv[1:]
     folder = Path(".venv-" + hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12])
-    library = folder / "lib" / "python{}.{}".format(*sys.version_info)
-    if "named" in sys.argv[1:] and whole(folder, True) and not library.exists():
-        stop(f"{folder} has another Python than the one you name; remove it (rm -r {folder}), and run make setup again")
     if LINK.is_symlink() and os.readlink(str(LINK)) == str(folder) and whole(folder, light):
+        check_python(folder)
         return
     with LOCK.open() as file:
         try:
@@ -126,6 +131,7 @@ def main():
         except BlockingIOError:
             print("another make setup is at work here; waiting for it", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
+        check_python(folder)
         if not whole(folder, light):
             install(folder, light)
         switch(folder)

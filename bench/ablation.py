@@ -10,6 +10,7 @@ The recipes in `pairs` are trained with two seeds, so that it can be told what i
 score, and what they have in common (see pipeline/evaluation/limits.py).
 """
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ from ruamel.yaml import YAML
 from tabulate import tabulate
 
 from pipeline import config, files
+from pipeline.cells import store
 from pipeline.command import guarded
 from pipeline.competition import TRAINING
 from pipeline.config import Recipe
@@ -29,7 +31,7 @@ from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
 from pipeline.errors import UserError
-from pipeline.evaluation import board, ensemble, figures, limits, metrics
+from pipeline.evaluation import board, figures, limits, metrics
 from pipeline.evaluation.limits import Limits
 from pipeline.experiments import runner
 from pipeline.experiments.runner import Result, Training
@@ -59,16 +61,21 @@ def deal(data: Faces) -> Folds:
     return Folds(rows, folds.deal(data.labels[rows], groups, 5, config.load().seed))
 
 
+def variant(name: str) -> tuple[str, Recipe, int]:
+    """Architecture and recipe of a variant, and what is added to the seed."""
+    own = BASE | VARIANTS[name]
+    return own.pop("architecture"), Recipe.model_validate({key: own[key] for key in own if key != "seed"}), own["seed"]
+
+
 def plan(data: Faces, dealt: Folds) -> dict[tuple[str, int], Training]:
     """All trainings, by variant and the half that they are judged on."""
     half_of, settings, found = halves(dealt.fold_of), config.load(), {}
     for half in range(2):
         rows, judged = dealt.rows[half_of != half], dealt.rows[half_of == half]
-        for name, change in VARIANTS.items():
-            own = BASE | change
-            architecture, seed = own.pop("architecture"), settings.seed + own.pop("seed")
+        for name in VARIANTS:
+            architecture, recipe, seed = variant(name)
             found[name, half] = Training(
-                f"{name}, half {half + 1}", architecture, Recipe.model_validate(own), seed, settings.backend, rows,
+                f"{name}, half {half + 1}", architecture, recipe, settings.seed + seed, settings.backend, rows,
                 data.labels, judged[:WATCHED], judged, coded=False,
             )  # fmt: skip
     return found
@@ -157,11 +164,21 @@ def in_common(found: dict[str, Result], labels: np.ndarray, groups: np.ndarray) 
 
 
 def of_run(data: Faces, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
-    """What the run's models of the study's `rows` predict out of fold of int [n] rows, by their share of the folds."""
-    dealt = folds.load(data)
-    members, _ = ensemble.read(config.load(), data, dealt)
-    at = np.searchsorted(dealt.rows, rows)
-    return {share: [members[name].oof[at]] for name, share in STUDY["rows"]["models"].items() if name in members}
+    """What the run's models of the study's `rows` predict out of fold of int [n] rows, by their share of the folds.
+
+    Models of another recipe, and those whose cells are not all there, are left out.
+    """
+    settings, found = config.load(), {}
+    count = len(settings.folds)
+    for name in set(STUDY["rows"]["models"]) & set(settings.models):
+        with contextlib.suppress(UserError):
+            dealt = folds.load(data)
+            cells = [store.load(settings, name, fold, data, dealt) for fold in settings.folds]
+            known = np.concatenate([cell.rows for cell in cells])
+            if settings.model(name).used() == variant(STUDY["rows"]["recipe"])[1].used() and np.isin(rows, known).all():
+                at = np.argsort(known)[np.searchsorted(np.sort(known), rows)]
+                found[f"{count - 1} of {count} folds"] = [np.concatenate([cell.oof for cell in cells])[at]]
+    return found
 
 
 def more_rows(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray) -> str:

@@ -46,7 +46,7 @@ class Recipe(Section):
     schedule: Literal["constant", "cosine", "linear", "plateau"] = "constant"
     warmup: Fraction = 0.0  # part of all steps in which cosine and linear climb to the full rate
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1  # of the rate, when the training loss stalls
-    plateau_patience: Annotated[int, Field(ge=1)] = 10  # epochs without progress before it falls
+    plateau_patience: Annotated[int, Field(ge=1, le=1000)] = 10  # epochs without progress before it falls
     ema: Fraction = 0.0  # momentum of an exponential moving average of the weights, which then predicts; 0: none
     loss: Literal["categorical", "binary"] = "categorical"  # softmax cross-entropy, or one sigmoid a class
     label_smoothing: Fraction = 0.0  # part of each label that is spread over all classes
@@ -59,7 +59,7 @@ class Recipe(Section):
     flip: bool = False  # mirror half of the pictures
     random_erasing: Part = 0.0  # part of the pictures in which a rectangle is covered with grey
     # blend pairs of pictures and labels: parameter of Beta
-    mixup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
     cutmix: Part = 0.0  # part of the pictures in which a square comes from another, and so does part of the label
     unaugmented_epochs: Annotated[int, Field(ge=0)] = 0  # the last epochs, with no augmentation but `flip`
     # progressive resizing: the first epochs, with pictures shrunk to
@@ -150,7 +150,7 @@ class Speedrun(Section):
     """What `make speedrun` trains on all Training rows, without folds."""
 
     model: str
-    networks: Annotated[int, Field(ge=1)] = 1  # whose probabilities are averaged
+    networks: Annotated[int, Field(ge=1, le=1000)] = 1  # whose probabilities are averaged
     seeds: list[Seed] = Field(min_length=2)
     override: Keys = Keys()  # of the model's recipe
 

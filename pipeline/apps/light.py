@@ -41,7 +41,11 @@ def load() -> Network | None:
         return None
     about, _ = packed.read(packed.find())
     path = packed.FOLDER / f"{about.model}.onnx"
-    if not path.is_file() or files.sha256(content := path.read_bytes()) != about.onnx.get("sha256"):
+    if (
+        not path.is_file()
+        or path.stat().st_size > packed.LIMIT
+        or files.sha256(content := path.read_bytes()) != about.onnx.get("sha256")
+    ):
         return None  # Keras answers in its place
     try:
         import onnxruntime

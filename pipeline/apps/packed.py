@@ -119,7 +119,7 @@ def unpack(network: "keras.Model", arrays: dict[str, np.ndarray]) -> None:
 
 def find() -> Path:
     """The JSON file of the released network."""
-    found = list(FOLDER.glob("*.json"))
+    found = list(FOLDER.glob("[!.]*.json"))
     if len(found) != 1:
         raise UserError(f"{FOLDER}/ holds {len(found)} networks instead of one; make it with: {REMEDY}")
     return found[0]

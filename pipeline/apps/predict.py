@@ -85,7 +85,8 @@ class Output:
         self.found: list[np.ndarray] = []  # probabilities [n, 7] of each picture
         self.labelled: list[tuple[int, np.ndarray]] = []  # a picture's label, and its probabilities
         for target in (*self.targets.values(), *([table] if table else [])):
-            if target.exists() and any(source.path.exists() and target.samefile(source.path) for source in sources):
+            there = [source.path for source in sources if os.path.exists(source.path)]
+            if target.exists() and any(map(target.samefile, there)):
                 raise UserError(f"{target} is one of the files to be read; write to another")
         self.table: Any = None
         if table:

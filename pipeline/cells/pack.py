@@ -40,7 +40,7 @@ def pack(archive: Path) -> None:
 
 
 def unpack(archive: Path) -> None:
-    """Take cells from an archive. Raises UserError where it is no archive, or holds no cell of this run."""
+    """Take cells from an archive. Raises UserError where it is no archive."""
     if not archive.is_file():
         raise UserError(f"{archive} is no file; name an archive: make unpack FILE=cells.tar.gz")
     run, taken, left = train.start(), [], []
@@ -48,8 +48,8 @@ def unpack(archive: Path) -> None:
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
-        except (tarfile.TarError, OSError, EOFError) as trouble:
-            raise UserError(f"{archive} cannot be unpacked: {trouble}") from None
+        except (tarfile.TarError, *files.DAMAGE) as trouble:
+            raise UserError(f"{archive} cannot be unpacked: {str(trouble).partition(chr(10))[0][:200]}") from None
         for name in run.settings.names:
             for fold in run.settings.folds:
                 place, task = store.folder(run.settings, name, fold), None
@@ -61,11 +61,19 @@ def unpack(archive: Path) -> None:
                 if about.key != task.key:
                     left.append(str(place))
                     continue
-                shutil.copytree(Path(folder) / place, place, dirs_exist_ok=True)
-                if not run.whole(task):
-                    raise UserError(f"{place} of {archive} does not hold what its cell.json tells")
-                taken.append(task)
+                before = Path(folder) / "before"
+                if place.exists():
+                    shutil.move(place, before)
+                shutil.copytree(Path(folder) / place, place)
+                if run.whole(task):
+                    taken.append(task)
+                else:  # it does not hold what its cell.json tells
+                    left.append(f"{place} (damaged)")
+                    shutil.rmtree(place)
+                    if before.exists():
+                        shutil.move(before, place)
+                shutil.rmtree(before, ignore_errors=True)
     train.commit(taken)
     if left:
-        print(f"left out, as they are of another plan or other data: {', '.join(left)}", file=sys.stderr)
+        print(f"left out, as they are damaged, or of another plan or other data: {', '.join(left)}", file=sys.stderr)
     print(f"{progress.count(len(taken))} taken from {archive}")

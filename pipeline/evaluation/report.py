@@ -79,7 +79,7 @@ def optional(name: str, verb: str) -> Any:
     if not path.exists():
         return None
     with files.reading(path, f"make {verb}"):
-        return json.loads(path.read_bytes())
+        return dict(json.loads(path.read_bytes()))
 
 
 def recipes(settings: Config, names: list[str]) -> pd.DataFrame:
@@ -161,7 +161,7 @@ def render(template: str, shown: dict[str, Any]) -> str:
     environment.globals |= {"head": head, "square": square, "show_percent": percent, "show_p_value": board.p_value}
     try:
         return environment.get_template(template).render(shown)
-    except jinja2.UndefinedError as trouble:
+    except (jinja2.TemplateError, *files.DAMAGE) as trouble:
         raise UserError(f"{RESULTS}/ has a file of another version ({trouble}); make all of it again") from None
 
 
@@ -170,6 +170,12 @@ def curves() -> dict[str, Any]:
     path = figures.FOLDER / "curves.csv"
     with files.reading(path, submission.REMEDY):
         return figures.chart(pd.read_csv(path), "lines", x="epoch", y="val_accuracy")
+
+
+def picture(path: Path) -> str:
+    """A picture as an address that holds it. Raises UserError where it is missing."""
+    with files.reading(path, "make repro, or make claims"):
+        return figures.address(path.read_bytes())
 
 
 def page(markdown: str, curves: dict[str, Any]) -> str:
@@ -181,7 +187,7 @@ def page(markdown: str, curves: dict[str, Any]) -> str:
     body = re.sub(r"<p>&lt;details&gt;&lt;summary&gt;(.*)&lt;/summary&gt;</p>", r"<details><summary>\1</summary>", body)
     body = body.replace("<p>&lt;/details&gt;</p>", "</details>")
     body = re.sub('<img src="plots/curves.png"[^>]*>', '<span id="curves"></span>', body)
-    body = re.sub('(?<=<img src=")[^"]+', lambda found: figures.address((RESULTS / found[0]).read_bytes()), body)
+    body = re.sub('(?<=<img src=")[^"]+', lambda found: picture(RESULTS / found[0]), body)
     shown = {"body": body, "curves": curves, "bundle": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")}
     return render("report.html.j2", shown)
 

@@ -90,7 +90,7 @@ def parts(name: str, task: Training, data: Faces) -> dict[str, np.ndarray]:
         usage = data.usage[task.watched]
         found = {split: usage == number for number, split in enumerate(SPLITS) if (usage == number).any()}
         if splits := CLAIMS[name].splits:
-            found[THEIRS] = np.logical_or.reduce([found[split] for split in splits])
+            found[THEIRS] = np.logical_or.reduce([found[split] for split in splits if split in found])
         return found
     return {THEIRS: np.ones(len(task.watched), bool)}
 
@@ -105,7 +105,8 @@ def score(hits: np.ndarray, duplicates: np.ndarray, chosen: int | None) -> dict[
     rows = {"last": hits[-1], "without_duplicates": hits[-1, ~duplicates]}
     if chosen is not None:
         rows["chosen"] = hits[chosen]
-    found = {key: {side: round(value, 5) for side, value in metrics.share(each).items()} for key, each in rows.items()}
+    found = {key: {side: round(value, 5) for side, value in metrics.share(each).items()}
+             for key, each in rows.items() if len(each)}  # fmt: skip
     return {"rows": hits.shape[1], "duplicates": int(duplicates.sum()), **found}
 
 
@@ -126,7 +127,7 @@ def entry(name: str, tasks: dict[str, Training], results: dict[str, Result], dat
         "epochs": tasks[OFFICIAL].recipe.epochs, "chosen_epoch": None if chosen is None else chosen + 1,
         "trained_rows": {kind: len(task.rows) for kind, task in tasks.items()}, "scores": scores,
     }  # fmt: skip
-    if THEIRS in scores:
+    if THEIRS in scores and all("without_duplicates" in scores[part] for part in (THEIRS, HONEST)):
         theirs, honest = scores[THEIRS], scores[HONEST]
         by_rule = theirs["chosen" if claim.chooses_epoch else "last"]["accuracy"]
         gain = {key: each["last"]["accuracy"] - each["without_duplicates"]["accuracy"]
@@ -155,21 +156,29 @@ def curves(name: str, tasks: dict[str, Training], results: dict[str, Result], da
     return pd.DataFrame(found, columns=["name", "part", "epoch", "accuracy"])
 
 
+def write(data: Faces, labels: np.ndarray, epochs: dict[str, int | None]) -> None:
+    """Write the results of all networks whose trainings are kept; `epochs` is of those that have other than theirs."""
+    found, drawn = {}, []
+    for name in CLAIMS:
+        tasks = plan(name, epochs.get(name), data, labels)
+        results = runner.kept(data, tasks, FOLDER)
+        if results.keys() == tasks.keys():
+            found[name] = entry(name, tasks, results, data)
+            drawn.append(curves(name, tasks, results, data))
+    figures.draw(pd.concat(drawn), RESULT.with_suffix(""), template="lines", x="epoch", y="accuracy",
+                 title="Accuracy after every epoch, and the claim")  # fmt: skip
+    files.write_json(RESULT, found)
+
+
 def main(name: str, epochs: int | None) -> None:
     """Run the command. Every network's result is written as soon as it is finished."""
     if name and name not in CLAIMS:
         raise UserError(f"no source claims anything for {name!r}; there are {', '.join(CLAIMS)}")
-    data, found = faces.load(), runner.record(RESULT)
+    data = faces.load()
     labels = solution.join(data.labels, solution.load(data))
     if (labels < 0).any():
         raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
-    table = RESULT.with_suffix(".csv")
-    drawn = pd.read_csv(table) if table.exists() and found else pd.DataFrame(columns=["name"])
-    for each in [name] if name else CLAIMS:
-        tasks = plan(each, epochs, data, labels)
-        results = runner.run(data, tasks, FOLDER)
-        found[each] = entry(each, tasks, results, data)
-        drawn = pd.concat([drawn[drawn["name"] != each], curves(each, tasks, results, data)])
-        files.write_json(RESULT, {other: found[other] for other in CLAIMS if other in found})
-        figures.draw(drawn, RESULT.with_suffix(""), template="lines", title="Accuracy after every epoch, and the claim",
-                     x="epoch", y="accuracy")  # fmt: skip
+    names = [name] if name else list(CLAIMS)
+    for each in names:
+        runner.run(data, plan(each, epochs, data, labels), FOLDER)
+        write(data, labels, dict.fromkeys(names, epochs))

@@ -80,7 +80,10 @@ class Result:
 def load(path: Path) -> Result:
     """Read what a training gave. Raises UserError where the file is damaged."""
     with files.reading(path, f"rm {path}, and the same command again"), np.load(path, allow_pickle=False) as arrays:
-        return Result(**{key: arrays[key] for key in Result.__dataclass_fields__ if key in arrays})
+        found = Result(**{key: arrays[key] for key in Result.__dataclass_fields__ if key in arrays})
+        if found.hits.ndim != 2 or len(found.hits) not in (0, len(found.watched)):
+            raise ValueError("it has hits of other epochs")
+        return found
 
 
 class Hits:
@@ -98,8 +101,10 @@ class Hits:
 
     def go_on(self, done: int) -> bool:
         """Read what is noted of so many finished epochs; whether all is there."""
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            self.epochs = [*np.load(self.path)][:done]
+        with contextlib.suppress(*files.DAMAGE):
+            found = np.load(self.path, allow_pickle=False)[:done]
+            if found.shape == (done, len(self.labels)):
+                self.epochs = [*found]
         return len(self.epochs) == done
 
     def note(self, probabilities: np.ndarray) -> np.ndarray:
@@ -129,6 +134,7 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     kept = checkpoint.Checkpoint(state)
     hits = Hits(state.with_suffix(".hits.npy"), rows.labels)
     if not hits.go_on(len(kept.restore([]).history)):
+        print(f"{task.name}  begins anew, as {hits.path} is missing or damaged", flush=True)
         state.unlink()
     ask = trainer.predictor.probabilities
     trainer.predictor.probabilities = lambda rows: hits.note(ask(rows))  # type: ignore[method-assign]
@@ -144,7 +150,7 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
         "seconds": progress.seconds,
         "prediction_seconds": time.perf_counter() - started,
         "about": json.dumps(about),
-        "hits": hits.epochs,
+        "hits": hits.epochs[-len(progress.history) :],  # without those of a state that could not be read
     }
     trainer.network.save_weights(weights(faces, task, target.parent))
     files.replace(target, partial(np.savez_compressed, **found))
@@ -173,12 +179,3 @@ def run(faces: Faces, tasks: dict[Any, Training], folder: Path, jobs: int = 1) -
         left = duration((time.monotonic() - started) / done * (len(missing) - done))
         print(f"{tasks[key].name}  finished, {done} of {len(missing)}, {left} left", flush=True)
     return kept(faces, tasks, folder)
-
-
-def record(path: Path) -> dict[str, Any]:
-    """What a JSON file of results holds; {} where it is missing. Raises UserError where it is damaged."""
-    if not path.exists():
-        return {}
-    with files.reading(path, f"git checkout {path}"):
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        return found
