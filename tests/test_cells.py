@@ -359,6 +359,24 @@ def test_a_packed_run_trains_elsewhere_and_its_cells_come_home(copy, tmp_path, m
     assert {name for name in before if before[name] != after.get(name)} == lost
     with pytest.raises(UserError, match="cannot be unpacked"):
         pack.unpack(Path("params.yaml"))
+    with pytest.raises(UserError, match=r"make unpack FILE="):
+        pack.unpack(Path())
+
+
+def test_a_cell_of_an_archive_that_is_not_what_it_tells_replaces_nothing(copy, tmp_path, capsys):
+    place = Path("artifacts/cells/two/fold0")
+    about = json.loads((place / "cell.json").read_text())
+    shutil.copytree(place, tmp_path / place)
+    (tmp_path / place / "predictions.npz").write_bytes(b"none")
+    told = about | {"sha256": about["sha256"] | {"predictions.npz": files.sha256(b"none")}}
+    (tmp_path / place / "cell.json").write_text(json.dumps(told))
+    with tarfile.open(tmp_path / "cells.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "artifacts", "artifacts")
+    (place / "cell.json").write_text(json.dumps(about | {"key": "0" * 16}))  # of another plan, but sound
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    pack.unpack(tmp_path / "cells.tar.gz")
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    assert f"{place} (damaged)" in capsys.readouterr().err
 
 
 # Interruptions
