@@ -158,8 +158,9 @@ def show() -> None:
         guessed = "" if now.architecture in took.by_architecture else " (guess)"
         expected = progress.duration(each * len(folds)) + guessed if folds else ""
         total, cells = total + each * len(folds), cells + len(folds)
-        lines.append([name, f"{len(folds)} of {len(settings.folds)}", expected, "; ".join(reasons)[:60]])
-    print(tabulate(lines, ["model", "stale cells", "core time", "why"], disable_numparse=True))
+        lines.append([name, f"{len(folds)} of {len(settings.folds)}", expected, "; ".join(reasons)])
+    titles = ["model", "stale cells", "core time", "why"]
+    print(tabulate(lines, titles, disable_numparse=True, maxcolwidths=[None, None, None, 28]))
     told = f"{progress.count(cells)} stale, about {progress.duration(total)} of one core; make train JOBS=2 THREADS=1"
     print(f"\n{told if cells else 'nothing is stale'}")
     if not prepared:

@@ -63,5 +63,5 @@ def main(student: str) -> None:
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     files.write(path(student), content.getvalue())
-    older = "no soft targets, as cells of its teachers are of an earlier version; its own stay"
-    print(f"{student}: {older if absent else 'soft targets of ' + ', '.join(teachers)}")
+    older = "none, as cells of its teachers are of an earlier version"
+    print(f"soft targets of {student}: {older if absent else 'the mean of ' + ', '.join(teachers)}")

@@ -148,6 +148,6 @@ def main() -> None:
     solution.save(hidden)
     counts = np.bincount(faces.usage, minlength=len(SPLITS)).tolist()
     parts = ", ".join(f"{count:,} {split}" for count, split in zip(counts, SPLITS, strict=True))
-    known = "unknown" if hidden["emotion"].isna().all() else "known"
+    unknown = "; test labels unknown" if hidden["emotion"].isna().all() else ""
     other = "" if tuple(counts) == SPLIT_ROWS else "; NOT the competition's own row counts"
-    print(f"{PATH}: {sum(counts):,} faces ({parts}); test labels {known}{other}")
+    print(f"{PATH}: {parts}{unknown}{other}")

@@ -188,4 +188,4 @@ def main() -> None:
     table = table[["class", "part", "share", "rows"]]
     figures.draw(table, figures.FOLDER.with_name("classes"), template="bars", title="Rows of each class")
     same = result["identical_pictures"]["groups"]
-    print(f"{RESULT}: {same:,} pictures stand twice or more, {len(repeated):,} pairs are alike (make browse)")
+    print(f"{RESULT}: {same:,} repeated pictures, {len(repeated):,} similar pairs (make browse)")
