@@ -142,17 +142,23 @@ def _anew(name: str, fold: int, about: store.About) -> str:
 
 
 def show() -> None:
-    """Print a table of the models: stale cells, why, and how long they will take."""
+    """Print a table of the models: stale cells, why, and how long they will take.
+
+    A cell that DVC does not know yet is not stale if it is whole, as where it was copied from elsewhere.
+    """
+    from pipeline.cells import train  # which imports this module
+
     settings, took = config.load(), timings()
     dvc("repro", "--quiet", "plan", *(["folds"] if Path("data/raw").is_dir() else []))
     stale = stale_stages("train", *(["distill"] if settings.students else []))
     prepared = Path("data/folds.csv").exists()
+    run = train.start() if prepared and stale else None
     lines, total, cells = [], 0.0, 0
     for name in settings.names:
         now = plan.make(settings, name)
         each = took.seconds(now)
-        because = {fold: why(settings, name, fold, now) for fold in settings.folds
-                   if store.stage(settings, name, fold) in stale}  # fmt: skip
+        outdated = [fold for fold in settings.folds if store.stage(settings, name, fold) in stale]
+        because = {fold: why(settings, name, fold, now) for fold in outdated if not (run and run.finished(name, fold))}
         folds = [fold for fold, reason in because.items() if prepared or reason != OTHER_DATA]
         reasons = dict.fromkeys(because[fold] for fold in folds)
         guessed = "" if now.architecture in took.by_architecture else " (guess)"

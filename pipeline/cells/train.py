@@ -59,6 +59,12 @@ class Run:
             return False
         return found.key == task.key and found.plan.recipe == task.plan.recipe
 
+    def finished(self, name: str, fold: int) -> bool:
+        """Whether a cell is whole; one whose soft targets are missing is not."""
+        with suppress(UserError):
+            return self.whole(self.task(name, fold))
+        return False
+
     def about(self, task: Task) -> store.About | None:
         """What the cell that lies there says of itself."""
         return store.about(store.folder(self.settings, task.plan.model, task.fold))
