@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from pipeline.config import Recipe
 from pipeline.data.faces import Faces
 from pipeline.evaluation import metrics
 from pipeline.training import backend, executors, machine, plan
+
+if TYPE_CHECKING:
+    from pipeline.training.checkpoint import Checkpoint
+    from pipeline.training.loop import Trainer
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,16 @@ class Hits:
         return probabilities
 
 
+def watch(trainer: "Trainer", state: "Checkpoint", labels: np.ndarray) -> Hits:
+    """Let a trainer's every look at the watched rows be noted; without the notes of a state it begins anew."""
+    hits, ask = Hits(state.path.with_suffix(".hits.npy"), labels), trainer.predictor.probabilities
+    if not hits.go_on(len(state.restore([]).history)):
+        print(f"{hits.path} is missing or damaged, so this training begins anew", flush=True)
+        state.path.unlink()
+    trainer.predictor.probabilities = lambda rows: hits.note(ask(rows))  # type: ignore[method-assign]
+    return hits
+
+
 def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     """Train and predict beside `jobs` - 1 others, and write the Result to `target`.
 
@@ -132,12 +146,7 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     rows = loop.Rows(task.rows, loop.one_hot(task.labels[task.rows]), task.watched, task.labels[task.watched])
     show = Display(task.name, recipe.epochs, jobs == 1)
     kept = checkpoint.Checkpoint(state)
-    hits = Hits(state.with_suffix(".hits.npy"), rows.labels)
-    if not hits.go_on(len(kept.restore([]).history)):
-        print(f"{task.name}  begins anew, as {hits.path} is missing or damaged", flush=True)
-        state.unlink()
-    ask = trainer.predictor.probabilities
-    trainer.predictor.probabilities = lambda rows: hits.note(ask(rows))  # type: ignore[method-assign]
+    hits = watch(trainer, kept, rows.labels)
     progress = loop.fit(trainer, rows, task.seed, kept, show.epoch, show.batch)
     started = time.perf_counter()
     probabilities = trainer.predictor.views(task.judged, augment.tta_maps(recipe)).mean(axis=0)
