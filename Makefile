@@ -1,14 +1,14 @@
-# The verbs for every day: each is a line of `python -m pipeline VERB`, with these options (python -m pipeline VERB -h).
-# What depends on what stands in dvc.yaml, the numbers in params.yaml.
+# Shortcuts for everyday commands; `python -m pipeline COMMAND -h` explains all options.
+# Dependencies are defined in dvc.yaml, parameters in params.yaml.
 
 PYTHON ?= python3
 PY := .venv/bin/python
 RUN := $(PY) -m pipeline
 DVC := $(PY) -m dvc
-# DVC starts the stages with the first python on the PATH.
+# DVC runs the stages with the first python on the PATH.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-# Options are taken from the command line alone, as they stand there: neither make nor the shell expands them.
+# Options are taken from the command line only, verbatim: neither make nor the shell expands them.
 OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE FORMAT INPUT JOBS MESSAGE NAME OPTIONS OUT PORT \
   RECORD REFRESH SCALING SEEDS SIDE THREADS YES
 given = $(filter command,$(origin $1))
@@ -17,7 +17,7 @@ export $(OPTIONS_KNOWN)
 unknown := $(foreach name,$(filter-out $(OPTIONS_KNOWN) PYTHON,$(.VARIABLES)),$(if \
   $(call given,$(name)),$(name)))
 ifneq ($(strip $(unknown)),)
-$(error unknown option: $(strip $(unknown)); make help shows which verb takes which)
+$(error unknown option: $(strip $(unknown)); make help lists the options of each command)
 endif
 option = $${$1:+--$2="$$$1"}
 flag = $(if $(filter-out 0 no false,$($1)),--$2)
@@ -28,97 +28,97 @@ report := $(DVC) repro --force --single-item report
 .PHONY: help setup light demo quick plan train pack unpack repro score submit leaderboard browse predict serve release export outside speedrun claims seeds \
   bench notebook test lint clean scm
 
-help: ## show these verbs
+help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { line = sprintf("make %-11s", $$1); n = split($$2, words, " "); \
 	  for (i = 1; i <= n; i++) { if (length(line " " words[i]) > 80) { print line; line = sprintf("%16s", "") } \
 	  line = line " " words[i] } print line }' $(MAKEFILE_LIST)
 
-setup: ## install everything, as locked (every verb does it where it is needed)
+setup: ## install all locked requirements (every command does so if needed)
 	@$(PYTHON) .ci/setup.py $(if $(call given,PYTHON),named)
 
-light: # what needs no training
+light: # requirements of the commands that need no training
 	@$(PYTHON) .ci/setup.py light $(if $(call given,PYTHON),named)
 
-scm: setup # a copy without git
+scm: setup # for a copy without git
 	@[ -e .git ] || $(DVC) config --local core.no_scm true
 
-demo: setup ## run the whole pipeline on drawn faces, in demo/ (no data or credentials needed)
+demo: setup ## run the whole pipeline on drawn faces, in demo/ (needs no data or account)
 	@$(RUN) demo
 
 quick: scm ## run the whole pipeline on a fifth of the real faces, in quick/ (8 minutes)
 	@$(RUN) quick
 
-plan: setup ## show which cells are stale, why, and how long they will take
+plan: setup ## list stale cells, why they are stale, and their training time
 	@$(RUN) plan --show
 
 train: scm ## train all stale cells: JOBS=2 THREADS=1 EXECUTOR=loky|dask|ray ADDRESS=... YES=1 (then: make repro)
 	@$(RUN) train $(training) $(call option,EXECUTOR,executor) $(call option,ADDRESS,address) $(call flag,YES,yes)
 
-pack: setup ## pack the run for a machine without DVC, as one with a GPU: FILE=fer2013-run.tar.gz
+pack: setup ## pack the run for a machine without DVC, for example a GPU server: FILE=fer2013-run.tar.gz
 	@$(RUN) pack $${FILE:+-- "$$FILE"}
 
-unpack: setup ## take the cells that another machine has trained: FILE=cells.tar.gz
+unpack: setup ## add the cells trained on another machine: FILE=cells.tar.gz
 	@$(RUN) unpack -- "$$FILE"
 
-repro: scm ## run what is out of date, from the competition's files to scored submissions: YES=1
+repro: scm ## run all stages that are out of date, from the data to scored submissions: YES=1
 	@$(RUN) check
 	$(DVC) repro
 	@$(RUN) leaderboard
 
-score: light ## score a submission file of your own: FILE=mine.csv
+score: light ## score your own submission file: FILE=mine.csv
 	@$(RUN) score -- "$$FILE"
 
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(RUN) submit $(call option,MESSAGE,message) $(call flag,FORCE,force) -- "$${NAME:-ensemble}"
 
-leaderboard: light ## show our submissions beside the teams of 2013: FORMAT=md|csv|json; REFRESH=1 asks Kaggle first
+leaderboard: light ## show our submissions and the teams of 2013: FORMAT=md|csv|json; REFRESH=1 queries Kaggle first
 	@$(RUN) leaderboard $(call flag,REFRESH,refresh) $(call option,FORMAT,format)
 
-browse: setup ## show what the models get wrong out of fold, picture by picture, in artifacts/browse.html
+browse: setup ## show out-of-fold errors of all models, picture by picture, in artifacts/browse.html
 	@$(RUN) browse
 
-predict: light ## name the expressions in pictures, a folder, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
-	@[ -n "$$INPUT" ] || { echo "error: name a picture: make predict INPUT=docs/predict.png" >&2; exit 1; }
+predict: light ## predict the expressions in pictures, folders, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
+	@[ -n "$$INPUT" ] || { echo "error: INPUT is missing; for example: make predict INPUT=docs/predict.png" >&2; exit 1; }
 	@set -f; $(RUN) predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
 
-serve: setup ## name the expressions in pictures and at the camera, on a web page of this machine: PORT=8013
+serve: setup ## predict expressions on a local web page, from pictures or the camera: PORT=8013
 	@exec $(RUN) serve $(call option,PORT,port)
 
-release: setup ## pack a trained network, under 5 MB, with a model card, into released/: NAME=... FOLD=0
+release: setup ## write a trained network of at most 5 MB and its model card to released/: NAME=... FOLD=0
 	@$(RUN) release -- "$$NAME" "$${FOLD:-0}"
 
-export: setup ## write the released network (or NAME=... FOLD=0) for ONNX and LiteRT into artifacts/exported/
+export: setup ## export the released network (or NAME=... FOLD=0) to ONNX and LiteRT, in artifacts/exported/
 	@$(RUN) export -- "$$NAME" "$$FOLD"
 
-outside: setup ## score a Keras file from elsewhere: FILE=... SIDE=48 SCALING=unit|symmetric|raw CLASSES=... OUT=...
+outside: setup ## score any Keras file: FILE=... SIDE=48 SCALING=unit|symmetric|raw CLASSES=... OUT=...
 	@$(RUN) outside $(call option,SIDE,side) $(call option,SCALING,scaling) $(call option,CLASSES,classes) $(call \
 	  option,OUT,out) -- "$$FILE"
 
-speedrun: setup ## train a small network on all Training rows, and score it: JOBS=2 THREADS=1 ALL=1 RECORD=1
+speedrun: setup ## train and score a small network on all Training rows: JOBS=2 THREADS=1 ALL=1 RECORD=1
 	@$(RUN) speedrun $(training) $(call flag,ALL,all) $(call flag,RECORD,record)
 	$(if $(call flag,ALL,all),$(report))
 
-claims: setup ## run the sources' own recipes and protocols: NAME=... EPOCHS=... (hours)
+claims: setup ## reproduce published claims with the sources' recipes: NAME=... EPOCHS=... (hours)
 	@$(RUN) claims $(call option,EPOCHS,epochs) -- "$$NAME"
 	$(report)
 
-seeds: setup ## run all with other seeds, for mean and deviation in the report: SEEDS="1 2 3" (hours)
+seeds: setup ## repeat the run with other seeds, for mean and deviation: SEEDS="1 2 3" (hours)
 	@set -f; $(RUN) seeds $$SEEDS
 	$(report)
 
-bench: setup ## measure how fast it is, against what others use, into results/bench.json
+bench: setup ## compare training speed with other implementations, in results/bench.json
 	@$(PY) -m bench
 
-notebook: setup ## write the notebook that runs all of this on Kaggle: notebooks/on_kaggle.ipynb
+notebook: setup ## write a notebook that runs the pipeline on Kaggle: notebooks/on_kaggle.ipynb
 	@$(PY) -m jupytext --quiet --to ipynb notebooks/on_kaggle.py
 
-test: setup ## run the tests: ALL=1 for the slow ones, too
+test: setup ## run the tests: ALL=1 includes the slow ones
 	@$(PY) -m pytest -n 2 --dist loadfile $(if $(call flag,ALL,all),,-m "not slow")
 
 lint: setup ## check style and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
-clean: ## remove demo/, quick/, dvc_plots/, the tools' caches, and environments of other locks; data, models and .venv stay
+clean: ## remove demo/, quick/, dvc_plots/, tool caches and outdated environments; keep data, models and .venv
 	rm -rf demo quick dvc_plots .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 	@for folder in .venv-*; do [ ! -d "$$folder" ] || [ "$$folder" = "$$(readlink .venv)" ] || rm -rf "$$folder"; done
