@@ -151,7 +151,7 @@ def test_without_a_section_or_test_labels_it_says_so(project, monkeypatch):
     small.write(speedrun=SECTION)
     unknown = solution.load().assign(emotion=pd.NA)
     monkeypatch.setattr(solution, "load", lambda *_: unknown)
-    with pytest.raises(UserError, match="labels of all test rows"):
+    with pytest.raises(UserError, match="lacks labels of test rows"):
         speedrun.main(1, every=True)
 
 
@@ -268,11 +268,11 @@ def test_what_parts_a_claim_from_the_honest_figure_adds_up(project, monkeypatch,
 
 
 def test_without_test_labels_and_for_an_unknown_network_it_says_so(project):
-    with pytest.raises(UserError, match="no source claims anything for 'resnet'"):
+    with pytest.raises(UserError, match="no claim for 'resnet'"):
         claims.main("resnet", None)
     text = solution.PATH.read_text().splitlines()
     solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
-    with pytest.raises(UserError, match="does not know the labels of all test rows"):
+    with pytest.raises(UserError, match="lacks labels of test rows"):
         claims.main("", None)
 
 

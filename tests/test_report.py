@@ -160,13 +160,13 @@ def test_claims_seeds_and_speedrun_are_shown_where_they_were_run(run):
     text = Path("results/report.md").read_text()
     assert lines(text, "## Claimed")["vgg8"] == ["65.5%", "75.00%", "66.00%", "60.00% to 70.00%", "65.00%", "3 of 100"]
     assert lines(text, "## Claimed")["vgg9"] == ["65.5%", "", "66.00%", "60.00% to 70.00%", "65.00%", "3 of 100"]
-    assert lines(text, "**What parts") == {"vgg8": ["-9.50", "+5.00", "+0.25", "+1.00"]}
+    assert lines(text, "**Difference") == {"vgg8": ["-9.50", "+5.00", "+0.25", "+1.00"]}
     assert "| vgg8 | their rows | a split | 500 of 8,000 | 66.00% | 65.00% | 75.00% in epoch 2 |" in text
     one = ["70.00%", "72.00%", "70.00% to 74.00%", "71.00%", "40.0"]
     mean = ["70.00% ± 0.20", "72.00% ± 0.20", "", "71.00% ± 0.20", "40.0"]
     assert lines(text, "## Speedrun") == {"1": one, "2": one, "mean": mean}
     assert "Trained on: abacus." in text
-    assert "but for: flip True." in text
+    assert "except: flip True." in text
     assert lines(text, "## Seeds") == {"better": ["70.00% ± 1.00"], "worse": ["60.00% ± 1.00"]}
     assert "another params.yaml" not in text
     for name in ("speedrun", "seeds"):

@@ -35,12 +35,11 @@ def worst(probabilities: np.ndarray, labels: np.ndarray) -> Iterator[int]:
 
 def confused(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, list[int]]]:
     """Return the PAIRS most frequent mistakes: label, predicted class, and all positions, most confident first."""
-    table = pd.DataFrame({
-        "label": labels, "predicted": probabilities.argmax(axis=1), "confidence": probabilities.max(axis=1),
-    }).query("label != predicted").sort_values("confidence", ascending=False, kind="stable")  # fmt: skip
-    frequent = table.value_counts(["label", "predicted"]).index[:PAIRS]
-    groups = table.groupby(["label", "predicted"]).groups  # keeps the order of rows
-    return [(*pair, groups[pair].tolist()) for pair in frequent]
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    table = pd.DataFrame({"label": labels, "predicted": predicted, "confidence": confidence})
+    wrong = table.query("label != predicted").sort_values("confidence", ascending=False, kind="stable")
+    groups = wrong.groupby(["label", "predicted"]).groups
+    return [(*pair, groups[pair].tolist()) for pair in wrong.value_counts(["label", "predicted"]).index[:PAIRS]]
 
 
 def split(members: np.ndarray) -> np.ndarray:

@@ -209,7 +209,7 @@ def describe(oof: np.ndarray, plain: np.ndarray, labels: np.ndarray, fold_of: np
     augmentation = {
         "accuracy_without": round(float(plain_hits.mean()), 6),
         "accuracy_with": round(float(hits.mean()), 6),
-        "p_value": float(f"{metrics.mcnemar(hits, plain_hits):.3g}"),
+        "p_value": metrics.mcnemar(hits, plain_hits),
     }
     return Submission(
         folds=[round(float(hits[fold_of == fold].mean()), 6) for fold in np.unique(fold_of)],
@@ -242,10 +242,8 @@ def read(settings: Config, data: Faces, assignment: Folds) -> tuple[dict[str, Pr
 def read_external(name: str, data: Faces, assignment: Folds) -> Predictions:
     """Read external/NAME.npz; `oof` may cover all Training rows. Raises UserError where it is missing or unusable."""
     path = EXTERNAL / f"{name}.npz"
-    with (
-        files.reading(path, f"the other system, as {EXTERNAL}/README.md says"),
-        np.load(path, allow_pickle=False) as arrays,
-    ):
+    remedy = f"the other system, as {EXTERNAL}/README.md says"
+    with files.reading(path, remedy), np.load(path, allow_pickle=False) as arrays:
         oof, training = arrays["oof"], data.rows(TRAINING)
         if len(oof) == len(training):
             oof = oof[np.isin(training, assignment.rows)]

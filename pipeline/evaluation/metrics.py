@@ -45,16 +45,17 @@ def spread(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the p-value of McNemar's exact test (1947) of two classifiers on the same rows.
+    """Return the p-value of McNemar's exact test (1947) of two classifiers, rounded to three significant digits.
 
-    Under the null hypothesis, each of the two is right in half of the rows that only one of them has right.
+    Under the null hypothesis, each is right in half of the rows that only one of them has right.
 
     Parameters
     ----------
-    first, second : bool [n], whether each classifier is right.
+    first, second : bool [n], whether each classifier is right about the same rows.
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+    different = only_first + only_second
+    return float(f"{binomtest(only_first, different).pvalue:.3g}") if different else 1.0
 
 
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:

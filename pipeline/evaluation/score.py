@@ -142,24 +142,19 @@ def analysis(probabilities: By, tempered: By, truth: Truth) -> dict[str, dict[st
         labels = truth.labels[rows]
         if (labels < 0).any():
             continue
-        hits = {name: metrics.right(each[rows], labels) for name, each in probabilities.items()}
+        plain, scaled = ({name: each[rows] for name, each in by.items()} for by in (probabilities, tempered))
+        kinds = {"as_it_is": plain, "tempered": scaled}
+        hits = {name: metrics.right(each, labels) for name, each in plain.items()}
         result[title] = {
-            "by_class": {name: metrics.by_class(each[rows], labels) for name, each in probabilities.items()},
+            "by_class": {name: metrics.by_class(each, labels) for name, each in plain.items()},
             "reliability": {
-                name: {
-                    "as_it_is": metrics.reliability(probabilities[name][rows], labels),
-                    "tempered": metrics.reliability(tempered[name][rows], labels),
-                }
-                for name in probabilities
+                name: {when: metrics.reliability(by[name], labels) for when, by in kinds.items()} for name in plain
             },
             "paired": {
-                first: {
-                    second: float(f"{metrics.mcnemar(hits[first], hits[second]):.3g}")
-                    for second in hits if second != first
-                }
+                first: {second: metrics.mcnemar(hits[first], hits[second]) for second in hits if second != first}
                 for first in hits
             },
-        }  # fmt: skip
+        }
     return result
 
 
@@ -304,10 +299,8 @@ def main() -> None:
         oof, test = ensemble.load(name, data, assignment)
         temperatures = ensemble.fit_temperatures(oof, labels, assignment.fold_of)
         probabilities[name] = np.concatenate([oof, test])
-        tempered[name] = np.concatenate([
-            ensemble.tempered(oof, temperatures, assignment.fold_of),
-            metrics.temper(test, result.submissions[name].temperature),
-        ])  # fmt: skip
+        oof = ensemble.tempered(oof, temperatures, assignment.fold_of)
+        tempered[name] = np.concatenate([oof, metrics.temper(test, result.submissions[name].temperature)])
     table = scoreboard(probabilities, tempered, efforts(cells, result.weights), truth)
     write_tables(table, result)
     content = analysis(probabilities, tempered, truth)
