@@ -34,12 +34,12 @@ def duplicates(rows, part, labels_agree):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_examine_counts_a_handmade_competition(known):
-    found = audit.examine(PIXELS, np.where((USAGE == 0) | known, LABELS, -1), USAGE)
-    classes = found.pop("classes")
+    result = audit.examine(PIXELS, np.where((USAGE == 0) | known, LABELS, -1), USAGE)
+    classes = result.pop("classes")
     assert list(classes["Training"].values()) == [2, 1, 1, 1, 0, 0, 1]
     assert list(classes["PrivateTest"].values()) == ([0, 1, 1, 0, 0, 1, 2] if known else [0] * 7)
     assert list(classes["PublicTest"]) == list(CLASSES)
-    assert found == {
+    assert result == {
         "rows": {"Training": 6, "PublicTest": 3, "PrivateTest": 5},
         "classes_as_published": False,
         "constant_pictures": {"Training": 1, "PublicTest": 0, "PrivateTest": 2},
@@ -67,9 +67,9 @@ def test_main_writes_all_results_and_is_deterministic(stand):
         audit.main()
         written.append([path.read_bytes() for path in paths])
     assert written[0] == written[1]
-    found = json.loads(written[0][0])
-    identical, near = found["identical_pictures"], found.pop("nearly_identical_pictures")
-    assert found == audit.examine(pixels, labels, usage) | {"provenance": facts}
+    result = json.loads(written[0][0])
+    identical, near = result["identical_pictures"], result.pop("nearly_identical_pictures")
+    assert result == audit.examine(pixels, labels, usage) | {"provenance": facts}
     assert "PrivateTest in Training" in near
     table = audit.load_duplicates(210)
     assert (table["identical"][175:] > 0).sum() == identical["PrivateTest in Training"]["rows"]
