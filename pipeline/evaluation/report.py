@@ -128,13 +128,13 @@ def context() -> dict[str, Any]:
     with files.reading(RESULTS / "data.json", "dvc repro -f audit"):
         data = json.loads((RESULTS / "data.json").read_bytes())
     models, rows = [name for name in order if name in settings.names], submission.judged_rows(analysis)
-    speedrun, seeds = optional("speedrun.json", "speedrun"), optional("seeds.json", "seeds")
+    speedrun, seeds = optional("speedrun.json", "speedrun ALL=1"), optional("seeds.json", "seeds")
     result = ensemble.result(order)
     notes = [board.NOTES[kind] for kind in sorted({entry["data"] for entry in scores}) if kind in board.NOTES]
     return {
         "config": settings, "analysis": analysis, "data": data, "scores": scores, "order": order, "models": models,
         "members": [name for name in order if name in result.weights],
-        "rows": rows, "judged": analysis[rows], "ensemble": result, "classes": CLASSES,
+        "rows": rows, "evaluated": analysis[rows], "ensemble": result, "classes": CLASSES,
         "splits": SPLITS, "notes": notes,
         "board": board.table(scores), "places": board.places(scores),
         "recipes": recipes(settings, models), "attention": (figures.FOLDER / "attention.png").exists(),

@@ -113,8 +113,9 @@ def score(hits: np.ndarray, duplicates: np.ndarray, chosen: int | None) -> dict[
 def differences(claim: Claim, scores: dict[str, Any]) -> dict[str, float]:
     """Return `points`: parts of the claimed minus the honest accuracy, in percentage points; they sum to it.
 
-    not_reached is the claim minus our accuracy on the source's rows. epoch and duplicates are the gains on these rows
-    from the chosen epoch and from duplicates. rows is the remainder: the effect of the split and of chance.
+    not_reached is the claim minus our accuracy on the source's rows. epoch is the gain from choosing the epoch on these
+    rows. duplicates is the gain from duplicates on these rows, minus that on PrivateTest. rows is the remainder: the
+    effect of the split and of chance.
     """
     theirs, honest = scores[THEIRS], scores[HONEST]
     by_rule = theirs["chosen" if claim.chooses_epoch else "last"]["accuracy"]
