@@ -118,13 +118,13 @@ def judge(probabilities: np.ndarray, tempered: np.ndarray, truth: Truth) -> dict
         scores |= {key.replace("duplicate_accuracy", "duplicate"): value for key, value in columns.items()}
     if scores["private_accuracy"] == UNKNOWN:
         return scores | dict.fromkeys(NEED_LABELS, UNKNOWN)
-    predicted, labels = probabilities[private], truth.labels[private]
+    mine, labels = probabilities[private], truth.labels[private]
     return scores | {
-        "private_macro_f1": round(metrics.macro_f1(predicted, labels), 6),
-        "private_top_2": round(metrics.top_2(predicted, labels), 6),
-        **{f"private_{key}": value for key, value in metrics.calibration(predicted, labels).items()},
+        "private_macro_f1": round(metrics.macro_f1(mine, labels), 6),
+        "private_top_2": round(metrics.top_2(mine, labels), 6),
+        **{f"private_{key}": value for key, value in metrics.calibration(mine, labels).items()},
         **{f"private_{key}_tempered": value for key, value in metrics.calibration(tempered[private], labels).items()},
-        "rank_2013": rank_2013(int(metrics.right(predicted, labels).sum()), len(labels), truth.source),
+        "rank_2013": rank_2013(int(metrics.right(mine, labels).sum()), len(labels), truth.source),
     }
 
 
