@@ -1,1 +1,1 @@
-"""How fast the pipeline is, beside what others use for the same work, on the same pictures, in one run."""
+"""Benchmarks of the pipeline against common alternatives, on the same pictures and in one run."""

@@ -1,8 +1,8 @@
-"""Race this pipeline against what others use, on this machine, and see how near its ceiling each comes.
+"""Speed of the pipeline compared with Keras and PyTorch on this machine, and with the machine's peak performance.
 
-Writes results/bench.json and prints its table. All contenders of one race live on, each in a process of its own, and
-take turns, ROUNDS times; what is reported is the median (the ceiling: the best). Takes about 20 minutes on two cores,
-which should have nothing else to do. Where PyTorch is missing, its contenders are left out.
+Writes results/bench.json and prints a table. All contenders stay in memory, each in its own process, and take turns for
+ROUNDS rounds. Reported are medians (for the peak performance: the maximum). It takes about 20 minutes on two cores,
+which should be otherwise idle. Without PyTorch installed, its contenders are left out.
 """
 
 import importlib.metadata
@@ -28,7 +28,7 @@ from pipeline.training import machine
 
 ROUNDS = 5
 PATH = Path("results/bench.json")
-# Each network with what its source's recipe has that costs time; what params.yaml tunes must not change the race.
+# The parts of each source's recipe that cost time. They are fixed here, so that params.yaml does not change the race.
 NETWORKS = {
     "alizadeh_same": Recipe(epochs=1, batch_size=64, scaling="raw", flip=True, recalibrate=False),
     "vgg8": Recipe(epochs=1, batch_size=64, rotation=20.0, shift=0.1, flip=True, recalibrate=False),
@@ -38,22 +38,22 @@ NETWORKS = {
 
 
 def kinds() -> list[str]:
-    """The contenders that can race here; _x2: two at a time, with one thread each."""
-    found = ["ours", "ours_x2", "reference"]
+    """Return the contenders available on this machine; _x2: two processes with one thread each."""
+    names = ["ours", "ours_x2", "reference"]
     if importlib.util.find_spec("torch"):
-        found.append("pytorch_float32")
+        names.append("pytorch_float32")
         if machine.bfloat16_on_cpu():
-            found += ["pytorch_bfloat16", "pytorch_bfloat16_x2"]
-    return found
+            names += ["pytorch_bfloat16", "pytorch_bfloat16_x2"]
+    return names
 
 
 def race_one(name: str, limits: dict[str, list[float]], bar: tqdm) -> dict[str, Any]:
-    """Training and prediction of one network by all contenders; the ceiling in between is added to `limits`."""
+    """Measure training and prediction of one network by all contenders; append the peak performance to `limits`."""
     pixels, labels, _ = synthetic.competition(training=2048, test=7, seed=2013)
     with ExitStack() as stack:
         racers, speeds = {}, {}
         for kind in kinds():
-            bar.set_description(f"{name}, {kind} gets ready")
+            bar.set_description(f"{name}, {kind} starts")
             racers[kind] = Racers(kind, name, NETWORKS[name], pixels[:2048], labels[:2048])
             speeds[kind] = {"train": [], "predict": []}
             stack.callback(racers[kind].close)
@@ -67,7 +67,7 @@ def race_one(name: str, limits: dict[str, list[float]], bar: tqdm) -> dict[str, 
             bar.update()
         memory = {kind: sum(racer.ask(contenders.peak_mb)) for kind, racer in racers.items()}
         (multiply_adds,) = racers["ours"].ask(contenders.multiply_adds)
-    found = {
+    entries = {
         kind: {
             **{f"{word}_pictures_per_s": round(statistics.median(each), 1) for word, each in speed.items()},
             "train_rounds": [round(value, 1) for value in speed["train"]],
@@ -75,22 +75,22 @@ def race_one(name: str, limits: dict[str, list[float]], bar: tqdm) -> dict[str, 
         }
         for kind, speed in speeds.items()
     }
-    return {"multiply_adds": multiply_adds, "contenders": found}
+    return {"multiply_adds": multiply_adds, "contenders": entries}
 
 
 def race() -> dict[str, Any]:
-    """Training and prediction of the three networks, and the ceiling."""
+    """Measure training and prediction of the three networks, and the peak performance."""
     limits: dict[str, list[float]] = {}
     with tqdm(total=len(NETWORKS) * ROUNDS, unit="step") as bar:
         networks = {name: race_one(name, limits, bar) for name in NETWORKS}
     return {"networks": networks, "ceiling": {key: round(max(values), 1) for key, values in limits.items()}}
 
 
-def show(found: dict[str, Any]) -> str:
-    """The race as a table, a line a network and contender."""
-    about, found = found["machine"], found["race"]
-    limit, lines = max(found["ceiling"].values()), []  # in any precision
-    for name, network in found["networks"].items():
+def show(results: dict[str, Any]) -> str:
+    """Return the results as a table with one line per network and contender."""
+    about, measured = results["machine"], results["race"]
+    limit, lines = max(measured["ceiling"].values()), []  # in any precision
+    for name, network in measured["networks"].items():
         reference = network["contenders"]["reference"]["train_pictures_per_s"]
         for kind, speed in network["contenders"].items():
             train = speed["train_pictures_per_s"]
@@ -102,7 +102,7 @@ def show(found: dict[str, Any]) -> str:
         headers=["network", "who", "trained/s", "GFLOP/s", "of ceiling", "to reference", "predicted/s", "peak MB"],
         colalign=["left", "left", *["right"] * 6],
     )  # fmt: skip
-    ceiling = ", ".join(f"{key} {value:,.1f}" for key, value in found["ceiling"].items())
+    ceiling = ", ".join(f"{key} {value:,.1f}" for key, value in measured["ceiling"].items())
     return (
         f"{about['processor']}, {about['cores']} cores; medians of {about['rounds']} rounds.\n\n"
         f"Ceiling, GFLOP/s: {ceiling}\n\n{table}"
@@ -110,16 +110,16 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Race this pipeline against what others use."""
-    known = [*BACKENDS, "keras", "numpy", "pandas"]
-    here = {
+    """Compare the speed of this pipeline with Keras and PyTorch."""
+    packages = [*BACKENDS, "keras", "numpy", "pandas"]
+    about = {
         "processor": machine.processor(), "cores": os.cpu_count(), "bfloat16": machine.bfloat16_on_cpu(),
         "system": platform.system(), "python": platform.python_version(), "rounds": ROUNDS,
-        "versions": {name: importlib.metadata.version(name) for name in known if importlib.util.find_spec(name)},
+        "versions": {name: importlib.metadata.version(name) for name in packages if importlib.util.find_spec(name)},
     }  # fmt: skip
-    found = {"machine": here, "race": race()}
-    files.write_json(PATH, found)
-    print(show(found))
+    results = {"machine": about, "race": race()}
+    files.write_json(PATH, results)
+    print(show(results))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How the models of the run are best joined: every way is fitted on all folds but one, and judged on that one.
+"""Comparison of methods to combine the models of the run, each fitted on all folds except the one it is evaluated on.
 
-Reads artifacts/blends/. Writes results/joining.md: accuracy and log-loss out of fold, and how many
-points the accuracy lies above that of equal weights at one temperature. No test label is read.
+Reads artifacts/blends/. Writes results/joining.md: accuracy and log-loss out of fold, and the difference in accuracy
+from equal weights at one temperature, in percentage points. No test label is read.
 """
 
 from collections.abc import Callable
@@ -20,30 +20,30 @@ from pipeline.data import faces, folds
 from pipeline.evaluation import ensemble, limits, metrics
 
 RESULT = Path("results/joining.md")
-ROUNDS = 20  # of the greedy selection
+ROUNDS = 20  # steps of the greedy selection
 Joined = Callable[[np.ndarray], np.ndarray]  # probabilities [models, n, 7] to [n, 7]
 
 
 def equal(every: np.ndarray, labels: np.ndarray) -> Joined:
-    """Equal weights, at the one temperature with the least log-loss."""
-    at = metrics.fit_temperature(every.mean(axis=0), labels)
-    return lambda models: metrics.temper(models.mean(axis=0), at)
+    """Return a mean with equal weights, at the temperature with the least log-loss."""
+    temperature = metrics.fit_temperature(every.mean(axis=0), labels)
+    return lambda models: metrics.temper(models.mean(axis=0), temperature)
 
 
 def own_temperatures(every: np.ndarray, labels: np.ndarray) -> Joined:
-    """Equal weights, each model at a temperature of its own."""
-    at = [metrics.fit_temperature(each, labels) for each in every]
-    return lambda models: np.mean([metrics.temper(*pair) for pair in zip(models, at, strict=True)], axis=0)
+    """Return a mean with equal weights and a separate temperature for each model."""
+    temperatures = [metrics.fit_temperature(each, labels) for each in every]
+    return lambda models: np.mean([metrics.temper(*pair) for pair in zip(models, temperatures, strict=True)], axis=0)
 
 
 def least_brier(every: np.ndarray, labels: np.ndarray) -> Joined:
-    """The weights with the least Brier score, w'Cw."""
+    """Return the weighted mean with the least Brier score, w'Cw."""
     weights = limits.least(limits.products(list(every), labels).mean(axis=0))
     return lambda models: np.tensordot(weights, models, 1)
 
 
 def least_log_loss(every: np.ndarray, labels: np.ndarray) -> Joined:
-    """The weights with the least log-loss."""
+    """Return the weighted mean with the least log-loss."""
 
     def loss(scores: np.ndarray) -> float:
         return metrics.cross_entropy(np.tensordot(softmax(scores), every, 1), labels)
@@ -53,7 +53,7 @@ def least_log_loss(every: np.ndarray, labels: np.ndarray) -> Joined:
 
 
 def greedy(every: np.ndarray, labels: np.ndarray) -> Joined:
-    """The model that helps accuracy most, again and again (Caruana et al. 2004)."""
+    """Return the greedy selection: repeatedly add the model that most increases accuracy (Caruana et al. 2004)."""
     weights = np.zeros(len(every))
     for _ in range(ROUNDS):
         total = np.tensordot(weights, every, 1)
@@ -62,7 +62,7 @@ def greedy(every: np.ndarray, labels: np.ndarray) -> Joined:
 
 
 def class_bias(every: np.ndarray, labels: np.ndarray) -> Joined:
-    """As `equal`, and a factor a class, those with the least log-loss."""
+    """Return the result of `equal` with one factor per class, fitted to the least log-loss."""
     even = equal(every, labels)
     logits = np.log(even(every))
 
@@ -81,31 +81,32 @@ WAYS = {
 
 
 def nested(way: Any, every: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
-    """What a way of joining gives for rows that it was not fitted on: float [n, 7]."""
-    found = np.zeros(every.shape[1:])
+    """Return the predictions of a method for rows that it was not fitted on: float [n, 7]."""
+    joined = np.zeros(every.shape[1:])
     for fold in np.unique(fold_of):
-        out = fold_of == fold
-        found[out] = way(every[:, ~out], labels[~out])(every[:, out])
-    return found
+        held_out = fold_of == fold
+        joined[held_out] = way(every[:, ~held_out], labels[~held_out])(every[:, held_out])
+    return joined
 
 
 def main() -> None:
-    """Compare ways to join the models, each nested over the folds."""
+    """Compare methods to combine the models, nested over the folds."""
     settings, data = config.load(), faces.load()
-    dealt = folds.load(data)
-    labels, groups = data.labels[dealt.rows].astype(int), faces.picture_groups(data.pixels)[dealt.rows]
-    every = np.stack([ensemble.load(name, data, dealt).oof for name in settings.ensemble.members]).astype("float64")
+    assignment = folds.load(data)
+    labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)[assignment.rows]
+    oof = [ensemble.load(name, data, assignment).oof for name in settings.ensemble.members]
+    every = np.stack(oof).astype("float64")
     lines, base = [], None
     for name, way in WAYS.items():
-        joined = nested(way, every, labels, dealt.fold_of)
+        joined = nested(way, every, labels, assignment.fold_of)
         hits = metrics.right(joined, labels)
         base = hits if base is None else base
         low, high = limits.middle(limits.bootstrap(hits[:, None] * 1.0 - base[:, None], groups, 0)[:, 0])
         points = f"{100 * (hits.mean() - base.mean()):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
         lines.append([name, f"{hits.mean():.2%}", f"{metrics.cross_entropy(joined, labels):.4f}", points])
-    table = tabulate(lines, ["way", "out of fold", "log-loss", "points"], tablefmt="github", disable_numparse=True)
+    table = tabulate(lines, ["method", "out of fold", "log-loss", "points"], tablefmt="github", disable_numparse=True)
     members = ", ".join(settings.ensemble.members)
-    files.write(RESULT, f"# Ways to join {members}\n\n{table}\n".encode())
+    files.write(RESULT, f"# Methods to combine {members}\n\n{table}\n".encode())
     print(table)
 
 

@@ -1,4 +1,4 @@
-"""The three networks that are raced, in PyTorch: the same layers, in its own best way (channels_last, fused Adam)."""
+"""The three compared networks in PyTorch: the same layers, with its fastest settings (channels_last, fused Adam)."""
 
 import math
 from typing import Any
@@ -11,18 +11,17 @@ from pipeline.config import Recipe
 
 
 def _convolutions(channels: int, *widths: tuple[int, int], relu_first: bool, dropout: float) -> list[nn.Module]:
-    """(filters, kernel) after one another; max-pooling and dropout at the end."""
-    found: list[nn.Module] = []
+    """Return convolutions (filters, kernel) in sequence, then max-pooling and dropout."""
+    layers: list[nn.Module] = []
     for filters, kernel in widths:
-        found.append(nn.Conv2d(channels, filters, kernel, padding=kernel // 2))
-        order = [nn.ReLU(), nn.BatchNorm2d(filters)] if relu_first else [nn.BatchNorm2d(filters), nn.ReLU()]
-        found += order
+        layers.append(nn.Conv2d(channels, filters, kernel, padding=kernel // 2))
+        layers += [nn.ReLU(), nn.BatchNorm2d(filters)] if relu_first else [nn.BatchNorm2d(filters), nn.ReLU()]
         channels = filters
-    return [*found, nn.MaxPool2d(2), nn.Dropout(dropout)]
+    return [*layers, nn.MaxPool2d(2), nn.Dropout(dropout)]
 
 
 def alizadeh_same() -> nn.Module:
-    """4,474,759 trainable parameters."""
+    """Build the network, with 4,474,759 trainable parameters."""
     body, channels = [], 1
     for filters, kernel in ((64, 3), (128, 5), (512, 3), (512, 3)):
         body += _convolutions(channels, (filters, kernel), relu_first=False, dropout=0.25)
@@ -34,7 +33,7 @@ def alizadeh_same() -> nn.Module:
 
 
 def vgg8() -> nn.Module:
-    """5,902,151 trainable parameters."""
+    """Build the network, with 5,902,151 trainable parameters."""
     first = [nn.Conv2d(1, 64, 3), nn.ReLU()]
     body = _convolutions(64, (64, 3), relu_first=True, dropout=0.5)
     for channels, filters in ((64, 128), (128, 256), (256, 512)):
@@ -46,11 +45,11 @@ def vgg8() -> nn.Module:
 
 
 class _Module(nn.Module):
-    """One of mini_xception's four: two separable convolutions beside a strided shortcut."""
+    """One of the four modules of mini_xception: two separable convolutions and a strided shortcut."""
 
     def __init__(self, inputs: int, filters: int) -> None:
         super().__init__()
-        halved = nn.MaxPool2d(1, stride=2)  # why: pipeline/architectures/mini_xception.py
+        halved = nn.MaxPool2d(1, stride=2)  # for the reason see pipeline/architectures/mini_xception.py
         self.shortcut = nn.Sequential(halved, nn.Conv2d(inputs, filters, 1, bias=False), nn.BatchNorm2d(filters))
         layers: list[nn.Module] = []
         for channels in (inputs, filters):
@@ -67,7 +66,7 @@ class _Module(nn.Module):
 
 
 def mini_xception() -> nn.Module:
-    """56,951 trainable parameters."""
+    """Build the network, with 56,951 trainable parameters."""
     stem: list[nn.Module] = []
     for channels in (1, 8):
         stem += [nn.Conv2d(channels, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
@@ -76,7 +75,7 @@ def mini_xception() -> nn.Module:
 
 
 def vary(pictures: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """The recipe's augmentation of float [n, 1, 48, 48]: one affine map a picture, as ours."""
+    """Augment float [n, 1, 48, 48] by the recipe: one affine map per picture, as in our pipeline."""
     if not (recipe.rotation or recipe.zoom or recipe.shift or recipe.flip):
         return pictures
     count = len(pictures)
@@ -96,7 +95,7 @@ def vary(pictures: torch.Tensor, recipe: Recipe) -> torch.Tensor:
 
 
 class Contender:
-    """Trains and asks one network in float32, or under autocast to bfloat16."""
+    """Training and prediction of one network in float32, or with autocast to bfloat16."""
 
     def __init__(self, name: str, recipe: Recipe, pixels: Any, labels: Any, precision: str) -> None:
         torch.manual_seed(0)
@@ -110,7 +109,7 @@ class Contender:
         return (self.pixels[rows].float() / 255).contiguous(memory_format=torch.channels_last)
 
     def train(self, rows: Any) -> None:
-        """Whole batches of `rows`, once."""
+        """Train one epoch of `rows`."""
         self.network.train()
         for batch in torch.from_numpy(rows).split(self.recipe.batch_size):
             self.optimizer.zero_grad()
@@ -120,7 +119,7 @@ class Contender:
             self.optimizer.step()
 
     def predict(self, rows: Any) -> None:
-        """Mean probabilities of each picture and its mirror image."""
+        """Predict the mean probabilities of each picture and its mirror image."""
         self.network.eval()
         with torch.inference_mode(), self.autocast:
             for batch in torch.from_numpy(rows).split(256):

@@ -1,4 +1,4 @@
-"""Pages as a browser without a screen shows them: Debian's packages chromium and chromium-driver."""
+"""Headless browser for tests of pages: Debian's packages chromium and chromium-driver."""
 
 import contextlib
 import shutil
@@ -8,7 +8,7 @@ import pytest
 
 @contextlib.contextmanager
 def started(*words):
-    """A browser that notes what its console says; the test is skipped where there is none."""
+    """Start a browser that records its console; skip the test where none is installed."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs the package selenium")
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not browser or not driver:
@@ -31,7 +31,7 @@ def chromium():
 
 
 def width(window, wanted):
-    """How many pixels wide a page is in a window so wide: no more, unless something sticks out."""
+    """Return the width of a page in a window of the `wanted` width; it is larger only if something overflows."""
     metrics = {"width": wanted, "height": 900, "deviceScaleFactor": 1, "mobile": wanted < 500}
     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     return window.execute_script("return document.documentElement.scrollWidth")

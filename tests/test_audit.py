@@ -11,7 +11,7 @@ from pipeline.data import prepare, provenance, synthetic
 from pipeline.errors import UserError
 from pipeline.evaluation import audit
 
-ROWS = [  # picture, label, split; capitals: pictures that are not constant
+ROWS = [  # picture, label, split; capital letters are pictures that are not constant
     ("A", 0, 0), ("A", 0, 0), ("A", 1, 0), ("B", 3, 0), ("black", 6, 0), ("C", 2, 0),
     ("C", 2, 1), ("A", 4, 1), ("D", 5, 1),
     ("D", 5, 2), ("C", 2, 2), ("A", 1, 2), ("white", 6, 2), ("black", 6, 2),
@@ -33,29 +33,29 @@ def duplicates(rows, part, labels_agree):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_hand_made_competition_is_counted_as_by_hand(known):
-    found = audit.examine(PIXELS, np.where((USAGE == 0) | known, LABELS, -1), USAGE)
-    classes = found.pop("classes")
+def test_examine_counts_a_handmade_competition(known):
+    result = audit.examine(PIXELS, np.where((USAGE == 0) | known, LABELS, -1), USAGE)
+    classes = result.pop("classes")
     assert list(classes["Training"].values()) == [2, 1, 1, 1, 0, 0, 1]
     assert list(classes["PrivateTest"].values()) == ([0, 1, 1, 0, 0, 1, 2] if known else [0] * 7)
     assert list(classes["PublicTest"]) == list(CLASSES)
-    assert found == {
+    assert result == {
         "rows": {"Training": 6, "PublicTest": 3, "PrivateTest": 5},
         "classes_as_published": False,
         "constant_pictures": {"Training": 1, "PublicTest": 0, "PrivateTest": 2},
-        "identical_pictures": repeats(4, 8, 1)  # A five times, C three times, D and black twice
+        "identical_pictures": repeats(4, 8, 1)  # A is there five times, C three times, D and black twice
         | {
-            # C agrees, A is 0 or 1 in Training
+            # C agrees; A is 0 or 1 in Training
             "PublicTest in Training": duplicates(2, 0.666667, 0.5 if known else "unknown"),
             # C, A (one of its labels) and black
             "PrivateTest in Training": duplicates(3, 0.6, 1.0 if known else "unknown"),
-            # D and C agree, A is 4 there
+            # D and C agree; A is 4 in PublicTest
             "PrivateTest in PublicTest": duplicates(3, 0.6, 0.66667 if known else "unknown"),
         },
     }
 
 
-def test_main_writes_the_counts_and_pictures_and_the_same_bytes_again(stand):
+def test_main_writes_all_results_and_is_deterministic(stand):
     pixels, labels, usage = synthetic.competition(140, 35, seed=2)
     synthetic.write(prepare.RAW, pixels, labels, usage, names={"fer2013.tar.gz"})
     facts = {"source": "synthetic", "official": False, "files": {}}
@@ -67,9 +67,9 @@ def test_main_writes_the_counts_and_pictures_and_the_same_bytes_again(stand):
         audit.main()
         written.append([path.read_bytes() for path in paths])
     assert written[0] == written[1]
-    found = json.loads(written[0][0])
-    identical, near = found["identical_pictures"], found.pop("nearly_identical_pictures")
-    assert found == audit.examine(pixels, labels, usage) | {"provenance": facts}
+    result = json.loads(written[0][0])
+    identical, near = result["identical_pictures"], result.pop("nearly_identical_pictures")
+    assert result == audit.examine(pixels, labels, usage) | {"provenance": facts}
     assert "PrivateTest in Training" in near
     table = audit.load_duplicates(210)
     assert (table["identical"][175:] > 0).sum() == identical["PrivateTest in Training"]["rows"]
@@ -77,36 +77,29 @@ def test_main_writes_the_counts_and_pictures_and_the_same_bytes_again(stand):
 
 
 def portrait(seed):
-    """Something with light and shade like a face's, float [48, 48] from 30 to 220."""
-    chance = np.random.default_rng(seed).normal(size=(6, 6))
-    smooth = ndimage.zoom(chance, 8, order=3)
+    """Return a smooth random picture, float [48, 48] from 30 to 220."""
+    smooth = ndimage.zoom(np.random.default_rng(seed).normal(size=(6, 6)), 8, order=3)
     return 30 + 190 * (smooth - smooth.min()) / np.ptp(smooth)
 
 
-def saved_again(picture):
-    """As JPEG leaves it."""
+def recompressed(picture):
     file = io.BytesIO()
     Image.fromarray(picture.astype("uint8")).save(file, "JPEG", quality=40)
     return np.array(Image.open(file))
 
 
-def resized(picture):
-    """Made smaller, and as large as before again."""
-    return np.array(Image.fromarray(picture.astype("uint8")).resize((30, 30)).resize((48, 48)))
-
-
 CHANGES = {
-    "recompressed": saved_again,
-    "rescaled": resized,
+    "recompressed": recompressed,
+    "rescaled": lambda picture: np.array(Image.fromarray(picture.astype("uint8")).resize((30, 30)).resize((48, 48))),
     "darker, with less contrast": lambda picture: 0.5 * picture + 10,
     "with a mark": lambda picture: np.where(np.add.outer(np.arange(48), np.arange(48)) > 90, 255, picture),
-    "moved by a pixel": lambda picture: np.roll(picture, 1, axis=1),
+    "shifted by a pixel": lambda picture: np.roll(picture, 1, axis=1),
 }
 
 
 @pytest.mark.parametrize("mirror", [False, True], ids=["upright", "mirrored"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_picture_is_known_again_after_a_change_and_others_are_not(change, mirror):
+def test_only_a_changed_picture_is_a_near_duplicate(change, mirror):
     pictures = [portrait(seed) for seed in range(12)]
     changed = change(pictures[3])
     pixels = np.stack([*pictures, changed[:, ::-1] if mirror else changed]).astype("uint8")
@@ -115,20 +108,20 @@ def test_a_picture_is_known_again_after_a_change_and_others_are_not(change, mirr
     assert pairs[not mirror] == []
 
 
-def test_what_shows_nothing_is_like_nothing():
+def test_nearly_empty_pictures_match_no_other():
     flat = np.stack([np.full((48, 48), 7), np.full((48, 48), 8), np.eye(48), np.zeros((48, 48))]).astype("uint8")
     assert [matrix.nnz for matrix in audit.alike(flat)] == [0, 0]
 
 
 def test_near_duplicates_are_counted_by_row_and_split():
-    # Pictures 0 to 3 stand in rows; 0 is nearly 2, and 1 nearly 3, mirrored.
+    # Picture 0 is a near duplicate of 2, and 1 of 3, mirrored.
     groups, usage = np.array([0, 0, 1, 2, 3, 3, 0]), np.array([0, 0, 0, 1, 1, 2, 2])
     labels = np.array([4, 5, 6, 5, 0, 6, 4])
     near, mirrored = (
         sparse.csr_array((np.ones(2, bool), pairs), [4, 4]) for pairs in (([0, 2], [2, 0]), ([1, 3], [3, 1]))
     )
-    found = audit.near_pictures(groups, near, mirrored)
-    assert (found["pairs"], found["mirrored_pairs"], found["rows_with_another"]) == (1, 1, 7)
+    counts = audit.near_pictures(groups, near, mirrored)
+    assert (counts["pairs"], counts["mirrored_pairs"], counts["rows_with_another"]) == (1, 1, 7)
     pairs = audit.pairs(groups, {"near": near, "mirrored": mirrored})
     assert [tuple(pair) for pair in pairs.to_numpy()] == [
         (0, 1, "identical"), (0, 3, "near"), (0, 6, "identical"), (1, 3, "near"), (1, 6, "identical"),
@@ -145,7 +138,7 @@ def test_near_duplicates_are_counted_by_row_and_split():
 
 
 @pytest.mark.parametrize("content", [None, "", "row,identical\n0,0\n", "row,identical,near\n1,0,0\n"])
-def test_a_table_of_duplicates_that_is_missing_or_of_other_faces_is_refused(stand, content):
+def test_a_missing_or_invalid_table_of_duplicates_raises(stand, content):
     audit.DUPLICATES.parent.mkdir()
     if content is not None:
         audit.DUPLICATES.write_text(content)

@@ -1,4 +1,4 @@
-"""The benchmark compares like with like, and what is committed of it is what the documentation shows."""
+"""The benchmarks compare equal work, and the documentation shows the committed results."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from pipeline.experiments import runner
 from pipeline.training import cell
 
 ROOT = Path(__file__).parent.parent
-# Forward multiply-adds counted by hand: kernel height x width x inputs x filters x output pixels, summed; dense layers.
+# Multiply-adds of a forward pass: kernel height x width x inputs x filters x output pixels, summed; and dense layers.
 MULTIPLY_ADDS = {
     "vgg8": 46**2 * 9 * (64 + 64 * 64) + 23**2 * 9 * (64 * 128 + 128 * 128) + 11**2 * 9 * (128 * 256 + 256 * 256)
     + 5**2 * 9 * (256 * 512 + 512 * 512) + 2048 * 512 + 512 * 256 + 256 * 128 + 128 * 7,
@@ -30,11 +30,11 @@ MULTIPLY_ADDS = {
 
 
 @pytest.mark.parametrize("name", MULTIPLY_ADDS)
-def test_multiply_adds_are_those_of_a_count_by_hand(name):
+def test_multiply_adds_equal_a_count_by_hand(name):
     assert cell.multiply_adds(architectures.build(name)) == MULTIPLY_ADDS[name]
 
 
-def test_a_contender_tells_how_fast_it_is(monkeypatch):
+def test_a_contender_measures_its_speed(monkeypatch):
     tiny.instead(monkeypatch)
     for rows in (contenders.TRAINING_ROWS, contenders.PREDICTED_ROWS):
         monkeypatch.setitem(rows, "mini_xception", 64)
@@ -43,35 +43,35 @@ def test_a_contender_tells_how_fast_it_is(monkeypatch):
     assert min(contenders.speed("train"), contenders.speed("predict"), contenders.peak_mb()) > 0
 
 
-def test_the_committed_measurement_is_whole_and_shown_in_the_docs():
-    found = json.loads((ROOT / "results/bench.json").read_text())
-    assert set(found["race"]["networks"]) == set(bench.NETWORKS)
-    rounds = found["machine"]["rounds"]
+def test_the_committed_benchmark_is_complete_and_shown_in_the_docs():
+    results = json.loads((ROOT / "results/bench.json").read_text())
+    assert set(results["race"]["networks"]) == set(bench.NETWORKS)
+    rounds = results["machine"]["rounds"]
     assert rounds >= 5
-    for network in found["race"]["networks"].values():
+    for network in results["race"]["networks"].values():
         assert {"ours", "ours_x2", "reference", "pytorch_float32"} <= set(network["contenders"])
         assert all(len(entry["train_rounds"]) == rounds for entry in network["contenders"].values())
     page = (ROOT / "docs/speed.md").read_text()
-    table = [line for line in bench.show(found).splitlines() if line.startswith(("| alizadeh", "| vgg8", "| mini"))]
+    table = [line for line in bench.show(results).splitlines() if line.startswith(("| alizadeh", "| vgg8", "| mini"))]
     assert len(table) >= 9
-    assert [line for line in table if line not in page] == []
+    assert all(line in page for line in table)
 
 
-def test_two_networks_are_compared_row_by_row():
-    one, other = (np.arange(700) < count for count in (350, 364))
-    found = ablation.paired(other, one)
-    assert found["points"] == 2.0
-    reach = 196 * math.sqrt((0.02 - 0.02**2) / 700)
-    np.testing.assert_allclose(found["points_95"], [2 - reach, 2 + reach], atol=1e-3)
-    assert found["p_value"] == pytest.approx(2 * 0.5**14, rel=0.01)  # all of 14 for one side
-    same = ablation.paired(one, one)
-    assert (same["points"], same["points_95"], same["p_value"]) == (0, [0, 0], 1)
+def test_paired_compares_two_networks_row_by_row():
+    worse, better = (np.arange(700) < count for count in (350, 364))
+    half_width = 196 * math.sqrt((0.02 - 0.02**2) / 700)
+    assert ablation.paired(better, worse) == {
+        "points": 2.0,
+        "points_95": pytest.approx([2 - half_width, 2 + half_width], abs=1e-3),
+        "p_value": pytest.approx(2 * 0.5**14, rel=0.01),  # better in all 14 differing rows
+    }
+    assert ablation.paired(worse, worse) == {"points": 0, "points_95": [0, 0], "p_value": 1}
 
 
-def test_every_variant_is_a_recipe_of_a_network_that_there_is(monkeypatch):
+def test_every_variant_changes_the_base_and_can_be_trained(monkeypatch):
     for name, change in ablation.VARIANTS.items():
         assert change or name == ablation.NAME
-        assert all(ablation.BASE.get(key) != value for key, value in change.items()), name  # it changes something
+        assert all(ablation.BASE.get(key) != value for key, value in change.items()), name
     monkeypatch.chdir(ROOT)
     pixels, labels, usage = synthetic.competition(training=70, test=7, seed=1)
     data = Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage.astype("uint8"))
@@ -82,37 +82,38 @@ def test_every_variant_is_a_recipe_of_a_network_that_there_is(monkeypatch):
         assert sorted([*task.rows, *task.judged]) == list(range(70))
 
 
-def test_more_rows_are_told_by_their_gain_over_the_mean_of_the_pair():
+def test_more_rows_reports_the_gain_over_the_mean_of_the_pair():
     labels, groups = np.arange(700) % 7, np.arange(700)
-    right, even = np.eye(7)[labels] * 0.3 + 0.1, np.full((700, 7), 1 / 7)
-    lines = ablation.more_rows({"few": [even, right], "same": [right], "many": [np.eye(7)[labels]]}, labels, groups)
-    few, _, many = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()[-3:])
+    correct, uniform = np.eye(7)[labels] * 0.3 + 0.1, np.full((700, 7), 1 / 7)
+    known = {"few": [uniform, correct], "same": [correct], "many": [np.eye(7)[labels]]}
+    table = ablation.more_rows(known, labels, groups)
+    few, _, many = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[-3:])
     assert few[2:] == ["+0.0000 (+0.0000 to +0.0000)", "57.14%", "+0.00 (+0.00 to +0.00)"]
     assert (many[1], many[3], many[4][:6]) == ("0.0000", "100.00%", "+42.86")
 
 
-def test_the_committed_ablation_is_whole_and_its_tables_tell_it():
-    found = json.loads((ROOT / "results/ablation.json").read_text())
-    assert found["base"] == ablation.BASE
-    assert set(found["variants"]) <= set(ablation.VARIANTS)
+def test_the_committed_ablation_is_complete_and_in_its_tables():
+    results = json.loads((ROOT / "results/ablation.json").read_text())
+    assert results["base"] == ablation.BASE
+    assert set(results["variants"]) <= set(ablation.VARIANTS)
     tables = (ROOT / ablation.TABLES).read_text()
-    assert ablation.show(found["variants"]) in tables
+    assert ablation.show(results["variants"]) in tables
     kept = [runner.load(path) for path in (ROOT / ablation.FOLDER).glob("*.npz")]
-    assert len(kept) == len(found["variants"])
+    assert len(kept) == len(results["variants"])
     assert {part.probabilities.shape for part in kept} == {(11_484, 7)}
     assert sorted(round(float(part.accuracy), 4) for part in kept) == sorted(
-        line["training_accuracy"] for line in found["variants"].values()
+        line["training_accuracy"] for line in results["variants"].values()
     )
 
 
 @pytest.mark.parametrize("name", joining.WAYS)
-def test_a_way_of_joining_sees_no_label_of_the_fold_that_it_is_judged_on(name):
-    chance = np.random.default_rng(0)
-    labels, fold_of = chance.integers(0, 7, 300), np.arange(300) % 3
-    every = np.stack([chance.dirichlet(np.ones(7), 300) + part * np.eye(7)[labels] for part in (0.2, 0.5)])
+def test_a_method_sees_no_label_of_the_fold_it_is_evaluated_on(name):
+    rng = np.random.default_rng(0)
+    labels, fold_of = rng.integers(0, 7, 300), np.arange(300) % 3
+    every = np.stack([rng.dirichlet(np.ones(7), 300) + part * np.eye(7)[labels] for part in (0.2, 0.5)])
     every /= every.sum(axis=2, keepdims=True)
     joined = joining.nested(joining.WAYS[name], every, labels, fold_of)
-    other = np.where(fold_of == 0, (labels + 1) % 7, labels)
-    scrambled = joining.nested(joining.WAYS[name], every, other, fold_of)
+    changed = np.where(fold_of == 0, (labels + 1) % 7, labels)
+    scrambled = joining.nested(joining.WAYS[name], every, changed, fold_of)
     np.testing.assert_array_equal(joined[fold_of == 0], scrambled[fold_of == 0])
     assert (joined.argmax(axis=1) == labels).mean() > 0.6

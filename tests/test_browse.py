@@ -14,22 +14,22 @@ chromium = browser.chromium
 
 PREDICTED = [0, 1, 1, 1, 2, 0]
 LABELS = np.array([0, 0, 0, 1, 2, 1])
-SURE = np.array([0.9, 0.5, 0.8, 0.9, 0.9, 0.7])
+CONFIDENCE = np.array([0.9, 0.5, 0.8, 0.9, 0.9, 0.7])
 
 
-def probabilities(guesses=PREDICTED, sure=SURE):
-    """Float [6, 7]: so much for each guess, and the rest shared."""
-    return np.where(np.eye(7, dtype=bool)[guesses], sure[:, None], (1 - sure[:, None]) / 6)
+def probabilities(predicted=PREDICTED):
+    """Return float [6, 7] with CONFIDENCE for the predicted classes; the others share the rest."""
+    return np.where(np.eye(7, dtype=bool)[predicted], CONFIDENCE[:, None], (1 - CONFIDENCE[:, None]) / 6)
 
 
-def test_mistakes_are_ordered_by_class_and_pairs_by_how_many_they_are(monkeypatch):
+def test_mistakes_are_sorted_by_class_and_pairs_by_frequency(monkeypatch):
     assert list(browse.worst(probabilities(), LABELS)) == [2, 1, 5]  # row 2 gives its label 0.033, row 1 0.083
     assert browse.confused(probabilities(), LABELS) == [(0, 1, [2, 1]), (1, 0, [5])]
     monkeypatch.setattr(browse, "WORST", 1)
     assert list(browse.worst(probabilities(), LABELS)) == [2, 5]
 
 
-def test_the_rows_on_which_models_agree_least_stand_first(monkeypatch):
+def test_rows_with_the_least_agreement_come_first(monkeypatch):
     monkeypatch.setattr(browse, "SPLIT", 2)
     models = [probabilities(), probabilities([0, 1, 2, 1, 2, 1]), probabilities([0, 1, 3, 1, 2, 1])]
     assert browse.split(np.stack(models)).tolist() == [2, 5]
@@ -37,54 +37,54 @@ def test_the_rows_on_which_models_agree_least_stand_first(monkeypatch):
 
 @pytest.fixture
 def run(stand, monkeypatch):
-    """A folder with a small run of drawn pictures; rows 11 and 40 are one picture with two labels."""
+    """Create a small run; rows 11 and 40 are one picture with two labels."""
     monkeypatch.setattr(figures, "draw", lambda *words, **options: None)
     fake_run.build()
     audit.main()
     ensemble.main()
 
 
-def test_the_page_holds_training_rows_alone_and_nothing_outside(run):
+def test_the_page_contains_only_training_rows_and_is_self_contained(run):
     browse.main()
     page = browse.PAGE.read_text()
-    found = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
-    assert found["names"] == [ENSEMBLE, *fake_run.MODELS, fake_run.STUDENT]
-    assert max(found["row"]) < fake_run.ROWS[0]
-    assert [found["label"][k] for k in range(len(found["row"]))] == [row % 7 for row in found["row"]]
-    torn = [(found["row"][one], found["row"][other], how) for one, other, how in found["torn"]]
-    assert torn == [(11, 40, "identical")]
+    content = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
+    rows = content["row"]
+    assert content["names"] == [ENSEMBLE, *fake_run.MODELS, fake_run.STUDENT]
+    assert max(rows) < fake_run.ROWS[0]
+    assert content["label"] == [row % 7 for row in rows]
+    assert [(rows[first], rows[second], how) for first, second, how in content["torn"]] == [(11, 40, "identical")]
     assert "http" not in page
 
 
 @pytest.mark.parametrize("pair", [None, "1,2\n", "3,99999999,near\n", "4.5,7,near\n", "-1,7,near\n"])
-def test_pairs_that_are_missing_or_something_else_are_refused(run, pair):
+def test_missing_or_invalid_pairs_raise(run, pair):
     audit.PAIRS.write_text(f"first,second,how\n{pair}") if pair else audit.PAIRS.unlink()
     with pytest.raises(UserError, match=r"^data/pairs\.csv .*make it with: dvc repro -f audit$"):
         browse.main()
 
 
-def test_a_browser_shows_and_filters_them(run, chromium):
+def test_a_browser_shows_and_filters_the_rows(run, chromium):
     browse.main()
     chromium.get(f"file://{browse.PAGE.resolve()}")
-    dealt = pd.read_csv("data/folds.csv")["fold"].to_numpy()
+    fold_of = pd.read_csv("data/folds.csv")["fold"].to_numpy()
     blend = np.load("artifacts/blends/deep_net.npz")["oof"]
     wrong = blend.argmax(axis=1) != fake_run.labels()[:70]
 
     def rows(**chosen):
         for name, value in chosen.items():
             chromium.execute_script(
-                "const one = document.getElementById(arguments[0]); one.value = arguments[1];"
-                "one.dispatchEvent(new Event('change', { bubbles: true }))", name, value)  # fmt: skip
+                "const control = document.getElementById(arguments[0]); control.value = arguments[1];"
+                "control.dispatchEvent(new Event('change', { bubbles: true }))", name, value)  # fmt: skip
         texts = [each.text for each in chromium.find_elements("css selector", "article small")]
         return sorted(int(text.split()[1].strip(",")) for text in texts if text.startswith("row"))
 
     assert rows(model="2") == np.flatnonzero(wrong).tolist()
-    assert rows(fold="1") == np.flatnonzero(wrong & (dealt == 1)).tolist()
+    assert rows(fold="1") == np.flatnonzero(wrong & (fold_of == 1)).tolist()
     assert rows(fold="", **{"class": "3"}) == np.flatnonzero(wrong & (fake_run.labels()[:70] == 3)).tolist()
     assert rows(view="torn") == []
     assert rows(**{"class": ""}) == [11, 40]
-    label, other, places = browse.confused(blend, fake_run.labels()[:70])[1]
-    assert rows(view="confused", pair="1") == sorted(places)
-    assert {label, other} < set(range(7))
+    label, predicted, positions = browse.confused(blend, fake_run.labels()[:70])[1]
+    assert rows(view="confused", pair="1") == sorted(positions)
+    assert {label, predicted} < set(range(7))
     assert [browser.width(chromium, width) for width in (390, 1280)] == [390, 1280]
     assert chromium.get_log("browser") == []

@@ -1,4 +1,4 @@
-"""What the layout promises: imports go one way, and the graph names what a stage depends on."""
+"""Architecture of the project: imports go one way, and the graph declares the dependencies of every stage."""
 
 import ast
 import re
@@ -17,27 +17,27 @@ MODULES = {
     "audit": "evaluation/audit", "ensemble": "evaluation/ensemble", "score": "evaluation/score",
     "report": "evaluation/report",
 }  # fmt: skip
-# Each folder may import those to its right; what stands at the top of pipeline/ is anybody's.
+# Each folder may import the folders to its right; all may import the modules at the top of pipeline/.
 LAYERS = ("apps", "experiments", "kaggle", "evaluation", "cells", "training", "architectures", "data")
 
 
 def module_file(dotted):
-    """The file of a module of the pipeline, relative to the root; None for what is no module."""
+    """Return the file of a module of the pipeline, relative to the root; None if it is not a module."""
     path = Path(*dotted.split("."))
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if (ROOT / file).exists()), None)
 
 
 def imported(file):
-    """The pipeline's files that `file` imports, wherever in it the import stands."""
-    found = set()
+    """Return the pipeline's files that `file` imports, including imports inside functions."""
+    imports = set()
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pipeline":
-            found |= {module_file(node.module), *(module_file(f"{node.module}.{each.name}") for each in node.names)}
-    return found - {None}
+            imports |= {module_file(node.module), *(module_file(f"{node.module}.{each.name}") for each in node.names)}
+    return imports - {None}
 
 
 def closure(file):
-    """`file` and all of the pipeline's files that are imported because of it."""
+    """Return `file` and all files of the pipeline that it imports, directly or indirectly."""
     reached, todo = set(), {file}
     while todo:
         reached |= todo
@@ -46,12 +46,12 @@ def closure(file):
 
 
 def layer(file):
-    """The folder of a file, "" for the top."""
+    """Return the folder of a file, "" for the top."""
     return file.parts[1] if len(file.parts) > 2 else ""
 
 
 def test_imports_go_one_way():
-    """The top of the pipeline, but for the ways in, imports no folder but the names of architectures."""
+    """Modules at the top import only the folder architectures, except the entry points __main__ and api."""
     for path in (ROOT / "pipeline").rglob("*.py"):
         file = path.relative_to(ROOT)
         others = {layer(other) for other in imported(file)} - {""}
@@ -63,7 +63,7 @@ def test_imports_go_one_way():
 
 @pytest.mark.parametrize("stage", sorted(set(STAGES) - {"train", "distill", "plan", "soft_targets"}))
 def test_a_cheap_stage_depends_on_the_code_of_its_folder(stage):
-    """What lies in other folders is depended on through files: cells, faces, folds."""
+    """A stage depends on other folders through data files: cells, faces, folds."""
     module = Path(f"pipeline/{MODULES[stage]}.py")
     deps = [Path(dep) for dep in STAGES[stage]["deps"] if dep.startswith("pipeline/")]
     for file in closure(module):
@@ -71,7 +71,7 @@ def test_a_cheap_stage_depends_on_the_code_of_its_folder(stage):
             assert any(file == dep or dep in file.parents for dep in deps), f"{stage} must depend on {file}"
 
 
-def test_a_cell_depends_on_its_plan_and_data_alone():
+def test_a_cell_depends_only_on_its_plan_and_data():
     for stage in ("train", "distill"):
         assert not [dep for dep in STAGES[stage]["deps"] if dep.startswith("pipeline/")]
         assert "params" not in STAGES[stage]
@@ -99,7 +99,7 @@ def test_only_audit_and_score_may_see_the_test_labels():
         assert Path("pipeline/data/solution.py") not in closure(Path(f"pipeline/{MODULES[stage]}.py")), stage
 
 
-def test_tensorflow_is_imported_in_one_module_and_to_convert_alone():
+def test_tensorflow_is_imported_only_by_its_backend_and_for_export():
     users = {
         path.name for path in (ROOT / "pipeline").rglob("*.py")
         if re.search(r"import tensorflow\b(?!_)|from tensorflow\b", path.read_text())
@@ -111,7 +111,7 @@ def test_the_training_prints_nothing_and_reads_no_params():
     for path in (ROOT / "pipeline/training").rglob("*.py"):
         text = path.read_text()
         assert "config.load" not in text, path
-        if path.name != "executors.py":  # it tells of workers that died
+        if path.name != "executors.py":  # it reports dead workers
             assert "print(" not in text, path
 
 

@@ -17,10 +17,10 @@ METHODS = pytest.mark.parametrize("method", ensemble.METHODS)
 
 
 def skilled(rows=400, seed=0):
-    """Three members that are right more often than not, each with errors of its own, and the labels."""
-    chance = np.random.default_rng(seed)
-    labels = chance.integers(0, 7, rows)
-    scores = chance.normal(0, 1, (3, rows, 7)) + chance.uniform(1, 3, (3, 1, 1)) * np.eye(7)[labels]
+    """Return three members with independent errors that are mostly right, and the labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 7, rows)
+    scores = rng.normal(0, 1, (3, rows, 7)) + rng.uniform(1, 3, (3, 1, 1)) * np.eye(7)[labels]
     return (np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)).astype("float32"), labels
 
 
@@ -29,38 +29,38 @@ def log_loss(probabilities, labels):
 
 
 def seven(*first):
-    """Seven probabilities of which the first ones are given; the rest share what is left."""
+    """Return seven probabilities with the given first ones; the others share the rest."""
     return [*first, *[(1 - sum(first)) / (7 - len(first))] * (7 - len(first))]
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_weights_are_the_best_of_all_as_scipy_finds_them(seed):
+def test_fit_weights_finds_the_optimum_of_scipy(seed):
     oof, labels = skilled(seed=seed)
-    found = fit_weights(oof, labels)
-    assert found.min() >= 0
-    assert found.sum() == pytest.approx(1, abs=1e-12)
+    weights = fit_weights(oof, labels)
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(1, abs=1e-12)
     own = oof[:, np.arange(len(labels)), labels].astype("float64")
     best = minimize(
-        lambda weights: -np.log(weights @ own).mean(), np.full(3, 1 / 3), method="SLSQP", bounds=[(0, 1)] * 3,
-        jac=lambda weights: -(own / (weights @ own)).mean(axis=1), options={"ftol": 1e-12},
-        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": lambda weights: np.ones(3)},
+        lambda w: -np.log(w @ own).mean(), np.full(3, 1 / 3), method="SLSQP", bounds=[(0, 1)] * 3,
+        jac=lambda w: -(own / (w @ own)).mean(axis=1), options={"ftol": 1e-12},
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(3)},
     )  # fmt: skip
     assert best.success
-    np.testing.assert_allclose(found, best.x, atol=2e-3)
-    assert log_loss(weighted_mean(oof, found), labels) == pytest.approx(best.fun, abs=1e-6)
+    np.testing.assert_allclose(weights, best.x, atol=2e-3)
+    assert log_loss(weighted_mean(oof, weights), labels) == pytest.approx(best.fun, abs=1e-6)
 
 
-def test_weights_do_not_mind_certain_errors_nor_equal_members_nor_a_single_one():
+def test_fit_weights_handles_zeros_equal_members_and_a_single_member():
     certain = np.eye(7)[None, [0, 1, 2]].repeat(2, axis=0)
-    assert fit_weights(certain, np.array([1, 2, 3])).tolist() == [0.5, 0.5]  # every member gives every label 0
+    assert fit_weights(certain, np.array([1, 2, 3])).tolist() == [0.5, 0.5]  # every label has probability 0
     oof, labels = skilled()
     assert fit_weights(oof[:1], labels).tolist() == [1.0]
     np.testing.assert_allclose(fit_weights(oof[[0, 0]], labels), 0.5)
 
 
-def test_means_are_those_worked_out_by_hand():
-    found = weighted_mean(np.array([[seven(0.4, 0.6)], [seven(0.8, 0.1)]]), np.array([0.25, 0.75]))
-    np.testing.assert_allclose(found, [[0.7, 0.225, *[0.015] * 5]], rtol=1e-6)
+def test_means_by_hand():
+    mean = weighted_mean(np.array([[seven(0.4, 0.6)], [seven(0.8, 0.1)]]), np.array([0.25, 0.75]))
+    np.testing.assert_allclose(mean, [[0.7, 0.225, *[0.015] * 5]], rtol=1e-6)
     two = np.array([[[0.5, 0.3, 0.04, 0.04, 0.04, 0.04, 0.04]], [[0.02, 0.3, 0.04, 0.16, 0.16, 0.16, 0.16]]])
     roots = np.array([0.1, 0.3, 0.04, 0.08, 0.08, 0.08, 0.08])  # of the products
     np.testing.assert_allclose(geometric_mean(two), [roots / 0.76], rtol=1e-6)
@@ -69,27 +69,28 @@ def test_means_are_those_worked_out_by_hand():
 @METHODS
 def test_an_ensemble_is_no_worse_than_its_worst_member(method):
     oof, labels = skilled()
-    found, weights = blend(method, [Predictions(each, each[:50]) for each in oof], labels, np.arange(400) % 4)
-    assert log_loss(found.oof, labels) <= max(log_loss(each, labels) for each in oof)
-    for array in found:
+    blended, weights = blend(method, [Predictions(each, each[:50]) for each in oof], labels, np.arange(400) % 4)
+    assert log_loss(blended.oof, labels) <= max(log_loss(each, labels) for each in oof)
+    for array in blended:
         assert array.dtype == np.float32
         np.testing.assert_allclose(array.sum(axis=1), 1, atol=1e-5)
     assert (weights is None) == (method == "geometric")
     if weights is not None:
-        np.testing.assert_allclose(found.test, weighted_mean(oof[:, :50], weights))
+        np.testing.assert_allclose(blended.test, weighted_mean(oof[:, :50], weights))
 
 
-@pytest.mark.parametrize("fold", [0, 2])
-def test_the_labels_of_a_fold_change_neither_its_own_predictions_nor_their_temperature(fold):
+@pytest.mark.parametrize("fold", range(3))
+def test_the_labels_of_a_fold_change_neither_its_blend_nor_its_temperature(fold):
     oof, labels = skilled()
     fold_of = np.random.default_rng(1).integers(0, 3, 400)
     own, members = fold_of == fold, [Predictions(each, each[:50]) for each in oof]
     scrambled = np.where(own, (labels + 1) % 7, labels)
-    one, other = (blend("weights", members, each, fold_of)[0] for each in (labels, scrambled))
-    assert one.oof[own].tobytes() == other.oof[own].tobytes()
-    assert not np.allclose(one.oof[~own], other.oof[~own]), "they do change those of the others"
-    one, other = (ensemble.fit_temperatures(oof[0], each, fold_of) for each in (labels, scrambled))
-    assert (one == other).tolist() == [number == fold for number in range(4)]
+    blends = [blend("weights", members, known, fold_of)[0].oof for known in (labels, scrambled)]
+    temperatures = [ensemble.fit_temperatures(oof[0], known, fold_of) for known in (labels, scrambled)]
+    assert (temperatures[0] == temperatures[1]).tolist() == [number == fold for number in range(4)]
+    for before, after in (blends, [ensemble.tempered(oof[0], each, fold_of) for each in temperatures]):
+        np.testing.assert_array_equal(before[own], after[own])
+        assert not np.allclose(before[~own], after[~own], rtol=0, atol=1e-9), "other folds do change"
 
 
 def test_scores_are_accuracy_log_loss_and_brier_score():
@@ -104,21 +105,21 @@ def test_scores_are_accuracy_log_loss_and_brier_score():
     }
 
 
-def test_a_submission_is_described_as_by_hand():
+def test_describe_by_hand():
     oof = np.array([seven(0.6, 0.1), seven(0.6, 0.1), seven(0.1, 0.6), seven(0.1, 0.6)])
     plain = oof[[0, 2, 2, 3]]  # the second row is wrong without test-time augmentation
     labels, fold_of = np.array([0, 0, 1, 0]), np.array([0, 0, 1, 1])
-    found = ensemble.describe(oof, plain, labels, fold_of)
-    assert found.folds == [1.0, 0.5]
-    assert found.test_time_augmentation == {"accuracy_without": 0.5, "accuracy_with": 0.75, "p_value": 1.0}
-    assert found.calibration["log_loss"] == pytest.approx(-(3 * np.log(0.6) + np.log(0.1)) / 4, abs=1e-5)
-    assert 0.3 < found.temperature < 2
+    entry = ensemble.describe(oof, plain, labels, fold_of)
+    assert entry.folds == [1.0, 0.5]
+    assert entry.test_time_augmentation == {"accuracy_without": 0.5, "accuracy_with": 0.75, "p_value": 1.0}
+    assert entry.calibration["log_loss"] == pytest.approx(-(3 * np.log(0.6) + np.log(0.1)) / 4, abs=1e-5)
+    assert 0.3 < entry.temperature < 2
     assert ensemble.describe(oof, oof, labels, fold_of).test_time_augmentation is None
 
 
 @pytest.fixture
 def run(stand):
-    """A folder with a small run up to its cells; the test stands in it."""
+    """Create a small run up to its cells in the working folder."""
     return fake_run.build()
 
 
@@ -126,78 +127,78 @@ def outputs():
     return {path: path.read_bytes() for folder in ("artifacts/blends", "results") for path in Path(folder).iterdir()}
 
 
-def test_main_blends_every_model_and_gives_the_same_bytes_again(run):
-    _, data, dealt = run
+def test_main_blends_every_model_and_is_deterministic(run):
+    _, data, assignment = run
     settings = fake_run.params(ensemble={"method": "mean", "members": [*fake_run.MODELS]})
     ensemble.BLENDS.mkdir(parents=True)
-    (ensemble.BLENDS / "gone.npz").write_bytes(b"of a model that is no more")
+    (ensemble.BLENDS / "gone.npz").write_bytes(b"of a removed model")
     ensemble.main()
     written = outputs()
-    names, (one, other) = [*settings.names, ENSEMBLE], fake_run.MODELS
+    names, (first, second) = [*settings.names, ENSEMBLE], fake_run.MODELS
     assert {path.name for path in written} == {*(f"{name}.npz" for name in names), "ensemble.json"}
-    members, _ = ensemble.read(settings, data, dealt)
-    labels = data.labels[dealt.rows]
-    expected, _ = blend("mean", [members[one], members[other]], labels, dealt.fold_of)
-    np.testing.assert_array_equal(ensemble.load(ENSEMBLE, data, dealt).oof, expected.oof)
-    np.testing.assert_array_equal(ensemble.load(ENSEMBLE, data, dealt).test, expected.test)
-    found = ensemble.result(names)
-    assert list(found.weights) == list(found.members) == [one, other], "the student is no member"
-    assert found.methods["mean"] == ensemble.scores(expected.oof, labels)
-    assert set(found.methods) == set(ensemble.METHODS)
-    assert found.without == {one: found.members[other], other: found.members[one]}
-    assert found.agreement[one][one] == 1 > found.agreement[one][other] == found.agreement[other][one]
+    members, _ = ensemble.read(settings, data, assignment)
+    labels = data.labels[assignment.rows]
+    expected, _ = blend("mean", [members[first], members[second]], labels, assignment.fold_of)
+    for array, wanted in zip(ensemble.load(ENSEMBLE, data, assignment), expected, strict=True):
+        np.testing.assert_array_equal(array, wanted)
+    result = ensemble.result(names)
+    assert list(result.weights) == list(result.members) == [first, second], "the student is no member"
+    assert result.methods["mean"] == ensemble.scores(expected.oof, labels)
+    assert set(result.methods) == set(ensemble.METHODS)
+    assert result.without == {first: result.members[second], second: result.members[first]}
+    assert result.agreement[first][first] == 1 > result.agreement[first][second] == result.agreement[second][first]
     ensemble.main()
     assert outputs() == written
 
 
 def test_every_training_row_has_the_prediction_of_the_fold_that_holds_it_out(run):
-    _, data, dealt = run
-    solution.PATH.unlink()  # no label of a test row is read
+    _, data, assignment = run
+    solution.PATH.unlink()  # no test label is read
     ensemble.main()
-    found = ensemble.load("plain_net", data, dealt)
+    predictions = ensemble.load("plain_net", data, assignment)
     for fold in (0, 1):
-        own = fake_run.probabilities(("plain_net", fold, "oof", ""), data.labels[dealt.held_out(fold)])
-        np.testing.assert_allclose(found.oof[dealt.fold_of == fold], own, rtol=1e-6)
+        own = fake_run.probabilities(("plain_net", fold, "oof", ""), data.labels[assignment.held_out(fold)])
+        np.testing.assert_allclose(predictions.oof[assignment.fold_of == fold], own, rtol=1e-6)
     tests = [fake_run.probabilities(("plain_net", fold, "test", ""), fake_run.labels()[70:]) for fold in (0, 1)]
-    np.testing.assert_allclose(found.test, np.mean(tests, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(predictions.test, np.mean(tests, axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("rows", ["kept", "all"])
-def test_another_systems_predictions_are_a_member_like_the_others(run, rows):
+def test_another_system_can_be_a_member(run, rows):
     members = {"method": "weights", "members": ["plain_net", "other"]}
     fake_run.external("other", np.arange(70), 3.0)
-    _, data, dealt = fake_run.build(duplicates="drop_repeats", ensemble=members)
-    assert len(dealt.rows) == 69
+    _, data, assignment = fake_run.build(duplicates="drop_repeats", ensemble=members)
+    assert len(assignment.rows) == 69
     if rows == "kept":
-        oof = np.load(EXTERNAL / "other.npz")["oof"][dealt.rows]
-        fake_run.external("other", dealt.rows, 3.0, oof=oof)
+        oof = np.load(EXTERNAL / "other.npz")["oof"][assignment.rows]
+        fake_run.external("other", assignment.rows, 3.0, oof=oof)
     ensemble.main()
-    found = ensemble.result(["other"])
-    assert found.weights["other"] > 0.2
-    assert found.submissions["other"].test_time_augmentation is None
-    expected = fake_run.probabilities(("other", "oof"), fake_run.labels()[:70], 3.0)[dealt.rows]
-    np.testing.assert_allclose(ensemble.load("other", data, dealt).oof, expected)
+    result = ensemble.result(["other"])
+    assert result.weights["other"] > 0.2
+    assert result.submissions["other"].test_time_augmentation is None
+    expected = fake_run.probabilities(("other", "oof"), fake_run.labels()[:70], 3.0)[assignment.rows]
+    np.testing.assert_allclose(ensemble.load("other", data, assignment).oof, expected)
 
 
 GOOD = fake_run.probabilities("good", fake_run.labels()[:70])
 WRONG = {
     "too few rows": GOOD[1:],
     "six classes": GOOD[:, :6],
-    "no number": np.where(GOOD[0, 0] == GOOD, np.nan, GOOD),
+    "not a number": np.where(GOOD[0, 0] == GOOD, np.nan, GOOD),
     "negative": np.where(GOOD[0, 0] == GOOD, -GOOD, GOOD),
     "a sum of 1.002": GOOD * 1.002,
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_another_systems_file_that_holds_no_probabilities_is_refused(run, wrong):
+def test_a_file_of_another_system_without_probabilities_raises(run, wrong):
     fake_run.external("other", np.arange(70), oof=wrong)
     settings = fake_run.params(ensemble={"method": "mean", "members": ["plain_net", "other"]})
     with pytest.raises(UserError, match=r"^external/other\.npz .*external/README\.md"):
         ensemble.read(settings, *run[1:])
 
 
-def test_a_damaged_cell_is_refused_with_its_stage_and_nothing_is_written(run):
+def test_a_damaged_cell_raises_with_its_stage_and_nothing_is_written(run):
     path = Path("artifacts/students/pupil/fold1/predictions.npz")
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UserError, match=r"^artifacts/students/pupil/fold1/pred.*dvc repro distill@pupil-1"):
@@ -206,26 +207,26 @@ def test_a_damaged_cell_is_refused_with_its_stage_and_nothing_is_written(run):
     assert not ensemble.BLENDS.exists()
 
 
-def test_a_blend_that_is_missing_or_of_other_rows_is_refused(run):
-    _, data, dealt = run
+def test_a_blend_that_is_missing_or_for_other_rows_raises(run):
+    _, data, assignment = run
     ensemble.main()
     path = ensemble.BLENDS / "plain_net.npz"
     other = ensemble.BLENDS / "deep_net.npz"
-    short = partial(np.savez, path, oof=GOOD[1:], test=GOOD[:35], of=["plain_net", data.digest, dealt.digest])
+    short = partial(np.savez, path, oof=GOOD[1:], test=GOOD[:35], of=["plain_net", data.digest, assignment.digest])
     for damage in (lambda: path.write_bytes(other.read_bytes()), short, path.unlink):
         damage()
         with pytest.raises(UserError, match=r"^artifacts/blends/plain_net\.npz .*dvc repro -f ensemble"):
-            ensemble.load("plain_net", data, dealt)
+            ensemble.load("plain_net", data, assignment)
 
 
 @pytest.mark.parametrize("temperature", [0, float("nan"), None])
-def test_a_result_that_is_damaged_or_lacks_a_submission_is_refused(run, temperature):
+def test_a_result_that_is_damaged_or_lacks_a_submission_raises(run, temperature):
     ensemble.main()
     assert ensemble.temperatures(["pupil"])["pupil"] > 0
     with pytest.raises(UserError, match=r"^results/ensemble\.json .*lacks other"):
         ensemble.result(["other"])
-    found = json.loads(ensemble.RESULT.read_text())
-    found["submissions"]["pupil"]["temperature"] = temperature
-    ensemble.RESULT.write_text(json.dumps(found))
+    content = json.loads(ensemble.RESULT.read_text())
+    content["submissions"]["pupil"]["temperature"] = temperature
+    ensemble.RESULT.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"(?s)^results/ensemble\.json .*dvc repro -f ensemble"):
         ensemble.result()

@@ -1,4 +1,4 @@
-"""The speedrun, the sources' protocols and runs with other seeds: what is trained, what is told, what is done once."""
+"""Speedrun, claims of the sources, and runs with other seeds."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ SECTION = {"model": "one", "networks": 2, "seeds": [5, 6], "override": {"epochs"
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project whose test labels are known; its faces."""
+    """Create a project with known test labels. Return its faces."""
     small.project(tmp_path, monkeypatch, speedrun=SECTION)
     for name, claim in CLAIMS.items():
         recipe = claim.recipe.model_copy(update={"batch_size": 16})
@@ -42,72 +42,72 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The trainings that are started."""
-    found = []
+    """Return a list that collects the started trainings."""
+    tasks_started = []
     results = executors.results
 
-    def watched(work, data, tasks, *rest):
-        found.extend(task for task, *_ in tasks.values())
+    def recorded(work, data, tasks, *rest):
+        tasks_started.extend(task for task, *_ in tasks.values())
         return results(work, data, tasks, *rest)
 
-    monkeypatch.setattr(executors, "results", watched)
-    return found
+    monkeypatch.setattr(executors, "results", recorded)
+    return tasks_started
 
 
-def test_every_seed_is_told_with_mean_and_deviation_and_not_trained_again(project, capsys, trained):
+def test_all_seeds_are_reported_with_mean_and_deviation_and_trained_once(project, capsys, trained):
     speedrun.main(1, every=True)
     assert [len(task.rows) for task in trained] == [168] * 4  # all Training rows
     assert all(task.labels[project.test_rows()].max() == -1 for task in trained)  # no test label
     assert len({task.seed for task in trained}) == 4
-    found = json.loads(speedrun.RESULT.read_text())
-    assert (list(found["by_seed"]), found["networks"], found["recipe"]["epochs"]) == (["5", "6"], 2, 1)
+    record = json.loads(speedrun.RESULT.read_text())
+    assert (list(record["by_seed"]), record["networks"], record["recipe"]["epochs"]) == (["5", "6"], 2, 1)
     for split in ("public_accuracy", "private_accuracy"):
-        values = found[split]["values"]
-        assert values == [found["by_seed"][seed][split] for seed in ("5", "6")]
-        assert found[split]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
-    assert f"{found['private_accuracy']['mean']:.2%}" in capsys.readouterr().out
+        values = record[split]["values"]
+        assert values == [record["by_seed"][seed][split] for seed in ("5", "6")]
+        assert record[split]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
+    assert f"{record['private_accuracy']['mean']:.2%}" in capsys.readouterr().out
     trained.clear()
     small.write(speedrun=SECTION | {"seeds": [6, 7]})
     speedrun.main(1, every=True)
-    assert len(trained) == 2  # the new seed's
+    assert len(trained) == 2  # only the new seed
     after = json.loads(speedrun.RESULT.read_text())["by_seed"]
     assert list(after) == ["6", "7"]
-    assert after["6"] == found["by_seed"]["6"]
+    assert after["6"] == record["by_seed"]["6"]
     assert not list(Path("artifacts/speedrun/states").glob("*.npz"))
 
 
-def test_one_seed_leaves_a_submission_and_its_networks_and_the_record_alone(project, capsys, trained):
+def test_one_seed_writes_a_submission_and_its_networks_but_no_record(project, capsys, trained):
     speedrun.main(1)
     assert len(trained) == 2
     assert not speedrun.RESULT.exists()
     (entry,) = json.loads(speedrun.OWN.read_text())["by_seed"].values()
-    guesses = submission.read(speedrun.SUBMISSION, len(project.test_rows()))
+    predicted = submission.read(speedrun.SUBMISSION, len(project.test_rows()))
     private = project.usage[project.test_rows()] == PRIVATE
-    labels = np.arange(len(guesses)) % 7
-    assert (guesses == labels)[private].mean() == pytest.approx(entry["private_accuracy"], abs=1e-5)
+    labels = np.arange(len(predicted)) % 7
+    assert (predicted == labels)[private].mean() == pytest.approx(entry["private_accuracy"], abs=1e-5)
     network = networks.load("speedrun")
     assert len(network.members["speedrun"]) == 2
     again = network.probabilities(project.pixels[project.test_rows()])
-    assert (again.argmax(axis=1) == guesses).mean() > 0.95  # probabilities are kept in half precision
+    assert (again.argmax(axis=1) == predicted).mean() > 0.95  # probabilities are stored in half precision
     assert f"{entry['private_accuracy']:.2%}" in capsys.readouterr().out
     trained.clear()
     speedrun.main(1)
     assert trained == []
 
 
-def test_what_decides_the_scores_asks_for_new_ones(project, monkeypatch):
+def test_faces_recipe_and_code_change_the_keys_of_trainings(project, monkeypatch):
     def keys(data):
         return {task.key(data) for tasks in speedrun.plan(config.load(), data).values() for task in tasks.values()}
 
-    found = [keys(project), keys(Faces(project.pixels[:, ::-1].copy(), project.labels, project.usage))]
+    collected = [keys(project), keys(Faces(project.pixels[:, ::-1].copy(), project.labels, project.usage))]
     small.write(speedrun=SECTION | {"override": {"epochs": 1, "batch_size": 7}})
-    found.append(keys(project))
+    collected.append(keys(project))
     monkeypatch.setattr(runner.plan, "code", lambda named: {"training.loop.fit": "0"})
-    found.append(keys(project))
-    assert len(set.union(*found)) == 4 * 2 * len(SECTION["seeds"])
+    collected.append(keys(project))
+    assert len(set.union(*collected)) == 4 * 2 * len(SECTION["seeds"])
 
 
-def test_a_seed_and_a_network_stay_when_the_next_one_fails(project, monkeypatch, trained):
+def test_finished_networks_are_kept_when_a_later_one_fails(project, monkeypatch, trained):
     train = runner.train
 
     def failing(data, task, *rest):
@@ -126,7 +126,7 @@ def test_a_seed_and_a_network_stay_when_the_next_one_fails(project, monkeypatch,
 
 
 @pytest.mark.parametrize(("jobs", "minutes"), [(1, 9.0), (2, 6.0), (3, 3.0)])
-def test_minutes_are_the_slowest_networks_as_often_as_they_follow_each_other(jobs, minutes):
+def test_minutes_are_those_of_the_slowest_network_times_the_rounds(jobs, minutes):
     labels = np.arange(42) % 7
     truth = Truth(labels, np.repeat([1, 2], 21), (np.arange(42) == 21).astype(int), np.zeros(42, int), "drawn")
     same = np.eye(7, dtype="float16")[np.zeros(42, int)]
@@ -137,53 +137,55 @@ def test_minutes_are_the_slowest_networks_as_often_as_they_follow_each_other(job
     ]  # fmt: skip
     entry = speedrun.judge(results, truth)
     assert entry["minutes"] == minutes
-    assert entry["private_accuracy"] == pytest.approx(3 / 21, abs=1e-5)  # one class, of seven alike in number
+    assert entry["private_accuracy"] == pytest.approx(3 / 21, abs=1e-5)  # one of seven classes is predicted
     assert entry["private_low"] < 3 / 21 < entry["private_high"]
-    alone = next(value for key, value in entry.items() if key.startswith("private_no_duplicate"))
-    assert alone == pytest.approx(2 / 20, abs=1e-5)
+    assert entry["private_no_duplicate_accuracy"] == pytest.approx(2 / 20, abs=1e-5)
     assert [about["jobs"] for about in entry["trained_with"]] == [jobs]
 
 
-def test_without_a_section_or_test_labels_it_says_so(project, monkeypatch):
+def test_a_missing_section_raises(project):
     small.write()
     with pytest.raises(UserError, match="section speedrun"):
         speedrun.main(1, every=True)
-    small.write(speedrun=SECTION)
-    unknown = solution.load().assign(emotion=pd.NA)
-    monkeypatch.setattr(solution, "load", lambda *_: unknown)
-    with pytest.raises(UserError, match="labels of all test rows"):
-        speedrun.main(1, every=True)
 
 
-def test_the_committed_results_are_read_as_they_are_and_shown(project, capsys):
+@pytest.mark.parametrize("command", [lambda: speedrun.main(1, every=True), lambda: claims.main("", None)])
+def test_a_missing_test_label_raises(project, command):
+    table = pd.read_csv(solution.PATH, dtype={"emotion": "Int64"})
+    table.loc[len(table) - 1, "emotion"] = pd.NA
+    table.to_csv(solution.PATH, index=False)
+    with pytest.raises(UserError, match="lacks labels of test rows"):
+        command()
+
+
+def test_the_committed_record_is_shown(project, capsys):
     with pytest.raises(UserError, match=r"results/speedrun\.json is missing"):
         speedrun.show_record()
     shutil.copy(ROOT / speedrun.RESULT, speedrun.RESULT)
-    found = json.loads(speedrun.RESULT.read_text())
-    assert set(board.SEED_SCORES) <= found.keys()
-    assert config.Recipe.model_validate(found["recipe"]).epochs == 25
+    record = json.loads(speedrun.RESULT.read_text())
+    assert set(board.SEED_SCORES) <= record.keys()
+    assert config.Recipe.model_validate(record["recipe"]).epochs == 25
     speedrun.show_record()
-    assert f"{found['private_accuracy']['mean']:.2%} ± " in capsys.readouterr().out
+    assert f"{record['private_accuracy']['mean']:.2%} ± " in capsys.readouterr().out
 
 
-# The sources' protocols
+# Claims of the sources
 
 
 def test_rows_are_drawn_by_the_seed():
-    trained, judged = claims.draw(100, 0.2, 0.1, seed=1)
-    assert (len(trained), len(judged)) == (70, 20)
-    assert len(np.unique([*trained, *judged])) == 90
-    assert not np.array_equal(judged, claims.draw(100, 0.2, 0.1, seed=2)[1])
-    trained, judged = claims.draw(100, 0.2, 0, seed=1)
-    np.testing.assert_array_equal(np.sort([*trained, *judged]), np.arange(100))
+    trained, evaluated = claims.draw(100, 0.2, 0.1, seed=1)
+    assert (len(trained), len(evaluated)) == (70, 20)
+    assert len(np.unique([*trained, *evaluated])) == 90
+    assert not np.array_equal(evaluated, claims.draw(100, 0.2, 0.1, seed=2)[1])
+    assert sorted(np.concatenate(claims.draw(100, 0.2, 0, seed=1))) == list(range(100))
 
 
-def test_a_claim_is_tried_goes_on_after_an_interruption_and_is_not_run_again(project, monkeypatch, capsys):
-    note, noted = runner.Hits.note, []
+def test_a_claim_continues_after_an_interruption_and_is_trained_once(project, monkeypatch, capsys):
+    note, epochs = runner.Hits.note, []
 
     def interrupted(self, probabilities):
-        noted.append(probabilities)
-        if len(noted) == 3:
+        epochs.append(probabilities)
+        if len(epochs) == 3:
             raise KeyboardInterrupt
         return note(self, probabilities)
 
@@ -196,23 +198,23 @@ def test_a_claim_is_tried_goes_on_after_an_interruption_and_is_not_run_again(pro
     assert "goes on after epoch 2" in capsys.readouterr().out
     data = faces.load()
     truth = solution.join(data.labels, solution.load(data))[data.test_rows()]
-    hits = np.array([metrics.right(each, truth) for each in [*noted[:2], *noted[3:]]])
-    found = json.loads(claims.RESULT.read_text())
-    entry, private = found["mini_xception"], data.usage[data.test_rows()] == PRIVATE
+    hits = np.array([metrics.right(each, truth) for each in [*epochs[:2], *epochs[3:]]])
+    written = json.loads(claims.RESULT.read_text())
+    entry, private = written["mini_xception"], data.usage[data.test_rows()] == PRIVATE
     best = int(hits.mean(axis=1).argmax())
     assert (entry["epochs"], entry["chosen_epoch"], entry["trained_rows"]) == (4, best + 1, {"official": 168})
-    for part, of in (("PrivateTest", private), ("PublicTest", ~private), ("their rows", private | ~private)):
-        assert entry["scores"][part]["rows"] == of.sum()
-        assert entry["scores"][part]["last"]["accuracy"] == pytest.approx(hits[-1, of].mean(), abs=1e-5)
-        assert entry["scores"][part]["chosen"]["accuracy"] == pytest.approx(hits[best, of].mean(), abs=1e-5)
+    for part, mask in (("PrivateTest", private), ("PublicTest", ~private), ("their rows", private | ~private)):
+        assert entry["scores"][part]["rows"] == mask.sum()
+        assert entry["scores"][part]["last"]["accuracy"] == pytest.approx(hits[-1, mask].mean(), abs=1e-5)
+        assert entry["scores"][part]["chosen"]["accuracy"] == pytest.approx(hits[best, mask].mean(), abs=1e-5)
     curve = pd.read_csv(claims.RESULT.with_suffix(".csv")).query("part == 'PrivateTest'")
     np.testing.assert_allclose(curve["accuracy"], hits[:, private].mean(axis=1), atol=1e-5)
     monkeypatch.setattr(runner, "train", lambda *_: pytest.fail("it was trained again"))
     claims.main("mini_xception", 4)
-    assert json.loads(claims.RESULT.read_text()) == found
+    assert json.loads(claims.RESULT.read_text()) == written
 
 
-def test_notes_that_do_not_fit_the_state_are_left(tmp_path, capsys):
+def test_a_record_that_does_not_match_the_state_is_ignored(tmp_path, capsys):
     labels, path = np.arange(7), tmp_path / "hits.npy"
     for content, done in ((np.ones((3, 7), bool), 2), (np.ones((1, 7), bool), 0), (None, 0)):
         np.save(path, content) if content is not None else path.unlink()
@@ -226,15 +228,24 @@ def test_notes_that_do_not_fit_the_state_are_left(tmp_path, capsys):
         assert hits.epochs == []
 
 
-def test_results_are_of_all_networks_that_are_kept(project, monkeypatch):
-    there = {("vgg8", CLAIMS["vgg8"].recipe.epochs), ("alizadeh_same", 2)}
+@pytest.fixture
+def finish(monkeypatch):
+    """Return a function that makes trainings count as finished, with random hits; no network is trained."""
+    rng = np.random.default_rng(1)
 
-    def kept(data, tasks, folder):
-        return {key: runner.Result(*[np.zeros(1)] * 6, hits=np.zeros((1, len(task.watched)), bool))
-                for key, task in tasks.items() if (task.architecture, task.recipe.epochs) in there}  # fmt: skip
+    def choose(finished):
+        monkeypatch.setattr(runner, "kept", lambda data, tasks, folder: {
+            key: runner.Result(*[np.zeros(1)] * 6, hits=rng.random((3, len(task.watched))) < 0.6)
+            for key, task in tasks.items() if finished(task)
+        })  # fmt: skip
 
     monkeypatch.setattr(runner, "run", lambda *_: None)
-    monkeypatch.setattr(runner, "kept", kept)
+    return choose
+
+
+def test_results_contain_all_finished_networks(project, finish):
+    finished = {("vgg8", CLAIMS["vgg8"].recipe.epochs), ("alizadeh_same", 2)}
+    finish(lambda task: (task.architecture, task.recipe.epochs) in finished)
     claims.main("alizadeh_same", 2)
     assert list(json.loads(claims.RESULT.read_text())) == ["vgg8", "alizadeh_same"]
     claims.main("vgg8", None)
@@ -243,18 +254,12 @@ def test_results_are_of_all_networks_that_are_kept(project, monkeypatch):
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_what_parts_a_claim_from_the_honest_figure_adds_up(project, monkeypatch, name):
-    data, random = faces.load(), np.random.default_rng(1)
-
-    def kept(data, tasks, folder):
-        return {key: runner.Result(*[np.zeros(1)] * 6, hits=random.random((3, len(task.watched))) < 0.6)
-                for key, task in tasks.items() if task.architecture == name}  # fmt: skip
-
-    same = faces.picture_groups(data.pixels)
-    same[data.test_rows()[:9]] = same[data.rows(0)[:9]]  # duplicates
-    monkeypatch.setattr(claims.faces, "picture_groups", lambda pixels: same)
-    monkeypatch.setattr(runner, "run", lambda *_: None)
-    monkeypatch.setattr(runner, "kept", kept)
+def test_the_points_sum_to_the_difference_from_the_claim(project, monkeypatch, finish, name):
+    data = faces.load()
+    finish(lambda task: task.architecture == name)
+    groups = faces.picture_groups(data.pixels)
+    groups[data.test_rows()[:9]] = groups[data.rows(0)[:9]]  # duplicates
+    monkeypatch.setattr(claims.faces, "picture_groups", lambda pixels: groups)
     claims.main(name, None)
     entry = json.loads(claims.RESULT.read_text())[name]
     honest = entry["scores"]["PrivateTest"]["last"]
@@ -267,22 +272,18 @@ def test_what_parts_a_claim_from_the_honest_figure_adds_up(project, monkeypatch,
         assert entry["chosen_epoch"] in (1, 2, 3)
 
 
-def test_without_test_labels_and_for_an_unknown_network_it_says_so(project):
-    with pytest.raises(UserError, match="no source claims anything for 'resnet'"):
+def test_an_unknown_network_raises(project):
+    with pytest.raises(UserError, match="no claim for 'resnet'"):
         claims.main("resnet", None)
-    text = solution.PATH.read_text().splitlines()
-    solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
-    with pytest.raises(UserError, match="does not know the labels of all test rows"):
-        claims.main("", None)
 
 
-def test_the_committed_claims_are_of_the_whole_recipes():
+def test_the_committed_claims_use_the_full_recipes():
     path = ROOT / claims.RESULT
-    found = json.loads(path.read_text()) if path.exists() else {}
-    assert found.keys() <= CLAIMS.keys()
-    for name, entry in found.items():
+    entries = json.loads(path.read_text()) if path.exists() else {}
+    assert entries.keys() <= CLAIMS.keys()
+    for name, entry in entries.items():
         assert claims.Claim.model_validate({key: entry[key] for key in claims.Claim.model_fields}) == CLAIMS[name]
-        assert entry["epochs"] == CLAIMS[name].recipe.epochs, "the whole recipe"
+        assert entry["epochs"] == CLAIMS[name].recipe.epochs
 
 
 # Other seeds
@@ -295,25 +296,25 @@ def table(**accuracies):
     )
 
 
-def test_mean_and_deviation_by_hand(project):
-    found = seeds.summary({1: table(a=0.5, b=0.25), 2: table(a=0.6, b=0.25), 5: table(a=0.7, b=0.25)})
-    assert found["seeds"] == [1, 2, 5]
-    assert found["params"] | {"seed": 7} == small.DOCUMENT | {"speedrun": SECTION}
-    assert "seed" not in found["params"]
-    assert list(found["submissions"]) == ["a", "b"]
-    assert found["submissions"]["a"]["oof_accuracy"] == {"mean": 0.6, "deviation": 0.1, "values": [0.5, 0.6, 0.7]}
-    assert found["submissions"]["b"]["private_accuracy"]["deviation"] == 0
-    assert "private_no_duplicate" not in found["submissions"]["a"], "what is unknown has no mean"
+def test_summary_by_hand(project):
+    record = seeds.summary({1: table(a=0.5, b=0.25), 2: table(a=0.6, b=0.25), 5: table(a=0.7, b=0.25)})
+    assert record["seeds"] == [1, 2, 5]
+    assert record["params"] | {"seed": 7} == small.DOCUMENT | {"speedrun": SECTION}
+    assert "seed" not in record["params"]
+    assert list(record["submissions"]) == ["a", "b"]
+    assert record["submissions"]["a"]["oof_accuracy"] == {"mean": 0.6, "deviation": 0.1, "values": [0.5, 0.6, 0.7]}
+    assert record["submissions"]["b"]["private_accuracy"]["deviation"] == 0
+    assert "private_no_duplicate" not in record["submissions"]["a"]
 
 
-def test_every_model_of_a_run_has_another_seed(tmp_path, project):
+def test_models_keep_the_differences_of_their_seeds(tmp_path, project):
     seeds.build(tmp_path / "seeds/9", 9)
     assert (tmp_path / "seeds/9/data/faces.npz").resolve() == tmp_path / "data/faces.npz"
     settings = config.parse(config.read(tmp_path / "seeds/9/params.yaml"))
     assert {name: settings.seed_of(name) for name in settings.names} == {"one": 9, "two": 10, "pupil": 9}
 
 
-def test_a_run_does_all_that_the_graph_does_and_stops_where_that_fails(project, monkeypatch):
+def test_a_run_executes_all_stages_and_stops_at_a_failure(project, monkeypatch):
     ran, failing = [], []
 
     def run(words, cwd, check):
@@ -334,7 +335,7 @@ def test_a_run_does_all_that_the_graph_does_and_stops_where_that_fails(project, 
         seeds.main([1, 2])
 
 
-def test_what_cannot_be_used_or_is_missing_is_named(project):
+def test_invalid_seeds_and_missing_files_raise(project):
     for numbers in ([1], [1, 1], [1, 2, 1]):
         with pytest.raises(UserError, match="two or more different seeds"):
             seeds.main(numbers)

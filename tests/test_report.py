@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["known", "unknown"])
 def made(request, tmp_path_factory):
-    """A small run up to its scores, with another system's predictions as a member."""
+    """Create a small run up to its scores, with the predictions of another system as a member."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -34,7 +34,7 @@ def made(request, tmp_path_factory):
         members = [*fake_run.MODELS, fake_run.STUDENT, "other"]
         speedrun = {"model": fake_run.MODELS[0], "seeds": [1, 2], "override": {"flip": True}}
         fake_run.build(request.param, ensemble={"method": "weights", "members": members}, speedrun=speedrun)
-        patch.setattr(vl_convert, "vegalite_to_png", lambda *words, **options: PNG)  # drawing takes long
+        patch.setattr(vl_convert, "vegalite_to_png", lambda *words, **options: PNG)  # drawing is slow
         for stage in (audit, ensemble, score):
             stage.main()
     return request.param, folder
@@ -42,19 +42,19 @@ def made(request, tmp_path_factory):
 
 @pytest.fixture
 def run(made, tmp_path, monkeypatch):
-    """A copy of it, in which the test stands: whether its test labels are known."""
+    """Copy the run into the working folder. Return whether its test labels are known."""
     shutil.copytree(made[1], tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
     return made[0]
 
 
-known_alone = pytest.mark.parametrize("made", [True], indirect=True)
+known_only = pytest.mark.parametrize("made", [True], indirect=True)
 
 
 def lines(text, heading):
-    """The lines of the table that follows a text, by their first cell."""
+    """Return the rows of the table after a heading, by their first cell."""
     rows = text[text.index(heading) :].splitlines()
-    start = next(place for place, line in enumerate(rows) if line.startswith("|:"))
+    start = next(number for number, line in enumerate(rows) if line.startswith("|:"))
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[start + 1 : rows.index("", start)]]
     return {row[0]: row[1:] for row in cells}
 
@@ -72,12 +72,13 @@ def test_main_writes_one_page_without_keras(run, monkeypatch):
     assert list(lines(text, "**Members")) == [name for name in order if name != ENSEMBLE]
     assert list(lines(text, "## Models")) == [name for name in order if name not in ("other", ENSEMBLE)]
     assert {"architecture", "seed", "teachers", "epochs"} < set(lines(text, "<summary>Recipes"))
-    assert list(lines(text, "**Our submissions"))[: len(order)] == order
-    for place in (0, 1, 2):  # out of fold, PublicTest, PrivateTest
-        found = {name: cells[place].strip("*%") for name, cells in lines(text, "**Our submissions").items()}
-        bold = {name for name, cells in lines(text, "**Our submissions").items() if cells[place].startswith("**")}
-        values = {name: float(value) for name, value in found.items() if value != "unknown"}
-        assert bold == {name for name in values if values[name] == max(values.values())}
+    submissions = lines(text, "**Our submissions")
+    assert list(submissions)[: len(order)] == order
+    for column in (0, 1, 2):  # out of fold, PublicTest, PrivateTest
+        texts = {name: cells[column] for name, cells in submissions.items()}
+        values = {name: float(cell.strip("*%")) for name, cell in texts.items() if cell not in ("", "unknown")}
+        best = {name for name in values if values[name] == max(values.values())}
+        assert {name for name in texts if texts[name].startswith("**")} == best
     weights = {name: cells[0] for name, cells in lines(text, "**Members").items()}
     assert weights == {name: f"{weight:.3f}" for name, weight in ensemble.result().weights.items()}
     assert lines(text, "**Without duplicates")["other"][1].strip("*") == (
@@ -88,31 +89,31 @@ def test_main_writes_one_page_without_keras(run, monkeypatch):
     assert config.PATH.read_text().strip() in text
     page = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert page.count("<table>") == len(re.findall(r"^\|[:-]", text, re.MULTILINE))
-    assert page.count("data:image/png;base64,") == text.count("![") - 1, "learning curves are no picture here"
+    assert page.count("data:image/png;base64,") == text.count("![") - 1, "learning curves are not a picture in the page"
     assert page.count("<details>") == page.count("</details>") == text.count("<details>") > 3
     assert 'src="plots' not in page
 
 
-def test_html_in_what_is_shown_stays_text():
+def test_html_in_the_markdown_is_escaped():
     page = report.page("# A page\n\n## First & last\n\n<b>bold</b>\n\n| | one |\n|:--|--:|\n| <i> | 2 |\n", {})
     assert "<h2>First &amp; last</h2>" in page
     assert "&lt;b&gt;bold" in page
     assert "&lt;i&gt;" in page
 
 
-@known_alone
-def test_a_browser_draws_the_learning_curves_and_nothing_sticks_out(run, chromium):
+@known_only
+def test_a_browser_draws_the_learning_curves_without_overflow(run, chromium):
     report.main()
     chromium.get(f"file://{Path('results/report.html').resolve()}")
     chromium.implicitly_wait(20)
-    texts = chromium.find_element("css selector", "#curves svg").text
-    assert all(name in texts for name in (*fake_run.MODELS, fake_run.STUDENT))
+    text = chromium.find_element("css selector", "#curves svg").text
+    assert all(name in text for name in (*fake_run.MODELS, fake_run.STUDENT))
     assert [browser.width(chromium, width) for width in (390, 1280)] == [390, 1280]
     assert [line for line in chromium.get_log("browser") if "favicon" not in line["message"]] == []
 
 
-@known_alone
-def test_results_that_are_missing_damaged_or_of_another_run_are_refused_by_their_name(run):
+@known_only
+def test_results_that_are_missing_damaged_or_of_another_run_raise(run):
     for name in ("ensemble", "analysis", "data"):
         path = report.RESULTS / f"{name}.json"
         good = path.read_bytes()
@@ -139,37 +140,37 @@ SEED = {"public_accuracy": 0.7, "private_accuracy": 0.72, "private_no_duplicate_
         "private_high": 0.74, "minutes": 40.0, "trained_with": [{"processor": "abacus"}]}  # fmt: skip
 
 
-@known_alone
-def test_claims_seeds_and_speedrun_are_shown_where_they_were_run(run):
+@known_only
+def test_claims_seeds_and_speedrun_are_shown_if_they_exist(run):
     report.main()
     assert "## Speedrun" not in Path("results/report.md").read_text()
     settings = config.load()
     spreads = {split: {"mean": SEED[split], "deviation": 0.002} for split in board.SEED_SCORES}
     worse, better = ({"oof_accuracy": {"mean": mean, "deviation": 0.01}} for mean in (0.6, 0.7))
-    found = {
+    results = {
         "claims": {"vgg8": CLAIM, "vgg9": CLAIM | {"scores": {"PrivateTest": PART}, "points": None}},
         "speedrun": {"model": "plain_net", "networks": 1, "recipe": settings.speedrun_recipe().model_dump(),
                      "minutes": 40.0, "by_seed": {"1": SEED, "2": SEED}} | spreads,
         "seeds": {"seeds": [1, 2], "params": {key: each for key, each in config.read().items() if key != "seed"},
                   "submissions": {"worse": worse, "better": better}},
     }  # fmt: skip
-    for name, content in found.items():
+    for name, content in results.items():
         (report.RESULTS / f"{name}.json").write_text(json.dumps(content))
     shutil.copy("results/plots/board.png", "results/claims.png")
     report.main()
     text = Path("results/report.md").read_text()
-    assert lines(text, "## Claimed")["vgg8"] == ["65.5%", "75.00%", "66.00%", "60.00% to 70.00%", "65.00%", "3 of 100"]
-    assert lines(text, "## Claimed")["vgg9"] == ["65.5%", "", "66.00%", "60.00% to 70.00%", "65.00%", "3 of 100"]
-    assert lines(text, "**What parts") == {"vgg8": ["-9.50", "+5.00", "+0.25", "+1.00"]}
+    honest = ["66.00%", "60.00% to 70.00%", "65.00%", "3 of 100"]
+    assert lines(text, "## Claimed") == {"vgg8": ["65.5%", "75.00%", *honest], "vgg9": ["65.5%", "", *honest]}
+    assert lines(text, "**Difference") == {"vgg8": ["-9.50", "+5.00", "+0.25", "+1.00"]}
     assert "| vgg8 | their rows | a split | 500 of 8,000 | 66.00% | 65.00% | 75.00% in epoch 2 |" in text
-    one = ["70.00%", "72.00%", "70.00% to 74.00%", "71.00%", "40.0"]
+    seed = ["70.00%", "72.00%", "70.00% to 74.00%", "71.00%", "40.0"]
     mean = ["70.00% ± 0.20", "72.00% ± 0.20", "", "71.00% ± 0.20", "40.0"]
-    assert lines(text, "## Speedrun") == {"1": one, "2": one, "mean": mean}
+    assert lines(text, "## Speedrun") == {"1": seed, "2": seed, "mean": mean}
     assert "Trained on: abacus." in text
-    assert "but for: flip True." in text
+    assert "except: flip True." in text
     assert lines(text, "## Seeds") == {"better": ["70.00% ± 1.00"], "worse": ["60.00% ± 1.00"]}
     assert "another params.yaml" not in text
     for name in ("speedrun", "seeds"):
-        (report.RESULTS / f"{name}.json").write_text(json.dumps(found[name] | {"networks": 3, "params": {}}))
+        (report.RESULTS / f"{name}.json").write_text(json.dumps(results[name] | {"networks": 3, "params": {}}))
     report.main()
     assert Path("results/report.md").read_text().count("another params.yaml") == 2

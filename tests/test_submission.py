@@ -11,7 +11,7 @@ HEAD = ("name,parameters,oof_accuracy,public_accuracy,private_accuracy,private_l
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int64"])
-def test_the_file_is_one_digit_a_line_and_reads_back(tmp_path, dtype):
+def test_a_submission_has_one_digit_per_line_and_reads_back(tmp_path, dtype):
     path, labels = tmp_path / "submissions/some.csv", np.array([3, 0, 6, 1], dtype)
     digest = submission.write(path, labels)
     assert path.read_bytes() == b"3\n0\n6\n1\n"
@@ -24,7 +24,7 @@ def test_the_file_is_one_digit_a_line_and_reads_back(tmp_path, dtype):
     (b"-1\n0\n1\n", "line 1"), (b"3\n00\n1\n", "line 2"), (b"\xef\xbb\xbf3\n0\n1\n", "line 1"),
     (b"\x89PNG\x00\xff\n\x00\n", "line 1"), (b"3\n0\n", "2 lines"), (b"3\n0\n1\n1\n", "4 lines"), (b"", "0 lines"),
 ])  # fmt: skip
-def test_a_malformed_file_is_refused_by_its_line(tmp_path, content, place):
+def test_a_malformed_file_raises_with_its_line(tmp_path, content, place):
     path = tmp_path / "some.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"some\.csv.* {place}"):
@@ -35,7 +35,7 @@ def test_a_malformed_file_is_refused_by_its_line(tmp_path, content, place):
     None, "", "name,oof_accuracy\na,0.5\n", HEAD + "a,1,0.5,0.5,unknown",
     HEAD + "a,1,0.5,0.5,unknown,0.1,0.2,0.6,abc,90,00,official\n",
 ])  # fmt: skip
-def test_a_table_of_scores_that_is_missing_or_another_is_refused(stand, content):
+def test_a_missing_or_invalid_table_of_scores_raises(stand, content):
     submission.FOLDER.mkdir()
     if content is not None:
         submission.TABLE.write_text(content)
@@ -43,15 +43,15 @@ def test_a_table_of_scores_that_is_missing_or_another_is_refused(stand, content)
         submission.scores()
 
 
-def test_numbers_that_are_missing_in_the_table_of_scores_are_none(stand):
+def test_missing_numbers_in_the_table_of_scores_are_none(stand):
     submission.FOLDER.mkdir()
     unknown = "0.5,unknown,unknown,unknown,unknown,unknown,unknown"
     submission.TABLE.write_text(f"{HEAD}a,12,{unknown},90,00,official\nb,,{unknown},,00,official\n")
-    found = submission.scores()
-    assert [(line["parameters"], line["train_seconds"]) for line in found] == [(12, 90), (None, None)]
-    assert isinstance(found[0]["parameters"], int)
+    scores = submission.scores()
+    assert [(line["parameters"], line["train_seconds"]) for line in scores] == [(12, 90), (None, None)]
+    assert isinstance(scores[0]["parameters"], int)
 
 
-def test_an_analysis_of_another_run_is_refused():
+def test_an_analysis_of_another_run_raises():
     with pytest.raises(UserError, match=r"^results/analysis\.json .*dvc repro -f score"):
         submission.singles({"single_networks": {"vgg9": {}}}, "vgg8")

@@ -1,1 +1,1 @@
-"""What is made of predictions: ensemble, metrics, scores, submissions, plots, report."""
+"""Evaluation of predictions: ensemble, metrics, scores, submissions, plots and the report."""

@@ -1,6 +1,6 @@
-"""Every picture that the stages draw, as PNG files without a background, for light pages and dark ones.
+"""Plots of the stages as PNG files with a transparent background, for light and dark pages.
 
-charts/ holds templates of Vega-Lite in DVC's form: `dvc plots` draws results/plots/*.csv by them, and so does `draw`.
+charts/ holds Vega-Lite templates in DVC's format. Both `dvc plots` and `draw` use them for results/plots/*.csv.
 """
 
 import base64
@@ -23,22 +23,22 @@ CHARTS = Path(__file__).with_name("charts")
 
 
 def chart(table: pd.DataFrame, template: str, title: str = "", x: str = "", y: str = "") -> dict[str, Any]:
-    """Vega-Lite of a table by a template of charts/; `x` and `y` are columns where the template leaves them open."""
+    """Return Vega-Lite of a table by a template of charts/; `x` and `y` are columns that the template leaves open."""
     text, data = (CHARTS / f"{template}.json").read_text(), table.assign(rev="this run").to_dict("records")
     for anchor, value in {"data": data, "title": title, "x": x, "y": y, "x_label": x, "y_label": "accuracy"}.items():
         text = text.replace(f'"<DVC_METRIC_{anchor.upper()}>"', json.dumps(value))
-    found: dict[str, Any] = json.loads(text)
-    for part in (found.get("spec", found), *found.get("layer", [])):
+    spec: dict[str, Any] = json.loads(text)
+    for part in (spec.get("spec", spec), *spec.get("layer", [])):
         for channel in [key for key, each in part["encoding"].items() if "'rev'" in str(each) and key != "tooltip"]:
-            del part["encoding"][channel]  # there is one revision
-    if "facet" in found:
-        found["facet"]["sort"] = table[found["facet"]["field"]].unique().tolist()
-    del found["$schema"]  # an older version, that of DVC
-    return found
+            del part["encoding"][channel]  # the table has one revision
+    if "facet" in spec:
+        spec["facet"]["sort"] = table[spec["facet"]["field"]].unique().tolist()
+    del spec["$schema"]  # DVC's version, which is older
+    return spec
 
 
 def draw(table: pd.DataFrame, path: Path, **words: str) -> None:
-    """Write a table as PATH.csv, and what `chart` gives by it as PATH.png, in 64 colours: a quarter of the bytes."""
+    """Write a table as PATH.csv and its `chart` as PATH.png, in 64 colours, which saves three quarters of the bytes."""
     files.write(path.with_suffix(".csv"), table.to_csv(index=False).encode())
     picture = Image.open(io.BytesIO(vl_convert.vegalite_to_png(chart(table, **words), scale=1.4)))
     small = picture.quantize(64, method=Image.Quantize.FASTOCTREE)
@@ -46,29 +46,29 @@ def draw(table: pd.DataFrame, path: Path, **words: str) -> None:
 
 
 def address(content: bytes, kind: str = "png") -> str:
-    """A picture file's content as an address that holds all of it."""
+    """Return the content of a picture file as a data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def encoded(picture: np.ndarray, kind: str = "png", **options: Any) -> str:
-    """A picture, uint8 [height, width] or [height, width, 3], as such an address."""
+    """Return a picture, uint8 [height, width] or [height, width, 3], as a data URL."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, kind, **options)
     return address(file.getvalue(), kind)
 
 
 def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> None:
-    """Draw where networks look for each class: the class's mean face, and below it each model's mean map over it.
+    """Draw each class's mean face, and below it the same face overlaid with each model's mean attention map.
 
     Parameters
     ----------
-    maps : float [7, 48, 48] by model, 0 to 1. faces : float [7, 48, 48], mean faces.
+    maps : float [7, 48, 48] from 0 to 1, by model. faces : float [7, 48, 48], mean face of each class.
     """
-    lines = []
+    cells = []
     for name, heat in ({"mean face": np.zeros(faces.shape)} | maps).items():
         strength = 0.65 * heat[..., None]
         mixed = (1 - strength) * faces[..., None] + strength * mpl.colormaps["inferno"](heat)[..., :3] * 255
         pictures = zip(CLASSES, mixed.astype("uint8"), strict=True)
-        lines += [{"name": name, "class": label, "url": encoded(picture)} for label, picture in pictures]
-    title = "Where the networks look for each class (mean Grad-CAM of held-out pictures, on the mean face)"
-    files.write(path, vl_convert.vegalite_to_png(chart(pd.DataFrame(lines), "pictures", title)))
+        cells += [{"name": name, "class": label, "url": encoded(picture)} for label, picture in pictures]
+    title = "Where the networks look for each class (mean Grad-CAM of held-out pictures on the mean face)"
+    files.write(path, vl_convert.vegalite_to_png(chart(pd.DataFrame(cells), "pictures", title)))

@@ -1,13 +1,14 @@
-"""What an ensemble of infinitely many networks of some recipes would score, from one or two trainings of each.
+"""Estimates of the score of an ensemble of infinitely many networks, from one or two trainings of each recipe.
 
-Reads the cells of models. Prints tables; writes nothing. No test label is read.
+Reads the cells of models, prints tables, and writes nothing. No test label is read.
 
-A network's errors are its probabilities less the one-hot labels. For trainings a and b, C(a, b) is the mean over rows
-of the product of their errors, summed over classes. The Brier score of a weighted mean is w'Cw. Two trainings of one
-recipe that share no randomness have the errors of the recipe's mean network in common, and nothing else. So the mean
-of C over pairs of different trainings is the Brier score of infinitely many networks (B-infinity). It equals twice the
-Brier score of a pair's mean, less the mean Brier score of its members. Accuracy-infinity is the same extrapolation of
-accuracy. It is not exact, and the cells of a run do not tell it: out of fold one network of a model judges a row.
+The errors of a network are its probabilities minus the one-hot labels. For trainings a and b, C(a, b) is the mean over
+rows of the product of their errors, summed over classes. The Brier score of a weighted mean is w'Cw. Two trainings of
+one recipe that share no randomness have only the errors of the recipe's mean network in common. So the mean of C over
+pairs of different trainings is the Brier score of infinitely many networks (B-infinity). It equals twice the Brier
+score of a pair's mean, minus the mean Brier score of its members. Accuracy-infinity is the same extrapolation of
+accuracy. It is approximate, and the cells of a run cannot provide it, as one network of a model predicts each
+out-of-fold row.
 """
 
 import itertools
@@ -29,16 +30,16 @@ REPLICATES = 1000  # of the bootstrap
 
 @dataclass(frozen=True)
 class Limits:
-    """What some recipes would reach.
+    """Estimated limits of R recipes.
 
     Parameters
     ----------
-    names : of the recipes, R of them.
-    single : float [R], the mean Brier score of one network.
-    common : float [R, R], C: on the diagonal B-infinity of each recipe, beside it the cross-covariances.
-    spread : float [K, R, R], the same of K bootstrap replicates.
-    accuracy : float [R, 2], of one network and of infinitely many; None where one network judges a row.
-    accuracy_spread : float [K, R, 2], the same of K bootstrap replicates.
+    names : of the R recipes.
+    single : float [R], mean Brier score of one network.
+    common : float [R, R], C: B-infinity of each recipe on the diagonal, cross-covariances off the diagonal.
+    spread : float [K, R, R], `common` of K bootstrap replicates.
+    accuracy : float [R, 2], of one network and of infinitely many; None where one network predicts each row.
+    accuracy_spread : float [K, R, 2], `accuracy` of K bootstrap replicates.
     """
 
     names: list[str]
@@ -49,46 +50,46 @@ class Limits:
     accuracy_spread: np.ndarray | None = None
 
     def interval(self, weights: np.ndarray) -> tuple[float, float]:
-        """The 95 % interval of w'Cw."""
+        """Return the 95 % interval of w'Cw."""
         return middle(np.einsum("r,krs,s->k", weights, self.spread, weights))
 
 
-def middle(found: np.ndarray) -> tuple[float, float]:
-    """Where the middle 95 % of some replicates lie."""
-    low, high = np.quantile(found, [0.025, 0.975])
+def middle(replicates: np.ndarray) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % quantiles of bootstrap replicates."""
+    low, high = np.quantile(replicates, [0.025, 0.975])
     return float(low), float(high)
 
 
 def products(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """The product of every two trainings' errors in every row, summed over classes: float32 [n, t, t].
+    """Return the product of the errors of every two trainings in every row, summed over classes: float32 [n, t, t].
 
     Parameters
     ----------
     trainings : probabilities, float [n, 7] each. labels : int [n].
     """
     errors = np.stack(trainings, axis=1).astype("float32") - np.eye(len(CLASSES), dtype="float32")[labels][:, None]
-    found: np.ndarray = np.einsum("nac,nbc->nab", errors, errors)
-    return found
+    result: np.ndarray = np.einsum("nac,nbc->nab", errors, errors)
+    return result
 
 
 def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> Limits:
-    """Estimate the limits of recipes of which each has two trainings or more.
+    """Estimate the limits of recipes with two or more trainings each.
 
     Parameters
     ----------
-    recipes : by name, probabilities of the same rows by each training, float [n, 7], at a common temperature.
-    labels : int [n]. groups : int [n], of identical pictures: the bootstrap draws whole groups.
+    recipes : by name, the probabilities of the same rows by each training, float [n, 7], at a common temperature.
+    labels : int [n]. groups : int [n], groups of identical pictures; the bootstrap draws whole groups.
 
     Raises
     ------
-    ValueError : where a recipe has a single training.
+    ValueError : where a recipe has fewer than two trainings.
     """
     if any(len(each) < 2 for each in recipes.values()):
-        raise ValueError("every recipe needs two trainings, or more, that share no seed")
+        raise ValueError("every recipe needs two trainings or more, with different seeds")
     owner = np.repeat(np.arange(len(recipes)), [len(each) for each in recipes.values()])
-    rows = products([one for each in recipes.values() for one in each], labels)
+    rows = products([training for each in recipes.values() for training in each], labels)
     own = np.eye(len(recipes), dtype=bool)[owner]
-    mask = np.einsum("ar,bs->rsab", own, own) & ~np.eye(len(owner), dtype=bool)  # a training shares all with itself
+    mask = np.einsum("ar,bs->rsab", own, own) & ~np.eye(len(owner), dtype=bool)  # no training with itself
     parts = np.einsum("nab,rsab->nrs", rows, mask.astype("float32")) / mask.sum(axis=(2, 3))
     single = np.array([np.diagonal(rows, axis1=1, axis2=2)[:, owner == r].mean() for r in range(len(recipes))])
     hits = np.stack([accuracies(each, labels) for each in recipes.values()], axis=1)
@@ -97,14 +98,14 @@ def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np
 
 
 def accuracies(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """What each row gives to the accuracy of one network and of infinitely many: float [n, 2]."""
-    alone = np.mean([metrics.right(each, labels) for each in trainings], axis=0)
+    """Return each row's contribution to the accuracy of one network and of infinitely many: float [n, 2]."""
+    single = np.mean([metrics.right(each, labels) for each in trainings], axis=0)
     pairs = np.mean([metrics.right(a + b, labels) for a, b in itertools.combinations(trainings, 2)], axis=0)
-    return np.stack([alone, 2 * pairs - alone], axis=1)
+    return np.stack([single, 2 * pairs - single], axis=1)
 
 
 def bootstrap(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Means over replicates of the rows, of which whole groups are drawn: float [REPLICATES, ...] of float [n, ...]."""
+    """Return the means of bootstrap replicates, which draw whole groups: float [REPLICATES, ...] from [n, ...]."""
     by_group = pd.DataFrame(rows.reshape(len(rows), -1)).astype("float64").groupby(groups)
     sums, sizes = by_group.sum().to_numpy(), by_group.size().to_numpy()
     count = len(sizes)
@@ -114,70 +115,70 @@ def bootstrap(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
 
 
 def tempered(trainings: list[np.ndarray], labels: np.ndarray) -> list[np.ndarray]:
-    """Trainings of one recipe at the temperature that suits all of them together."""
-    at = metrics.fit_temperature(np.concatenate(trainings), np.tile(labels, len(trainings)))
-    return [metrics.temper(each, at) for each in trainings]
+    """Return the trainings of one recipe at their common temperature, fitted on all of them."""
+    temperature = metrics.fit_temperature(np.concatenate(trainings), np.tile(labels, len(trainings)))
+    return [metrics.temper(each, temperature) for each in trainings]
 
 
 def of_cells(names: list[str]) -> tuple[Limits, np.ndarray]:
-    """The limits of models of the run, each at its own temperature, and the core-hours of one network of each.
+    """Return the limits of models of the run, each at its own temperature, and the core-hours of one network of each.
 
-    Out of fold one network of a model judges a row. So B-infinity is its Brier score less the variance of its networks,
-    which is known without a label from the test rows that have no duplicate in Training: every fold's network has
-    predicted them.
+    One network of a model predicts each out-of-fold row. So B-infinity is its Brier score minus the variance between
+    its networks. The variance needs no labels. It is measured on the test rows without a duplicate in Training, which
+    the networks of all folds have predicted.
     """
     settings, data = config.load(), faces.load()
-    dealt = folds.load(data)
-    labels, groups = data.labels[dealt.rows].astype(int), faces.picture_groups(data.pixels)
-    unseen = ~np.isin(groups[data.test_rows()], groups[dealt.rows])
-    members, _ = ensemble.read(settings, data, dealt)
+    assignment = folds.load(data)
+    labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)
+    unseen = ~np.isin(groups[data.test_rows()], groups[assignment.rows])
+    members, _ = ensemble.read(settings, data, assignment)
     oof, variance, hours = [], [], []
     for name in names:
-        at = metrics.fit_temperature(members[name].oof, labels)
-        oof.append(metrics.temper(members[name].oof, at))
-        cells = [store.load(settings, name, fold, data, dealt) for fold in settings.folds]
-        tests = np.stack([metrics.temper(cell.test[unseen], at) for cell in cells])
+        temperature = metrics.fit_temperature(members[name].oof, labels)
+        oof.append(metrics.temper(members[name].oof, temperature))
+        cells = [store.load(settings, name, fold, data, assignment) for fold in settings.folds]
+        tests = np.stack([metrics.temper(cell.test[unseen], temperature) for cell in cells])
         variance.append(tests.var(axis=0, ddof=1).sum(axis=1).mean())
         hours.append(np.mean([cell.about.seconds for cell in cells]) / 3600)
     rows = products(oof, labels) - np.diag(np.array(variance, "float32"))
     single = np.diagonal(rows.mean(axis=0)) + np.array(variance)
-    return Limits(names, single, rows.mean(axis=0), bootstrap(rows, groups[dealt.rows], 0)), np.array(hours)
+    return Limits(names, single, rows.mean(axis=0), bootstrap(rows, groups[assignment.rows], 0)), np.array(hours)
 
 
 def least(matrix: np.ndarray) -> np.ndarray:
-    """The weights w, float [R], none of them negative and of sum 1, with the least w'Mw for a matrix M."""
+    """Return the weights w, float [R], non-negative and with sum 1, that minimise w'Mw for a matrix M."""
     values, vectors = np.linalg.eigh(matrix)
     root = np.sqrt(values.clip(0))[:, None] * vectors.T
     weights, _ = nnls(np.vstack([root, np.ones(len(matrix))]), np.append(np.zeros(len(matrix)), 1.0))
-    found: np.ndarray = weights / weights.sum()
-    return found
+    normalised: np.ndarray = weights / weights.sum()
+    return normalised
 
 
 def best(limits: Limits, hours: np.ndarray, budget: float | None) -> tuple[np.ndarray, np.ndarray, float]:
-    """The weights with the least expected Brier score for so many core-hours, the networks of each recipe, the score.
+    """Return the weights with the least expected Brier score under a budget, the networks of each recipe, the score.
 
-    With n networks of a recipe that has the variance V and the weight w, averaging leaves w^2 V / n. For given weights
-    the best n under a budget H of cost c each leave (sum of w sqrt(V c))^2 / H in all (Cauchy and Schwarz). So the
-    score is quadratic in w, and least where non-negative least squares say.
+    Averaging n networks of a recipe with variance V and weight w leaves w^2 V / n. For given weights, the best n under
+    a budget H and costs c leave (sum of w sqrt(V c))^2 / H in total (Cauchy-Schwarz inequality). So the score is
+    quadratic in w, and non-negative least squares finds its minimum.
 
     Parameters
     ----------
-    hours : float [R], of one network of each recipe. budget : core-hours a row; None for infinitely many.
+    hours : float [R], core-hours of one network of each recipe. budget : core-hours; None for no limit.
     """
     deviation = np.sqrt((limits.single - np.diag(limits.common)).clip(0))
     effort = deviation * np.sqrt(hours)
-    whole = limits.common + (np.outer(effort, effort) / budget if budget else 0)
-    weights = least(whole)
+    matrix = limits.common + (np.outer(effort, effort) / budget if budget else 0)
+    weights = least(matrix)
     if budget:
         share = weights * deviation / np.sqrt(hours)
         networks = budget * share / max(share @ hours, metrics.TINY)
     else:
         networks = np.full(len(hours), np.inf)
-    return weights, networks, float(weights @ whole @ weights)
+    return weights, networks, float(weights @ matrix @ weights)
 
 
 def table(limits: Limits, hours: np.ndarray) -> str:
-    """A line a recipe: one network, infinitely many with the interval, core-hours; then the cross-covariances."""
+    """Return a table with one row per recipe: core-hours, one network, infinitely many networks; then a table of C."""
     lines, heads = [], ["recipe", "core-h", "Brier", "B-infinity", "95 %"]
     for number, name in enumerate(limits.names):
         low, high = middle(limits.spread[:, number, number])
@@ -185,9 +186,9 @@ def table(limits: Limits, hours: np.ndarray) -> str:
                       f"{limits.common[number, number]:.4f}", f"{low:.4f} to {high:.4f}"])  # fmt: skip
     if limits.accuracy is not None and limits.accuracy_spread is not None:
         heads += ["accuracy", "A-infinity", "95 %"]
-        for line, (one, many), spread in zip(lines, limits.accuracy, limits.accuracy_spread[:, :, 1].T, strict=True):
+        for line, (single, many), spread in zip(lines, limits.accuracy, limits.accuracy_spread[:, :, 1].T, strict=True):
             low, high = middle(spread)
-            line += [f"{one:.2%}", f"{many:.2%}", f"{low:.2%} to {high:.2%}"]
+            line += [f"{single:.2%}", f"{many:.2%}", f"{low:.2%} to {high:.2%}"]
     cross = [[f"{number} {name}", *(f"{value:.4f}" for value in common)]
              for number, (name, common) in enumerate(zip(limits.names, limits.common, strict=True), 1)]  # fmt: skip
     numbered = ["in common", *map(str, range(1, len(cross) + 1))]
@@ -196,7 +197,7 @@ def table(limits: Limits, hours: np.ndarray) -> str:
 
 
 def main(names: list[str], budgets: list[float]) -> None:
-    """Print the limits of models (none: all), and the best weights for some budgets of core-hours a fold."""
+    """Print the limits of models (default: all) and the best weights for budgets of core-hours per fold."""
     limits, hours = of_cells(names or config.load().names)
     print(table(limits, hours))
     lines = []
@@ -206,4 +207,4 @@ def main(names: list[str], budgets: list[float]) -> None:
         cells = [f"{w:.2f} x {n:.1f}" if budget else f"{w:.2f}" for w, n in zip(weights, networks, strict=True)]
         lines.append([f"{budget:g}" if budget else "no limit", f"{score:.4f}", f"{high - low:.4f}", *cells])
     heads = ["core-hours", "Brier", "width of 95 %", *(name[:12] for name in limits.names)]
-    print(f"\nBest weights and networks of each\n\n{tabulate(lines, heads, disable_numparse=True)}")
+    print(f"\nBest weights and numbers of networks\n\n{tabulate(lines, heads, disable_numparse=True)}")

@@ -1,9 +1,9 @@
-"""Write every submission in the competition's form, and score it where the test labels are known.
+"""Submission files of all models and the ensemble, and their scores where the test labels are known.
 
 Reads data/faces.npz, data/folds.csv, data/solution.csv, data/duplicates.csv, data/raw/PROVENANCE.json, all cells,
 artifacts/blends/ and results/ensemble.json. Writes submissions/NAME.csv for every model, external member and the
 ensemble, submissions/scores.csv, results/scores.json (the same by name), results/analysis.json (by class, by
-confidence, and tests of differences), results/metrics/ and results/plots/. Nothing that trains or chooses reads them.
+confidence, and tests of differences), results/metrics/ and results/plots/. No code that trains or selects reads them.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from pipeline.evaluation.submission import INTEGERS, UNKNOWN, percent
 from pipeline.training.cell import HISTORY
 
 NESTED = Path("results/scores.json")
-METRICS = Path("results/metrics")  # ratios, a file each: `dvc metrics show` makes a table of them
+METRICS = Path("results/metrics")  # one file of ratios per submission, for `dvc metrics show`
 RATIOS = (
     "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high", "private_no_duplicate",
     "private_macro_f1", "private_log_loss_tempered", "private_brier_tempered",
@@ -40,18 +40,18 @@ NEED_LABELS = (
     "rank_2013",
 )  # fmt: skip
 Value = float | int | str
-By = dict[str, np.ndarray]  # probabilities [m, 7] by submission, of the rows of a Truth
+By = dict[str, np.ndarray]  # probabilities [m, 7] by submission, for the rows of a Truth
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of the rows on which submissions are scored: those of data/folds.csv, then all test rows.
+    """Labels and duplicates of the evaluated rows: the rows of data/folds.csv, then all test rows.
 
     Parameters
     ----------
     labels : int64 [m], -1 where unknown. usage : uint8 [m].
-    identical, near : int64 [m], how many other Training rows show the same picture, and nearly the same.
-    source : what the data are, see data/provenance.py.
+    identical, near : int64 [m], number of other Training rows with the same and with nearly the same picture.
+    source : kind of the data, see data/provenance.py.
     """
 
     labels: np.ndarray
@@ -61,26 +61,26 @@ class Truth:
     source: str
 
     def of(self, rows: np.ndarray) -> "Truth":
-        """The same of some of these rows."""
+        """Return the Truth of a subset of these rows."""
         return Truth(self.labels[rows], self.usage[rows], self.identical[rows], self.near[rows], self.source)
 
 
 def read_truth(data: Faces, training_rows: np.ndarray) -> Truth:
-    """The Truth of these Training rows and all test rows."""
+    """Read the Truth of these Training rows and all test rows."""
     labels = solution.join(data.labels, solution.load(data))
-    if (labels[data.rows(PRIVATE)] < 0).any():  # a part of them would be another score
+    if (labels[data.rows(PRIVATE)] < 0).any():  # an incomplete PrivateTest would give a different score
         labels[data.rows(PRIVATE)] = -1
     duplicates = audit.load_duplicates(len(labels))
     source = provenance.standing(provenance.read())
-    everyone = Truth(labels, data.usage, duplicates["identical"].to_numpy(), duplicates["near"].to_numpy(), source)
-    return everyone.of(np.concatenate([training_rows, data.test_rows()]))
+    truth = Truth(labels, data.usage, duplicates["identical"].to_numpy(), duplicates["near"].to_numpy(), source)
+    return truth.of(np.concatenate([training_rows, data.test_rows()]))
 
 
 def rank_2013(right: int, rows: int, source: str) -> Value:
-    """The place that so many right of `rows` would have had on the final board of 2013.
+    """Return the rank on the final leaderboard of 2013 for `right` correct of `rows` rows.
 
-    Ties share the better place. Below the tenth team places are not known (">10"); rows of another split, or of another
-    number than the board's 3,589, have no place ("none").
+    Ties share the better rank. Ranks below the tenth team are unknown (">10"). Another split, or another number of rows
+    than the leaderboard's 3,589, has no rank ("none").
     """
     if rows != SPLIT_ROWS[PRIVATE] or source == provenance.OTHER_SPLIT:
         return "none"
@@ -89,9 +89,9 @@ def rank_2013(right: int, rows: int, source: str) -> Value:
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray, what: str) -> dict[str, Value]:
-    """The columns WHAT_accuracy, and WHAT_low and WHAT_high, the ends of its 95 % interval (see metrics.accuracy).
+    """Return the columns WHAT_accuracy, WHAT_low and WHAT_high: accuracy and 95 % interval (see metrics.accuracy).
 
-    They are "unknown" where there is a row without a label, or no row.
+    All are "unknown" where a row has no label, or there are no rows.
     """
     if not len(labels) or (labels < 0).any():
         return dict.fromkeys((f"{what}_accuracy", f"{what}_low", f"{what}_high"), UNKNOWN)
@@ -99,23 +99,23 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray, what: str) -> dict[s
 
 
 def judge(probabilities: np.ndarray, tempered: np.ndarray, truth: Truth) -> dict[str, Value]:
-    """Score one submission: the columns of submissions/scores.csv from oof_accuracy to rank_2013.
+    """Score one submission. Return the columns of submissions/scores.csv from oof_accuracy to rank_2013.
 
     Parameters
     ----------
-    probabilities, tempered : float [m, 7], as they are and at the temperature fitted out of fold; rows as in `truth`.
+    probabilities, tempered : float [m, 7], before and after temperature scaling (fitted out of fold); rows of `truth`.
     """
     oof, public, private = (truth.usage == split for split in (TRAINING, PUBLIC, PRIVATE))
-    alone = truth.identical == 0
-    apart = alone & (truth.near == 0)
+    no_duplicate = truth.identical == 0
+    no_near = no_duplicate & (truth.near == 0)
     parts = {
-        "oof": oof, "oof_no_near_duplicate": oof & apart, "public": public, "private": private,
-        "private_no_duplicate": private & alone, "private_no_near_duplicate": private & apart,
+        "oof": oof, "oof_no_near_duplicate": oof & no_near, "public": public, "private": private,
+        "private_no_duplicate": private & no_duplicate, "private_no_near_duplicate": private & no_near,
     }  # fmt: skip
     scores: dict[str, Value] = {}
     for name, rows in parts.items():
-        found = accuracy(probabilities[rows], truth.labels[rows], name)
-        scores |= {key.replace("duplicate_accuracy", "duplicate"): value for key, value in found.items()}
+        columns = accuracy(probabilities[rows], truth.labels[rows], name)
+        scores |= {key.replace("duplicate_accuracy", "duplicate"): value for key, value in columns.items()}
     if scores["private_accuracy"] == UNKNOWN:
         return scores | dict.fromkeys(NEED_LABELS, UNKNOWN)
     mine, labels = probabilities[private], truth.labels[private]
@@ -129,90 +129,88 @@ def judge(probabilities: np.ndarray, tempered: np.ndarray, truth: Truth) -> dict
 
 
 def analysis(probabilities: By, tempered: By, truth: Truth) -> dict[str, dict[str, Any]]:
-    """What results/analysis.json says of the out-of-fold rows and, where their labels are known, of PrivateTest.
+    """Return the part of results/analysis.json for out-of-fold rows and, where their labels are known, PrivateTest.
 
     Returns
     -------
-    By rows: `by_class` and `reliability` (see metrics) of every submission, the latter as it is and tempered, and
-    `paired`: McNemar's p-value of every two submissions, as a mapping from name to name to value.
+    By rows: `by_class` and `reliability` (see metrics) of every submission, the latter before and after temperature
+    scaling, and `paired`: McNemar's p-value of every two submissions, nested by their names.
     """
-    found: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, Any]] = {}
     for title, split in (("out of fold", TRAINING), ("PrivateTest", PRIVATE)):
         rows = truth.usage == split
         labels = truth.labels[rows]
         if (labels < 0).any():
             continue
-        mine = {name: each[rows] for name, each in probabilities.items()}
-        softer = {name: each[rows] for name, each in tempered.items()}
-        hits = {name: metrics.right(each, labels) for name, each in mine.items()}
-        reliability = {"as_it_is": mine, "tempered": softer}
-        found[title] = {
-            "by_class": {name: metrics.by_class(each, labels) for name, each in mine.items()},
+        plain, scaled = ({name: each[rows] for name, each in by.items()} for by in (probabilities, tempered))
+        kinds = {"as_it_is": plain, "tempered": scaled}
+        hits = {name: metrics.right(each, labels) for name, each in plain.items()}
+        result[title] = {
+            "by_class": {name: metrics.by_class(each, labels) for name, each in plain.items()},
             "reliability": {
-                name: {when: metrics.reliability(each[name], labels) for when, each in reliability.items()}
-                for name in mine
+                name: {when: metrics.reliability(by[name], labels) for when, by in kinds.items()} for name in plain
             },
             "paired": {
-                one: {other: float(f"{metrics.mcnemar(hits[one], hits[other]):.3g}") for other in hits if other != one}
-                for one in hits
+                first: {second: metrics.mcnemar(hits[first], hits[second]) for second in hits if second != first}
+                for first in hits
             },
         }
-    return found
+    return result
 
 
 def folds_agree(tests: list[np.ndarray]) -> float:
-    """Part of the test rows of which two folds' networks predict the same class, the mean over all pairs of them.
+    """Return the share of test rows for which two folds' networks predict the same class, averaged over all pairs.
 
-    The more alike they are, the less their mean gains. `tests` are float [k, 7], one a fold.
+    The more they agree, the less is gained by averaging them. `tests` are float [k, 7], one per fold.
     """
-    guesses = [each.argmax(axis=1) for each in tests]
-    return float(np.mean([(one == other).mean() for one, other in itertools.combinations(guesses, 2)]))
+    predicted = [each.argmax(axis=1) for each in tests]
+    return float(np.mean([(first == second).mean() for first, second in itertools.combinations(predicted, 2)]))
 
 
 def singles(cells: list[Cell], truth: Truth) -> dict[str, Any]:
-    """PrivateTest accuracy of the single networks of a model, one a fold: mean and deviation.
+    """Return mean and deviation of the PrivateTest accuracies of a model's single networks, one per fold.
 
-    `no_duplicate_` leaves out the rows whose picture stands in Training, so that it compares with out-of-fold accuracy,
-    which knows no duplicates either. `agree` is folds_agree over all test rows, of which `truth` is.
+    Keys with `no_duplicate_` exclude rows whose picture is in Training. They are comparable with out-of-fold accuracy,
+    which is measured without duplicates as well. `agree` is folds_agree over all test rows, the rows of `truth`.
     """
     agree = round(folds_agree([cell.test for cell in cells]), 6)
-    found: dict[str, Any] = {"multiply_adds": cells[0].about.multiply_adds, "agree": agree}
+    entry: dict[str, Any] = {"multiply_adds": cells[0].about.multiply_adds, "agree": agree}
     hits, private = [metrics.right(cell.test, truth.labels) for cell in cells], truth.usage == PRIVATE
     for name, rows in {"": private, "no_duplicate_": private & (truth.identical == 0)}.items():
         known = rows.any() and (truth.labels[private] >= 0).all()
         spread = metrics.spread([each[rows].mean() for each in hits]) if known else {}
-        found |= {f"{name}{key}": spread.get(key, UNKNOWN) for key in ("mean", "deviation")}
-    return found
+        entry |= {f"{name}{key}": spread.get(key, UNKNOWN) for key in ("mean", "deviation")}
+    return entry
 
 
 def efforts(cells: dict[str, list[Cell]], weights: dict[str, float | None]) -> pd.DataFrame:
-    """Parameters and seconds of training of each submission, blank where they are not known.
+    """Return parameters and training seconds of each submission; missing where unknown.
 
-    The ensemble's parameters are those of members whose weight is not 0, its seconds those of all.
+    The ensemble's parameters are those of the members with a weight other than 0, its seconds those of all members.
     """
     models = {
         name: (each[0].about.parameters, sum(cell.about.seconds for cell in each)) for name, each in cells.items()
     }
-    found = pd.DataFrame.from_dict(models, orient="index", columns=list(INTEGERS)).reindex([*{**models, **weights}])
-    members = found.loc[list(weights)]
-    weighing = [weight != 0 for weight in weights.values()]
-    found.loc[ENSEMBLE] = members["parameters"][weighing].sum(skipna=False), members["train_seconds"].sum(skipna=False)
-    return found
+    table = pd.DataFrame.from_dict(models, orient="index", columns=list(INTEGERS)).reindex([*{**models, **weights}])
+    members = table.loc[list(weights)]
+    weighted = [weight != 0 for weight in weights.values()]
+    table.loc[ENSEMBLE] = members["parameters"][weighted].sum(skipna=False), members["train_seconds"].sum(skipna=False)
+    return table
 
 
-def scoreboard(probabilities: By, tempered: By, took: pd.DataFrame, truth: Truth) -> pd.DataFrame:
-    """Write every submission's file, and return the table of submissions/scores.csv; `took` as `efforts` gives it."""
+def scoreboard(probabilities: By, tempered: By, effort: pd.DataFrame, truth: Truth) -> pd.DataFrame:
+    """Write every submission file. Return the table of submissions/scores.csv; `effort` is the result of `efforts`."""
     lines = []
     for name, each in probabilities.items():
         digest = submission.write(submission.FOLDER / f"{name}.csv", each[truth.usage != TRAINING].argmax(axis=1))
-        parameters, seconds = took.loc[name]
+        parameters, seconds = effort.loc[name]
         scores = judge(each, tempered[name], truth)
         lines.append({"name": name, "parameters": parameters, **scores, "train_seconds": seconds, "sha256": digest,
                       "data": truth.source})  # fmt: skip
     return pd.DataFrame(lines).round({"train_seconds": 0}).astype(INTEGERS)
 
 
-def write_tables(table: pd.DataFrame, found: ensemble.Result) -> None:
+def write_tables(table: pd.DataFrame, result: ensemble.Result) -> None:
     """Write submissions/scores.csv, results/scores.json and results/metrics/."""
     files.write(submission.TABLE, table.to_csv(index=False).encode())
     nested = {line.pop("name"): line for line in submission.plain(table)}
@@ -220,41 +218,42 @@ def write_tables(table: pd.DataFrame, found: ensemble.Result) -> None:
     for path in METRICS.glob("*.json"):
         path.unlink()
     for name, line in nested.items():
-        calibration = found.submissions[name].calibration_tempered
+        calibration = result.submissions[name].calibration_tempered
         oof = {f"oof_{key}_tempered": calibration[key] for key in ("log_loss", "brier")}
         files.write_json(METRICS / f"{name}.json", {key: line[key] for key in RATIOS} | oof)
 
 
 def curves(cells: dict[str, list[Cell]]) -> pd.DataFrame:
-    """The learning curves of all cells: name, part (the fold), and the columns of history.csv."""
+    """Return the learning curves of all cells: name, part (the fold), and the columns of history.csv."""
     every = [cell.history.assign(name=name, part=f"fold {cell.about.fold}") for name in cells for cell in cells[name]]
     return pd.concat(every)[["name", "part", *HISTORY]].drop(columns="learning_rate")
 
 
-def reliability(found: dict[str, Any]) -> pd.DataFrame:
-    """Accuracy by confidence: name, part, rows, confidence, accuracy; `found` as in results/analysis.json."""
-    ideal, bins = {"rows": 20, "confidence": [0, 1], "accuracy": [0, 1]}, []
-    for name, by_when in found.items():
-        for part, each in {"tempered": by_when["tempered"], "as it is": by_when["as_it_is"], "ideal": ideal}.items():
-            bins.append(pd.DataFrame(each).query("rows >= 20").assign(name=name, part=part))  # fewer rows say nothing
-    return pd.concat(bins)
+def reliability(bins: dict[str, Any]) -> pd.DataFrame:
+    """Return accuracy by confidence: name, part, rows, confidence, accuracy; `bins` as in results/analysis.json."""
+    ideal, tables = {"rows": 20, "confidence": [0, 1], "accuracy": [0, 1]}, []
+    for name, each in bins.items():
+        for part, values in {"tempered": each["tempered"], "not tempered": each["as_it_is"], "ideal": ideal}.items():
+            tables.append(pd.DataFrame(values).query("rows >= 20").assign(name=name, part=part))  # fewer: only noise
+    return pd.concat(tables)
 
 
 def intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of submissions/scores.csv, then of the teams of 2013: name, part (the rows), accuracy, low, high."""
+    """Return accuracies of submissions/scores.csv and of the teams of 2013: name, part (rows), accuracy, low, high."""
     parts = {"oof": "out of fold", "public": "PublicTest", "private": "PrivateTest"}
+    scores = submission.plain(table)
     lines = [
         (line["name"], title, *(line[f"{key}_{end}"] for end in ("accuracy", "low", "high")))
-        for line in submission.plain(table) for key, title in parts.items()
+        for line in scores for key, title in parts.items()
     ]  # fmt: skip
-    if board.places(submission.plain(table)):
+    if board.places(scores):
         lines += [(team, "PrivateTest", ratio, ratio, ratio) for team, ratio in board.TEAMS.items()]
-    found = pd.DataFrame(lines, columns=["name", "part", "accuracy", "low", "high"])
-    return found[found["accuracy"] != UNKNOWN]
+    plotted = pd.DataFrame(lines, columns=["name", "part", "accuracy", "low", "high"])
+    return plotted[plotted["accuracy"] != UNKNOWN]
 
 
 def costs(table: pd.DataFrame, folds: int) -> pd.DataFrame:
-    """Parameters and minutes of one network, and its accuracy out of fold, where they are known."""
+    """Return parameters and minutes of one network with its out-of-fold accuracy, where they are known."""
     known = table.dropna(subset=list(INTEGERS)).rename(columns=lambda name: name.removeprefix("oof_"))
     values = {"accuracy out of fold by million parameters": known["parameters"] / 1e6,
               "accuracy out of fold by minutes of training one fold": known["train_seconds"] / 60 / folds}  # fmt: skip
@@ -262,64 +261,66 @@ def costs(table: pd.DataFrame, folds: int) -> pd.DataFrame:
     return pd.concat([columns.assign(cost=cost, value=value.astype(float)) for cost, value in values.items()])
 
 
-def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], found: dict[str, Any], data: Faces,
-         dealt: Folds) -> None:  # fmt: skip
-    """Fill results/plots/, submissions in the order of `table`; without attention maps there is no attention.png."""
-    labels, names, rows = data.labels[dealt.rows].astype(int), list(table["name"]), submission.judged_rows(found)
+def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], content: dict[str, Any], data: Faces,
+         assignment: Folds) -> None:  # fmt: skip
+    """Draw all of results/plots/, with submissions in the order of `table`; attention.png only if there are maps."""
+    labels, names = data.labels[assignment.rows].astype(int), list(table["name"])
+    rows, folder = submission.judged_rows(content), figures.FOLDER
     models = {name: cells[name] for name in names if name in cells}
-    guesses, folder = probabilities[ENSEMBLE][: len(labels)].argmax(axis=1), figures.FOLDER
     figures.draw(curves(models), folder / "curves", template="lines", title="Accuracy of the held-out fold",
                  x="epoch", y="val_accuracy")  # fmt: skip
-    bins = reliability({name: found[rows]["reliability"][name] for name in names})
+    bins = reliability({name: content[rows]["reliability"][name] for name in names})
     figures.draw(bins, folder / "calibration", template="lines", title=f"Calibration on {rows} rows", x="confidence",
                  y="accuracy")  # fmt: skip
     figures.draw(intervals(table), folder / "board", template="intervals")
     figures.draw(costs(table, len(cells[next(iter(cells))])), folder / "effort", template="points")
-    errors = pd.DataFrame(np.array(CLASSES)[np.stack([labels, guesses], axis=1)], columns=["actual", "predicted"])
-    errors = errors.sort_values(["actual", "predicted"])  # the order of the data is not ours to publish
-    title = f"The ensemble out of fold: {(guesses == labels).mean():.2%} of {len(labels):,} rows are right"
+    predicted = probabilities[ENSEMBLE][: len(labels)].argmax(axis=1)
+    errors = pd.DataFrame(np.array(CLASSES)[np.stack([labels, predicted], axis=1)], columns=["actual", "predicted"])
+    errors = errors.sort_values(["actual", "predicted"])  # the order of the data must not be published
+    title = f"Ensemble, out of fold: {(predicted == labels).mean():.2%} of {len(labels):,} rows are correct"
     figures.draw(errors, folder / "confusion", template="confusion", title=title)
     maps = {name: each[0].attention / 255 for name, each in models.items() if each[0].attention is not None}
     (folder / "attention.png").unlink(missing_ok=True)
     if maps:
-        means = [data.pixels[dealt.rows[labels == label]].mean(axis=0) for label in metrics.EVERY]
+        means = [data.pixels[assignment.rows[labels == label]].mean(axis=0) for label in metrics.EVERY]
         figures.attention(maps, np.stack(means), folder / "attention.png")
 
 
 def main() -> None:
     """Run the stage."""
     settings, data = config.load(), faces.load()
-    dealt = folds.load(data)
-    truth, labels = read_truth(data, dealt.rows), data.labels[dealt.rows]
+    assignment = folds.load(data)
+    truth, labels = read_truth(data, assignment.rows), data.labels[assignment.rows]
     names = [*settings.names, *settings.externals, ENSEMBLE]
-    found = ensemble.result(names)
-    cells = {name: [store.load(settings, name, k, data, dealt) for k in settings.folds] for name in settings.names}
+    result = ensemble.result(names)
+    cells = {name: [store.load(settings, name, k, data, assignment) for k in settings.folds] for name in settings.names}
     probabilities, tempered = {}, {}
     for name in names:
-        blend = ensemble.load(name, data, dealt)
-        fitted = ensemble.fit_temperatures(blend.oof, labels, dealt.fold_of)
-        oof, test = ensemble.tempered(blend.oof, fitted, dealt.fold_of), blend.test
-        probabilities[name] = np.concatenate([blend.oof, test])
-        tempered[name] = np.concatenate([oof, metrics.temper(test, found.submissions[name].temperature)])
-    table = scoreboard(probabilities, tempered, efforts(cells, found.weights), truth)
-    write_tables(table, found)
-    whole = analysis(probabilities, tempered, truth)
-    whole["single_networks"] = {name: singles(each, truth.of(truth.usage != TRAINING)) for name, each in cells.items()}
+        oof, test = ensemble.load(name, data, assignment)
+        temperatures = ensemble.fit_temperatures(oof, labels, assignment.fold_of)
+        probabilities[name] = np.concatenate([oof, test])
+        oof = ensemble.tempered(oof, temperatures, assignment.fold_of)
+        tempered[name] = np.concatenate([oof, metrics.temper(test, result.submissions[name].temperature)])
+    table = scoreboard(probabilities, tempered, efforts(cells, result.weights), truth)
+    write_tables(table, result)
+    content = analysis(probabilities, tempered, truth)
+    tests = truth.of(truth.usage != TRAINING)
+    content["single_networks"] = {name: singles(each, tests) for name, each in cells.items()}
     used = sorted({cell.about.computed_with() for each in cells.values() for cell in each})
-    files.write_json(submission.ANALYSIS, whole | {"trained_with": used})
+    files.write_json(submission.ANALYSIS, content | {"trained_with": used})
     best_first = table.sort_values("oof_accuracy", ascending=False, kind="stable")
-    draw(best_first, probabilities, cells, whole, data, dealt)
-    print(f"{submission.TABLE}: {len(table)} submissions; see them: make leaderboard")
+    draw(best_first, probabilities, cells, content, data, assignment)
+    print(f"{submission.TABLE}: {len(table)} submissions; view them: make leaderboard")
 
 
 def score_file(path: Path) -> None:
-    """Print how good a submission file is; write nothing."""
+    """Print the scores of a submission file; write nothing."""
     if not path.is_file():
-        raise UserError(f"{path} is no file; name a submission: make score FILE=mine.csv")
+        raise UserError(f"{path} is not a file; name a submission: make score FILE=mine.csv")
     data = faces.load()
-    guesses = submission.read(path, len(data.test_rows()))
+    predicted = submission.read(path, len(data.test_rows()))
     truth = read_truth(data, np.empty(0, dtype=np.int64))
-    probabilities = np.eye(len(metrics.EVERY))[guesses]
+    probabilities = np.eye(len(metrics.EVERY))[predicted]
     scores = judge(probabilities, probabilities, truth)
     parts = {"PublicTest": "public_accuracy", "PrivateTest": "private_accuracy",
              "PrivateTest, no duplicate": "private_no_duplicate"}  # fmt: skip

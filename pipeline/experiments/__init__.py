@@ -1,1 +1,1 @@
-"""Trainings outside the graph: claims of the sources, seeds, the speedrun."""
+"""Trainings outside the graph: claims of the sources, further seeds, and the speedrun."""

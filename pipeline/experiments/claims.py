@@ -1,10 +1,10 @@
-"""Train the sources' networks by their whole recipes, to show what their figures owe to the rows they were measured on.
+"""Reproduction of the sources' networks by their full recipes, and the effect of the evaluated rows on their claims.
 
-It trains on rows that its own test rows are near to, and looks at test labels on purpose: nothing that it makes may be
-used for a submission. Each network is trained on Training; one whose source drew its rows by chance is also trained as
-there. Both test splits, or the source's rows, are scored after every epoch. Reads the faces and data/solution.csv.
-Writes results/claims.json, results/claims.csv and results/claims.png, which the report shows. A training that is
-finished is kept in artifacts/claims/, and not run again.
+This training uses rows that are near the source's own test rows, and it reads test labels. No result of it may be used
+for a submission. Each network is trained on Training. If its source used a random split, it is also trained on such a
+split. Both test splits, or the source's rows, are evaluated after every epoch. Reads the faces and data/solution.csv.
+Writes results/claims.json, results/claims.csv and results/claims.png, which the report shows. Finished trainings are
+kept in artifacts/claims/ and not repeated.
 """
 
 from pathlib import Path
@@ -32,15 +32,15 @@ THEIRS, HONEST = "their rows", "PrivateTest"
 
 
 class Claim(Section):
-    """What a source says, on which rows, and how it trained.
+    """Claim of a source, with the evaluated rows and the recipe.
 
     Parameters
     ----------
     claimed : accuracy in per cent.
-    chooses_epoch : whether the rows that it was measured on chose the epoch, too.
-    held_out, left_out : parts of all rows that the source drew by chance: to be measured on, and for its validation.
-        splits : those that it was measured on. Without held_out and splits its rows are unknown.
-    recipe : the source's (plateau watches the training loss; no early stopping).
+    chooses_epoch : whether the evaluated rows also chose the epoch.
+    held_out, left_out : shares of all rows that the source drew at random, for its evaluation and for its validation.
+    splits : the splits that the source evaluated. Without held_out and splits, the evaluated rows are unknown.
+    recipe : recipe of the source (the plateau schedule monitors the training loss; there is no early stopping).
     """
 
     claimed: float
@@ -59,18 +59,18 @@ CLAIMS = {
 
 
 def draw(count: int, held_out: float, left_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `count` to train on, and rows to judge, drawn by chance: int64 each."""
+    """Draw rows to train on and rows to evaluate at random from `count` rows: int64 each."""
     order = np.random.default_rng(seed).permutation(count)
-    judged, left = round(held_out * count), round(left_out * count)
-    return np.sort(order[judged + left :]), np.sort(order[:judged])
+    evaluated, unused = round(held_out * count), round(left_out * count)
+    return np.sort(order[evaluated + unused :]), np.sort(order[:evaluated])
 
 
 def plan(name: str, epochs: int | None, data: Faces, labels: np.ndarray) -> dict[str, Training]:
-    """The trainings of a network: OFFICIAL, and DRAWN where its source drew its rows.
+    """Return the trainings of a network: OFFICIAL, and DRAWN where its source used a random split.
 
     Parameters
     ----------
-    epochs : None for the source's. labels : int [n], of all rows.
+    epochs : None for the number of epochs of the source. labels : int [n], of all rows.
     """
     claim, settings = CLAIMS[name], config.load()
     recipe = claim.recipe.model_copy(update={"epochs": epochs or claim.recipe.epochs})
@@ -78,106 +78,111 @@ def plan(name: str, epochs: int | None, data: Faces, labels: np.ndarray) -> dict
     if claim.held_out:
         splits[DRAWN] = draw(len(labels), claim.held_out, claim.left_out, settings.seed)
     return {
-        kind: Training(f"{name}, {kind} split", name, recipe, settings.seed, settings.backend, rows, labels, judged,
-                       judged[:0])
-        for kind, (rows, judged) in splits.items()
+        kind: Training(f"{name}, {kind} split", name, recipe, settings.seed, settings.backend, rows, labels, monitored,
+                       monitored[:0])
+        for kind, (rows, monitored) in splits.items()
     }  # fmt: skip
 
 
 def parts(name: str, task: Training, data: Faces) -> dict[str, np.ndarray]:
-    """Which watched rows of a training are in each part that is scored: bool [w] by name."""
-    if np.isin(task.rows, data.rows(TRAINING)).all():
-        usage = data.usage[task.watched]
-        found = {split: usage == number for number, split in enumerate(SPLITS) if (usage == number).any()}
-        if splits := CLAIMS[name].splits:
-            found[THEIRS] = np.logical_or.reduce([found[split] for split in splits if split in found])
-        return found
-    return {THEIRS: np.ones(len(task.watched), bool)}
+    """Return the monitored rows of a training that are in each evaluated part: bool [w] by name."""
+    if not np.isin(task.rows, data.rows(TRAINING)).all():
+        return {THEIRS: np.ones(len(task.watched), bool)}
+    usage = data.usage[task.watched]
+    masks = {split: usage == number for number, split in enumerate(SPLITS) if (usage == number).any()}
+    if splits := CLAIMS[name].splits:
+        masks[THEIRS] = np.logical_or.reduce([masks[split] for split in splits if split in masks])
+    return masks
 
 
 def score(hits: np.ndarray, duplicates: np.ndarray, chosen: int | None) -> dict[str, Any]:
-    """Accuracies of one part of the rows, with the ends of their 95 % intervals.
+    """Return the accuracies of one part of the rows with their 95 % intervals.
 
     Parameters
     ----------
-    hits : bool [epochs, m]. duplicates : bool [m], whose picture was trained on. chosen : an epoch, from 0 up.
+    hits : bool [epochs, m]. duplicates : bool [m], rows whose picture was trained on. chosen : an epoch, from 0.
     """
     rows = {"last": hits[-1], "without_duplicates": hits[-1, ~duplicates]}
     if chosen is not None:
         rows["chosen"] = hits[chosen]
-    found = {key: {side: round(value, 5) for side, value in metrics.share(each).items()}
-             for key, each in rows.items() if len(each)}  # fmt: skip
-    return {"rows": hits.shape[1], "duplicates": int(duplicates.sum()), **found}
+    scores = {key: {side: round(value, 5) for side, value in metrics.share(each).items()}
+              for key, each in rows.items() if len(each)}  # fmt: skip
+    return {"rows": hits.shape[1], "duplicates": int(duplicates.sum()), **scores}
+
+
+def differences(claim: Claim, scores: dict[str, Any]) -> dict[str, float]:
+    """Return `points`: parts of the claimed minus the honest accuracy, in percentage points; they sum to it.
+
+    not_reached is the claim minus our accuracy on the source's rows. epoch is the gain from choosing the epoch on these
+    rows. duplicates is the gain from duplicates on these rows, minus that on PrivateTest. rows is the remainder: the
+    effect of the split and of chance.
+    """
+    theirs, honest = scores[THEIRS], scores[HONEST]
+    by_rule = theirs["chosen" if claim.chooses_epoch else "last"]["accuracy"]
+    gain, honest_gain = (each["last"]["accuracy"] - each["without_duplicates"]["accuracy"] for each in (theirs, honest))
+    steps = {
+        "not_reached": claim.claimed / 100 - by_rule,
+        "epoch": by_rule - theirs["last"]["accuracy"],
+        "duplicates": gain - honest_gain,
+        "rows": theirs["without_duplicates"]["accuracy"] - honest["without_duplicates"]["accuracy"],
+    }
+    return {key: round(100 * value, 2) for key, value in steps.items()}
 
 
 def entry(name: str, tasks: dict[str, Training], results: dict[str, Result], data: Faces) -> dict[str, Any]:
-    """What results/claims.json says of a network: its claim, scores by part of the rows, and `points`.
-
-    The claim less the honest figure is the sum of `points`: what was not reached here, what the choice of the epoch and
-    duplicates gave to the source's rows, and what is left: other rows, as chance and the split have them.
-    """
+    """Return the entry of a network in results/claims.json: its claim, scores by part of the rows, and `points`."""
     claim, groups = CLAIMS[name], faces.picture_groups(data.pixels)
     hits: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for kind, task in tasks.items():
         seen = np.isin(groups[task.watched], groups[task.rows])
-        hits |= {part: (results[kind].hits[:, of], seen[of]) for part, of in parts(name, task, data).items()}
+        hits |= {part: (results[kind].hits[:, mask], seen[mask]) for part, mask in parts(name, task, data).items()}
     chosen = int(hits[THEIRS][0].mean(axis=1).argmax()) if THEIRS in hits else None
-    scores = {part: score(right, known, chosen) for part, (right, known) in hits.items()}
-    found = claim.model_dump() | {
+    scores = {part: score(right, duplicates, chosen) for part, (right, duplicates) in hits.items()}
+    result = claim.model_dump() | {
         "epochs": tasks[OFFICIAL].recipe.epochs, "chosen_epoch": None if chosen is None else chosen + 1,
         "trained_rows": {kind: len(task.rows) for kind, task in tasks.items()}, "scores": scores,
     }  # fmt: skip
-    if THEIRS in scores and all("without_duplicates" in scores[part] for part in (THEIRS, HONEST)):
-        theirs, honest = scores[THEIRS], scores[HONEST]
-        by_rule = theirs["chosen" if claim.chooses_epoch else "last"]["accuracy"]
-        gain = {key: each["last"]["accuracy"] - each["without_duplicates"]["accuracy"]
-                for key, each in ((THEIRS, theirs), (HONEST, honest))}  # fmt: skip
-        steps = {
-            "not_reached": claim.claimed / 100 - by_rule,
-            "epoch": by_rule - theirs["last"]["accuracy"],
-            "duplicates": gain[THEIRS] - gain[HONEST],
-            "rows": theirs["without_duplicates"]["accuracy"] - honest["without_duplicates"]["accuracy"],
-        }
-        found["points"] = {key: round(100 * value, 2) for key, value in steps.items()}
-    return found
+    if all("without_duplicates" in scores.get(part, {}) for part in (THEIRS, HONEST)):
+        result["points"] = differences(claim, scores)
+    return result
 
 
 def curves(name: str, tasks: dict[str, Training], results: dict[str, Result], data: Faces) -> pd.DataFrame:
-    """Accuracy after every epoch, by part of the rows, and the claim, as a level line."""
-    found = []
+    """Return the accuracy after every epoch by part of the rows, and the claim as a horizontal line."""
+    lines = []
     for kind, task in tasks.items():
-        for part, of in parts(name, task, data).items():
+        for part, mask in parts(name, task, data).items():
             if kind == OFFICIAL and part == THEIRS:
-                continue  # the splits stand there themselves
-            accuracies = results[kind].hits[:, of].mean(axis=1).round(5)
-            found += [(name, part, number, accuracy) for number, accuracy in enumerate(accuracies, 1)]
+                continue  # its splits have their own lines
+            accuracies = results[kind].hits[:, mask].mean(axis=1).round(5)
+            lines += [(name, part, epoch, accuracy) for epoch, accuracy in enumerate(accuracies, 1)]
     last = tasks[OFFICIAL].recipe.epochs
-    found += [(name, "claimed", number, CLAIMS[name].claimed / 100) for number in (1, last)]
-    return pd.DataFrame(found, columns=["name", "part", "epoch", "accuracy"])
+    lines += [(name, "claimed", epoch, CLAIMS[name].claimed / 100) for epoch in (1, last)]
+    return pd.DataFrame(lines, columns=["name", "part", "epoch", "accuracy"])
 
 
 def write(data: Faces, labels: np.ndarray, epochs: dict[str, int | None]) -> None:
-    """Write the results of all networks whose trainings are kept; `epochs` is of those that have other than theirs."""
-    found, drawn = {}, []
+    """Write the results of all finished networks; `epochs` replaces the number of epochs of some of them."""
+    entries, tables = {}, []
     for name in CLAIMS:
         tasks = plan(name, epochs.get(name), data, labels)
         results = runner.kept(data, tasks, FOLDER)
         if results.keys() == tasks.keys():
-            found[name] = entry(name, tasks, results, data)
-            drawn.append(curves(name, tasks, results, data))
-    figures.draw(pd.concat(drawn), RESULT.with_suffix(""), template="lines", x="epoch", y="accuracy",
+            entries[name] = entry(name, tasks, results, data)
+            tables.append(curves(name, tasks, results, data))
+    figures.draw(pd.concat(tables), RESULT.with_suffix(""), template="lines", x="epoch", y="accuracy",
                  title="Accuracy after every epoch, and the claim")  # fmt: skip
-    files.write_json(RESULT, found)
+    files.write_json(RESULT, entries)
 
 
 def main(name: str, epochs: int | None) -> None:
-    """Run the command. Every network's result is written as soon as it is finished."""
+    """Run the command. The result of every network is written as soon as it is finished."""
     if name and name not in CLAIMS:
-        raise UserError(f"no source claims anything for {name!r}; there are {', '.join(CLAIMS)}")
+        raise UserError(f"no claim for {name!r}; choose one of: {', '.join(CLAIMS)}")
     data = faces.load()
     labels = solution.join(data.labels, solution.load(data))
     if (labels < 0).any():
-        raise UserError(f"{solution.PATH} does not know the labels of all test rows, which this needs")
+        raise UserError(f"{solution.PATH} lacks labels of test rows; this command needs all of them")
     names = [name] if name else list(CLAIMS)
     for each in names:
         runner.run(data, plan(each, epochs, data, labels), FOLDER)

@@ -1,7 +1,8 @@
-"""Train recipes on rows of one's own choice, outside the graph, and keep what the networks predict.
+"""Trainings on arbitrary rows, outside the graph.
 
-Writes FOLDER/KEY.npz for each training, and its state after every epoch to FOLDER/states/ until then. The key stands
-for all that decides the predictions but the machine and its versions: what is there is not trained again.
+Writes FOLDER/KEY.npz with the predictions of each training, and its state after every epoch to FOLDER/states/. The key
+is a digest of everything that determines the predictions, except the machine and versions. A training whose file exists
+is not repeated.
 """
 
 import contextlib
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Training:
-    """One training.
+    """Settings and rows of one training.
 
     Parameters
     ----------
     backend : as in params.yaml.
-    rows : int [m], of the faces, that it is trained on. labels : int [n], of all faces.
-    watched : int [w], rows that are scored after every epoch. judged : int [k], rows that are predicted at the end.
-    coded : whether a change of the code that computes asks for a new training.
+    rows : int [m], faces to train on. labels : int [n], of all faces.
+    watched : int [w], rows evaluated after every epoch. judged : int [k], rows predicted at the end.
+    coded : whether the key includes the training code, so that changed code requires a new training.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Training:
     coded: bool = True
 
     def key(self, faces: Faces, *more: object) -> str:
-        """16 hexadecimal digits of what decides the predictions, and of `more`."""
+        """Return 16 hexadecimal digits: a digest of everything that determines the predictions, and of `more`."""
         arrays = (self.rows, self.labels[self.rows], self.watched, self.labels[self.watched], self.judged)
         digests = [files.sha256(each.astype("int64").tobytes()) for each in arrays]
         code = plan.code(plan.ingredients(self.architecture, self.recipe)) if self.coded else {}
@@ -61,15 +62,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Result:
-    """What a training gave.
+    """Result of one training.
 
     Parameters
     ----------
-    probabilities : float16 [k, 7], of the judged rows, with test-time augmentation.
-    watched : float64 [epochs], accuracy on the watched rows after each epoch.
-    hits : bool [epochs, w], which of them were right; empty in files of an earlier version.
-    accuracy : of the last epoch, in training. seconds, prediction_seconds : of training, and of the judged rows.
-    about : what computed it, as JSON.
+    probabilities : float16 [k, 7], of the evaluated rows (Training.judged), with test-time augmentation.
+    watched : float64 [epochs], accuracy on the monitored rows (Training.watched) after each epoch.
+    hits : bool [epochs, w], which monitored rows were right; empty in files of an earlier version.
+    accuracy : training accuracy of the last epoch. seconds, prediction_seconds : of training and of prediction.
+    about : machine, versions and precision, as JSON.
     """
 
     probabilities: np.ndarray
@@ -82,20 +83,20 @@ class Result:
 
 
 def load(path: Path) -> Result:
-    """Read what a training gave. Raises UserError where the file is damaged."""
+    """Read the Result of a training. Raises UserError where the file is damaged."""
     with files.reading(path, f"rm {path}, and the same command again"), np.load(path, allow_pickle=False) as arrays:
-        found = Result(**{key: arrays[key] for key in Result.__dataclass_fields__ if key in arrays})
-        if found.hits.ndim != 2 or len(found.hits) not in (0, len(found.watched)):
-            raise ValueError("it has hits of other epochs")
-        return found
+        result = Result(**{key: arrays[key] for key in Result.__dataclass_fields__ if key in arrays})
+        if result.hits.ndim != 2 or len(result.hits) not in (0, len(result.watched)):
+            raise ValueError("the numbers of epochs of hits and watched differ")
+        return result
 
 
 class Hits:
-    """Notes which of the watched rows are right after each epoch, in a file beside the training's state.
+    """Record of the monitored rows that are right after each epoch, in a file next to the training's state.
 
     Parameters
     ----------
-    labels : int [w], of the watched rows.
+    path : file of the record. labels : int [w], of the monitored rows.
     """
 
     def __init__(self, path: Path, labels: np.ndarray) -> None:
@@ -104,34 +105,38 @@ class Hits:
         self.epochs: list[np.ndarray] = []
 
     def go_on(self, done: int) -> bool:
-        """Read what is noted of so many finished epochs; whether all is there."""
+        """Read the record of the first `done` epochs. Return whether it is complete."""
         with contextlib.suppress(*files.DAMAGE):
-            found = np.load(self.path, allow_pickle=False)[:done]
-            if found.shape == (done, len(self.labels)):
-                self.epochs = [*found]
+            hits = np.load(self.path, allow_pickle=False)[:done]
+            if hits.shape == (done, len(self.labels)):
+                self.epochs = [*hits]
         return len(self.epochs) == done
 
     def note(self, probabilities: np.ndarray) -> np.ndarray:
-        """Note an epoch by its probabilities, float [w, 7], before its state is saved, and return them."""
+        """Record an epoch by its probabilities, float [w, 7], before its state is saved. Return the probabilities."""
         self.epochs.append(metrics.right(probabilities, self.labels))
         files.replace(self.path, partial(np.save, arr=self.epochs))
         return probabilities
 
 
 def watch(trainer: "Trainer", state: "Checkpoint", labels: np.ndarray) -> Hits:
-    """Let a trainer's every look at the watched rows be noted; without the notes of a state it begins anew."""
-    hits, ask = Hits(state.path.with_suffix(".hits.npy"), labels), trainer.predictor.probabilities
+    """Record every evaluation of the monitored rows by a trainer; without a complete record, restart the training."""
+    hits, predict = Hits(state.path.with_suffix(".hits.npy"), labels), trainer.predictor.probabilities
     if not hits.go_on(len(state.restore([]).history)):
-        print(f"{hits.path} is missing or damaged, so this training begins anew", flush=True)
+        print(f"{hits.path} is missing or damaged; this training starts from scratch", flush=True)
         state.path.unlink()
-    trainer.predictor.probabilities = lambda rows: hits.note(ask(rows))  # type: ignore[method-assign]
+    trainer.predictor.probabilities = lambda rows: hits.note(predict(rows))  # type: ignore[method-assign]
     return hits
 
 
 def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
-    """Train and predict beside `jobs` - 1 others, and write the Result to `target`.
+    """Train and predict, and write the Result to `target`.
 
-    It goes on after the last whole epoch, if it was interrupted on a machine like this one.
+    An interrupted training continues after its last complete epoch, if machine and versions are the same.
+
+    Parameters
+    ----------
+    jobs : number of trainings that run at the same time.
     """
     machine.claim_gpu()
     library = machine.choose(task.backend)
@@ -145,44 +150,45 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     trainer = loop.Trainer(build, faces.pixels, recipe, task.seed, len(task.rows) // recipe.batch_size)
     rows = loop.Rows(task.rows, loop.one_hot(task.labels[task.rows]), task.watched, task.labels[task.watched])
     show = Display(task.name, recipe.epochs, jobs == 1)
-    kept = checkpoint.Checkpoint(state)
-    hits = watch(trainer, kept, rows.labels)
-    progress = loop.fit(trainer, rows, task.seed, kept, show.epoch, show.batch)
+    checkpoints = checkpoint.Checkpoint(state)
+    hits = watch(trainer, checkpoints, rows.labels)
+    progress = loop.fit(trainer, rows, task.seed, checkpoints, show.epoch, show.batch)
     started = time.perf_counter()
     probabilities = trainer.predictor.views(task.judged, augment.tta_maps(recipe)).mean(axis=0)
     about = {"processor": machine.processor(), "precision": precision, **versions, "jobs": jobs,
              "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "")}  # fmt: skip
-    found = {
+    result = {
         "probabilities": probabilities.astype("float16"),
         "watched": [epoch["val_accuracy"] for epoch in progress.history],
         "accuracy": progress.history[-1]["accuracy"],
         "seconds": progress.seconds,
         "prediction_seconds": time.perf_counter() - started,
         "about": json.dumps(about),
-        "hits": hits.epochs[-len(progress.history) :],  # without those of a state that could not be read
+        "hits": hits.epochs[-len(progress.history) :],  # without the epochs before an unreadable state
     }
     trainer.network.save_weights(weights(faces, task, target.parent))
-    files.replace(target, partial(np.savez_compressed, **found))
+    files.replace(target, partial(np.savez_compressed, **result))
     for each in (state, hits.path):
         each.unlink(missing_ok=True)
 
 
 def weights(faces: Faces, task: Training, folder: Path) -> Path:
-    """Where the weights of a finished training lie: a by-product."""
+    """Return the path of the weights of a finished training, which are a by-product."""
     return folder / f"states/{task.key(faces)}.weights.h5"
 
 
 def kept(faces: Faces, tasks: dict[Any, Training], folder: Path) -> dict[Any, Result]:
-    """The Results of those of `tasks` that are finished, by their keys."""
-    places = {key: folder / f"{task.key(faces)}.npz" for key, task in tasks.items()}
-    return {key: load(place) for key, place in places.items() if place.exists()}
+    """Return the Results of the finished `tasks` by their keys."""
+    paths = {key: folder / f"{task.key(faces)}.npz" for key, task in tasks.items()}
+    return {key: load(path) for key, path in paths.items() if path.exists()}
 
 
 def run(faces: Faces, tasks: dict[Any, Training], folder: Path, jobs: int = 1) -> dict[Any, Result]:
-    """The Results of `tasks`, by their keys; those that are not there are trained, `jobs` at a time."""
+    """Train the unfinished `tasks`, `jobs` at a time. Return the Results of all tasks by their keys."""
     (folder / "states").mkdir(parents=True, exist_ok=True)
+    finished = kept(faces, tasks, folder)
     missing = {key: (task, (folder / f"{task.key(faces)}.npz").absolute(), jobs)
-               for key, task in tasks.items() if key not in kept(faces, {key: task}, folder)}  # fmt: skip
+               for key, task in tasks.items() if key not in finished}  # fmt: skip
     started = time.monotonic()
     for done, (key, _) in enumerate(executors.results(train, faces, missing, "loky", jobs, None), start=1):
         left = duration((time.monotonic() - started) / done * (len(missing) - done))

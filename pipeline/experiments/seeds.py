@@ -1,7 +1,7 @@
-"""Run the whole of params.yaml again with other seeds, and tell mean and deviation of every score: never the best.
+"""Complete runs of params.yaml with other seeds; mean and standard deviation of every score, never the best score.
 
-Reads what download, prepare and audit have made. Writes, for each seed, a project of its own in seeds/SEED/ (ignored by
-git; a second start goes on there), and results/seeds.json.
+Reads the results of download, prepare and audit. Writes results/seeds.json and a project for each seed in seeds/SEED/,
+which git ignores. Running the command again continues unfinished projects.
 """
 
 import subprocess
@@ -24,9 +24,9 @@ SCORES = ("oof_accuracy", "public_accuracy", "private_accuracy", "private_no_dup
 
 
 def build(folder: Path, seed: int) -> None:
-    """Make `folder` a project that shares this one's code and faces, with `seed` in its params.yaml.
+    """Create a project in `folder` that shares the code and faces of this one, with `seed` in its params.yaml.
 
-    A model that has a seed of its own, so as to differ from another, gets one that is as far from it.
+    A model with its own seed keeps its difference from the seed of the project.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("pipeline", *SHARED):
@@ -45,7 +45,7 @@ def build(folder: Path, seed: int) -> None:
 
 
 def verbs(settings: Config) -> list[list[str]]:
-    """The command lines that a run is made of, in order; each skips what is finished."""
+    """Return the command lines of a run, in order; each skips finished work."""
     cells = {name: [["train", name, str(fold), "--yes"] for fold in settings.folds] for name in settings.names}
     trained = [cell for name in settings.models for cell in cells[name]]
     distilled = [line for name in settings.students for line in (["soft-targets", name], *cells[name])]
@@ -53,7 +53,7 @@ def verbs(settings: Config) -> list[list[str]]:
 
 
 def summary(tables: dict[int, pd.DataFrame]) -> dict[str, Any]:
-    """Mean and standard deviation (of a sample) over the seeds.
+    """Return the contents of results/seeds.json: mean and sample standard deviation over the seeds.
 
     Parameters
     ----------
@@ -61,32 +61,31 @@ def summary(tables: dict[int, pd.DataFrame]) -> dict[str, Any]:
 
     Returns
     -------
-    What results/seeds.json holds; `params` is what the runs had in common.
+    seeds, params (everything except the seed) and submissions (the spread of the known scores of each).
     """
-    every = pd.concat(tables.values()).groupby("name", sort=False)
-    found: dict[str, Any] = {}
-    for name, lines in every:
+    submissions: dict[str, Any] = {}
+    for name, lines in pd.concat(tables.values()).groupby("name", sort=False):
         known = [score for score in SCORES if pd.to_numeric(lines[score], errors="coerce").notna().all()]
-        found[str(name)] = {score: metrics.spread(lines[score].astype(float).to_numpy()) for score in known}
+        submissions[str(name)] = {score: metrics.spread(lines[score].astype(float).to_numpy()) for score in known}
     params = {key: value for key, value in config.read().items() if key != "seed"}
-    return {"seeds": list(tables), "params": params, "submissions": found}
+    return {"seeds": list(tables), "params": params, "submissions": submissions}
 
 
 def main(numbers: list[int]) -> None:
     """Run the command."""
     settings, wanted = config.load(), sorted(set(numbers))
     if len(wanted) < max(2, len(numbers)):
-        raise UserError(f"name two or more different seeds, not {' '.join(map(str, numbers))}")
+        raise UserError(f"two or more different seeds are needed, not {' '.join(map(str, numbers))}")
     for name in SHARED[:-1]:
         if not Path(name).exists():
             raise UserError(f"{name} is missing; make it with: dvc repro audit")
     for seed in wanted:
-        build(FOLDER / str(seed), seed)  # all now: params.yaml may change in the hours that follow
+        build(FOLDER / str(seed), seed)  # all at once: params.yaml may change during the runs
     for seed in wanted:
         for words in verbs(settings):
             print(f"seed {seed}: {' '.join(words)}", flush=True)
             folder = FOLDER / str(seed)
             if subprocess.run([sys.executable, "-m", "pipeline", *words], cwd=folder, check=False).returncode:
-                raise UserError(f"{words[0]} failed in {folder}/: see above; the same command goes on from there")
+                raise UserError(f"{words[0]} failed in {folder}/ (see above); run the same command again to continue")
     tables = {seed: pd.read_csv(FOLDER / str(seed) / submission.TABLE) for seed in wanted}
     files.write_json(RESULT, summary(tables))
