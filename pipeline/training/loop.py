@@ -1,4 +1,4 @@
-"""Training loop: from pixels and targets to a trained network, on any Keras backend."""
+"""The training loop: from pixels and targets to a trained network, on any Keras backend."""
 
 import math
 import time
