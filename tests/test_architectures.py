@@ -1,7 +1,7 @@
-"""The networks are those that their sources describe, layer by layer.
+"""Comparison of the networks with their sources, layer by layer.
 
-tests/golden/ holds one table a network, written from the descriptions and not from the code: counts alone do not prove
-a network, as strides, pooling, dropout and activations have no parameters.
+tests/golden/ contains one table per network, written from the descriptions and not from the code. Parameter counts do
+not suffice, as strides, pooling, dropout and activations have no parameters.
 """
 
 import difflib
@@ -44,11 +44,11 @@ REGULARIZERS = (
     "kernel_regularizer", "bias_regularizer", "depthwise_regularizer", "pointwise_regularizer", "activity_regularizer",
     "gamma_regularizer", "beta_regularizer",
 )  # fmt: skip
-# What a layer cannot be made without, to compare the rest of its settings with Keras's defaults.
+# Required arguments of layers, whose other settings are compared with Keras's defaults.
 REQUIRED = {"Conv2D": (1, 1), "SeparableConv2D": (1, 1), "Dense": (1,), "Dropout": (0.5,), "Activation": ("relu",),
             "MultiHeadAttention": (1, 1), "Reshape": ((1,),)}  # fmt: skip
 
-# What Keras fills in when it builds a layer.
+# Settings that Keras sets when it builds a layer.
 FILLED = {"LayerNormalization": {"axis"}, "MultiHeadAttention": {"value_dim", "attention_axes"}}
 
 
@@ -59,14 +59,14 @@ def network(name):
 
 
 def sources(layer):
-    """The layers whose outputs `layer` takes."""
+    """Return the layers whose outputs are inputs of `layer`."""
     if isinstance(layer, keras.layers.InputLayer):
         return []
     return [tensor._keras_history.operation for tensor in keras.tree.flatten(layer.input)]
 
 
 def chain(layer):
-    """`layer` and all before it; where branches meet, those of the first input stand first."""
+    """Return `layer` and all layers before it; the branch of the first input comes first."""
     order = []
     for source in sources(layer):
         order += [before for before in chain(source) if before not in order]
@@ -85,7 +85,7 @@ def settings(layer):
 
 
 def table(model):
-    """One line a layer, as in tests/golden/, with the shapes that a whole picture has, also where any side will do."""
+    """Return one line per layer, as in tests/golden/, with the shapes for 48x48 pictures."""
     model = keras.models.clone_model(model, input_tensors=keras.Input((48, 48, 1)))
     layers = chain(model.outputs[0]._keras_history.operation)
     lines = [ROW.format(*HEADER)]
@@ -98,20 +98,20 @@ def table(model):
     return lines
 
 
-def test_no_network_is_without_a_golden_file():
+def test_every_network_has_a_golden_file():
     assert architectures.names() == NAMES
 
 
 @NETWORKS
-def test_no_narrow_convolution_of_one_pixel_has_strides(name):
-    """Its gradient writes past its memory, in oneDNN (its issue 6035), where threads do not divide the batch."""
+def test_no_1x1_convolution_of_few_channels_has_strides(name):
+    """In oneDNN (its issue 6035) its gradient writes out of bounds if threads do not divide the batch."""
     for layer in network(name)._flatten_layers():
         if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1):
             assert layer.strides == (1, 1) or layer.input.shape[-1] % 16 == 0, layer.name  # 16: a vector of AVX-512
 
 
 @NETWORKS
-def test_what_a_network_takes_and_has_is_known_without_building_it(name):
+def test_input_size_and_layers_are_known_without_building_a_network(name):
     assert architectures.fixed_size(name) == (network(name).input_shape[1:3] == (48, 48))
     kinds = {type(layer).__name__ for layer in network(name).layers}
     assert architectures.separable(name) == bool(kinds & {"SeparableConv2D", "DepthwiseConv2D"})
@@ -123,14 +123,14 @@ def test_what_a_network_takes_and_has_is_known_without_building_it(name):
     ("x = ops.stack([x, y])", False), ("layers.Input((None, None, 1))", False), ("layers.Reshape((48, 48, 1))", False),
     ("# not (SIDE, SIDE, 1), no stack( here", False),
 ])  # fmt: skip
-def test_what_a_network_takes_is_read_off_its_file(tmp_path, monkeypatch, line, whole):
+def test_input_size_is_found_in_the_source(tmp_path, monkeypatch, line, whole):
     (tmp_path / "mine.py").write_text(f"def build():\n    {line}\n")
     monkeypatch.setattr(architectures, "__file__", str(tmp_path / "__init__.py"))
     assert architectures.fixed_size("mine") == whole
 
 
 @NETWORKS
-def test_layers_are_those_of_the_source(name):
+def test_layers_equal_those_of_the_source(name):
     golden = (GOLDEN / f"{name}.txt").read_text().splitlines()
     found = table(network(name))
     difference = difflib.unified_diff(golden, found, f"golden/{name}.txt", f"architectures/{name}.py", lineterm="", n=1)
@@ -140,7 +140,7 @@ def test_layers_are_those_of_the_source(name):
 
 
 @NETWORKS
-def test_settings_that_the_tables_leave_out_are_keras_defaults(name):
+def test_settings_outside_the_tables_are_keras_defaults(name):
     for layer in network(name).layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
@@ -152,7 +152,7 @@ def test_settings_that_the_tables_leave_out_are_keras_defaults(name):
 
 
 @NETWORKS
-def test_pictures_of_every_side_that_it_takes_become_seven_probabilities_each(name):
+def test_pictures_of_every_supported_side_give_seven_probabilities(name):
     for side in (48,) if architectures.fixed_size(name) else (48, 42, 24):
         pictures = np.random.default_rng(0).random((3, side, side, 1), dtype="float32")
         outputs = keras.ops.convert_to_numpy(network(name)(pictures, training=False))
@@ -164,24 +164,24 @@ def test_pictures_of_every_side_that_it_takes_become_seven_probabilities_each(na
 
 
 def head(name):
-    """The activation that ends a network, by its golden file."""
+    """Return the last activation of a network, from its golden file."""
     return (GOLDEN / f"{name}.txt").read_text().split()[-1]
 
 
 @pytest.mark.parametrize("name", config.parse(YAML(typ="safe").load(COMMITTED.read_text())).names)
-def test_recipe_has_the_loss_that_fits_the_head(name, monkeypatch):
+def test_loss_of_a_recipe_matches_the_head(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     model = config.load().model(name)
     assert model.loss == {"softmax": "categorical", "sigmoid": "binary"}[head(model.architecture)]
 
 
 @pytest.mark.parametrize("name", ["resnet", "", "_blocks", "vgg8.py", "VGG8"])
-def test_unknown_name_is_refused_with_a_list_of_the_known(name):
+def test_unknown_name_is_refused_with_a_list_of_known_names(name):
     with pytest.raises(ValueError, match="unknown architecture") as refused:
         architectures.build(name)
     assert all(known in str(refused.value) for known in NAMES)
 
 
-def test_each_build_is_a_fresh_network():
+def test_each_build_is_a_new_network():
     first, second = (architectures.build("mini_xception").get_weights() for _ in range(2))
     assert any((a != b).any() for a, b in zip(first, second, strict=True))

@@ -1,4 +1,4 @@
-"""Tasks reach their results on every backend, also where workers die on the way."""
+"""Parallel tasks on every executor, also if workers die."""
 
 import os
 import signal
@@ -19,9 +19,9 @@ DATA = np.arange(300_000)  # 2.4 MB: large enough to be mapped or scattered
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch):
-    """Let workers find this module."""
-    here = Path(__file__).parent
-    monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
+    """Let workers import this module."""
+    tests = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{tests}{os.pathsep}{tests.parent}")
 
 
 def total(data, factor):
@@ -29,7 +29,7 @@ def total(data, factor):
 
 
 def total_if_alive(data, factor, mark, deaths):
-    """Kill the process that it runs in as often as `deaths` says; `mark` counts."""
+    """Kill the own process `deaths` times; the file `mark` counts."""
     if factor == 2 and (dead := len(mark.read_text()) if mark.exists() else 0) < deaths:
         mark.write_text("x" * (dead + 1))
         os.kill(os.getpid(), signal.SIGKILL)
@@ -56,8 +56,8 @@ def test_every_task_has_its_result(name, jobs):
     assert dict(executors.results(total, DATA, TASKS, name, jobs, None)) == WANTED
 
 
-def test_without_semaphores_tasks_run_one_after_another(monkeypatch, capsys):
-    """As in a container whose /dev/shm is small or read-only."""
+def test_tasks_run_sequentially_without_semaphores(monkeypatch, capsys):
+    """Some containers have a small or read-only /dev/shm."""
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -68,16 +68,15 @@ def test_without_semaphores_tasks_run_one_after_another(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", ["loky", "dask", pytest.param("ray", marks=pytest.mark.slow)])
-def test_what_a_killed_worker_had_under_way_is_done_by_another(name, tmp_path):
+def test_task_of_a_killed_worker_is_repeated(name, tmp_path):
     tasks = {key: (*words, tmp_path / "mark", 1) for key, words in TASKS.items()}
-    found = list(executors.results(total_if_alive, DATA, tasks, name, 2, None))
+    results = list(executors.results(total_if_alive, DATA, tasks, name, 2, None))
     assert (tmp_path / "mark").read_text() == "x"
-    assert len(found) == len(TASKS)
-    assert dict(found) == WANTED
+    assert sorted(results) == sorted(WANTED.items())
 
 
 @pytest.mark.parametrize("name", ["loky", "dask"])
-def test_workers_that_do_nothing_but_die_are_given_up(name, tmp_path):
+def test_workers_that_die_repeatedly_are_an_error(name, tmp_path):
     tasks = {"times 2": (2, tmp_path / "mark", 99)}
     with pytest.raises(UserError, match="workers did nothing but die"):
         list(executors.results(total_if_alive, DATA, tasks, name, 2, None))
@@ -90,7 +89,7 @@ def test_unknown_executor_or_wrong_address_is_refused(name):
         list(executors.results(total, DATA, TASKS, name, 2, "nowhere"))
 
 
-def test_workers_end_with_a_driver_that_was_killed(tmp_path):
+def test_workers_end_with_a_killed_driver(tmp_path):
     code = (
         "import sys; from pathlib import Path; import test_executors; from pipeline.training import executors;"
         "tasks = dict.fromkeys((1, 2), (Path(sys.argv[1]),));"
@@ -109,7 +108,7 @@ def test_workers_end_with_a_driver_that_was_killed(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), RAY])
-def test_refusal_of_a_worker_is_one_here(name, jobs):
+def test_error_of_a_worker_is_raised(name, jobs):
     with pytest.raises(UserError, match="no 3"):
         list(executors.results(refuse, DATA, TASKS, name, jobs, None))
 
@@ -120,11 +119,11 @@ def visible(data, seconds):
 
 
 @pytest.mark.slow
-def test_ray_gives_each_worker_a_gpu_of_its_own(monkeypatch):
-    """Ray counts what it is told to have, so that no GPU is needed here."""
+def test_ray_assigns_a_separate_gpu_to_each_worker(monkeypatch):
+    """Ray believes the configured number of GPUs, so the test needs none."""
     import ray
 
     init = ray.init
     monkeypatch.setattr(ray, "init", lambda **words: init(num_gpus=2, **words))
-    found = dict(executors.results(visible, DATA, dict.fromkeys(range(4), (1.0,)), "ray", 3, None))
-    assert set(found.values()) == {"0", "1"}
+    devices = dict(executors.results(visible, DATA, dict.fromkeys(range(4), (1.0,)), "ray", 3, None))
+    assert set(devices.values()) == {"0", "1"}

@@ -1,4 +1,4 @@
-"""Submission and board against a Kaggle on this machine, through the real client."""
+"""Submission and leaderboard with the real Kaggle client and a local server."""
 
 import io
 import itertools
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import settings
-from loopback import ALL, SECRETS, SIGNATURE, TOKEN, Server, Trouble, in_this_process
+from loopback import ALL, SECRETS, SIGNATURE, TOKEN, Failure, Server, in_this_process
 
 from pipeline import files
 from pipeline.competition import SLUG
@@ -33,8 +33,8 @@ def kaggle():
 
 
 @pytest.fixture(autouse=True)
-def here(kaggle, stand, monkeypatch):
-    """A folder with two scored submissions, whose Kaggle this is; the pauses are noted instead of waited for."""
+def _project(kaggle, stand, monkeypatch):
+    """Create a project with two scored submissions, and connect this process with the server."""
     settings.write({"source": "kaggle"})
     lines = []
     for seed, name in enumerate(("vgg8", "ensemble")):
@@ -47,7 +47,7 @@ def here(kaggle, stand, monkeypatch):
         })  # fmt: skip
     pd.DataFrame(lines).to_csv(submission.TABLE, index=False)
     (stand / "home").mkdir()
-    return in_this_process(kaggle, stand / "home", monkeypatch)
+    in_this_process(kaggle, stand / "home", monkeypatch)
 
 
 def states():
@@ -58,20 +58,26 @@ def metrics():
     return json.loads(records.METRICS.read_text()) if records.METRICS.exists() else {}
 
 
-def refused(*words, name="vgg8", force=False):
+def refused(*words, name="vgg8"):
+    """Assert that the submission fails with one line that contains `words` and no secret."""
     with pytest.raises(UserError) as refusal:
-        submit.main(name, "", force)
-    said = str(refusal.value)
-    assert all(word in said for word in words), said
-    assert not any(secret in said for secret in (*SECRETS, "\n", "\x1b"))
-    return said
+        submit.main(name)
+    message = str(refusal.value)
+    assert all(word in message for word in words), message
+    assert not any(secret in message for secret in (*SECRETS, "\n", "\x1b"))
 
 
-def of(data):
-    pd.read_csv(submission.TABLE).assign(data=data).to_csv(submission.TABLE, index=False)
+def edit_scores(**columns):
+    """Change columns of submissions/scores.csv."""
+    pd.read_csv(submission.TABLE).assign(**columns).to_csv(submission.TABLE, index=False)
 
 
-def test_a_submission_is_shown_sent_waited_for_and_recorded(kaggle, capsys):
+def add_by_hand(kaggle, ref, message="by hand"):
+    """Add a scored submission to Kaggle's list that this project did not send."""
+    kaggle.submissions.insert(0, {"ref": ref, "description": message, "bytes": b"", **SCORED})
+
+
+def test_submission_is_printed_sent_scored_and_recorded(kaggle, capsys):
     kaggle.verdicts = itertools.chain([{"status": "PENDING"}] * 3, itertools.repeat(SCORED))
     submit.main("vgg8", "the first one")
     assert list(dict.fromkeys(kaggle.requests)) == [LOGIN, LIST, LIMITS, f"{START} vgg8.csv", "PUT", CREATE]
@@ -84,42 +90,44 @@ def test_a_submission_is_shown_sent_waited_for_and_recorded(kaggle, capsys):
         "private_score": 0.71245, "error": None,
     }.items()  # fmt: skip
     assert metrics() == {"vgg8": {"public_accuracy": 0.70019, "private_accuracy": 0.71245}}
-    shown = capsys.readouterr().out
-    assert all(word in shown for word in (digest, "2 left today", "public 70.02%, private 71.25%", "the first one"))
-    assert not any(secret in shown + records.PATH.read_text() for secret in SECRETS)
+    out = capsys.readouterr().out
+    assert all(
+        word in out for word in (digest, "2 submissions today", "public 70.02%, private 71.25%", "the first one")
+    )
+    assert not any(secret in out + records.PATH.read_text() for secret in SECRETS)
 
 
-@pytest.mark.parametrize("trouble", [None, Trouble(404), Trouble(content=b"<html>")], ids=str)
-def test_entries_that_kaggle_does_not_tell_are_no_hindrance(kaggle, capsys, trouble):
-    kaggle.limits = {"numToday": 0, "numTotal": 0, "numAllowedNow": 0}  # as for an account's first entry
-    kaggle.script[LIMITS] = ALL(trouble)
+@pytest.mark.parametrize("failure", [None, Failure(404), Failure(content=b"<html>")], ids=str)
+def test_unknown_number_of_remaining_submissions_is_no_error(kaggle, capsys, failure):
+    kaggle.limits = {"numToday": 0, "numTotal": 0, "numAllowedNow": 0}  # before an account's first submission
+    kaggle.script[LIMITS] = ALL(failure)
     submit.main("vgg8")
-    assert "unknown how many" in capsys.readouterr().out
+    assert "unknown number" in capsys.readouterr().out
     assert len(kaggle.submissions) == 1
 
 
 INVALID = {
-    "drawn faces": (lambda: of("drawn"), "not the competition's"),
-    "pictures in folders": (lambda: of("folders"), "not the competition's"),
-    "a line too few": (lambda: FILE.write_bytes(FILE.read_bytes()[2:]), "7,177 lines"),
+    "drawn faces": (lambda: edit_scores(data="drawn"), "not the competition's"),
+    "pictures in folders": (lambda: edit_scores(data="folders"), "not the competition's"),
+    "one line missing": (lambda: FILE.write_bytes(FILE.read_bytes()[2:]), "7,177 lines"),
     "other classes": (lambda: FILE.write_bytes(FILE.read_bytes()[::-1][1:] + b"\n"), "not the file that"),
     "a damaged record": (lambda: records.PATH.write_text('[{"ref": 1}]'), "kaggle.json is damaged"),
 }
 
 
-@pytest.mark.parametrize(("spoil", "said"), INVALID.values(), ids=INVALID)
-def test_what_is_not_fit_to_be_sent_is_refused_before_kaggle_is_asked_anything(kaggle, spoil, said):
-    spoil()
-    refused(said)
+@pytest.mark.parametrize(("damage", "message"), INVALID.values(), ids=INVALID)
+def test_invalid_files_are_refused_before_any_request(kaggle, damage, message):
+    damage()
+    refused(message)
     assert kaggle.requests == []
 
 
-def test_the_same_bytes_are_sent_again_only_by_force(kaggle, capsys):
+def test_same_bytes_are_sent_again_only_by_force(kaggle, capsys):
     refused("vgg8, ensemble", name="vgg9")
     submit.main("vgg8", "from another checkout")
     records.PATH.unlink()
-    for number in range(130):  # more than a page
-        kaggle.submissions.insert(0, {"ref": 5000 + number, "description": "by hand", "bytes": b"", **SCORED})
+    for ref in range(5000, 5130):  # more than a page
+        add_by_hand(kaggle, ref)
     submit.main("vgg8")
     assert len(kaggle.submissions) == 131
     assert "submission 1001: not sent again" in capsys.readouterr().out
@@ -128,95 +136,95 @@ def test_the_same_bytes_are_sent_again_only_by_force(kaggle, capsys):
     assert (len(kaggle.submissions), len(records.read())) == (132, 2)
 
 
-def test_two_at_once_do_not_send_nor_does_one_without_an_entry_left(kaggle):
+def test_nothing_is_sent_while_locked_or_without_remaining_submissions(kaggle):
     with files.alone(submit.LOCK, "tests"):
         refused("another process submits", str(submit.LOCK))
     kaggle.limits = {"numToday": 2, "numTotal": 9, "numAllowedNow": 0}
-    refused("no entry is left today", submit.OTHERWISE)
+    refused("no submission is left today", submit.ALTERNATIVE)
     assert (kaggle.submissions, records.read()) == ([], [])
 
 
-@pytest.mark.parametrize(("operation", "trouble"), [
-    (START, Trouble(404, "Not found")), (START, Trouble(400, "Submission not allowed: the deadline is over")),
-    (CREATE, Trouble(403, "Submissions are closed")), (CREATE, Trouble(404)),
+@pytest.mark.parametrize(("operation", "failure"), [
+    (START, Failure(404, "Not found")), (START, Failure(400, "Submission not allowed: the deadline is over")),
+    (CREATE, Failure(403, "Submissions are closed")), (CREATE, Failure(404)),
 ], ids=str)  # fmt: skip
-def test_a_competition_that_takes_no_submissions_is_a_normal_outcome(kaggle, capsys, operation, trouble):
-    kaggle.script[operation] = ALL(trouble)
+def test_closed_competition_is_no_error(kaggle, capsys, operation, failure):
+    kaggle.script[operation] = ALL(failure)
     submit.main("vgg8")  # status 0
-    shown = capsys.readouterr().out
-    assert f"takes no submission (HTTP {trouble.status}" in shown
-    assert "public 70.02%, private 70.00%" in shown
+    out = capsys.readouterr().out
+    assert f"accepts no submissions (HTTP {failure.status}" in out
+    assert "public 70.02%, private 70.00%" in out
     assert (records.read(), kaggle.submissions) == ([], [])
 
 
-@pytest.mark.parametrize(("operation", "trouble", "words", "times"), [  # times: how often it is asked
-    (LIST, Trouble(401, "Unauthenticated"), "HTTP 401", 1), (LIST, Trouble(404), "data.slug", 1),
-    (LIST, Trouble(content=b'{"code": 403}'), "/rules", 1), (LIST, Trouble(content=b"<html>log in</html>"), "proxy", 1),
-    (LIST, Trouble(content=b'{"submissions": [{"ref": "x"}]}'), "proxy", 1), (START, Trouble(500), "HTTP 500", 6),
-    ("PUT", Trouble(403), "the upload failed", 1), (CREATE, Trouble(429), "wait some minutes", 1),
-    # What the user can change is no closed competition.
-    (CREATE, Trouble(403, "You must accept this competition's rules"), "/rules", 1),
-    (CREATE, Trouble(400, "Submission not allowed: daily allowance (2) used today"), "HTTP 400", 1),
-    (CREATE, Trouble(403, f"{TOKEN} at http://storage.local/x?{SIGNATURE}\x1b[31m\n red"), "(secret) at (address)", 1),
+@pytest.mark.parametrize(("operation", "failure", "words", "times"), [  # times: number of requests
+    (LIST, Failure(401, "Unauthenticated"), "HTTP 401", 1), (LIST, Failure(404), "data.slug", 1),
+    (LIST, Failure(content=b'{"code": 403}'), "/rules", 1), (LIST, Failure(content=b"<html>log in</html>"), "proxy", 1),
+    (LIST, Failure(content=b'{"submissions": [{"ref": "x"}]}'), "proxy", 1), (START, Failure(500), "HTTP 500", 6),
+    ("PUT", Failure(403), "the upload failed", 1), (CREATE, Failure(429), "wait some minutes", 1),
+    # Refusals that the user can resolve do not mean that the competition is closed.
+    (CREATE, Failure(403, "You must accept this competition's rules"), "/rules", 1),
+    (CREATE, Failure(400, "Submission not allowed: daily allowance (2) used today"), "HTTP 400", 1),
+    (CREATE, Failure(403, f"{TOKEN} at http://storage.local/x?{SIGNATURE}\x1b[31m\n red"), "(secret) at (address)", 1),
 ], ids=lambda each: str(each)[:60])  # fmt: skip
-def test_what_kaggle_refuses_is_told_without_secrets_and_not_recorded(kaggle, operation, trouble, words, times):
-    kaggle.script[operation] = ALL(trouble)
+def test_refusal_is_reported_without_secrets_and_not_recorded(kaggle, operation, failure, words, times):
+    kaggle.script[operation] = ALL(failure)
     refused(words, "run this again" if operation == "PUT" else "; or ")
     assert (records.read(), kaggle.submissions) == ([], [])
     assert len([each for each in kaggle.requests if each.startswith(operation)]) == times
 
 
 @pytest.mark.parametrize("reason", [f"see http://storage.local/x?{SIGNATURE}", None])
-def test_an_error_of_kaggles_is_recorded_and_told(kaggle, reason):
+def test_scoring_error_is_recorded_and_reported(kaggle, reason):
     kaggle.verdicts = iter([{"status": "PENDING"}, {"status": "ERROR", "errorDescription": reason}])
     refused("could not score submission 1001", "(address)" if reason else "no reason")
     assert (states(), metrics()) == ([(1001, "ERROR")], {})
     assert SIGNATURE not in records.PATH.read_text()
 
 
-@pytest.mark.parametrize("trouble", [
-    Trouble(cut=True), Trouble(silent=True), Trouble(502), Trouble(content=b"{}"), Trouble(content=b"<html>"),
+@pytest.mark.parametrize("failure", [
+    Failure(cut=True), Failure(silent=True), Failure(502), Failure(content=b"{}"), Failure(content=b"<html>"),
 ], ids=str)  # fmt: skip
-def test_a_submission_whose_answer_was_lost_is_never_made_twice(kaggle, trouble):
-    kaggle.script[CREATE] = iter([replace(trouble, happens=True)])
+def test_submission_whose_response_was_lost_is_not_repeated(kaggle, failure):
+    kaggle.script[CREATE] = iter([replace(failure, happens=True)])
     refused()
     assert (kaggle.requests.count(CREATE), states()) == (1, [(None, "SENDING")])
     submit.main("vgg8")
     assert (len(kaggle.submissions), states()) == (1, [(1001, "COMPLETE")])
 
 
-def test_what_may_not_have_arrived_is_sent_again_by_force_alone(kaggle):
-    kaggle.script[CREATE] = iter([Trouble(cut=True)])
+def test_unconfirmed_submission_is_sent_again_only_by_force(kaggle):
+    kaggle.script[CREATE] = iter([Failure(cut=True)])
     refused()
-    refused("without an answer", "FORCE=1")
+    refused("did not confirm", "FORCE=1")
     assert kaggle.submissions == []
     submit.main("vgg8", force=True)
     assert (len(kaggle.submissions), states()[-1]) == (1, (1001, "COMPLETE"))
 
 
-def test_what_cannot_be_noted_is_not_sent(kaggle):
+def test_submission_that_cannot_be_recorded_is_not_sent(kaggle):
     records.METRICS.mkdir(parents=True)
     with pytest.raises(OSError, match="directory"):
         submit.main("vgg8")
     assert kaggle.submissions == []
 
 
-def test_what_was_sent_is_recorded_even_if_waiting_for_its_score_breaks_off(kaggle, monkeypatch, capsys):
-    kaggle.script[LIST] = itertools.chain([None, None], itertools.repeat(Trouble(503)))
-    kaggle.submissions.append({"ref": 1, "description": "by hand", "bytes": b"", **SCORED})
+def test_submission_is_recorded_if_waiting_for_its_score_fails(kaggle, monkeypatch, capsys):
+    kaggle.script[LIST] = itertools.chain([None, None], itertools.repeat(Failure(503)))
+    add_by_hand(kaggle, 1)
     refused("the list of submissions")
     assert states() == [(1002, "PENDING")]
     kaggle.script.clear()
     kaggle.verdicts = itertools.chain([{"status": "PENDING"}], itertools.repeat(SCORED))
     with monkeypatch.context() as patch:
-        patch.setattr(submit, "PATIENCE", -1)
+        patch.setattr(submit, "TIMEOUT", -1)
         submit.main("vgg8")
-    assert "waits on, and sends nothing" in capsys.readouterr().out
+    assert "sends nothing" in capsys.readouterr().out
     submit.main("vgg8")
     assert (len(kaggle.submissions), states()) == (2, [(1002, "COMPLETE")])
 
 
-def shown(capsys, refresh=False):
+def leaderboard_text(capsys, refresh=False):
     capsys.readouterr()
     leaderboard.main(refresh)
     out = capsys.readouterr().out
@@ -224,58 +232,55 @@ def shown(capsys, refresh=False):
     return out
 
 
-def kaggle_line(out, name):
+def kaggle_cells(out, name):
     return [line.split()[1:] for line in out.splitlines() if line.startswith(f"{name} ")][-1]
 
 
-def test_the_board_shows_kaggles_scores_and_how_far_they_differ(kaggle, capsys):
-    assert "Kaggle  " not in shown(capsys)
+def test_leaderboard_shows_kaggles_scores_and_differences(kaggle, capsys):
+    assert "Kaggle  " not in leaderboard_text(capsys)
     assert kaggle.requests == []
     submit.main("vgg8")
-    assert kaggle_line(shown(capsys), "vgg8") == ["COMPLETE", "71.25%", "+1.25", "70.02%", "+0.00"]
-    table = pd.read_csv(submission.TABLE).astype(object)
-    table[[name for name in table if name.startswith(("public_", "private_", "rank_"))]] = "unknown"
-    table.to_csv(submission.TABLE, index=False)
-    assert kaggle_line(shown(capsys), "vgg8") == ["COMPLETE", "71.25%", "70.02%"]
+    assert kaggle_cells(leaderboard_text(capsys), "vgg8") == ["COMPLETE", "71.25%", "+1.25", "70.02%", "+0.00"]
+    hidden = pd.read_csv(submission.TABLE).filter(regex="^(public|private|rank)_")
+    edit_scores(**dict.fromkeys(hidden, "unknown"))
+    assert kaggle_cells(leaderboard_text(capsys), "vgg8") == ["COMPLETE", "71.25%", "70.02%"]
 
 
-def test_the_board_is_printed_for_other_programs_the_best_out_of_fold_first(capsys):
-    pd.read_csv(submission.TABLE).assign(oof_accuracy=[0.6, 0.7]).to_csv(submission.TABLE, index=False)
-    found = {}
+def test_leaderboard_for_other_programs_is_sorted_by_out_of_fold_accuracy(capsys):
+    edit_scores(oof_accuracy=[0.6, 0.7])
+    output = {}
     for form in ("md", "csv", "json"):
         leaderboard.main(form=form)
-        found[form] = capsys.readouterr().out
+        output[form] = capsys.readouterr().out
     table = pd.read_csv(submission.TABLE)[::-1].reset_index(drop=True)
-    assert pd.read_csv(io.StringIO(found["csv"])).equals(table)
-    assert [line["name"] for line in json.loads(found["json"])] == ["ensemble", "vgg8"]
-    lines = [[cell.strip() for cell in line.split("|")[1:3]] for line in found["md"].splitlines()]
+    assert pd.read_csv(io.StringIO(output["csv"])).equals(table)
+    assert [line["name"] for line in json.loads(output["json"])] == ["ensemble", "vgg8"]
+    lines = [[cell.strip() for cell in line.split("|")[1:3]] for line in output["md"].splitlines()]
     assert lines[2:5] == [["ensemble", "70.00%"], ["vgg8", "60.00%"], ["1. RBM", ""]]
 
 
-def test_a_score_of_other_bytes_is_not_shown_for_these(kaggle, capsys):
+def test_score_of_a_different_file_is_not_shown(kaggle, capsys):
     submit.main("vgg8")
-    table = pd.read_csv(submission.TABLE)
-    table.loc[0, "sha256"] = "0" * 64
-    table.to_csv(submission.TABLE, index=False)
-    assert "71.25%" not in shown(capsys, refresh=True)
+    edit_scores(sha256="0" * 64)
+    assert "71.25%" not in leaderboard_text(capsys, refresh=True)
     assert (metrics(), len(records.read())) == ({}, 1)
 
 
-def test_a_refresh_brings_what_kaggle_has_judged_since_and_what_others_sent(kaggle, monkeypatch, capsys):
-    monkeypatch.setattr(submit, "PATIENCE", -1)
+def test_refresh_adds_new_scores_and_submissions_of_other_checkouts(kaggle, monkeypatch, capsys):
+    monkeypatch.setattr(submit, "TIMEOUT", -1)
     kaggle.verdicts = iter([{"status": "PENDING"}])
     submit.main("vgg8")
     mark = records.mark(submission.sha256(submission.FOLDER / "ensemble.csv"))
-    for ref, message in ((2002, f"{mark} sent elsewhere"), (3003, "by hand")):
-        kaggle.submissions.insert(0, {"ref": ref, "description": message, "bytes": b"", **SCORED})
+    add_by_hand(kaggle, 2002, f"{mark} sent elsewhere")
+    add_by_hand(kaggle, 3003)
     kaggle.verdicts = itertools.repeat(SCORED)
-    assert shown(capsys, refresh=True).count("71.25%") == 2
+    assert leaderboard_text(capsys, refresh=True).count("71.25%") == 2
     assert states() == [(1001, "COMPLETE"), (2002, "COMPLETE")]
     assert set(metrics()) == {"vgg8", "ensemble"}
 
 
 @pytest.mark.parametrize("kind", ["official", "unofficial", "drawn"])
-def test_the_board_tells_what_data_the_scores_are_of(capsys, kind):
-    of(kind)
-    out = " ".join(shown(capsys).split())
+def test_leaderboard_states_the_kind_of_data(capsys, kind):
+    edit_scores(data=kind)
+    out = " ".join(leaderboard_text(capsys).split())
     assert {name for name, note in board.NOTES.items() if note in out} == {kind} - {"official"}

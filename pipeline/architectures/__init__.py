@@ -1,4 +1,4 @@
-"""The networks: one file, one `build()`, one network; the file's name is the network's name."""
+"""Architectures: one module with one `build()` each, named as the architecture."""
 
 import importlib
 import pkgutil
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @cache
 def names() -> list[str]:
-    """The known architectures, sorted. Files whose name starts with an underscore are not one."""
+    """Return the names of all architectures, sorted. Modules whose name starts with an underscore are not included."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
@@ -22,21 +22,21 @@ def _source(name: str) -> str:
 
 
 def separable(name: str) -> bool:
-    """Whether a network has depthwise convolutions, by its file's text: known before any library is imported."""
+    """Return whether a network has depthwise convolutions, judging by its source, without importing Keras."""
     return "SeparableConv" in _source(name) or "DepthwiseConv" in _source(name)
 
 
 def fixed_size(name: str) -> bool:
-    """Whether a network takes 48x48 pictures alone, by its file's text: known before any library is imported."""
+    """Return whether a network accepts only 48x48 pictures, judging by its source, without importing Keras."""
     side = r"(?:[\w.]*SIDE|48)\s*,\s*"
     fixed = rf"Input\(\s*(?:shape\s*=\s*)?[(\[]\s*{side}{side}1\b|^\s*return (?:_blocks\.)?stack\("
     return bool(re.search(fixed, _source(name), re.MULTILINE))
 
 
 def build(name: str) -> "keras.Model":
-    """A fresh network: float [n, 48, 48, 1] in, probabilities [n, 7] out.
+    """Return a new network from float [n, 48, 48, 1] to probabilities [n, 7].
 
-    Raises ValueError that lists the known names where `name` is none of them.
+    Raises ValueError with the list of known names if `name` is unknown.
     """
     if name not in names():
         raise ValueError(f"unknown architecture {name!r}; known: {', '.join(names())}")

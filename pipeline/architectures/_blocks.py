@@ -1,4 +1,4 @@
-"""Blocks that several networks are made of: of those after Alizadeh & Fazel (arXiv 1704.06756), and of our own."""
+"""Blocks shared by several networks: those after Alizadeh & Fazel (arXiv 1704.06756), and our own."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from pipeline.competition import CLASSES, SIDE
 
 
 def convolution(filters: int, kernel: int, dropout: float, padding: str = "same") -> list[keras.Layer]:
-    """Convolution, batch normalisation, ReLU, 2x2 max-pooling, dropout."""
+    """Return convolution, batch normalisation, ReLU, 2x2 max-pooling and dropout."""
     return [
         layers.Conv2D(filters, kernel, padding=padding),
         layers.BatchNormalization(),
@@ -20,7 +20,7 @@ def convolution(filters: int, kernel: int, dropout: float, padding: str = "same"
 
 
 def dense(units: int, dropout: float) -> list[keras.Layer]:
-    """Fully connected layer, batch normalisation, ReLU, dropout."""
+    """Return fully connected layer, batch normalisation, ReLU and dropout."""
     return [
         layers.Dense(units),
         layers.BatchNormalization(),
@@ -30,17 +30,17 @@ def dense(units: int, dropout: float) -> list[keras.Layer]:
 
 
 def stack(name: str, *blocks: list[keras.Layer]) -> keras.Model:
-    """A network of `blocks` one after the other, from a picture [48, 48, 1] on."""
+    """Return a sequential network of `blocks`, with input [n, 48, 48, 1]."""
     return keras.Sequential([layers.Input((SIDE, SIDE, 1)), *itertools.chain(*blocks)], name=name)
 
 
 def head(activation: str) -> list[keras.Layer]:
-    """One output a class."""
-    return [layers.Dense(len(CLASSES), activation=activation, dtype="float32")]  # under any precision
+    """Return the last layer, with one output per class."""
+    return [layers.Dense(len(CLASSES), activation=activation, dtype="float32")]  # float32 at any precision
 
 
 def deep() -> list[keras.Layer]:
-    """The body that alizadeh_same and alizadeh_sigmoid share: four convolutions, two fully connected layers."""
+    """Return the body of alizadeh_same and alizadeh_sigmoid: four convolution blocks and two fully connected ones."""
     return [
         *convolution(64, 3, 0.25),
         *convolution(128, 5, 0.25),
@@ -53,19 +53,19 @@ def deep() -> list[keras.Layer]:
 
 
 def normalised(x: keras.KerasTensor, filters: int, kernel: int = 3, strides: int = 1) -> keras.KerasTensor:
-    """Convolution without bias, batch normalisation, ReLU."""
+    """Apply convolution without bias, batch normalisation and ReLU to `x`, [n, height, width, channels]."""
     x = layers.Conv2D(filters, kernel, strides=strides, padding="same", use_bias=False)(x)
     return layers.Activation("relu")(layers.BatchNormalization()(x))
 
 
 def classified(pictures: keras.KerasTensor, x: keras.KerasTensor, dropout: float) -> keras.Model:
-    """The network from `pictures` to the class probabilities of `x`, pooled over the whole picture, of any side."""
+    """Return the network from `pictures`, of any size, to class probabilities, by global average pooling of `x`."""
     x = layers.Dropout(dropout)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(pictures, head("softmax")[0](x))
 
 
 def vgg(*blocks: tuple[int, int]) -> keras.Model:
-    """Blocks of (filters, convolutions), with max-pooling between them."""
+    """Return a network of `blocks` (filters, number of convolutions), with max-pooling between them."""
     pictures = layers.Input((None, None, 1))
     x = pictures
     for number, (filters, convolutions) in enumerate(blocks):

@@ -1,4 +1,4 @@
-"""Four padded convolution blocks: nakulsingh1289/Projects, "Expression Recognition" (2021)."""
+"""Four padded convolution blocks, from nakulsingh1289/Projects, "Expression Recognition" (2021)."""
 
 import keras
 
@@ -6,5 +6,5 @@ from pipeline.architectures._blocks import deep, head, stack
 
 
 def build() -> keras.Model:
-    """4,478,727 parameters."""
+    """Return the network, with 4,478,727 parameters."""
     return stack("alizadeh_same", deep(), head("softmax"))

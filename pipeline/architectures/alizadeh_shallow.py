@@ -1,4 +1,4 @@
-"""Two convolution blocks: rishabh30/Facial-Expression-Recognition, cnn_major_shallow.py, "Shallow CNN" (2018)."""
+"""Two convolution blocks, from rishabh30/Facial-Expression-Recognition, cnn_major_shallow.py, "Shallow CNN" (2018)."""
 
 import keras
 from keras import layers
@@ -7,7 +7,7 @@ from pipeline.architectures._blocks import convolution, dense, head, stack
 
 
 def build() -> keras.Model:
-    """4,928,007 parameters."""
+    """Return the network, with 4,928,007 parameters."""
     return stack(
         "alizadeh_shallow",
         convolution(64, 3, 0.25),

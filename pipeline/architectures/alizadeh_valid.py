@@ -1,4 +1,4 @@
-"""Four convolution blocks, the last without padding: jaydeepthik/kaggle-facial-expression-recognition (2019)."""
+"""Four convolution blocks, the last without padding, from jaydeepthik/kaggle-facial-expression-recognition (2019)."""
 
 import keras
 from keras import layers
@@ -7,7 +7,7 @@ from pipeline.architectures._blocks import convolution, dense, head, stack
 
 
 def build() -> keras.Model:
-    """3,823,367 parameters."""
+    """Return the network, with 3,823,367 parameters."""
     return stack(
         "alizadeh_valid",
         convolution(64, 3, 0.20),

@@ -1,6 +1,6 @@
-"""small_vgg with a third convolution in each of its last two blocks, as VGG-16 has it (Simonyan & Zisserman 2014).
+"""small_vgg with a third convolution in each of its last two blocks, as in VGG-16 (Simonyan & Zisserman 2014).
 
-arXiv 1409.1556: theirs has five blocks, of 64 to 512 filters. Ten convolutions, 160 million multiply-adds.
+VGG-16 (arXiv 1409.1556) has five blocks of 64 to 512 filters. Ten convolutions, 160 million multiply-adds.
 """
 
 import keras
@@ -10,7 +10,7 @@ from pipeline.architectures._blocks import classified, normalised
 
 
 def build() -> keras.Model:
-    """1,915,175 parameters."""
+    """Return the network, with 1,915,175 parameters."""
     pictures = layers.Input((None, None, 1))
     x = pictures
     for filters, convolutions in ((32, 2), (64, 2), (128, 3), (256, 3)):

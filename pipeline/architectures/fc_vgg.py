@@ -1,8 +1,7 @@
-"""deep_vgg's convolutions with a fully connected layer after them, as VGG has it (Simonyan & Zisserman 2014).
+"""The convolutions of deep_vgg followed by a fully connected layer, as in VGG (Simonyan & Zisserman 2014).
 
-arXiv 1409.1556: theirs has two, of 4,096 units. Global pooling forgets where in the picture something was seen; here
-each of 3x3 places has weights of its own, as the faces are aligned. The pictures must be of one size. 160 million
-multiply-adds.
+VGG (arXiv 1409.1556) has two such layers of 4,096 units. Global pooling discards positions; here each of 3x3 places has
+its own weights, as the faces are aligned. The pictures must have one size. 160 million multiply-adds.
 """
 
 import keras
@@ -13,7 +12,7 @@ from pipeline.competition import SIDE
 
 
 def build() -> keras.Model:
-    """2,506,023 parameters."""
+    """Return the network, with 2,506,023 parameters."""
     pictures = layers.Input((SIDE, SIDE, 1))
     x = pictures
     for filters, convolutions in ((32, 2), (64, 2), (128, 3), (256, 3)):

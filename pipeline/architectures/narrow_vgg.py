@@ -1,4 +1,4 @@
-"""small_vgg, three quarters as wide: 0.56 times its multiply-adds."""
+"""small_vgg with three quarters of the filters: 0.56 times its multiply-adds."""
 
 import keras
 
@@ -6,5 +6,5 @@ from pipeline.architectures._blocks import vgg
 
 
 def build() -> keras.Model:
-    """662,815 parameters."""
+    """Return the network, with 662,815 parameters."""
     return vgg((24, 2), (48, 2), (96, 2), (192, 2))

@@ -1,7 +1,7 @@
-"""A pre-activation residual network (He et al. 2016, arXiv 1603.05027), eleven convolutions deep, for two CPU cores.
+"""Pre-activation residual network (He et al. 2016, arXiv 1603.05027), eleven convolutions deep, for two CPU cores.
 
-Theirs for CIFAR-10 has three groups of 16, 32 and 64 filters from 32x32 pixels on; this one begins at 24x24 with 48,
-and has fewer blocks; 110 million multiply-adds.
+The original for CIFAR-10 has three groups of 16, 32 and 64 filters, and starts with 32x32 pixels. This one starts with
+24x24 pixels and 48 filters, and has fewer blocks. 110 million multiply-adds.
 """
 
 import keras
@@ -19,7 +19,7 @@ def _convolved(x: keras.KerasTensor, filters: int, kernel: int, strides: int = 1
 
 
 def build() -> keras.Model:
-    """1,523,767 parameters."""
+    """Return the network, with 1,523,767 parameters."""
     pictures = layers.Input((None, None, 1))
     x = _convolved(pictures, 48, kernel=5, strides=2)
     for filters, blocks in ((48, 1), (96, 2), (192, 2)):

@@ -1,9 +1,8 @@
-"""Convolutions first, attention later (CoAtNet: Dai et al. 2021, arXiv 2106.04803), for two CPU cores.
+"""Convolutions followed by attention, as in CoAtNet (Dai et al. 2021, arXiv 2106.04803), for two CPU cores.
 
-A stride and two poolings leave 6x6 places of 192 channels, small enough for every place to attend to every
-other one: two transformer blocks as Xiong et al. 2020 (arXiv 2002.04745) order them, normalised before and not after.
-The places carry no numbers: a convolution with padding tells them where they are (Wu et al. 2021, arXiv 2103.15808), so
-that the pictures may be of any size. 101 million multiply-adds.
+A stride and two poolings leave 6x6 places of 192 channels, few enough for global attention. Two transformer blocks with
+pre-normalisation (Xiong et al. 2020, arXiv 2002.04745) follow. There is no position encoding, as padded convolutions
+encode positions (Wu et al. 2021, arXiv 2103.15808), so pictures may have any size. 101 million multiply-adds.
 """
 
 import keras
@@ -15,7 +14,7 @@ CHANNELS, HEADS = 192, 6
 
 
 def _attended(x: keras.KerasTensor) -> keras.KerasTensor:
-    """A transformer block over [n, places, CHANNELS]."""
+    """Apply a transformer block to [n, places, CHANNELS]."""
     inner = layers.LayerNormalization(epsilon=1e-6)(x)
     x = layers.Add()([x, layers.MultiHeadAttention(HEADS, CHANNELS // HEADS, dropout=0.1)(inner, inner)])
     inner = layers.LayerNormalization(epsilon=1e-6)(x)
@@ -24,7 +23,7 @@ def _attended(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def build() -> keras.Model:
-    """1,697,463 parameters."""
+    """Return the network, with 1,697,463 parameters."""
     pictures = layers.Input((None, None, 1))
     x = normalised(normalised(pictures, 48, kernel=5, strides=2), 64)
     for filters in (128, CHANNELS):

@@ -1,7 +1,7 @@
-"""A residual network for two CPU cores: 123 million multiply-adds, nearly all in dense 3x3 convolutions.
+"""Residual network for two CPU cores: 123 million multiply-adds, nearly all in dense 3x3 convolutions.
 
-The shape is that of the networks that learn CIFAR-10 fastest (Page 2018, "How to train your ResNet"; Jordan 2024,
-arXiv 2404.00498), with a first convolution of stride 2, since these pictures are larger and have one channel.
+The layout follows the networks that learn CIFAR-10 fastest (Page 2018, "How to train your ResNet"; Jordan 2024,
+arXiv 2404.00498). The first convolution has stride 2, since these pictures are larger and have one channel.
 """
 
 import keras
@@ -11,7 +11,7 @@ from pipeline.architectures._blocks import classified, normalised
 
 
 def build() -> keras.Model:
-    """1,878,903 parameters."""
+    """Return the network, with 1,878,903 parameters."""
     pictures = layers.Input((None, None, 1))
     x = normalised(pictures, 48, kernel=5, strides=2)
     x = normalised(x, 64)

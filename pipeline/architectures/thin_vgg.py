@@ -1,4 +1,4 @@
-"""small_vgg, half as wide: a quarter of its multiply-adds."""
+"""small_vgg with half the filters: a quarter of its multiply-adds."""
 
 import keras
 
@@ -6,5 +6,5 @@ from pipeline.architectures._blocks import vgg
 
 
 def build() -> keras.Model:
-    """295,575 parameters."""
+    """Return the network, with 295,575 parameters."""
     return vgg((16, 2), (32, 2), (64, 2), (128, 2))

@@ -1,4 +1,4 @@
-"""Eight convolutions in four VGG blocks: RajwardhanShinde/Facial-Expression-Recognition (2019)."""
+"""Eight convolutions in four VGG blocks, from RajwardhanShinde/Facial-Expression-Recognition (2019)."""
 
 import keras
 from keras import layers
@@ -20,7 +20,7 @@ def _pair(filters: int) -> list[keras.Layer]:
 
 
 def build() -> keras.Model:
-    """5,905,863 parameters. The first convolution is the only regularised one, and not normalised."""
+    """Return the network, with 5,905,863 parameters. Only the first convolution is regularised, and not normalised."""
     return stack(
         "vgg8",
         [layers.Conv2D(64, 3, activation="relu", kernel_regularizer=keras.regularizers.L2(0.01))],

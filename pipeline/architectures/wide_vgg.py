@@ -1,4 +1,4 @@
-"""deep_vgg, half as wide again: ten convolutions, 360 million multiply-adds."""
+"""deep_vgg with 1.5 times the filters: ten convolutions, 360 million multiply-adds."""
 
 import keras
 
@@ -6,5 +6,5 @@ from pipeline.architectures._blocks import vgg
 
 
 def build() -> keras.Model:
-    """4,303,543 parameters."""
+    """Return the network, with 4,303,543 parameters."""
     return vgg((48, 2), (96, 2), (192, 3), (384, 3))

@@ -1,1 +1,1 @@
-"""What talks to Kaggle: download, submission, and the board with its scores."""
+"""Communication with Kaggle: download, submission and leaderboard."""

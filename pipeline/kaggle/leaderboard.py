@@ -1,6 +1,6 @@
-"""Print our submissions, the best out of fold first, beside the ten best teams of 2013, with Kaggle's own scores.
+"""Print our submissions with the ten best teams of 2013, best out-of-fold accuracy first, and Kaggle's scores.
 
-Reads submissions/scores.csv and submissions/kaggle.json. With --refresh it asks Kaggle first, and writes
+Reads submissions/scores.csv and submissions/kaggle.json. With --refresh it first queries Kaggle, and writes
 submissions/kaggle.json and results/kaggle.json.
 """
 
@@ -22,14 +22,14 @@ HEADERS = ("", "out of\nfold", "public", "private", "95 % interval", "no\ncopy")
 KAGGLE_HEADERS = ("Kaggle", "status", "private", "differs\nby", "public", "differs\nby")
 
 
-def columns(lines: list[list[str]], headers: tuple[str, ...], texts: int) -> str:
-    """A table of so many columns of text, then numbers."""
+def columns(rows: list[list[str]], headers: tuple[str, ...], texts: int) -> str:
+    """Return a table whose first `texts` columns are aligned left, and the others right."""
     align = ["left"] * texts + ["right"] * (len(headers) - texts)
-    return tabulate(lines, headers, disable_numparse=True, colalign=align)
+    return tabulate(rows, headers, disable_numparse=True, colalign=align)
 
 
 def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
-    """A line of Kaggle's scores, each with the percentage points by which it lies above the local one."""
+    """Return a row of Kaggle's scores, each followed by its difference from the local one in percentage points."""
     cells = [entry["name"], record["status"]]
     for kind in ("private", "public"):
         score, local = record[f"{kind}_score"], percent(entry[f"{kind}_accuracy"])
@@ -39,19 +39,19 @@ def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
 
 
 def shown(scores: list[dict[str, Any]], sent: list[Record], slug: str) -> str:
-    """The board for a terminal, with notes."""
-    lines = [[cell.replace("% to", " to") for cell in line[: len(HEADERS)]] for line in board.rows(scores)]
-    parts = [columns(lines, HEADERS, 1)]
+    """Return the leaderboard for a terminal, with notes."""
+    rows = [[cell.replace("% to", " to") for cell in row[: len(HEADERS)]] for row in board.rows(scores)]
+    parts = [columns(rows, HEADERS, 1)]
     known = [(records.latest(sent, slug, entry["sha256"]), entry) for entry in scores]
-    if judged := [against_kaggle(record, entry) for record, entry in known if record]:
-        parts.append(columns(judged, KAGGLE_HEADERS, 2))
-    notes = [board.places(scores)] if board.places(scores) else []
-    notes.append(
-        f"Places are among the {TEAMS_2013} teams of 2013, by PrivateTest (private). 'no copy' leaves out its rows "
-        "whose picture stands in Training. results/report.md tells the rest."
-    )
-    notes += [board.NOTES[kind] for kind in dict.fromkeys(entry["data"] for entry in scores) if kind in board.NOTES]
-    return "\n\n".join([*parts, "\n".join(textwrap.fill(note, 80) for note in notes)])
+    if scored := [against_kaggle(record, entry) for record, entry in known if record]:
+        parts.append(columns(scored, KAGGLE_HEADERS, 2))
+    notes = [
+        board.places(scores),
+        f"Places are among the {TEAMS_2013} teams of 2013, by PrivateTest (private). 'no copy' excludes test rows "
+        "whose picture is also in Training. For details see results/report.md.",
+        *(board.NOTES.get(kind) for kind in dict.fromkeys(entry["data"] for entry in scores)),
+    ]
+    return "\n\n".join([*parts, "\n".join(textwrap.fill(note, 80) for note in notes if note)])
 
 
 def main(ask: bool = False, form: str = "text") -> None:
@@ -59,13 +59,13 @@ def main(ask: bool = False, form: str = "text") -> None:
 
     Parameters
     ----------
-    ask : whether to ask Kaggle first.
-    form : "text" for a terminal with Kaggle's scores and notes; "md", the same board for a page; "csv" and "json", all
-        columns of submissions/scores.csv.
+    ask : whether to query Kaggle first.
+    form : "text" for a terminal, with Kaggle's scores and notes; "md" for the same table in Markdown; "csv" or "json"
+        for all columns of submissions/scores.csv.
     """
     scores, slug, sent = submission.scores(), config.load().data.slug, records.read()
     if ask:
-        with client.connect(slug, "see the board without Kaggle's part: make leaderboard") as kaggle:
+        with client.connect(slug, "show the leaderboard without Kaggle's scores: make leaderboard") as kaggle:
             records.update(sent, kaggle.submissions(), scores, slug)
         records.write(sent, slug)
     if form == "json":

@@ -1,7 +1,7 @@
-"""Kaggle's records of our submissions: submissions/kaggle.json, and their scores for DVC: results/kaggle.json.
+"""Records of our submissions to Kaggle (submissions/kaggle.json), and their scores for DVC (results/kaggle.json).
 
-The scores are those of the submissions as they are now, in the competition that params.yaml names. A record's status is
-SENDING (ref null) from before it is sent until Kaggle has given it a number, then PENDING, COMPLETE or ERROR.
+The scores are those of the current submission files, in the competition that params.yaml names. The status of a record
+is SENDING (ref null) until Kaggle assigns a number, then PENDING, COMPLETE or ERROR.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ SENDING, PENDING, COMPLETE, ERROR = "SENDING", "PENDING", "COMPLETE", "ERROR"
 
 
 class Form(BaseModel):
-    """What a record holds."""
+    """Schema of a record."""
 
     ref: int | None
     slug: str
@@ -36,7 +36,7 @@ Record = dict[str, Any]
 
 
 def read() -> list[Record]:
-    """The records, oldest first; none where nothing was sent yet."""
+    """Return the records, oldest first; an empty list if nothing was sent yet."""
     if not PATH.exists():
         return []
     with files.reading(PATH, "git restore submissions/kaggle.json"):
@@ -44,7 +44,7 @@ def read() -> list[Record]:
 
 
 def write(records: list[Record], slug: str) -> None:
-    """Write both files, the records first: what breaks this off must not lose what was sent."""
+    """Write both files, the records first: an interruption must not lose what was sent."""
     files.write_json(PATH, records)
     current = {(line["name"], line["sha256"]) for line in submission.scores()}
     scores = {
@@ -56,31 +56,31 @@ def write(records: list[Record], slug: str) -> None:
 
 
 def mark(sha256: str) -> str:
-    """What the message of every submission begins with, so that Kaggle's own list tells which bytes it has."""
+    """Return the start of a submission's message, which identifies its bytes in Kaggle's list."""
     return f"[{sha256[:12]}]"
 
 
 def latest(records: list[Record], slug: str, sha256: str) -> Record | None:
-    """The newest record of a file's bytes."""
+    """Return the newest record of a file's bytes, or None."""
     return next((each for each in reversed(records) if (each["slug"], each["sha256"]) == (slug, sha256)), None)
 
 
 def update(records: list[Record], listed: list[Record], lines: list[dict[str, Any]], slug: str) -> None:
-    """Take over what Kaggle lists of the submissions in `records`, and add those that another checkout sent.
+    """Copy the state of Kaggle's submissions into `records`, and add those that were sent from another checkout.
 
     Parameters
     ----------
-    listed : the account's submissions, as Kaggle lists them (see client.py), newest first.
-    lines : of submissions/scores.csv; by the mark in its message a submission is known to be one of these files.
+    listed : the account's submissions, see client.Kaggle.submissions; newest first.
+    lines : lines of submissions/scores.csv; the mark in a submission's message identifies its line.
     """
     known = {record["ref"]: record for record in records if record["slug"] == slug and record["ref"] is not None}
     sending = [record for record in records if record["slug"] == slug and record["ref"] is None]
     for each in reversed(listed):
         if each["ref"] in known:
             known[each["ref"]] |= {key: each[key] for key in ("status", "public_score", "private_score", "error")}
-        elif arrived := [record for record in sending if mark(record["sha256"]) in each["message"]]:
-            arrived[0].update(each)
-            sending.remove(arrived[0])
+        elif arrived := next((record for record in sending if mark(record["sha256"]) in each["message"]), None):
+            arrived.update(each)
+            sending.remove(arrived)
         else:
             records += [
                 each | {"slug": slug, "name": line["name"], "sha256": line["sha256"]}

@@ -1,1 +1,1 @@
-"""What trains: arrays and recipes in, predictions and weights out. It prints nothing and reads no params.yaml."""
+"""Training: from arrays and recipes to predictions and weights. Prints nothing and does not read params.yaml."""

@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391), on any Keras backend."""
+"""Attention maps by Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391), on any Keras backend."""
 
 import keras
 import numpy as np
@@ -14,9 +14,10 @@ CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D, keras.layers.
 
 
 def last_maps(network: keras.Model) -> keras.KerasTensor:
-    """What the last convolution gives, with all that follows it up to the next pooling: [n, height, width, channels].
+    """Return the feature maps after the last convolution, symbolic [n, height, width, channels].
 
-    Raises UserError where `network` has no convolution.
+    They include the layers that follow the convolution, up to the next pooling or flattening.
+    Raises UserError if `network` has no convolution.
     """
     places = [place for place, layer in enumerate(network.layers) if isinstance(layer, CONVOLUTIONS)]
     if not places:
@@ -30,10 +31,11 @@ def last_maps(network: keras.Model) -> keras.KerasTensor:
 
 
 class Probe(keras.Model):
-    """The way from the last maps to the classes' scores before softmax, with an offset that is added to the maps.
+    """Model from the last feature maps to the class scores before softmax, with a trainable offset on the maps.
 
-    Keras has no gradient that runs on every library, but training: after one step of gradient descent at rate 1 on
-    minus the mean score, an offset that was 0 is the gradient of the score (less the factor 1 / BATCH).
+    The only gradient that Keras computes on every backend is that of training. One step of gradient descent from
+    offset 0, at learning rate 1 on the negative mean score, makes the offset the gradient of the score, divided by
+    BATCH.
     """
 
     def __init__(self, maps: keras.KerasTensor, network: keras.Model, shape: tuple[int, ...]) -> None:
@@ -42,35 +44,38 @@ class Probe(keras.Model):
         self.head = keras.Model(maps, self.last.input)
         self.head.trainable = self.last.trainable = False
         self.offset = self.add_weight(shape=shape, initializer="zeros", dtype="float32", name="offset")
-        self.built = True  # of parts that are
+        self.built = True  # all its parts are built
         self.compile(keras.optimizers.SGD(1.0), lambda chosen, scores: -ops.sum(chosen * scores, axis=1))
         self.jit_compile = keras.backend.backend() == "jax"
 
     def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
-        """float32 [BATCH, height, width, channels] to float32 [BATCH, 7]."""
+        """Map feature maps, float32 [BATCH, height, width, channels], to scores, float32 [BATCH, 7]."""
         scores = ops.cast(self.head(maps + self.offset, training=False), "float32")
         return ops.matmul(scores, self.last.kernel) + self.last.bias if hasattr(self.last, "kernel") else scores
 
     def gradient(self, maps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """Of each picture's `chosen` score (float32 [BATCH, 7], one 1 a row) by its maps: in the form of `maps`."""
+        """Return the gradient of the `chosen` scores (one-hot float32 [BATCH, 7]) by `maps`, in the shape of `maps`."""
         self.offset.assign(np.zeros(self.offset.shape, "float32"))
         self.train_on_batch(maps, chosen)
         found: np.ndarray = ops.convert_to_numpy(self.offset)
         return found
 
 
-MOST = 50  # pictures a class: enough for a mean, and a second's work
+MOST = 50  # pictures per class: enough for a mean, and computed in a second
 
 
 def class_maps(feed: Feed, network: keras.Model, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean map of every class over at most MOST pictures each: uint8 [7, 48, 48], 255 where it looks most.
-
-    All 0 for a class without rows, and for a network without convolutions.
+    """Return the mean attention map of each class.
 
     Parameters
     ----------
-    rows : int [n], rows of the feed that the network has not seen.
+    rows : int [n], held-out rows of the feed.
     labels : int [n], their classes.
+
+    Returns
+    -------
+    uint8 [7, 48, 48] : 255 times the means of `GradCam.maps` over at most MOST pictures per class. All 0 for a class
+        without rows, and for a network without convolutions.
     """
     parts = [np.flatnonzero(labels == label) for label in range(len(CLASSES))]
     spread = [np.unique(np.linspace(0, len(part) - 1, min(MOST, len(part))).round().astype(int)) for part in parts]
@@ -78,7 +83,7 @@ def class_maps(feed: Feed, network: keras.Model, rows: np.ndarray, labels: np.nd
     means = np.zeros((len(CLASSES), SIDE, SIDE))
     try:
         maps = GradCam(feed, network).maps(rows[chosen], labels[chosen])
-    except UserError:  # it has no convolution
+    except UserError:  # the network has no convolution
         return means.astype("uint8")
     for label in np.unique(labels[chosen]):
         means[label] = maps[labels[chosen] == label].mean(axis=0)
@@ -87,7 +92,7 @@ def class_maps(feed: Feed, network: keras.Model, rows: np.ndarray, labels: np.nd
 
 
 class GradCam:
-    """Asks `network` where it looks, at pictures that lie in `feed`. Freezes it: it must not be trained afterwards."""
+    """Grad-CAM of `network` for pictures in `feed`. It freezes the network, which must not be trained afterwards."""
 
     def __init__(self, feed: Feed, network: keras.Model) -> None:
         self.feed = feed
@@ -98,9 +103,9 @@ class GradCam:
         self.probe = Probe(maps, network, shape)
 
     def maps(self, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Where `rows` (int [n]) of the feed speak for `classes` (int [n]): float32 [n, 48, 48], the highest value 1.
+        """Return the attention of `rows` (int [n]) of the feed for `classes` (int [n]): float32 [n, 48, 48], 0 to 1.
 
-        All 0 where nothing does, and beyond the window that the network sees.
+        A map is 0 outside of the recipe's crop, and 0 everywhere if nothing supports the class; else its maximum is 1.
         """
         plain = np.tile(augment.tta_maps(self.feed.recipe)[0], (BATCH, 1))
         chosen = np.eye(len(CLASSES), dtype="float32")[classes]

@@ -1,4 +1,4 @@
-"""Start Keras on one of its backends, and set seeds and precision."""
+"""Start of Keras on one of its backends, with seeds and precision."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from pipeline.training import tensorflow_cpu
 
 @contextmanager
 def _muted() -> Iterator[None]:
-    """Without standard error while C++ libraries announce themselves (no log level reaches that)."""
+    """Suppress standard error, where C++ libraries print messages on import that no log level disables."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -28,15 +28,17 @@ def _muted() -> Iterator[None]:
 
 
 def start(name: str, cache: Path | None = None) -> None:
-    """Import Keras on backend `name`, once a process, whatever the user's own keras.json says.
+    """Import Keras with backend `name`, and override the settings of the user's keras.json.
+
+    A process has one backend; starting it again has no effect.
 
     Parameters
     ----------
-    cache : folder that keeps compiled programs between processes, for JAX.
+    cache : folder of JAX's compiled programs, shared by all processes.
 
     Raises
     ------
-    UserError : where `name` is not installed, or the process runs another backend already.
+    UserError : if `name` is not installed, or this process already runs a different backend.
     """
     os.environ["KERAS_BACKEND"] = name
     tensorflow_cpu.before_import()
@@ -57,7 +59,7 @@ def start(name: str, cache: Path | None = None) -> None:
 
 
 def batches(inputs: tuple[np.ndarray, ...], targets: np.ndarray, size: int) -> dict[str, Any]:
-    """What `keras.Model.fit` takes to train once on whole batches of arrays, in their order."""
+    """Return arguments of `keras.Model.fit` for one epoch of complete batches of the arrays, in their order."""
     import keras
 
     if keras.config.backend() == "tensorflow":
@@ -66,22 +68,22 @@ def batches(inputs: tuple[np.ndarray, ...], targets: np.ndarray, size: int) -> d
 
 
 def prepare(seed: int, precision: str) -> None:
-    """Seed every source of randomness, ask for deterministic kernels, and set the precision of products.
+    """Seed all random generators, enable deterministic kernels, and set the precision of products.
 
     Parameters
     ----------
-    seed : from 0 up.
-    precision : "float32" or "bfloat16". On TensorFlow's CPU the latter is oneDNN's automatic mixed precision:
+    seed : int, at least 0.
+    precision : "float32" or "bfloat16". On TensorFlow's CPU, "bfloat16" is oneDNN's automatic mixed precision:
         convolutions and matrix products in bfloat16; sums, weights and all else in float32. Elsewhere it is Keras's
         mixed_bfloat16.
     """
     import keras
     import keras.src.random.seed_generator as layer_seeds
 
-    keras.utils.clear_session()  # layers are numbered from the start: the same names in every weights file
+    keras.utils.clear_session()  # restarts the numbering of layers: the same names in every weights file
     keras.utils.set_random_seed(seed)
-    # Keras draws layer seeds from Python's global generator, which Dask's worker threads draw from too, and has no
-    # public way to name another. A private one gives the same numbers, undisturbed.
+    # Keras draws layer seeds from Python's global generator, and has no public option for a different one. Threads of
+    # Dask's workers use the global generator too. A separate generator gives the same numbers, unaffected by them.
     layer_seeds.python_random = random.Random(seed)
     mixed = precision == "bfloat16"
     if keras.config.backend() == "tensorflow":

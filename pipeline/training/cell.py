@@ -1,17 +1,17 @@
-"""A cell: one training of a model without one fold, and all that later stages need of it.
+"""Training of a cell: one model without one fold, with all results that later stages need.
 
-A cell is a folder with three files: predictions.npz, history.csv and cell.json. The last names the model, the fold,
-the plan and the data that it was made from, and the digests of the other two. Weights are a by-product.
+A cell is a folder with three files: predictions.npz, history.csv and cell.json. The file cell.json contains the model,
+fold, plan and data digests, and the digests of the other two files. Weights are a by-product.
 
-predictions.npz holds, for the test rows and the held-out Training rows:
+predictions.npz contains, for the test rows and the held-out Training rows:
 
-| array | shape | what |
+| array | dtype and shape | content |
 |---|---|---|
 | rows | int32 [m] | the held-out rows |
 | oof, test | float16 [m, 7], [k, 7] | probabilities with test-time augmentation |
-| oof_plain, test_plain | float16 | the same without it |
-| train | uint8 [t, 7] | 255 times the probabilities of the rows it was trained on, for students |
-| attention | uint8 [7, 48, 48] | the mean Grad-CAM map of every class over held-out pictures |
+| oof_plain, test_plain | float16 | probabilities without test-time augmentation |
+| train | uint8 [t, 7] | 255 times the probabilities of the rows that it was trained on, for students |
+| attention | uint8 [7, 48, 48] | mean Grad-CAM map of each class over held-out pictures |
 """
 
 import hashlib
@@ -42,21 +42,24 @@ if TYPE_CHECKING:
     from pipeline.training import checkpoint, loop
 
 HISTORY = ("epoch", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy")  # columns of history.csv
-_trainers: dict[Any, "loop.Trainer"] = {}  # the last one alone
-_one_at_a_time = threading.Lock()  # Keras's names and seeds belong to the process
+_trainers: dict[Any, "loop.Trainer"] = {}  # at most one: the last
+_one_at_a_time = threading.Lock()  # Keras's layer names and seeds are global to the process
 
 
 @dataclass(frozen=True)
 class Task:
-    """One cell to train: all that a worker needs but the pictures.
+    """Task of training one cell: all inputs except the pictures.
 
     Parameters
     ----------
-    rows, fold_of : int [n], the Training rows that take part, and the fold of each.
-    plan : of the model.
+    rows, fold_of : int [n], the Training rows that are used, and the fold of each.
+    fold : the fold that is held out.
+    plan : plan of the model.
     faces, folds : digests of the data, see data/faces.py and data/folds.py.
-    library : the Keras backend; precision : "float32" or "bfloat16".
-    soft_targets : for a student, float [m, 7], the teachers' mean probabilities of the rows outside of the fold.
+    library : Keras backend.
+    precision : "float32" or "bfloat16".
+    soft_targets : float [m, 7], the teachers' mean probabilities of the rows outside of the fold; None if the model is
+        not a student.
     """
 
     rows: np.ndarray
@@ -74,40 +77,40 @@ class Task:
 
     @property
     def recipe(self) -> Recipe:
-        """With the precision that is used."""
+        """Recipe of the plan, with the precision of this task."""
         return self.plan.settings().model_copy(update={"precision": self.precision})
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits of all that decides the weights."""
+        """Digest of plan, data, fold and soft targets, which determine the weights: 16 hexadecimal digits."""
         soft = b"" if self.soft_targets is None else self.soft_targets.tobytes()
         facts = [self.plan.training(), self.faces, self.folds, self.fold, hashlib.sha256(soft).hexdigest()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def checkpoint(self) -> str:
-        """The file name of its state. Unlike `key` it tells what computes, too: bits from elsewhere do not mix."""
+        """File name of the checkpoint. Its digest includes library, versions and device, so their states never mix."""
         facts = [self.key, self.precision, machine.versions(self.library), machine.device()]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
         return f"{self.plan.model}-fold{self.fold}-{digest}.npz"
 
     @property
     def seed(self) -> int:
-        """One a fold, the same for every architecture, and practically never that of another run."""
+        """Seed of the fold: the same for every architecture, and different for different seeds of the plan."""
         return int(np.random.SeedSequence((self.plan.seed, self.fold)).generate_state(1)[0])
 
 
 def distilled(labels: np.ndarray, soft: np.ndarray | None, weight: float) -> np.ndarray:
-    """What a student learns: labels mixed with its teachers' mean probabilities, float32 [m, 7].
+    """Return the targets of a student: a mixture of labels and the teachers' mean probabilities, float32 [m, 7].
 
-    Hinton, Vinyals & Dean 2015 (arXiv 1503.02531) at temperature 1: the cross-entropy with the mixture is the mixture
-    of both cross-entropies.
+    This is distillation (Hinton, Vinyals & Dean 2015, arXiv 1503.02531) at temperature 1. The cross-entropy with the
+    mixture equals the mixture of both cross-entropies.
 
     Parameters
     ----------
     labels : float [m, 7], one-hot.
-    soft : float [m, 7]; None leaves the labels as they are.
-    weight : of `soft`, 0 to 1.
+    soft : float [m, 7]; None returns the labels unchanged.
+    weight : weight of `soft`, 0 to 1.
     """
     if soft is None:
         return labels
@@ -116,14 +119,14 @@ def distilled(labels: np.ndarray, soft: np.ndarray | None, weight: float) -> np.
 
 
 def trainer_for(task: Task, faces: Faces, steps: int) -> "loop.Trainer":
-    """A trainer as new. Where the cell before had the same network, recipe, pictures and steps, its own, set back."""
+    """Return a new trainer, or the last cell's after a reset if network, recipe, pictures and steps are the same."""
     from pipeline.training import loop
 
     key = (task.plan.architecture, task.recipe.model_dump_json(), task.faces, steps)
     if key in _trainers:
         _trainers[key].reset(task.seed)
     else:
-        _trainers.clear()  # and with it the device's memory
+        _trainers.clear()  # frees the device's memory
         build = partial(architectures.build, task.plan.architecture)
         _trainers[key] = loop.Trainer(build, faces.pixels, task.recipe, task.seed, steps)
     return _trainers[key]
@@ -137,13 +140,13 @@ def train(
     on_batch: Callable[[float], None] = lambda part: None,
     weights: bytes | None = None,
 ) -> dict[str, bytes]:
-    """Train a cell, and return the content of its files by name, its weights under "weights".
+    """Train a cell, and return the contents of its files by name, with its weights under "weights".
 
     Parameters
     ----------
-    state : where the state after each epoch goes; a state that lies there is gone on from.
+    state : path of the checkpoint, saved after each epoch; training resumes from an existing one.
     on_epoch, on_batch : see loop.fit.
-    weights : of an earlier training with the same key: it predicts anew, and trains nothing.
+    weights : content of a weights file with the same key; the cell is then predicted from it without training.
     """
     with _one_at_a_time:
         machine.claim_gpu()
@@ -171,11 +174,12 @@ def train(
 
 
 def predict(trainer: "loop.Trainer", faces: Faces, seen: np.ndarray, unseen: np.ndarray) -> bytes:
-    """The content of predictions.npz.
+    """Return the content of predictions.npz.
 
     Parameters
     ----------
-    seen, unseen : int [t] and int [m], the rows that it was trained on, and those held out.
+    seen : int [t], rows that the network was trained on.
+    unseen : int [m], held-out rows.
     """
     from pipeline.training import attention, augment
 
@@ -188,7 +192,7 @@ def predict(trainer: "loop.Trainer", faces: Faces, seen: np.ndarray, unseen: np.
     known = predictor.views(seen, augment.tta_maps(mirrored)).mean(axis=0)
     arrays["train"] = (255 * known).round().astype("uint8")
     labels = faces.labels[unseen].astype(int)
-    network = trainer.build()  # Grad-CAM freezes the network that it looks into
+    network = trainer.build()  # a copy, as Grad-CAM freezes its network
     network.set_weights(trainer.network.get_weights())
     arrays["attention"] = attention.class_maps(trainer.feed, network, unseen, labels)
     content = io.BytesIO()
@@ -199,7 +203,7 @@ def predict(trainer: "loop.Trainer", faces: Faces, seen: np.ndarray, unseen: np.
 def describe(
     task: Task, network: "keras.Model", seconds: float, weights: bytes, contents: dict[str, bytes]
 ) -> dict[str, Any]:
-    """The content of cell.json."""
+    """Return the content of cell.json."""
     return {
         "model": task.plan.model,
         "fold": task.fold,
@@ -219,12 +223,12 @@ def describe(
 
 
 def multiply_adds(network: "keras.Model") -> int:
-    """Multiply-adds of one 48x48 picture's way through convolutions and dense layers; all else is small change."""
+    """Count the multiply-adds of one 48x48 picture in convolutions, dense layers and attention; ignore the rest."""
     import keras
 
     total = 0
     for layer in keras.models.clone_model(network, input_tensors=keras.Input((SIDE, SIDE, 1))).layers:
-        places = int(np.prod(layer.output.shape[1:-1]))  # each takes all kernels once
+        places = int(np.prod(layer.output.shape[1:-1]))  # each kernel is applied once per place
         total += places * sum(int(np.prod(v.shape)) for v in layer.weights if v.name.endswith("kernel"))
         if type(layer).__name__ == "MultiHeadAttention":
             total += 2 * places**2 * layer.num_heads * layer.key_dim

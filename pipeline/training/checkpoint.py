@@ -1,4 +1,4 @@
-"""A training's whole state in one file, replaced after every epoch in a single step."""
+"""Complete state of a training in one file, replaced atomically after every epoch."""
 
 import zipfile
 import zlib
@@ -16,31 +16,31 @@ from pipeline.training.cell import HISTORY
 
 @dataclass
 class Progress:
-    """How far a training has come: a line for each finished epoch, with HISTORY's keys, and the seconds they took."""
+    """Progress of a training: one record per finished epoch, with the keys HISTORY, and the seconds of all epochs."""
 
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
 
 
 class Checkpoint:
-    """The file of a training's state.
+    """Checkpoint file of a training.
 
     Parameters
     ----------
-    path : its name must tell everything that the training depends on, so that no other's state is taken.
+    path : its name must identify everything that the training depends on, so that no different state is restored.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def save(self, variables: list[keras.Variable], progress: Progress) -> None:
-        """Write `variables` (weights, optimizer, random states) and `progress`."""
+        """Save `variables` (weights, optimizer, random states) and `progress`."""
         state: dict[str, Any] = {f"v{i}": ops.convert_to_numpy(v) for i, v in enumerate(variables)}
         table = np.array([[epoch[key] for key in HISTORY] for epoch in progress.history])
         files.replace(self.path, lambda file: np.savez(file, history=table, seconds=progress.seconds, **state))
 
     def restore(self, variables: list[keras.Variable]) -> Progress:
-        """Put the saved state into `variables`. A missing or damaged file gives a Progress without epochs."""
+        """Load the state into `variables`, and return its progress: no epochs if the file is missing or damaged."""
         try:
             with np.load(self.path) as file:
                 saved = dict(file)

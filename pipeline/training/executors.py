@@ -1,4 +1,4 @@
-"""Many tasks at a time: processes of this machine (joblib's loky), or a Dask or Ray cluster."""
+"""Parallel execution of tasks: by processes of this machine (joblib's loky), or a Dask or Ray cluster."""
 
 import importlib
 import multiprocessing
@@ -14,16 +14,16 @@ import joblib
 from pipeline.errors import UserError
 
 PACKAGES = {"loky": "joblib", "dask": "distributed", "ray": "ray"}
-# What they raise where a worker died; their packages need not be installed to tell.
+# Exceptions raised if a worker died, by name: their packages need not be installed.
 DEATH = {"BrokenProcessPool", "KilledWorker", "FutureCancelledError", "RayActorError", "WorkerCrashedError"}
-DEATHS = 3  # of workers that a run bears without a single task finished in between
+DEATHS = 3  # of workers that are tolerated without a finished task in between
 Tasks = dict[Any, tuple[Any, ...]]
 Run = Callable[[Callable[..., Any], Tasks], Iterator[tuple[Any, Any]]]
 
 
 @contextmanager
 def _dask(jobs: int, address: str | None, data: Any) -> Iterator[Run]:
-    """Dask by its own futures: joblib's backend for it waits for ever for a task that Dask has given up."""
+    """Run tasks with Dask's own futures: joblib's Dask backend waits forever for a task that Dask has abandoned."""
     import distributed
 
     with ExitStack() as stack:
@@ -33,7 +33,7 @@ def _dask(jobs: int, address: str | None, data: Any) -> Iterator[Run]:
         client = stack.enter_context(distributed.Client(cluster))
 
         def run(work: Callable[..., Any], tasks: Tasks) -> Iterator[tuple[Any, Any]]:
-            shared = client.scatter(data, broadcast=True, hash=False)  # once to each worker
+            shared = client.scatter(data, broadcast=True, hash=False)  # sent once to each worker
             futures = {client.submit(work, shared, *words, pure=False): key for key, words in tasks.items()}
             for future in distributed.as_completed(futures):
                 yield futures[future], future.result()
@@ -43,14 +43,14 @@ def _dask(jobs: int, address: str | None, data: Any) -> Iterator[Run]:
 
 @contextmanager
 def _joblib(name: str, jobs: int, address: str | None, data: Any) -> Iterator[Run]:
-    """Loky or Ray by joblib."""
+    """Run tasks with loky or Ray, through joblib."""
     with ExitStack() as stack:
         options: dict[str, Any] = {"n_jobs": jobs}
-        shared = data  # loky maps large arrays into its processes' memory by itself
+        shared = data  # loky memory-maps large arrays itself
         if name == "loky" and (jobs == 1 or not _semaphores()):
-            name = "sequential"  # in this very process
+            name = "sequential"  # in this process
         elif name == "loky":
-            options["inner_max_num_threads"] = joblib.cpu_count()  # as a lone task has: other numbers round otherwise
+            options["inner_max_num_threads"] = joblib.cpu_count()  # as for a single task: rounding depends on it
         else:
             import ray
             from ray.util.joblib import register_ray
@@ -59,10 +59,10 @@ def _joblib(name: str, jobs: int, address: str | None, data: Any) -> Iterator[Ru
             ray.init(**({"address": address} if address else {"num_cpus": jobs}))
             stack.callback(ray.shutdown)
             register_ray()
-            RayBackend.supports_return_generator = True  # it inherits the "no" of Python's own pools
-            shared = ray.put(data)  # once into each machine's shared memory
+            RayBackend.supports_return_generator = True  # wrongly inherited as False from Python's pools
+            shared = ray.put(data)  # stored once in each machine's shared memory
             has = ray.cluster_resources()
-            if has.get("GPU"):  # Ray hides them from workers that ask for none
+            if has.get("GPU"):  # Ray hides GPUs from workers that request none
                 workers = int(has["GPU"]) if address else min(jobs, int(has["GPU"]))
                 options |= {"n_jobs": workers, "ray_remote_args": {"num_gpus": 1}}
             elif address:
@@ -77,7 +77,7 @@ def _joblib(name: str, jobs: int, address: str | None, data: Any) -> Iterator[Ru
 
 
 def _semaphores() -> bool:
-    """Whether this machine has room for the semaphores that loky's processes share; some containers have none."""
+    """Return whether this machine can create the semaphores that loky needs; some containers cannot."""
     try:
         room = [multiprocessing.get_context("spawn").Semaphore() for _ in range(32)]
     except (ImportError, OSError) as trouble:
@@ -87,10 +87,10 @@ def _semaphores() -> bool:
 
 
 def _call(work: Callable[..., Any], driver: int, key: Any, shared: Any, words: tuple[Any, ...]) -> tuple[Any, Any]:
-    """What a worker of joblib does."""
+    """Execute one task in a worker of joblib."""
     if os.getppid() == driver:
         threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
-    if type(shared).__module__.split(".")[0] == "ray":  # a reference
+    if type(shared).__module__.split(".")[0] == "ray":  # an object reference
         import ray
 
         shared = ray.get(shared)
@@ -98,7 +98,7 @@ def _call(work: Callable[..., Any], driver: int, key: Any, shared: Any, words: t
 
 
 def _end_with(driver: int) -> None:
-    """End this process once its parent, the driver, is dead: nobody waits for its results any more."""
+    """End this process when its parent, the driver, has died, as nothing reads its results."""
     while os.getppid() == driver:
         time.sleep(1)
     os._exit(1)
@@ -107,19 +107,19 @@ def _end_with(driver: int) -> None:
 def results(
     work: Callable[..., Any], data: Any, tasks: Tasks, name: str, jobs: int, address: str | None
 ) -> Iterator[tuple[Any, Any]]:
-    """Call `work(data, *words)` for each of `tasks` (key: words), and yield (key, result) as they are finished.
+    """Call `work(data, *words)` for each of `tasks` (key: words), and yield (key, result) as tasks finish.
 
-    What a worker had under way when it died is done again by another.
+    Tasks of a worker that died are repeated by another one.
 
     Parameters
     ----------
-    name : one of PACKAGES. jobs : how many at a time. address : of the Dask scheduler or the Ray cluster, whose size
-        then decides instead of `jobs`; None starts one on this machine.
+    name : executor, one of PACKAGES.
+    jobs : number of parallel tasks.
+    address : of a Dask scheduler or Ray cluster, whose size then replaces `jobs`; None starts one on this machine.
 
     Raises
     ------
-    UserError : for an unknown backend, one that is not installed, a cluster that cannot be reached, or where workers do
-        nothing but die.
+    UserError : if the executor is unknown or not installed, the cluster cannot be reached, or workers die repeatedly.
     """
     check(name)
     left, deaths = dict(tasks), 0
@@ -127,7 +127,7 @@ def results(
         try:
             cluster = _dask(jobs, address, data) if name == "dask" else _joblib(name, jobs, address, data)
             run = stack.enter_context(cluster)
-        except (ValueError, OSError) as trouble:  # of a wrong address
+        except (ValueError, OSError) as trouble:  # raised for a wrong address
             raise UserError(f"EXECUTOR={name} ADDRESS={address or ''}: {trouble}") from None
         while left:
             try:
@@ -140,13 +140,13 @@ def results(
                 if not DEATH & kinds:
                     raise
                 deaths += 1
-                if deaths > DEATHS or "KilledWorker" in kinds:  # Dask has tried that task as often itself
+                if deaths > DEATHS or "KilledWorker" in kinds:  # Dask has already repeated this task
                     raise UserError(f"workers did nothing but die ({trouble}); too little memory?") from None
                 print(f"a worker died; what it had under way, of the {len(left)} left, is done again", flush=True)
 
 
 def check(name: str) -> None:
-    """Raise UserError for a backend that is unknown or not installed."""
+    """Raise UserError if an executor is unknown or not installed."""
     if name not in PACKAGES:
         raise UserError(f"EXECUTOR={name}: must be one of {', '.join(PACKAGES)}")
     try:

@@ -1,4 +1,4 @@
-"""The training loop: pixels and targets in, a trained network out, on any Keras backend."""
+"""The training loop: from pixels and targets to a trained network, on any Keras backend."""
 
 import math
 import time
@@ -22,13 +22,13 @@ RECALIBRATION = 16  # batches
 
 @dataclass(frozen=True)
 class Rows:
-    """What one training sees.
+    """Rows and targets of one training.
 
     Parameters
     ----------
-    train, validation : int [m], rows of the trainer's pictures; there may be no validation rows. They are only watched:
-        they steer neither the rate nor the choice of an epoch.
-    targets : float32 [m, 7], probabilities of the training rows.
+    train : int [m], rows of the trainer's pictures.
+    targets : float32 [m, 7], target probabilities of the training rows.
+    validation : int [k], monitored rows; k may be 0. They affect neither the learning rate nor the choice of an epoch.
     labels : int [k], classes of the validation rows.
     """
 
@@ -39,30 +39,30 @@ class Rows:
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:
-    """Classes int [n] as float32 [n, 7]."""
+    """Encode classes, int [n], as float32 [n, 7]."""
     found: np.ndarray = np.eye(len(CLASSES), dtype="float32")[labels]
     return found
 
 
 def compiled(feed: Feed, network: keras.Model, recipe: Recipe, steps: int) -> Learner:
-    """`network` behind `feed`, ready to train for so many steps."""
+    """Compile a Learner of `feed` and `network` for a training of `steps` steps."""
     learner = Learner(feed, network)
     stepwise = recipe.schedule in ("cosine", "linear")
     optimizer = optimizers.build(recipe, schedules.Stepwise(recipe, steps) if stepwise else recipe.learning_rate)
-    if recipe.weight_decay:  # of the kernels alone: biases and what normalises stay (Jia et al. 2018, arXiv 1807.11205)
+    if recipe.weight_decay:  # only of kernels, not of biases and normalisation (Jia et al. 2018, arXiv 1807.11205)
         optimizer.exclude_from_weight_decay([v for v in network.trainable_variables if not v.name.endswith("kernel")])
     losses = {"categorical": keras.losses.CategoricalCrossentropy, "binary": keras.losses.BinaryCrossentropy}
     learner.compile(
         optimizer=optimizer,
         loss=losses[recipe.loss](label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        jit_compile=keras.config.backend() == "jax",  # on a CPU, XLA makes TensorFlow's convolutions 8 times slower
+        jit_compile=keras.config.backend() == "jax",  # XLA makes TensorFlow's CPU convolutions 8 times slower
     )
     return learner
 
 
 def validation_scores(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Mean log-loss and accuracy of float [n, 7] against classes int [n]; NaN where there are no rows."""
+    """Return mean log loss and accuracy of probabilities, float [n, 7], for labels, int [n]; NaN if n is 0."""
     if not len(labels):
         return math.nan, math.nan
     chosen = probabilities[np.arange(len(labels)), labels].astype("float64")
@@ -70,15 +70,15 @@ def validation_scores(probabilities: np.ndarray, labels: np.ndarray) -> tuple[fl
 
 
 class Trainer:
-    """A network with all that trains it and predicts with it, compiled once and used for any number of folds and seeds.
+    """Network with its compiled programs for training and prediction, reusable for any number of folds and seeds.
 
     Parameters
     ----------
-    build : makes the network.
+    build : function that builds the network.
     pixels : uint8 [n, 48, 48], all pictures.
-    recipe : with a precision that is not "auto".
-    seed : decides the initial weights and all randomness.
-    steps : in an epoch.
+    recipe : with a precision other than "auto".
+    seed : determines the initial weights and all randomness.
+    steps : number of steps per epoch.
     """
 
     def __init__(
@@ -101,32 +101,32 @@ class Trainer:
         return feed, network, model
 
     def state(self) -> list[keras.Variable]:
-        """Everything that changes in training: weights, moving statistics, optimizer, random states."""
+        """Return all variables that training changes: weights, moving statistics, optimizer, random states."""
         return [*self.network.variables, *self.model.optimizer.variables]
 
     def reset(self, seed: int) -> None:
-        """Become, to the bit, what a new Trainer with this seed is, without compiling anything again."""
+        """Reset to the state of a new Trainer with this seed, bit by bit, without compiling again."""
         _, network, model = self._parts(np.zeros((1, SIDE, SIDE), "uint8"), seed)
         fresh = [*network.variables, *model.optimizer.variables]
         for kept, new in zip(self.state(), fresh, strict=True):
             kept.assign(new)
 
     def plain(self, epoch: int) -> bool:
-        """Whether an epoch, from 0 up, goes without augmentation."""
+        """Return whether an epoch (the first is 0) is without augmentation."""
         return self.recipe.epochs - epoch <= self.recipe.unaugmented_epochs
 
     def finalise(self, rows: np.ndarray, seed: int, epoch: int) -> None:
-        """Turn the network into the one that predicts: averaged weights, measured statistics, as the recipe wants it.
+        """Prepare the network for prediction: average its weights (EMA) and recalibrate, according to the recipe.
 
         Parameters
         ----------
-        rows : int [n], the training rows, some of which measure the statistics.
-        seed, epoch : decide which, and their augmentation.
+        rows : int [n], the training rows, from which the recalibration batches are drawn.
+        seed, epoch : determine the drawn rows and their augmentation.
         """
         recipe = self.recipe
         if recipe.ema:
             self.model.optimizer.finalize_variable_values(self.network.trainable_variables)
-            for variable in self.network.trainable_variables:  # JAX gives memory away: theirs must not be the average's
+            for variable in self.network.trainable_variables:  # JAX donates buffers: do not share them with the average
                 variable.assign(ops.copy(variable))
         if recipe.recalibrate:
             random = np.random.default_rng((seed, epoch, 1))
@@ -135,9 +135,9 @@ class Trainer:
             self.recalibrator.measure(chosen.reshape(-1, recipe.batch_size), drawn)
 
     def train_epoch(self, rows: Rows, seed: int, epoch: int, on_batch: Callable[[float], None]) -> tuple[float, float]:
-        """Train one epoch, from 0 up, on whole batches; return its loss and accuracy.
+        """Train one epoch (the first is 0) on complete batches; return its loss and accuracy.
 
-        The rows that are left over are others in every epoch.
+        The rows that do not fill a batch are left out; they differ between epochs.
         """
         recipe = self.recipe
         count = self.steps * recipe.batch_size
@@ -149,7 +149,7 @@ class Trainer:
         mates = rows.targets[order].reshape(-1, recipe.batch_size, len(CLASSES))[:, ::-1].reshape(count, -1)
         targets = own * rows.targets[order] + (1 - own) * mates
         data = backend.batches((rows.train[order].astype("int32"), drawn), targets, recipe.batch_size)
-        # Keras's `fit` ends by putting averaged weights into the network: those before it go on training.
+        # Keras's `fit` ends by assigning averaged weights to the network; training continues from the weights before.
         callback = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: on_batch((batch + 1) / self.steps),
             on_epoch_end=lambda epoch, logs: self.keep(),
@@ -158,16 +158,16 @@ class Trainer:
         return logs["loss"][0], logs["accuracy"][0]
 
     def keep(self) -> None:
-        """Note the network's variables as they are."""
+        """Copy the current variables of the network."""
         self.kept = [ops.convert_to_numpy(variable) for variable in self.network.variables]
 
     def bring_back(self) -> None:
-        """Put what was noted back into the network."""
+        """Restore the variables copied by `keep`."""
         for variable, value in zip(self.network.variables, self.kept, strict=True):
             variable.assign(value)
 
     def rate(self, losses: list[float]) -> float:
-        """Set the learning rate for the epoch after those with these training losses, and return it."""
+        """Set and return the learning rate of the next epoch, from the training losses of all earlier epochs."""
         optimizer = self.model.optimizer
         if self.recipe.schedule in ("constant", "plateau"):
             optimizer.learning_rate = schedules.plateau(self.recipe, losses)
@@ -182,17 +182,17 @@ def fit(
     on_epoch: Callable[[Progress], None] = lambda progress: None,
     on_batch: Callable[[float], None] = lambda part: None,
 ) -> Progress:
-    """Train a `trainer` that is new or was reset, going on from `checkpoint` if it holds a state, and finalise it.
+    """Train and finalise a new or reset `trainer`, resuming from `checkpoint` if it contains a state.
 
     Parameters
     ----------
-    seed : fixes the order of the rows and their augmentation.
+    seed : determines the order of the rows and their augmentation.
     on_epoch : called after every epoch.
-    on_batch : called after every batch with the finished part of the epoch, 0 to 1.
+    on_batch : called after every batch with the finished fraction of the epoch, 0 to 1.
 
     Raises
     ------
-    UserError : where there are fewer training rows than a batch has, or the loss is not finite any more.
+    UserError : if there are fewer training rows than a batch needs, or the loss is not finite.
     """
     recipe = trainer.recipe
     if len(rows.train) < recipe.batch_size:

@@ -1,4 +1,4 @@
-"""What this machine has, and so which library and precision suit it; known before any library is imported."""
+"""Hardware of this machine, and the library and precision that suit it, without importing any library."""
 
 import fcntl
 import glob
@@ -15,14 +15,14 @@ from pipeline import architectures
 from pipeline.config import BACKENDS
 from pipeline.errors import UserError
 
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo; the last is ARM's
-# What each library needs beside itself to use a GPU: as pip brings them, the first two run on the CPU.
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # in /proc/cpuinfo; the last is ARM's
+# Packages that each library needs to use a GPU: without them, TensorFlow and JAX from pip run on the CPU.
 ON_GPU = {"tensorflow": ("nvidia.cudnn",), "jax": ("jax_cuda12_plugin", "jax_cuda13_plugin"), "torch": ("torch",)}
-_held: list[IO[bytes]] = []  # open for as long as this process lives
+_held: list[IO[bytes]] = []  # lock files, open until this process ends
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Return the name of this machine's processor."""
     try:
         text = Path("/proc/cpuinfo").read_text()
         return next(line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name"))
@@ -31,30 +31,30 @@ def processor() -> str:
 
 
 def gpus() -> list[str]:
-    """The numbers of the NVIDIA GPUs that this process may use, without waking any library."""
+    """Return the numbers of the NVIDIA GPUs that this process may use, without importing a library."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [number for number in visible.split(",") if number and number != "-1"]
-    return [str(number) for number in range(len(glob.glob("/dev/nvidia[0-9]*")))]  # CUDA counts those it sees from 0
+    return [str(number) for number in range(len(glob.glob("/dev/nvidia[0-9]*")))]  # CUDA numbers visible GPUs from 0
 
 
 def _installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # of the package around it
+    except ModuleNotFoundError:  # the parent package is missing
         return False
 
 
 def reaches_gpu(library: str) -> bool:
-    """Whether there is a GPU, and beside `library` what it needs to use it."""
+    """Return whether there is a GPU, and the packages that `library` needs to use it."""
     return bool(gpus()) and any(map(_installed, ON_GPU[library]))
 
 
 def choose(wanted: str) -> str:
-    """The library to run: what KERAS_BACKEND says, else `wanted`, else ("auto") the right one for this machine.
+    """Return the Keras backend to use: KERAS_BACKEND if it is set, else `wanted`.
 
-    That is JAX where there are a GPU and JAX's CUDA plugin, else the first that is installed of TensorFlow (the fastest
-    of the three on a CPU, see docs/speed.md), JAX and PyTorch.
+    "auto" is JAX if there are a GPU and JAX's CUDA plugin. Otherwise it is the first installed one of TensorFlow (the
+    fastest of the three on a CPU, see docs/speed.md), JAX and PyTorch. Raises UserError for an unknown KERAS_BACKEND.
     """
     wanted = os.environ.get("KERAS_BACKEND") or wanted
     if wanted not in ("auto", *BACKENDS):
@@ -66,7 +66,7 @@ def choose(wanted: str) -> str:
 
 @cache
 def bfloat16_on_cpu() -> bool:
-    """Whether the processor multiplies bfloat16; emulated, it takes many times longer than float32."""
+    """Return whether the processor multiplies bfloat16; emulation is many times slower than float32."""
     try:
         return bool(BFLOAT16_FLAGS & set(Path("/proc/cpuinfo").read_text().split()))
     except OSError:
@@ -74,32 +74,33 @@ def bfloat16_on_cpu() -> bool:
 
 
 def products(wanted: str, library: str, network: str) -> str:
-    """The precision that "auto" stands for: bfloat16 where the machine is made for it.
+    """Return the precision `wanted`; if it is "auto", bfloat16 if the machine supports it, else float32.
 
-    On a CPU not for networks with depthwise convolutions, which TensorFlow trains slower so (docs/speed.md).
+    Networks with depthwise convolutions use float32 on a CPU, as TensorFlow trains them slower in bfloat16
+    (docs/speed.md).
     """
     if wanted != "auto":
         return wanted
-    on_cpu = library == "tensorflow" and bfloat16_on_cpu()  # the others' CPU kernels gain nothing by it
+    on_cpu = library == "tensorflow" and bfloat16_on_cpu()  # no gain in the other libraries' CPU kernels
     fast = reaches_gpu(library) or (on_cpu and not architectures.separable(network))
     return "bfloat16" if fast else "float32"
 
 
 def suitable(learned: str, library: str, network: str) -> str:
-    """The precision to use a network in that was trained in `learned`, maybe by a machine that multiplies otherwise.
+    """Return the precision for predictions of a network that was trained in precision `learned`, on any machine.
 
-    bfloat16 where it was trained so and this machine is made for it, else float32.
+    It is bfloat16 if the network was trained in bfloat16 and this machine supports it, else float32.
     """
     return products("float32" if learned == "float32" else "auto", library, network)
 
 
 def device() -> str:
-    """What kind of device computes: "gpu", or the machine, like x86_64."""
+    """Return the kind of device that computes: "gpu", or the machine type, for example x86_64."""
     return "gpu" if gpus() else platform.machine()
 
 
 def versions(name: str) -> dict[str, str]:
-    """What computes: library `name`, and the versions that its results depend on ("none" for what is not installed)."""
+    """Return library `name` and the versions that its results depend on ("none" if a package is not installed)."""
     return {"backend": name} | {part: _version(part) for part in (name, "keras")}
 
 
@@ -114,10 +115,10 @@ def _version(package: str) -> str:
 
 @cache
 def claim_gpu() -> None:
-    """Where there are several GPUs, take one that no other process of this machine has taken, until this one ends.
+    """Reserve one of several GPUs for this process until it ends, and set CUDA_VISIBLE_DEVICES to it.
 
-    A lock on a file of this machine and user stands for a GPU: the system opens it when the process dies, however that
-    happens. Processes beyond the number of GPUs share them by turns.
+    Each GPU has a lock file per user, which the system releases when the process ends for any reason. If all GPUs are
+    reserved, processes share them, chosen by process number.
     """
     numbers = gpus()
     if len(numbers) < 2:

@@ -1,4 +1,4 @@
-"""The network with what stands before it: pictures on the device, augmentation, test-time augmentation."""
+"""Networks with their input pipeline on the device: pictures, augmentation, test-time augmentation."""
 
 import math
 from collections.abc import Iterator
@@ -18,11 +18,12 @@ Batch = tuple[keras.KerasTensor, keras.KerasTensor]
 
 
 class Feed(keras.layers.Layer):
-    """Turns row numbers, and what was drawn for each, into network input; all pictures lie on the device, as uint8.
+    """Layer from row numbers and augmentation parameters to network input. All pictures are on the device, as uint8.
 
     Parameters
     ----------
     pixels : uint8 [n, 48, 48].
+    recipe : determines contrast, scaling, crop and augmentation.
     """
 
     def __init__(self, pixels: np.ndarray, recipe: Recipe) -> None:
@@ -32,11 +33,11 @@ class Feed(keras.layers.Layer):
         self.recipe = recipe
 
     def varied(self, batch: Batch, side: int) -> keras.KerasTensor:
-        """Rows int32 [n] and drawn float32 [n, k] to float32 [n, side, side, 1]."""
+        """Augment a batch of rows, int32 [n], and draws, float32 [n, k]; return float32 [n, side, side, 1]."""
         return self._scaled(augment.vary(self._pictures(batch[0]), batch[1], self.recipe, side))
 
     def shown(self, batch: Batch) -> keras.KerasTensor:
-        """Rows int32 [n] and maps float32 [n, 8] to float32 [n, crop, crop, 1]."""
+        """Map a batch of rows, int32 [n], and maps, float32 [n, 8]; return float32 [n, crop, crop, 1]."""
         return self._scaled(augment.show(self._pictures(batch[0]), batch[1], self.recipe.crop))
 
     def _pictures(self, rows: keras.KerasTensor) -> keras.KerasTensor:
@@ -48,49 +49,49 @@ class Feed(keras.layers.Layer):
 
 
 class _Fed(keras.Model):
-    """A network behind its feed."""
+    """Base class of models that combine a feed and a network."""
 
     def __init__(self, feed: Feed, network: keras.Model) -> None:
         super().__init__()
         self.feed = feed
         self.network = network
-        self.built = True  # its parts are
+        self.built = True  # its parts are built
 
 
 class Learner(_Fed):
-    """The network as it trains: (rows int32 [n], drawn float32 [n, k]) in, its outputs float32 [n, 7] out."""
+    """Model for training: from (rows int32 [n], draws float32 [n, k]) to the network's outputs, float32 [n, 7]."""
 
     def __init__(self, feed: Feed, network: keras.Model) -> None:
         super().__init__(feed, network)
         self.side = feed.recipe.crop
         self.train_function: Any = None
-        self.programs: dict[int, Any] = {}  # compiled, one a side
+        self.programs: dict[int, Any] = {}  # compiled training programs by side
 
     def call(self, batch: Batch, training: bool = False) -> keras.KerasTensor:
-        """As Keras calls it."""
+        """Return the outputs for a batch, float32 [n, 7]."""
         return self.network(self.feed.varied(batch, self.side), training=training)
 
     def see(self, side: int) -> None:
-        """Train on pictures so many pixels across from now on."""
+        """Switch to training on pictures of `side` x `side` pixels; each side is compiled once."""
         self.programs[self.side] = self.train_function
         self.side = side
         self.train_function = self.programs.get(side)
 
 
 class Predictor(_Fed):
-    """Row numbers and a map for each in, probabilities that sum to 1 out."""
+    """Model for prediction: from row numbers and one map for each to probabilities, which sum to 1."""
 
     def call(self, batch: Batch) -> keras.KerasTensor:
-        """int32 [n] and float32 [n, 8] to float32 [n, 7]."""
+        """Return probabilities, float32 [n, 7], for a batch of rows, int32 [n], and maps, float32 [n, 8]."""
         outputs = ops.cast(self.network(self.feed.shown(batch), training=False), "float32")
-        outputs = ops.maximum(outputs, 1e-7)  # seven sigmoids can all be 0
+        outputs = ops.maximum(outputs, 1e-7)  # all seven sigmoids can be 0
         return outputs / ops.sum(outputs, axis=1, keepdims=True)
 
     def views(self, rows: np.ndarray, maps: np.ndarray) -> np.ndarray:
-        """Probabilities of `rows`, int [n], under each of `maps`, float32 [v, 8]: float32 [v, n, 7]."""
+        """Return probabilities of `rows`, int [n], for each of `maps`, float32 [v, 8]: float32 [v, n, 7]."""
         if not len(rows):
             return np.zeros((len(maps), 0, len(CLASSES)), "float32")
-        # Whole batches only: one compiled program, and no odd last batch, which can kill oneDNN (depthwise kernels).
+        # Only complete batches: one compiled program, and an odd last batch can crash oneDNN's depthwise kernels.
         padded = np.resize(rows, math.ceil(len(rows) / PREDICTION_BATCH) * PREDICTION_BATCH).astype("int32")
         parts = [
             [
@@ -102,13 +103,13 @@ class Predictor(_Fed):
         return np.stack([np.concatenate(view)[: len(rows)] for view in parts])
 
     def probabilities(self, rows: np.ndarray) -> np.ndarray:
-        """Probabilities of `rows` as they are, without test-time augmentation: float32 [n, 7]."""
+        """Return probabilities of `rows`, int [n], without test-time augmentation: float32 [n, 7]."""
         plain: np.ndarray = self.views(rows, augment.tta_maps(self.feed.recipe)[:1])[0]
         return plain
 
 
 def layers_of(network: keras.Model) -> Iterator[keras.layers.Layer]:
-    """All layers of a network, those inside of others too."""
+    """Yield all layers of a network, including those of nested models."""
     for layer in network.layers:
         yield layer
         if isinstance(layer, keras.Model):
@@ -116,10 +117,10 @@ def layers_of(network: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 class Recalibrator(_Fed):
-    """Replaces batch normalisation's moving averages by means over some batches, with the weights as they are now.
+    """Model that recomputes the statistics of batch normalisation with the current weights.
 
-    Moving averages lag behind the weights, most of all at a high learning rate (Wu & Johnson 2021, arXiv 2105.07576,
-    section 3, "PreciseBN").
+    It replaces the moving averages by means over some batches. Moving averages lag behind the weights, most of all at
+    a high learning rate (Wu & Johnson 2021, arXiv 2105.07576, section 3, "PreciseBN").
     """
 
     def __init__(self, feed: Feed, network: keras.Model) -> None:
@@ -127,15 +128,15 @@ class Recalibrator(_Fed):
         self.normalisers = [one for one in layers_of(network) if isinstance(one, keras.layers.BatchNormalization)]
 
     def call(self, batch: Batch) -> keras.KerasTensor:
-        """As a Learner's in training: with augmentation and dropout."""
+        """Return the outputs for a batch as in training, with augmentation and dropout: float32 [n, 7]."""
         return self.network(self.feed.varied(batch, self.feed.recipe.crop), training=True)
 
     def measure(self, batches: np.ndarray, drawn: np.ndarray) -> None:
-        """Set the averages to the means over `batches`, int [k, batch_size], varied as `drawn`, float32 [n, d]."""
+        """Set the averages to means over `batches`, int [k, b], augmented by `drawn`, float32 [k * b, d]."""
         averages = [v for one in self.normalisers for v in (one.moving_mean, one.moving_variance)]
         momenta = [one.momentum for one in self.normalisers]
         for one in self.normalisers:
-            one.momentum = 0.0  # while this program is traced: a moving average is then the last batch's
+            one.momentum = 0.0  # when the program is traced, so that a moving average is that of the last batch
         seen = []
         for rows, how in zip(batches.astype("int32"), drawn.reshape(*batches.shape, -1), strict=True):
             self.predict_on_batch((rows, how))

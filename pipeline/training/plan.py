@@ -1,9 +1,9 @@
-"""The plan of a model: everything that decides the bytes of its cells but the faces and the folds.
+"""Plan of a model: everything that determines the bytes of its cells, except the faces and the folds.
 
-A plan holds the resolved recipe and a digest of every definition that computes: what `cell.train` and the architecture
-reach by imports and names inside pipeline/training and pipeline/architectures. Comments, docstrings, type hints and
-the texts of errors count for nothing. A definition that the model does not reach (another optimizer, another network's
-block) counts for nothing either.
+A plan contains the resolved recipe and a digest of every definition that computes: those that `cell.train` and the
+architecture reach by imports and names inside pipeline/training and pipeline/architectures. Comments, docstrings, type
+hints and error messages are ignored. Definitions that the model does not reach (another optimizer, another network's
+block) are ignored too.
 """
 
 import ast
@@ -22,18 +22,18 @@ from pipeline.training import augmentations
 ROOT = Path(pipeline.__file__).parent
 INSIDE = ("pipeline.training", "pipeline.architectures")
 ENTRY = "pipeline.training.cell.train"
-DESCRIBES = "pipeline.training.cell.describe"  # changes no number of a cell
+DESCRIBES = "pipeline.training.cell.describe"  # changes no number of a cell, so it is ignored
 TEST_TIME = ("tta_flip", "tta_shift", "tta_zoom")
 IGNORED = {"type_comment", "returns", "annotation", "kind", "ctx", "type_params"}
 
 
 class Plan(BaseModel, frozen=True, extra="forbid"):
-    """What artifacts/plan/MODEL.json holds.
+    """Content of artifacts/plan/MODEL.json.
 
     Parameters
     ----------
-    recipe : the keys that are not off, see Recipe.used.
-    code : by definition, 8 hexadecimal digits.
+    recipe : all keys except those that are disabled, see Recipe.used.
+    code : digests by the name of the definition, 8 hexadecimal digits each.
     """
 
     model: str
@@ -46,7 +46,7 @@ class Plan(BaseModel, frozen=True, extra="forbid"):
     code: dict[str, str]
 
     def settings(self) -> Recipe:
-        """The whole recipe."""
+        """Return the complete recipe."""
         off = {
             key: "none" if isinstance(field.default, str) else type(field.default)(0)
             for key, field in Recipe.model_fields.items()
@@ -55,14 +55,14 @@ class Plan(BaseModel, frozen=True, extra="forbid"):
         return Recipe.model_validate(off | self.recipe)
 
     def training(self) -> dict[str, Any]:
-        """What decides the weights: all but the name and the test-time settings."""
+        """Return the part that determines the weights: everything except the name and the test-time settings."""
         found = self.model_dump(exclude={"model"})
         found["recipe"] = {key: value for key, value in self.recipe.items() if key not in TEST_TIME}
         return found
 
 
 def make(config: Config, name: str) -> Plan:
-    """The plan of a model of params.yaml."""
+    """Return the plan of a model in params.yaml."""
     model = config.model(name)
     lesson: dict[str, Any] = {}
     if isinstance(model, Student):
@@ -74,7 +74,7 @@ def make(config: Config, name: str) -> Plan:
 
 
 def ingredients(architecture: str, recipe: Recipe) -> list[str]:
-    """The definitions that are imported by what params.yaml says."""
+    """Return the names of the definitions that are imported by name, as params.yaml selects them."""
     found = [f"pipeline.architectures.{architecture}.build", f"pipeline.training.optimizers.{recipe.optimizer}.build"]
     if recipe.contrast != "none":
         found.append(f"pipeline.training.contrasts.{recipe.contrast}.normalise")
@@ -84,7 +84,7 @@ def ingredients(architecture: str, recipe: Recipe) -> list[str]:
 
 
 def code(named: list[str]) -> dict[str, str]:
-    """Digests of all definitions that ENTRY and the `named` ones reach, sorted by name."""
+    """Return digests of all definitions that ENTRY and the `named` ones reach, sorted by name."""
     reached: dict[str, str] = {}
     waiting = [ENTRY, *named]
     while waiting:
@@ -93,18 +93,18 @@ def code(named: list[str]) -> dict[str, str]:
             continue
         module, _, own = name.rpartition(".")
         found = _definitions(module)
-        if own not in found:  # the module only passes it on
+        if own not in found:  # the module only re-exports it
             waiting.append(_imports(_tree(module), module)[own])
             continue
         digest, references = found[own]
         reached[name] = digest
         waiting += references
-        waiting += [f"{module}.{other}" for other in found if other.startswith("<")]  # what runs on import
+        waiting += [f"{module}.{other}" for other in found if other.startswith("<")]  # statements that run on import
     return {name.removeprefix("pipeline."): reached[name] for name in sorted(reached)}
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module of the pipeline."""
+    """Return the file of a module of the pipeline, or None if the name is not a module."""
     path = ROOT.joinpath(*module.split(".")[1:])
     return next((each for each in (path.with_suffix(".py"), path / "__init__.py") if each.is_file()), None)
 
@@ -118,9 +118,9 @@ def _tree(module: str) -> ast.Module:
 
 @cache
 def _definitions(module: str) -> dict[str, tuple[str, list[str]]]:
-    """Of every top-level definition of a module: its digest, and the full names of definitions that it refers to.
+    """Return, for every top-level definition of a module, its digest and the full names of definitions it refers to.
 
-    Statements that are none, and run on import, are named "<number>".
+    Other statements, which run on import, are named "<number>".
     """
     tree = _tree(module)
     imported = _imports(tree, module)
@@ -138,7 +138,7 @@ def _definitions(module: str) -> dict[str, tuple[str, list[str]]]:
 
 
 def _imports(tree: ast.Module, module: str) -> dict[str, str]:
-    """What names stand for in a module: full names of modules and definitions inside of INSIDE."""
+    """Return the full names of the modules and definitions in INSIDE that a module imports, by their local names."""
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pipeline"):
@@ -150,7 +150,7 @@ def _imports(tree: ast.Module, module: str) -> dict[str, str]:
 
 
 def _references(node: ast.AST, names: dict[str, str]) -> set[str]:
-    """The definitions of the pipeline that a node refers to; of a module that is used as a whole, all of them."""
+    """Return the definitions of the pipeline that a node refers to; all of a module that is used as an object."""
     found: set[str] = set()
     children = list(_computing(node))
     parents = {id(child.value): child for child in children if isinstance(child, ast.Attribute)}
@@ -170,7 +170,7 @@ def _references(node: ast.AST, names: dict[str, str]) -> set[str]:
 
 
 def _computing(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and all below it but type hints."""
+    """Yield a node and all its descendants except type hints."""
     yield node
     for key, value in ast.iter_fields(node):
         if key not in IGNORED:
@@ -192,11 +192,11 @@ def _digest(node: ast.stmt) -> str:
 
 
 def _shape(node: Any, silent: bool = False) -> Any:
-    """A node without what computes nothing; the same on every version of Python.
+    """Return the part of a node that computes, in a form that is the same on every version of Python.
 
     Parameters
     ----------
-    silent : inside of a `raise`, where texts are messages.
+    silent : whether the node is inside a `raise`, where strings are messages.
     """
     if isinstance(node, list):
         return [_shape(each, silent) for each in node if not isinstance(each, ast.stmt) or not _is_text(each)]

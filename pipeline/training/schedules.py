@@ -1,4 +1,4 @@
-"""Learning rate schedules: step by step (cosine, linear), and epoch by epoch (plateau)."""
+"""Learning rate schedules per step (cosine, linear) and per epoch (plateau, constant)."""
 
 import math
 
@@ -9,11 +9,12 @@ from pipeline.config import Recipe
 
 
 class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
-    """A climb over the recipe's `warmup`, then down to zero at the last step, in a line or a half cosine.
+    """Linear increase during the recipe's `warmup`, then decrease to zero at the last step, linear or as half a cosine.
 
     Parameters
     ----------
-    steps : of the whole training.
+    recipe : with learning_rate, the highest rate, and warmup, a fraction of all steps.
+    steps : number of steps of the complete training.
     """
 
     def __init__(self, recipe: Recipe, steps: int) -> None:
@@ -22,7 +23,7 @@ class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = steps
 
     def __call__(self, step: keras.KerasTensor) -> keras.KerasTensor:
-        """The rate of `step`, from 0 up."""
+        """Return the rate of `step` (the first is 0)."""
         done = (ops.cast(step, "float32") + 0.5) / self.steps
         warmup = self.recipe.warmup
         left = ops.clip((1 - done) / (1 - warmup), 0, 1)
@@ -32,10 +33,10 @@ class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def plateau(recipe: Recipe, losses: list[float]) -> float:
-    """The rate for the epoch that follows those with these training losses.
+    """Return the rate of the next epoch, from the training losses of all earlier epochs.
 
-    "plateau" is Keras's ReduceLROnPlateau (a fall below 0.0001 is none) on the training loss: validation rows are
-    scored later, and so may not steer the training. Under "constant" the losses do not matter.
+    "plateau" is Keras's ReduceLROnPlateau with min_delta 0.0001 on the training loss: validation rows are scored later,
+    so they must not affect the training. "constant" ignores the losses.
     """
     rate, best, waited = recipe.learning_rate, math.inf, 0
     if recipe.schedule == "plateau":

@@ -1,7 +1,7 @@
-"""What TensorFlow's CPU kernels need to be fast, each with what it gives; nothing else in the project is so specific.
+"""Settings that make TensorFlow's CPU kernels fast, each with its measured gain.
 
-The figures are ratios of seconds of one epoch of 40 batches on one thread of an AMD EPYC of the fifth generation, the
-least of three epochs, in two rounds.
+The ratios compare the seconds of one epoch of 40 batches on one thread of a fifth-generation AMD EPYC: the fastest of
+three epochs, in two rounds.
 """
 
 import os
@@ -11,19 +11,19 @@ import numpy as np
 
 
 def before_import() -> None:
-    """Set what TensorFlow reads when it is imported."""
+    """Set the environment variables that TensorFlow reads on import."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up messages
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # on AMD it is off by default, at half the speed
-    # In bfloat16 these leave oneDNN for a kernel that is slower than float32's: mini_xception.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default on AMD, which halves the speed
+    # In bfloat16, these operations of mini_xception use a kernel outside of oneDNN that is slower than float32.
     depthwise = "DepthwiseConv2dNative"
     names = ",".join(depthwise + end for end in ("", "BackpropFilter", "BackpropInput"))
     os.environ.setdefault("TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_ALLOWLIST_REMOVE", names)
 
 
 def fuse_normalisation() -> None:
-    """Train batch normalisation by TensorFlow's one kernel, not by Keras's ten elementwise passes over memory.
+    """Replace Keras's batch normalisation in training (ten elementwise passes) by TensorFlow's fused kernel.
 
-    The numbers are the same but for rounding. deep_vgg trains 1.37 times as fast, small_vgg 1.50 times.
+    The results are equal except for rounding. deep_vgg trains 1.37 times as fast, small_vgg 1.50 times.
     """
     import keras
     import tensorflow as tf
@@ -38,7 +38,7 @@ def fuse_normalisation() -> None:
             x=inputs, scale=self.gamma.value, offset=self.beta.value, mean=[], variance=[], epsilon=self.epsilon
         )
         count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
-        batch = (mean, variance * (count - 1) / count)  # the kernel's variance is the unbiased one, Keras's is not
+        batch = (mean, variance * (count - 1) / count)  # the kernel's variance is unbiased, Keras's is biased
         for average, value in zip((self.moving_mean, self.moving_variance), batch, strict=True):
             average.assign(average * self.momentum + value * (1 - self.momentum))
         return outputs
@@ -49,10 +49,10 @@ def fuse_normalisation() -> None:
 
 
 def dataset(inputs: tuple[np.ndarray, ...], targets: np.ndarray, size: int) -> Any:
-    """Whole batches of arrays, in their order, as a dataset without autotuning.
+    """Return complete batches of arrays, in their order, as a dataset without autotuning.
 
-    Autotuning's thread sleeps twice as long each time and holds up the end of an epoch until it wakes: 5.2 s more of
-    deep_vgg's 15.3, 1.2 s more of small_vgg's 9.1.
+    The thread of autotuning doubles its sleep each time, and an epoch ends only when it wakes. That adds 5.2 s to
+    deep_vgg's 15.3 s, and 1.2 s to small_vgg's 9.1 s.
     """
     import tensorflow as tf
 
@@ -62,7 +62,7 @@ def dataset(inputs: tuple[np.ndarray, ...], targets: np.ndarray, size: int) -> A
 
 
 def set_precision(precision: str) -> bool:
-    """Ask for oneDNN's automatic mixed precision; return whether Keras's own is wanted instead (on a GPU)."""
+    """Set oneDNN's automatic mixed precision; return whether Keras's own must be used instead (on a GPU)."""
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()

@@ -1,10 +1,10 @@
-"""Augmentations of what an affine map shows: one file each, of which a recipe takes what it names.
+"""Augmentations that follow the affine map: one module each, used if the recipe enables it.
 
-Each file has WIDTH, the numbers that it draws for a picture, and these functions:
+Each module has WIDTH, the count of numbers drawn per picture, and these functions:
 
-- `draw(recipe, count, random) -> float32 [count, WIDTH]` decides what happens to each picture, by numpy;
-- `apply(pictures, drawn, side) -> pictures` does it, on the device;
-- `own_part(drawn) -> float32 [count, 1]` tells how much of each picture is still its own.
+- `draw(recipe, count, random) -> float32 [count, WIDTH]` draws the parameters with numpy;
+- `apply(pictures, drawn, side) -> pictures` applies them to float32 [n, side, side, 1] on the device;
+- `own_part(drawn) -> float32 [count, 1]` returns the part of each picture that is not from its mixing partner.
 """
 
 import importlib
@@ -14,10 +14,10 @@ from pipeline.config import Recipe
 
 
 def names(recipe: Recipe) -> list[str]:
-    """The files that a recipe uses, in the order in which they are applied."""
+    """Return the names of the modules that a recipe uses, in the order in which they are applied."""
     return ["erasing"] * bool(recipe.random_erasing) + ["mixing"] * bool(recipe.mixup or recipe.cutmix)
 
 
 def of(recipe: Recipe) -> list[ModuleType]:
-    """The modules that a recipe uses."""
+    """Return the modules that a recipe uses, in the same order."""
     return [importlib.import_module(f"{__name__}.{name}") for name in names(recipe)]

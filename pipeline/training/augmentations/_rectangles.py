@@ -1,4 +1,4 @@
-"""Random rectangles inside a picture, as parts of its side: left, top, right, bottom."""
+"""Random rectangles inside a picture: left, top, right and bottom, as fractions of its side."""
 
 import keras
 import numpy as np
@@ -6,13 +6,13 @@ from keras import ops
 
 
 def anywhere(width: np.ndarray, height: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Rectangles of these sizes (float [n] each) anywhere inside: float [n, 4]."""
+    """Draw uniform positions of rectangles with the given sizes (float [n] each, 0 to 1); return float [n, 4]."""
     left, top = random.random(len(width)) * (1 - width), random.random(len(width)) * (1 - height)
     return np.stack([left, top, left + width, top + height], axis=1)
 
 
 def inside(boxes: keras.KerasTensor, side: int) -> keras.KerasTensor:
-    """Which pixels have their centre in each of `boxes`, [n, 4]: bool [n, side, side, 1]."""
+    """Return which pixels have their centre inside each of `boxes`, [n, 4]: bool [n, side, side, 1]."""
     centres = (ops.arange(side, dtype="float32") + 0.5) / side
     left, top, right, bottom = (boxes[:, i, None] for i in range(4))
     across = ops.logical_and(centres >= left, centres < right)

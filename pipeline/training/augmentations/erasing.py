@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al. 2020, arXiv 1708.04896): a rectangle of some pictures becomes grey."""
+"""Random erasing (Zhong et al. 2020, arXiv 1708.04896): a random rectangle of some pictures becomes grey."""
 
 import keras
 import numpy as np
@@ -9,11 +9,11 @@ from pipeline.training.augmentations import _rectangles as rectangles
 
 WIDTH = 4
 GREY = 128.0
-AREA, ASPECT = (0.02, 0.4), np.log(1 / 0.3)  # their section 4.2
+AREA, ASPECT = (0.02, 0.4), np.log(1 / 0.3)  # range of areas, log of the largest aspect (section 4.2)
 
 
 def draw(recipe: Recipe, count: int, random: np.random.Generator) -> np.ndarray:
-    """A rectangle a picture, empty where nothing is erased."""
+    """Draw one rectangle per picture, empty if nothing is erased: float32 [count, 4]."""
     area = random.uniform(AREA[0], AREA[1], count)
     aspect = np.exp(random.uniform(-ASPECT, ASPECT, count))
     width, height = np.minimum(np.sqrt([area * aspect, area / aspect]), 1)
@@ -22,10 +22,10 @@ def draw(recipe: Recipe, count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def apply(pictures: keras.KerasTensor, drawn: keras.KerasTensor, side: int) -> keras.KerasTensor:
-    """Cover the rectangles."""
+    """Fill the rectangles, float32 [n, 4], with grey."""
     return ops.where(rectangles.inside(drawn, side), GREY, pictures)
 
 
 def own_part(drawn: np.ndarray) -> np.ndarray:
-    """All of it."""
+    """Return ones, float32 [count, 1]: erasing mixes nothing."""
     return np.ones((len(drawn), 1), "float32")

@@ -1,6 +1,6 @@
 """Mixup (Zhang et al. 2018, arXiv 1710.09412) and cutmix (Yun et al. 2019, arXiv 1905.04899).
 
-A picture is mixed with the one that stands as far from the batch's end as it does from its beginning.
+Picture i of a batch of n is mixed with picture n - 1 - i.
 """
 
 import keras
@@ -10,16 +10,16 @@ from keras import ops
 from pipeline.config import Recipe
 from pipeline.training.augmentations import _rectangles as rectangles
 
-WIDTH = 5  # a square that comes from the other picture, and the part of its own where they are blended
+WIDTH = 5  # the square from the partner (cutmix), and the picture's own weight where they are blended (mixup)
 
 
 def draw(recipe: Recipe, count: int, random: np.random.Generator) -> np.ndarray:
-    """A square and a part for each picture; a picture with a square is not blended as well."""
+    """Draw a square and an own weight per picture, float32 [count, 5]; no picture has both cutmix and mixup."""
     patched = random.random(count) < recipe.cutmix
     drawn = np.zeros((count, WIDTH), "float32")
     drawn[:, 4] = 1
     if recipe.cutmix:
-        width = np.sqrt(random.random(count))  # so that areas are even
+        width = np.sqrt(random.random(count))  # so that areas are uniform in [0, 1]
         drawn[:, :4] = rectangles.anywhere(width, width, random) * patched[:, None]
     if recipe.mixup:
         part = random.beta(recipe.mixup, recipe.mixup, count)
@@ -28,13 +28,13 @@ def draw(recipe: Recipe, count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def apply(pictures: keras.KerasTensor, drawn: keras.KerasTensor, side: int) -> keras.KerasTensor:
-    """Mix each picture with its mate."""
+    """Mix each picture with its partner, by `drawn`, float32 [n, 5]."""
     part = ops.where(rectangles.inside(drawn[:, :4], side), 0.0, drawn[:, 4:][:, None, None])
     return part * pictures + (1 - part) * ops.flip(pictures, axis=0)
 
 
 def own_part(drawn: np.ndarray) -> np.ndarray:
-    """How much of each picture, and so of its label, is its own."""
+    """Return the fraction of each picture, and of its label, that is its own: float32 [count, 1]."""
     left, top, right, bottom, part = drawn.T
     own: np.ndarray = (part * (1 - (right - left) * (bottom - top)))[:, None]
     return own

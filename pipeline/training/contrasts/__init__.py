@@ -1,14 +1,14 @@
-"""Contrast normalisations: one file, one `normalise()`; the file's name is the recipe's `contrast`."""
+"""Contrast normalisations: one module with one `normalise()` each, named as in the recipe's `contrast`."""
 
 import importlib
 
 import numpy as np
 
-PART = 1024  # pictures at a time: their float copies are large
+PART = 1024  # pictures per chunk: their float copies are large
 
 
 def normalise(pixels: np.ndarray, name: str) -> np.ndarray:
-    """Normalise each picture's contrast by itself: uint8 [n, 48, 48] to the same. "none" leaves them alone."""
+    """Normalise the contrast of each picture separately: uint8 [n, 48, 48] to uint8 [n, 48, 48]; "none": unchanged."""
     if name == "none":
         return pixels
     one = importlib.import_module(f"{__name__}.{name}").normalise

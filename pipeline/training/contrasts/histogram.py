@@ -1,10 +1,10 @@
-"""Histogram equalisation: every grey level becomes equally frequent."""
+"""Histogram equalisation: all grey levels become equally frequent."""
 
 import numpy as np
 
 
 def normalise(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [n, h, w] to the same; a grey level becomes the middle of its ranks."""
+    """Equalise uint8 [n, h, w]: each grey level becomes its mean rank among the pixels, scaled to 0 to 255 (float)."""
     count = len(pixels)
     levels = np.arange(count)[:, None] * 256 + pixels.reshape(count, -1)
     counts = np.bincount(levels.ravel(), minlength=256 * count).reshape(-1, 256)

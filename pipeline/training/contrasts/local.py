@@ -1,4 +1,4 @@
-"""Local contrast: each pixel less the mean around it, divided by the deviation there.
+"""Local contrast: each pixel minus the local mean, divided by the local standard deviation.
 
 Jarrett et al. 2009, "What is the best multi-stage architecture for object recognition?", section 2.
 """
@@ -6,13 +6,13 @@ Jarrett et al. 2009, "What is the best multi-stage architecture for object recog
 import numpy as np
 from scipy import ndimage
 
-NEIGHBOURHOOD = 13  # pixels across: about an eye
-FLOOR = 8  # grey levels added to the deviation, so that flat regions stay flat
-SPREAD = 48  # grey levels of one deviation
+NEIGHBOURHOOD = 13  # side in pixels: about the size of an eye
+FLOOR = 8  # grey levels, added to the standard deviation so that flat regions stay flat
+SPREAD = 48  # grey levels per standard deviation
 
 
 def normalise(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [n, h, w] to float32 of the same shape, 0 to 255."""
+    """Normalise uint8 [n, h, w] to whole numbers from 0 to 255, float32 [n, h, w]; the local mean becomes 128."""
     size = (0, NEIGHBOURHOOD, NEIGHBOURHOOD)
     mean = ndimage.uniform_filter(pixels.astype("float32"), size)
     square = ndimage.uniform_filter(pixels.astype("float32") ** 2, size)

@@ -1,4 +1,4 @@
-"""The optimizers: one file, one `build()`, one optimizer; the file's name is the recipe's `optimizer`."""
+"""Optimizers: one module with one `build()` each, named as in the recipe's `optimizer`."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def build(recipe: Recipe, rate: Any) -> "keras.Optimizer":
-    """The recipe's optimizer at learning rate `rate`, a number or a schedule.
+    """Return the recipe's optimizer with learning rate `rate`, a number or a schedule.
 
     Weight decay is decoupled from the gradient (Loshchilov & Hutter 2019, arXiv 1711.05101).
     """

@@ -6,5 +6,5 @@ import keras
 
 
 def build(**shared: Any) -> keras.Optimizer:
-    """With Keras's own betas, 0.9 and 0.999."""
+    """Return Adam with Keras's default betas, 0.9 and 0.999."""
     return keras.optimizers.Adam(**shared)

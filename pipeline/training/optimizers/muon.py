@@ -1,4 +1,4 @@
-"""Muon: momentum whose steps are made orthogonal, kernel by kernel, so that no direction is learned slowly."""
+"""Muon: momentum with orthogonalised updates per kernel, so that all directions are learned equally fast."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from keras import ops
 from pipeline.competition import CLASSES
 
 MOMENTUM = 0.95
-STEPS = 5  # of Newton-Schulz
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of its polynomial (Jordan et al. 2024)
-RMS = 0.2  # root mean square of an update, as AdamW's (Liu et al. 2025, section 2.2)
-ADAM_RATE = 0.1  # AdamW's part of the learning rate
+STEPS = 5  # Newton-Schulz iterations
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz polynomial (Jordan et al. 2024)
+RMS = 0.2  # root mean square of an update, matching AdamW's (Liu et al. 2025, section 2.2)
+ADAM_RATE = 0.1  # factor of the learning rate for AdamW
 BETAS = (0.9, 0.999)
 EPSILON = 1e-7
 
 
 def orthogonalized(x: keras.KerasTensor) -> keras.KerasTensor:
-    """The nearest matrix with singular values near 1, by Newton-Schulz: float [m, n] to the same."""
+    """Return the nearest matrix with all singular values close to 1, by Newton-Schulz iteration: float [m, n]."""
     a, b, c = COEFFICIENTS
     tall = x.shape[0] > x.shape[1]
     x = ops.transpose(x) if tall else x
@@ -29,14 +29,14 @@ def orthogonalized(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 class Muon(keras.optimizers.Optimizer):
-    """Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with updates as long as AdamW's (arXiv 2502.16982).
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) with updates scaled as AdamW's (arXiv 2502.16982).
 
-    A convolution's kernel is a matrix of its taps and input channels by its output channels. (Keras's own Muon leaves
-    convolutions to AdamW.) Biases, normalisation and the last layer learn by AdamW at a tenth of the rate.
+    The kernel of a convolution is reshaped to a matrix [height * width * input channels, output channels]. (Keras's
+    Muon uses AdamW for convolutions.) Biases, normalisation and the last layer use AdamW at a tenth of the rate.
     """
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Make a momentum for every variable, and a velocity for those of AdamW."""
+        """Create a momentum for every variable, and a velocity for those that use AdamW."""
         if self.built:
             return
         super().build(variables)
@@ -50,8 +50,8 @@ class Muon(keras.optimizers.Optimizer):
     def update_step(
         self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: keras.KerasTensor
     ) -> None:
-        """One step of one variable."""
-        index = self._get_variable_index(variable)  # the way of Keras's own optimizers; on TensorFlow it has no path
+        """Update one variable by one step."""
+        index = self._get_variable_index(variable)  # as in Keras's optimizers; with TensorFlow the variable has no path
         momentum, velocity = self._momenta[index], self._velocities[index]
         if velocity is not None:
             self._adamw(gradient, variable, learning_rate * ADAM_RATE, momentum, velocity)
@@ -74,10 +74,10 @@ class Muon(keras.optimizers.Optimizer):
 
 
 def is_matrix(variable: keras.Variable) -> bool:
-    """Whether a variable is a kernel that Muon learns: neither of the last layer nor of three axes (attention's)."""
+    """Return whether Muon updates a variable: a kernel, neither of the last layer nor with three axes (attention)."""
     return variable.path.endswith("kernel") and variable.shape[-1] != len(CLASSES) and len(variable.shape) != 3
 
 
 def build(**shared: Any) -> keras.Optimizer:
-    """With the constants above."""
+    """Return Muon with the constants of this module."""
     return Muon(**shared)

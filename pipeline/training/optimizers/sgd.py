@@ -6,5 +6,5 @@ import keras
 
 
 def build(**shared: Any) -> keras.Optimizer:
-    """With momentum 0.9."""
+    """Return SGD with Nesterov momentum 0.9."""
     return keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
