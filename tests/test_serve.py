@@ -178,7 +178,7 @@ def test_in_a_browser_a_picture_is_shown_with_its_face(page, tmp_path, width):
     waited(page, lambda: page.execute_script(painted) != before)  # the heat lies over the face
     (tmp_path / "text.png").write_text("no picture")
     page.find_element("id", "file").send_keys(str(tmp_path / "text.png"))
-    waited(page, "This cannot be used")
+    waited(page, "cannot be used")
     assert titles(page) == []
 
 

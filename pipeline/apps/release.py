@@ -88,7 +88,7 @@ def halve(member: networks.Member, held_out: np.ndarray) -> dict[str, float]:
 
 
 def write(network: networks.Network, facts: dict[str, Any]) -> Released:
-    """Write all files of a network after `halve`, in place of the previous release; return the content of the JSON file.
+    """Write all files of a halved network, replacing the previous release; return the content of the JSON file.
 
     Parameters
     ----------
