@@ -157,8 +157,8 @@ class Network:
         return mean
 
 
-def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, str]:
-    """Read the facts about a trained network, and the digest of its weights, from its cell."""
+def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, Path, str, str]:
+    """Return the facts about the trained network of a cell, and path, remedy and digest of its weights."""
     path = store.folder(settings, name, fold) / "cell.json"
     with files.reading(path, f"dvc repro {store.stage(settings, name, fold)}"):
         about = store.About.model_validate_json(path.read_bytes())
@@ -170,14 +170,15 @@ def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, str]:
         code = plan.code(plan.ingredients(old.architecture, recipe))
         if any(code.get(key) != old.code[key] for key in old.code if key.startswith("architectures.")):
             raise ValueError(f"the code of {old.architecture} has changed since its training")
-        return facts, about.weights_sha256
+    remedy = f"python -m pipeline train {name} {fold} --anew"
+    return facts, store.weights(name, fold), remedy, about.weights_sha256
 
 
-def _restored(facts: Facts, sha256: str) -> Member:
-    """Load the trained network of a cell. Keras must be started already."""
-    network, path = architectures.build(facts.architecture), store.weights(facts.model, facts.fold)
-    with files.reading(path, f"python -m pipeline train {facts.model} {facts.fold} --anew"):
-        if files.sha256(path.read_bytes()) != sha256:
+def _restored(facts: Facts, path: Path, remedy: str, sha256: str | None = None) -> Member:
+    """Build a network and load its weights, after a check of their digest. Keras must be started already."""
+    network = architectures.build(facts.architecture)
+    with files.reading(path, remedy):
+        if sha256 and files.sha256(path.read_bytes()) != sha256:
             raise ValueError("its SHA-256 differs from cell.json")
         network.load_weights(path)
     return Member(network, facts)
@@ -213,7 +214,7 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
         raise UserError(f"unknown network: {', '.join(unknown)}; name one of {known}, or one fold: NAME-FOLD")
     folds = [settings.fold(fold)] if fold else settings.folds
     cells = {each: [_cell(settings, each, number) for number in folds] for each in shares}
-    _prepare([facts for parts in cells.values() for facts, _ in parts], library, precision)
+    _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
     members = {each: [_restored(*cell) for cell in parts] for each, parts in cells.items()}
     return Network(members, method, list(shares.values()), ensemble.temperatures([name])[name])
 
@@ -223,12 +224,7 @@ def _speedrun(library: str, precision: str | None) -> Network:
     with files.reading(SPEEDRUN, "make speedrun"):
         trained = TypeAdapter(list[Left]).validate_json(SPEEDRUN.read_bytes())
     _prepare([*trained], library, precision)
-    members = []
-    for facts in trained:
-        network = architectures.build(facts.architecture)
-        with files.reading(Path(facts.weights), "make speedrun"):
-            network.load_weights(facts.weights)
-        members.append(Member(network, facts))
+    members = [_restored(facts, Path(facts.weights), "make speedrun") for facts in trained]
     return Network({"speedrun": members}, "mean", [1.0], 1.0)
 
 

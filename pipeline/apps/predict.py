@@ -80,7 +80,7 @@ class Output:
         self.stack = stack
         self.targets = targets(sources, out)
         self.writers: dict[str, Any] = {}
-        self.pictures = self.skipped = 0
+        self.skipped = 0
         self.written: dict[str, None] = {}  # an ordered set of names
         self.predictions: list[np.ndarray] = []  # probabilities [n, 7] of each picture
         self.labelled: list[tuple[int, np.ndarray]] = []  # labels of pictures, and their probabilities
@@ -98,7 +98,6 @@ class Output:
 
     def put(self, seen: Seen, boxes: np.ndarray, probabilities: np.ndarray, heat: np.ndarray | None) -> None:
         """Output the faces of a picture, or one line without a face."""
-        self.pictures += 1
         self.predictions.append(probabilities)
         if seen.picture.label >= 0:
             self.labelled.append((seen.picture.label, probabilities[0]))
@@ -126,7 +125,7 @@ class Output:
         labels = np.concatenate([np.zeros(0, int), *(each.argmax(axis=1) for each in self.predictions)])
         if len(labels) > 1:
             print()
-            self._line("faces by label", f"{len(labels):,}", _counts(labels))
+            self._line("faces by label", f"{len(labels):,}", np.bincount(labels, minlength=len(CLASSES)))
         if self.labelled:
             from pipeline.evaluation import metrics  # imports scipy and scikit-learn, which is slow
 
@@ -134,7 +133,7 @@ class Output:
             score = metrics.accuracy(rows, truth)
             for number, name in enumerate(CLASSES):
                 predicted = rows[truth == number].argmax(axis=1)
-                self._line(f"labelled {name}", f"{len(predicted):,}", _counts(predicted))
+                self._line(f"labelled {name}", f"{len(predicted):,}", np.bincount(predicted, minlength=len(CLASSES)))
             print(f"accuracy {score['accuracy']:.2%}, 95% interval {score['low']:.2%} to {score['high']:.2%}")
 
     def _line(self, title: str, label: str, values: Any) -> None:
@@ -161,11 +160,6 @@ class Output:
         except ValueError as error:  # also from Pillow, if a picture is too large for its format
             del self.written[printable(target)]
             self.skip(self.targets.pop(str(source)), error)
-
-
-def _counts(labels: np.ndarray) -> list[int]:
-    counts: list[int] = np.bincount(labels, minlength=len(CLASSES)).tolist()
-    return counts
 
 
 def load(which: str, explain: bool) -> Any:
@@ -241,7 +235,7 @@ def main(
             stopped = True
     output.summary()
     print(
-        f"{output.pictures:,} pictures, {sum(map(len, output.predictions)):,} faces, {output.skipped:,} skipped, "
+        f"{len(output.predictions):,} pictures, {sum(map(len, output.predictions)):,} faces, {output.skipped:,} skipped, "
         f"{others:,} other files, in {time.monotonic() - started:.1f} s",
         file=sys.stderr,
     )

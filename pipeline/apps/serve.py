@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipeline.apps import annotate, detect, predict, sources
 from pipeline.competition import CLASSES
@@ -69,14 +68,9 @@ class Judge:
             for box, row in zip(seen.boxes.tolist(), rows.tolist(), strict=True)
         ]
         for face, values in zip(faces, heat, strict=False):
-            face["heat"] = _inline(annotate.glow(values, HEAT))
+            annotate.glow(values, HEAT).save(png := io.BytesIO(), "PNG")
+            face["heat"] = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
         return {"width": picture.pixels.shape[1], "height": picture.pixels.shape[0], "faces": faces}
-
-
-def _inline(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 async def upload(request: Request) -> bytes:
