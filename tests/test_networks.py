@@ -130,6 +130,7 @@ def test_unknown_networks_and_ensembles_with_external_members_are_errors(predict
 
 CELL, WEIGHTS = "dvc repro train@one-0", "python -m pipeline train one 0 --anew"
 
+
 @pytest.mark.parametrize(("remedy", "change"), [
     (CELL, lambda content: b"{"), (CELL, lambda content: content.replace(b'"crop"', b'"corp"')),
     (CELL, lambda content: content.replace(b'"thin_vgg"', b'"os.system"')),

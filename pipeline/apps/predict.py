@@ -234,11 +234,9 @@ def main(
         except KeyboardInterrupt:
             stopped = True
     output.summary()
-    print(
-        f"{len(output.predictions):,} pictures, {sum(map(len, output.predictions)):,} faces, {output.skipped:,} skipped, "
-        f"{others:,} other files, in {time.monotonic() - started:.1f} s",
-        file=sys.stderr,
-    )
+    counts = f"{len(output.predictions):,} pictures, {sum(map(len, output.predictions)):,} faces"
+    seconds = time.monotonic() - started
+    print(f"{counts}, {output.skipped:,} skipped, {others:,} other files, in {seconds:.1f} s", file=sys.stderr)
     if output.written:
         names = list(output.written)
         print(f"written: {', '.join(names[:3])}{f' and {len(names) - 3:,} more' if names[3:] else ''}", file=sys.stderr)
