@@ -9,10 +9,15 @@
 # %% [markdown]
 # # FER2013 on Kaggle: from the mounted files to `submission.csv`
 #
-# First, beside this notebook: **Add Input** the competition *Challenges in Representation Learning: Facial Expression
-# Recognition Challenge* (accept its rules once); choose a **GPU** as accelerator; and either switch **Internet** on, or
-# attach the repository as a dataset. Then **Run All**. It leaves in the output folder: `submission.csv`, `scores.csv`,
-# `results/` (`report.html` tells all of it) and `artifacts/` (what was trained).
+# In the panel next to this notebook:
+#
+# 1. **Add Input**: the competition *Challenges in Representation Learning: Facial Expression Recognition Challenge*
+#    (accept its rules once).
+# 2. Choose a **GPU** as accelerator.
+# 3. Switch **Internet** on, or attach the repository as a dataset.
+#
+# Then **Run All**. The output folder will contain `submission.csv`, `scores.csv`, `results/` (start with `report.html`)
+# and `artifacts/` (the trained networks and their predictions).
 
 # %%
 import importlib.metadata
@@ -31,10 +36,10 @@ from pathlib import Path
 from IPython.display import Image, display
 from packaging.requirements import Requirement
 
-CODE = os.environ.get("FER2013_CODE", "")  # the repository's URL, or its folder; "": a dataset that is attached
+CODE = os.environ.get("FER2013_CODE", "")  # URL or folder of the repository; "": the attached dataset
 INPUT = Path(os.environ.get("FER2013_INPUT", "/kaggle/input"))
 OUTPUT = Path(os.environ.get("FER2013_OUTPUT", "/kaggle/working"))
-PROJECT = Path(tempfile.gettempdir()) / "fer2013"  # where it works; what lies there is gone on with
+PROJECT = Path(tempfile.gettempdir()) / "fer2013"  # working folder; an interrupted run resumes from it
 
 # %% [markdown]
 # ## The code
@@ -43,13 +48,13 @@ PROJECT = Path(tempfile.gettempdir()) / "fer2013"  # where it works; what lies t
 if not CODE:
     places = [place for depth in range(1, 5) for place in INPUT.glob(f"{'*/' * depth}pipeline/config.py")]
     if not places:
-        raise FileNotFoundError(f"{INPUT} has no code: set CODE above, or attach the repository as a dataset")
+        raise FileNotFoundError(f"{INPUT} contains no code: set CODE above, or attach the repository as a dataset")
     CODE = str(places[0].parents[1])
 if (PROJECT / "pipeline").exists():
-    print(f"{PROJECT} is there already")
+    print(f"using the existing {PROJECT}")
 elif re.match(r"\w+://|git@", CODE):
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", CODE, str(PROJECT)], check=True)
-    for name in ("results", "artifacts"):  # of the committed run; this one has its own
+    for name in ("results", "artifacts"):  # those of the committed run
         shutil.rmtree(PROJECT / name, ignore_errors=True)
 else:
     shutil.copytree(Path(CODE, "pipeline"), PROJECT / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
@@ -58,11 +63,11 @@ else:
 print(f"the code is from {CODE}")
 
 # %%
-NOT_HERE = {"dvc", "kaggle", "six", "tensorflow"}  # the stages run without the first three, and on any library of Keras
+NOT_HERE = {"dvc", "kaggle", "six", "tensorflow"}  # the stages need neither the first three nor a certain backend
 
 
 def is_missing(wanted: Requirement) -> bool:
-    """Whether this machine lacks a package. What is here stays as it is, but for a Keras that is too old to train."""
+    """Return whether a package must be installed. Installed packages are kept, except a Keras that is too old."""
     if wanted.name in NOT_HERE:
         return False
     try:
@@ -90,7 +95,7 @@ from pipeline.training import machine  # noqa: E402
 
 mounted = next((place for place in (INPUT / SLUG, INPUT / "competitions" / SLUG) if place.is_dir()), None)
 if mounted is None:
-    raise FileNotFoundError(f"{INPUT} has no {SLUG}: Add Input, the competition, at the right of this notebook")
+    raise FileNotFoundError(f"{INPUT} contains no {SLUG}: attach the competition with Add Input, next to this notebook")
 incoming = PROJECT / "data/incoming"
 incoming.mkdir(parents=True, exist_ok=True)
 for path in sorted(mounted.rglob("*")):
@@ -107,20 +112,20 @@ yaml.dump(document, params)
 # %% [markdown]
 # ## The run
 #
-# JAX where it sees a GPU, TensorFlow otherwise; one network at a time on each GPU. Every verb works on files: so
-# **Run All** after a stop goes on from the last epoch, as long as the machine is the same.
+# The backend is JAX if it finds a GPU, otherwise TensorFlow. Each GPU trains one network at a time. All commands work
+# on files, so **Run All** after an interruption resumes from the last epoch, as long as the machine is the same.
 
 # %%
 sees_gpu = subprocess.run([sys.executable, "-c", "import jax; jax.devices('gpu')"], capture_output=True).returncode == 0
 otherwise = "tensorflow" if importlib.util.find_spec("tensorflow") else "auto"
 os.environ.setdefault("KERAS_BACKEND", "jax" if sees_gpu else otherwise)
-os.environ["YES"] = "1"  # long trainings are what this notebook is for
+os.environ["YES"] = "1"  # do not ask for confirmation of long trainings
 JOBS = int(os.environ.get("JOBS") or max(1, len(machine.gpus())))
-print(f"{machine.choose('auto')} on {len(machine.gpus())} GPUs, {JOBS} networks at a time")
+print(f"{machine.choose('auto')} on {len(machine.gpus())} GPUs, {JOBS} networks in parallel")
 
 
 def run(*words: str) -> None:
-    """Run a verb of the pipeline, and show what it says while it says it."""
+    """Run a command of the pipeline and print its output immediately."""
     started, verb = time.monotonic(), " ".join(words)
     print(f"--- {verb}", flush=True)
     with subprocess.Popen(
@@ -130,12 +135,12 @@ def run(*words: str) -> None:
         for line in process.stdout:
             print(line, end="", flush=True)
     if process.returncode:
-        raise RuntimeError(f"{verb} stopped with status {process.returncode}: see above")
+        raise RuntimeError(f"{verb} failed with status {process.returncode}; see the output above")
     print(f"--- {verb}: {time.monotonic() - started:.0f} s", flush=True)
 
 
 def train(names: list[str]) -> None:
-    """Train all folds of these models, JOBS at a time."""
+    """Train all folds of these models, JOBS in parallel."""
     with ThreadPoolExecutor(JOBS) as pool:
         cells = [pool.submit(run, "train", name, str(fold)) for name in names for fold in document["folds"]]
         try:

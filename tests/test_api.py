@@ -42,7 +42,7 @@ def test_large_coloured_pictures_are_taken_and_what_is_none_is_refused(released,
     np.testing.assert_array_equal(api.grey(large), PIXELS[0])
     with pytest.raises(UserError, match="48"):
         released.predict(np.zeros((2, 32, 32), "uint8"))
-    with pytest.raises(UserError, match="no network"):
+    with pytest.raises(UserError, match="unknown network"):
         api.network("resnet", ROOT)
 
 

@@ -1,4 +1,4 @@
-"""What is exported predicts as the pipeline does, without TensorFlow; what does not is deleted."""
+"""Exported files predict like the pipeline, without TensorFlow; files that differ too much are deleted."""
 
 import json
 import os
@@ -30,24 +30,25 @@ from pathlib import Path
 from pipeline.apps import export
 pictures = np.load("pictures.npy")
 for name in sys.argv[1:]:
-    ask = export.runtime(Path(name))
-    np.save(f"{name}.npy", np.concatenate([ask(pictures[:1]), ask(pictures[1:])]))
+    predict = export.runtime(Path(name))
+    np.save(f"{name}.npy", np.concatenate([predict(pictures[:1]), predict(pictures[1:])]))
 assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 """
 
 
 def tiny():
-    """A network for pictures of any size, whose predictions are sure of themselves and differ between pictures."""
+    """Return a network for pictures of any size whose predictions are confident and differ between pictures."""
     pictures = keras.layers.Input((None, None, 1))
     x = keras.layers.Conv2D(8, 5, strides=2, activation="relu")(pictures)
     x = keras.layers.GlobalMaxPooling2D()(keras.layers.BatchNormalization()(x))
-    spread = keras.initializers.RandomNormal(stddev=3.0)
-    return keras.Model(pictures, keras.layers.Dense(7, activation="softmax", kernel_initializer=spread)(x))
+    wide = keras.initializers.RandomNormal(stddev=3.0)
+    return keras.Model(pictures, keras.layers.Dense(7, activation="softmax", kernel_initializer=wide)(x))
 
 
-def member(network, **recipe):
-    return networks.Member(network, Facts(model="tiny", architecture="small_vgg", fold=0, seed=5,
-                                          recipe=Recipe(epochs=1, **recipe), precision="float32"))  # fmt: skip
+def wrap(network, temperature, **recipe):
+    facts = Facts(model="tiny", architecture="small_vgg", fold=0, seed=5, recipe=Recipe(epochs=1, **recipe),
+                  precision="float32")  # fmt: skip
+    return networks.Network({"tiny": [networks.Member(network, facts)]}, "mean", [1.0], temperature)
 
 
 @pytest.fixture(scope="module")
@@ -58,58 +59,53 @@ def pixels():
 @pytest.mark.parametrize(("contrast", "crop", "scaling"), [
     ("none", 48, "unit"), ("histogram", 42, "symmetric"), ("local", 41, "raw"),
 ])  # fmt: skip
-def test_the_graph_does_all_that_the_pipeline_does_to_a_picture(pixels, contrast, crop, scaling):
+def test_the_graph_predicts_like_the_pipeline(pixels, contrast, crop, scaling):
     backend.prepare(1, "float32")
     network = tiny()
     if scaling == "raw":
-        network.set_weights([values / 128 for values in network.get_weights()[:1]] + network.get_weights()[1:])
-    one = member(network, contrast=contrast, crop=crop, scaling=scaling, tta_shift=1, tta_zoom=0.1)
-    network = networks.Network({"tiny": [one]}, "mean", [1.0], 0.8)
+        network.layers[1].kernel.assign(network.layers[1].kernel / 128)
+    network = wrap(network, 0.8, contrast=contrast, crop=crop, scaling=scaling, tta_shift=1, tta_zoom=0.1)
     found = np.asarray(export.whole(network)(pixels))
     assert found.std(axis=0).max() > 0.01
-    near = 5e-3 if contrast == "local" else 1e-5
-    np.testing.assert_allclose(found, network.probabilities(pixels), atol=near)
+    np.testing.assert_allclose(found, network.probabilities(pixels), atol=5e-3 if contrast == "local" else 1e-5)
 
 
 @pytest.fixture
 def project(stand, monkeypatch):
-    """A folder in which every network that is asked for is a tiny one."""
+    """A folder in which every loaded network is a tiny one, and the arguments of these calls."""
     backend.prepare(1, "float32")
-    one = member(tiny(), contrast="local", crop=42)
-    network = networks.Network({"tiny": [one]}, "mean", [1.0], 1.25)
-    asked = []
-    monkeypatch.setattr(networks, "load", lambda *words: asked.append(words) or network)
-    return network, asked
+    network, calls = wrap(tiny(), 1.25, contrast="local", crop=42), []
+    monkeypatch.setattr(networks, "load", lambda *arguments: calls.append(arguments) or network)
+    return network, calls
 
 
-def test_the_files_run_without_tensorflow_and_predict_as_keras(project, pixels, capsys):
-    network, asked = project
+def test_the_files_run_without_tensorflow_and_predict_like_keras(project, pixels):
+    network, calls = project
     export.main("", "")
-    assert asked == [("released", "tensorflow", "float32")]
-    assert all(name in capsys.readouterr().out for name in FILES[:1])
+    assert calls == [("released", "tensorflow", "float32")]
     assert sorted(path.name for path in export.FOLDER.iterdir()) == sorted([*FILES, "tiny.json"])
     np.save("pictures.npy", pixels)
     subprocess.run([sys.executable, "-c", RUN, *(str(export.FOLDER / name) for name in FILES)],
                    check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
-    text = json.loads((export.FOLDER / "tiny.json").read_text())
-    wanted = network.probabilities(pixels)
+    about = json.loads((export.FOLDER / "tiny.json").read_text())
     for name in FILES:
-        near = 2e-3 if name == "tiny.tflite" else 0.02
-        np.testing.assert_allclose(np.load(export.FOLDER / f"{name}.npy"), wanted, atol=near)
-        assert text["checked"][name]["largest_difference"] < near
-    assert text.items() >= {"model": "tiny", "temperature": "1.25", "contrast": "local", "crop": "42",
+        limit = 2e-3 if name == "tiny.tflite" else 0.02
+        predicted = np.load(export.FOLDER / f"{name}.npy")
+        np.testing.assert_allclose(predicted, network.probabilities(pixels), atol=limit)
+        assert about["checked"][name]["largest_difference"] < limit
+    assert about.items() >= {"model": "tiny", "temperature": "1.25", "contrast": "local", "crop": "42",
                             "scaling": "unit", "license": "MIT", "classes": " ".join(CLASSES)}.items()  # fmt: skip
     graph = onnxruntime.InferenceSession(export.FOLDER / "tiny.onnx")
-    assert graph.get_modelmeta().custom_metadata_map.items() <= text.items()
-    assert [(one.name, one.shape) for one in (*graph.get_inputs(), *graph.get_outputs())] == [
-        ("pictures", ["n", 48, 48]), ("probabilities", ["n", 7])
-    ]  # fmt: skip
+    assert graph.get_modelmeta().custom_metadata_map.items() <= about.items()
+    ((source,), (target,)) = graph.get_inputs(), graph.get_outputs()
+    assert (source.name, source.shape) == ("pictures", ["n", 48, 48])
+    assert (target.name, target.shape) == ("probabilities", ["n", 7])
 
 
-def test_a_trained_network_is_checked_on_the_test_rows_and_what_is_too_far_is_deleted(project, pixels, monkeypatch):
+def test_files_that_differ_too_much_on_the_test_rows_are_deleted(project, pixels, monkeypatch):
     usage = np.repeat([0, 1, 2], [10, 12, 10]).astype("uint8")
     faces.Faces(pixels, np.where(usage == 0, 3, -1).astype("int8"), usage).save()
-    files.write(export.FOLDER / "tiny-fold1.onnx", b"an older one")
+    files.write(export.FOLDER / "tiny-fold1.onnx", b"an older file")
     monkeypatch.setattr(export, "write", lambda model, path, about: path.write_bytes(b""))
     wrong = {".onnx": np.full((22, 7), np.nan, "float32"), ".tflite": np.eye(7, dtype="float32")[[3] * 22]}
     monkeypatch.setattr(export, "runtime", lambda path: lambda pictures: wrong[path.suffix])

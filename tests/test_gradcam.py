@@ -1,4 +1,4 @@
-"""Grad-CAM's maps are those of its formula, on networks of every shape."""
+"""Grad-CAM maps equal those of the formula, on networks of several shapes."""
 
 import keras
 import numpy as np
@@ -22,39 +22,39 @@ def cam(name, **changes):
     return attention.GradCam(Feed(PIXELS, Recipe(epochs=1, **changes)), architectures.build(name))
 
 
-def test_under_global_pooling_the_weights_are_those_of_the_last_layer():
-    """Where maps are only averaged before the last layer, Grad-CAM is CAM (Selvaraju et al. 2017, section 3.1)."""
-    one = cam("thin_vgg")
-    rows, classes = np.arange(20) % 28, np.arange(20) % 7  # more than a batch, and the last one not whole
+def test_with_global_pooling_the_weights_are_those_of_the_last_layer():
+    """If the maps are only averaged before the last layer, Grad-CAM equals CAM (Selvaraju et al. 2017, section 3.1)."""
+    gradcam = cam("thin_vgg")
+    rows, classes = np.arange(20) % 28, np.arange(20) % 7  # the second batch is incomplete
     shown = (PIXELS[rows] / 255).astype("float32")[..., None]
-    maps = ops.convert_to_numpy(one.body(shown, training=False))
-    kernel = ops.convert_to_numpy(one.probe.last.kernel)
-    weighed = np.maximum(np.einsum("nhwk,kn->nhw", maps, kernel[:, classes]), 0)
-    wanted = ops.convert_to_numpy(ops.image.resize(weighed[..., None], (48, 48), "bilinear"))[..., 0]
-    wanted /= np.maximum(wanted.max(axis=(1, 2), keepdims=True), 1e-12)
-    np.testing.assert_allclose(one.maps(rows, classes), wanted, atol=1e-4)
+    maps = ops.convert_to_numpy(gradcam.body(shown, training=False))
+    kernel = ops.convert_to_numpy(gradcam.probe.last.kernel)
+    weighted = np.maximum(np.einsum("nhwk,kn->nhw", maps, kernel[:, classes]), 0)
+    expected = ops.convert_to_numpy(ops.image.resize(weighted[..., None], (48, 48), "bilinear"))[..., 0]
+    expected /= np.maximum(expected.max(axis=(1, 2), keepdims=True), 1e-12)
+    np.testing.assert_allclose(gradcam.maps(rows, classes), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mini_xception", "vgg8"])
-def test_one_step_of_training_gives_the_gradient_that_tensorflow_gives(name):
+@pytest.mark.parametrize(("name", "size"), [("mini_xception", (3, 3)), ("vgg8", (5, 5))])
+def test_one_training_step_computes_the_gradient_of_tensorflow(name, size):
     import tensorflow as tf
 
-    one = cam(name)
-    assert one.body.output_shape[1:3] == {"vgg8": (5, 5), "mini_xception": (3, 3)}[name]  # the last maps before pooling
-    maps = ops.convert_to_numpy(one.body((PIXELS[:16] / 255).astype("float32")[..., None], training=False))
+    gradcam = cam(name)
+    assert gradcam.body.output_shape[1:3] == size  # of the last maps before pooling
+    maps = ops.convert_to_numpy(gradcam.body((PIXELS[:16] / 255).astype("float32")[..., None], training=False))
     chosen = np.eye(7, dtype="float32")[LABELS[:16]]
-    found = one.probe.gradient(maps, chosen)
-    one.probe.offset.assign(np.zeros_like(maps))
+    found = gradcam.probe.gradient(maps, chosen)
+    gradcam.probe.offset.assign(np.zeros_like(maps))
     inputs = tf.constant(maps)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        score = tf.reduce_sum(one.probe(inputs) * chosen) / 16
-    wanted = tape.gradient(score, inputs).numpy()
-    assert abs(wanted).max() > 0
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-7)
+        score = tf.reduce_sum(gradcam.probe(inputs) * chosen) / 16
+    expected = tape.gradient(score, inputs).numpy()
+    assert abs(expected).max() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_the_crop_stands_in_the_middle_and_nothing_beyond_it():
+def test_maps_are_zero_outside_the_central_crop():
     maps = cam("thin_vgg", crop=40).maps(np.arange(7), np.arange(7))
     assert maps.shape == (7, 48, 48)
     assert maps[:, :4].max() == maps[:, :, 44:].max() == 0
@@ -69,7 +69,7 @@ def test_a_network_without_convolutions_has_no_maps():
     assert not attention.class_maps(feed, network, np.arange(14), LABELS[:14]).any()
 
 
-def test_a_class_map_is_the_mean_over_so_many_evenly_spread(monkeypatch):
+def test_a_class_map_is_the_mean_over_evenly_spaced_rows(monkeypatch):
     monkeypatch.setattr(attention, "MOST", 3)
     backend.prepare(4, "float32")
     feed, network = Feed(PIXELS, Recipe(epochs=1)), tiny.build()
@@ -77,7 +77,7 @@ def test_a_class_map_is_the_mean_over_so_many_evenly_spread(monkeypatch):
     found = attention.class_maps(feed, network, np.arange(10, 20), labels)
     assert (found.dtype, found.shape) == ("uint8", (7, 48, 48))
     assert not found[[0, 2, 4, 5, 6]].any()
-    one = attention.GradCam(feed, network)
+    gradcam = attention.GradCam(feed, network)
     for label, rows in ((1, [10, 14, 17]), (3, [18, 19])):
-        wanted = 255 * one.maps(np.array(rows), np.full(len(rows), label)).mean(axis=0)
-        assert abs(found[label] - wanted).max() < 0.51
+        expected = 255 * gradcam.maps(np.array(rows), np.full(len(rows), label)).mean(axis=0)
+        assert abs(found[label] - expected).max() < 0.51

@@ -1,4 +1,4 @@
-"""A network that was brought back predicts as it did where it was trained, whatever form the pictures have."""
+"""A loaded network predicts as it did in its training; damaged files and unknown names are errors."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ TEMPERATURES = {"one": 1.5, "two": 0.7, "ensemble": 0.8}
 
 
 def write_cell(settings, name, fold):
-    """The cell of a network as it was drawn, without its predictions; returns these of the test rows."""
+    """Write the cell of an untrained network without its predictions; return those of the test rows."""
     from pipeline.training import models
 
     made = plan.make(settings, name)
@@ -59,12 +59,11 @@ def write_result(method="weights", weights=(0.75, 0.25), names=(*MODELS,)):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A project with two folds of two models, and what these predict of its test rows."""
+    """A project with two folds of two models, and their predictions of the test rows."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        ensemble_of_all = {"method": "mean", "members": [*MODELS]}
-        small.write(folds=[0, 1], models=MODELS, students={}, ensemble=ensemble_of_all)
+        small.write(folds=[0, 1], models=MODELS, students={}, ensemble={"method": "mean", "members": [*MODELS]})
         settings = config.load()
         return folder, {(name, fold): write_cell(settings, name, fold) for name in MODELS for fold in (0, 1)}
 
@@ -76,57 +75,53 @@ def predicted(trained, monkeypatch):
     return trained[1]
 
 
-def mean(predicted, name):
-    return metrics.temper((predicted[name, 0] + predicted[name, 1]) / 2, TEMPERATURES[name])
-
-
 @pytest.mark.parametrize("name", MODELS)
-def test_a_fold_gives_what_its_cell_has_and_a_model_the_mean_of_its_folds(predicted, name):
-    one = networks.load(f"{name}-1")
-    found = one.probabilities(TEST)
+def test_a_fold_predicts_like_its_cell_and_a_model_the_mean_of_its_folds(predicted, name):
+    network = networks.load(f"{name}-1")
+    found = network.probabilities(TEST)
     np.testing.assert_allclose(found, metrics.temper(predicted[name, 1], TEMPERATURES[name]), atol=1e-5)
-    for count in (0, 1, 7):  # whatever lies beside them
-        np.testing.assert_allclose(one.probabilities(TEST[:count]), found[:count], atol=1e-5)
-    np.testing.assert_allclose(networks.load(name).probabilities(TEST), mean(predicted, name), atol=1e-5)
+    for count in (0, 1, 7):  # predictions do not depend on the other pictures
+        np.testing.assert_allclose(network.probabilities(TEST[:count]), found[:count], atol=1e-5)
+    mean = metrics.temper((predicted[name, 0] + predicted[name, 1]) / 2, TEMPERATURES[name])
+    np.testing.assert_allclose(networks.load(name).probabilities(TEST), mean, atol=1e-5)
 
 
 @pytest.mark.parametrize(("method", "weights"), [("weights", (0.0, 1.0)), ("geometric", (None, None))])
-def test_the_ensemble_blends_as_the_stage_does(predicted, method, weights):
+def test_the_ensemble_blends_like_its_stage(predicted, method, weights):
     write_result(method, weights)
     means = np.stack([(predicted[name, 0] + predicted[name, 1]) / 2 for name in MODELS])
     blend = ensemble.geometric_mean(means) if method == "geometric" else ensemble.weighted_mean(means, weights)
     network = networks.load("ensemble")
     found = network.probabilities(TEST)
     np.testing.assert_allclose(found, metrics.temper(blend, TEMPERATURES["ensemble"]), atol=1e-5)
-    assert list(network.members) == (["two"] if method == "weights" else ["one", "two"])  # no weight: not asked
+    assert list(network.members) == (["two"] if method == "weights" else ["one", "two"])  # without weight 0
     maps = network.attention(TEST[:3], found[:3].argmax(axis=1))
-    assert maps.shape == (3, 48, 48)
-    assert 0 <= maps.min() < maps.max() <= 1
+    assert (maps.shape, 0 <= maps.min() < maps.max() <= 1) == ((3, 48, 48), True)
 
 
-def test_the_released_network_takes_every_form_of_pictures_and_has_its_own_temperature(monkeypatch):
+def test_the_released_network_accepts_all_forms_of_pictures_and_uses_its_temperature(monkeypatch):
     monkeypatch.chdir(ROOT)
     config.load.cache_clear()
     released = networks.load()
     assert released.temperature == packed.read(packed.find())[0].temperature
-    wanted = released.probabilities(PIXELS[:9])
+    expected = released.probabilities(PIXELS[:9])
     for form in (PIXELS[:9, ..., None], PIXELS[:9] / 255, (PIXELS[:9] / 255).astype("float16")):
-        np.testing.assert_array_equal(released.probabilities(form), wanted)
+        np.testing.assert_array_equal(released.probabilities(form), expected)
 
 
 @pytest.mark.parametrize("wrong", [
     PIXELS[0], PIXELS[:2, :47], np.zeros((1, 48, 48, 3)), PIXELS[:2].astype("int64"), PIXELS[:2] / 255 - 1,
     PIXELS[:2] * 2.0, np.full((1, 48, 48), np.nan), 7,
 ], ids=lambda wrong: str(np.shape(wrong)))  # fmt: skip
-def test_what_is_no_picture_is_an_error(wrong):
+def test_pictures_of_another_form_are_errors(wrong):
     with pytest.raises(UserError, match="pictures must"):
         networks.grey_levels(wrong)
 
 
-def test_a_network_that_is_not_there_or_an_ensemble_with_another_system_in_it_is_an_error(predicted):
-    told = {"vgg9": "vgg9.*one, two", "one-7": "7", "../one": "one, two", "released": "make release"}
-    for which, words in told.items():
-        with pytest.raises(UserError, match=words):
+def test_unknown_networks_and_ensembles_with_external_members_are_errors(predicted):
+    messages = {"vgg9": "vgg9.*one, two", "one-7": "7", "../one": "one, two", "released": "make release"}
+    for which, message in messages.items():
+        with pytest.raises(UserError, match=message):
             networks.load(which)
     write_result(names=("one", "theirs"))
     with pytest.raises(UserError, match="theirs"):
@@ -134,24 +129,18 @@ def test_a_network_that_is_not_there_or_an_ensemble_with_another_system_in_it_is
 
 
 CELL, WEIGHTS = "dvc repro train@one-0", "python -m pipeline train one 0 --anew"
-DAMAGE = {
-    "no JSON": ("cell.json", lambda content: b"{", CELL),
-    "no key": ("cell.json", lambda content: content.replace(b'"crop"', b'"corp"'), CELL),
-    "code": ("cell.json", lambda content: content.replace(b'"thin_vgg"', b'"os.system"'), CELL),
-    "other code": ("cell.json", lambda content: content.replace(b"thin_vgg.build", b"thin_vgg.built"), CELL),
-    "cut weights": ("weights", lambda content: content[:500], WEIGHTS),
-    "no weights": ("weights", None, WEIGHTS),
-}
 
 
-@pytest.mark.parametrize("case", DAMAGE)
-def test_damaged_files_are_told_with_the_way_to_make_them_again(predicted, case):
-    file, change, remedy = DAMAGE[case]
-    path = store.weights("one", 0) if file == "weights" else store.CELLS / "one/fold0/cell.json"
+@pytest.mark.parametrize(("remedy", "change"), [
+    (CELL, lambda content: b"{"), (CELL, lambda content: content.replace(b'"crop"', b'"corp"')),
+    (CELL, lambda content: content.replace(b'"thin_vgg"', b'"os.system"')),
+    (CELL, lambda content: content.replace(b"thin_vgg.build", b"thin_vgg.built")),
+    (WEIGHTS, lambda content: content[:500]), (WEIGHTS, None),
+], ids=["no JSON", "no key", "code", "other code", "cut weights", "no weights"])  # fmt: skip
+def test_the_error_for_damaged_files_contains_the_remedy(predicted, remedy, change):
+    path = store.weights("one", 0) if remedy == WEIGHTS else store.CELLS / "one/fold0/cell.json"
     content = path.read_bytes()
-    path.unlink()
-    if change:
-        path.write_bytes(change(content))
+    path.write_bytes(change(content)) if change else path.unlink()
     try:
         with pytest.raises(UserError, match=remedy):
             networks.load("one-0")
@@ -160,7 +149,7 @@ def test_damaged_files_are_told_with_the_way_to_make_them_again(predicted, case)
 
 
 @pytest.mark.slow
-def test_jax_predicts_and_looks_as_tensorflow_does(predicted):
+def test_predictions_and_attention_maps_in_jax_equal_those_in_tensorflow(predicted):
     code = """
 import sys
 import numpy as np
@@ -172,6 +161,6 @@ np.savez(sys.argv[1], network.probabilities(pixels), network.attention(pixels, n
     for library in ("jax", "tensorflow"):
         subprocess.run([sys.executable, "-c", code, f"{library}.npz"], check=True,
                        env=os.environ | {"KERAS_BACKEND": library, "PYTHONPATH": str(ROOT)})  # fmt: skip
-    with np.load("jax.npz") as one, np.load("tensorflow.npz") as other:
-        for name in one:
-            np.testing.assert_allclose(one[name], other[name], atol=1e-3)
+    with np.load("jax.npz") as jax, np.load("tensorflow.npz") as tensorflow:
+        for name in jax:
+            np.testing.assert_allclose(jax[name], tensorflow[name], atol=1e-3)

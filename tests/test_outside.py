@@ -1,4 +1,4 @@
-"""Other people's networks are read without running their code, and scored as our own submissions."""
+"""External networks are loaded without running their code, and scored like the pipeline's submissions."""
 
 import json
 import zipfile
@@ -21,6 +21,7 @@ from pipeline.evaluation import metrics
 from pipeline.training import backend
 
 pytestmark = pytest.mark.usefixtures("started")
+NOISE = np.random.default_rng(2).random((5, 48, 48, 1), "float32")
 
 
 def tiny(side=48, channels=1, outputs=7, activation="softmax"):
@@ -35,7 +36,7 @@ def tiny(side=48, channels=1, outputs=7, activation="softmax"):
 
 @pytest.fixture
 def project(stand):
-    """A folder with drawn faces, whose test labels are known: the faces, all labels, and the duplicates."""
+    """A folder with drawn faces and known test labels; returns the faces, all labels, and the duplicates."""
     small.write()
     pixels, labels, usage = synthetic.competition(training=14, test=70, seed=2)
     usage = usage.astype("uint8")
@@ -53,13 +54,13 @@ def project(stand):
 
 @pytest.fixture
 def inside(monkeypatch):
-    """The network is asked in this process, which takes less time than a new one."""
+    """Predict in this process, which is faster than in a new one."""
     monkeypatch.setattr(outside, "asked", lambda path, side, scaling, _: outside.probabilities(path, side, scaling))
 
 
-def scored(name, side=48, scaling="raw", classes=""):
-    outside.main(name, side, scaling, classes, "found.json")
-    return json.loads(Path("found.json").read_text())
+def scores(name, side=48, scaling="raw", classes=""):
+    outside.main(name, side, scaling, classes, "scores.json")
+    return json.loads(Path("scores.json").read_text())
 
 
 @pytest.mark.parametrize(("name", "side", "channels", "scaling", "factor", "offset"), [
@@ -67,20 +68,20 @@ def scored(name, side=48, scaling="raw", classes=""):
     ("network.hdf5", 40, 1, "unit", 1 / 255, 0),
 ])  # fmt: skip
 @pytest.mark.usefixtures("inside")
-def test_the_scores_are_those_of_the_networks_predicted(project, name, side, channels, scaling, factor, offset, capsys):
+def test_the_scores_are_those_of_the_predicted_labels(project, name, side, channels, scaling, factor, offset, capsys):
     data, labels, duplicates = project
     network = tiny(side, channels)
     network.save(name)
-    found = scored(name, side, scaling)
+    found = scores(name, side, scaling)
     resized = np.stack([cv2.resize(pixels, (side, side)) for pixels in data.pixels])
     pictures = np.repeat(resized[..., None].astype("float32") * factor + offset, channels, axis=3)
     predicted = np.maximum(network.predict(pictures, verbose=0), 1e-7)
     private, public = data.rows(PRIVATE), data.rows(PUBLIC)
     assert len(set(predicted[private].argmax(axis=1))) > 1
-    alone = private[(duplicates["identical"][private] == 0)]
-    apart = alone[(duplicates["near"][alone] == 0)]
-    for key, rows in (("public_accuracy", public), ("private_accuracy", private), ("private_no_duplicate", alone),
-                      ("private_no_near_duplicate", apart)):  # fmt: skip
+    unique = private[(duplicates["identical"][private] == 0)]
+    distinct = unique[(duplicates["near"][unique] == 0)]
+    for key, rows in (("public_accuracy", public), ("private_accuracy", private), ("private_no_duplicate", unique),
+                      ("private_no_near_duplicate", distinct)):  # fmt: skip
         assert found[key] == pytest.approx((predicted.argmax(axis=1) == labels)[rows].mean(), abs=1e-5)
     entropy = metrics.cross_entropy(predicted[private], labels[private])
     assert found["private_log_loss"] == pytest.approx(entropy, abs=1e-4)
@@ -92,47 +93,45 @@ def test_the_scores_are_those_of_the_networks_predicted(project, name, side, cha
 
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("version", ["2.0", "2.2", "tf.keras 2"])
-def test_a_file_of_keras_2_is_read(project, version):
+def test_files_of_keras_2_are_read(project, version):
     network = tiny()
     network.save("old.h5")
     convolution, pool, dense = (layer.name for layer in network.layers)
     initializers = {"kernel_initializer": {"class_name": "VarianceScaling", "config": {"scale": 1.0, "seed": None}},
                     "bias_initializer": {"class_name": "Zeros", "config": {}}}  # fmt: skip
-    layers = [
-        {"class_name": "Conv2D", "config": initializers | {
-            "name": convolution, "batch_input_shape": [None, 48, 48, 1], "dtype": "float32", "filters": 4,
-            "kernel_size": [5, 5], "strides": [3, 3], "data_format": "channels_last", "activation": "relu"}},
-        {"class_name": "GlobalMaxPooling2D", "config": {"name": pool, "data_format": "channels_last"}},
-        {"class_name": "Dense", "config": initializers | {"name": dense, "units": 7, "activation": "softmax"}},
-    ]  # fmt: skip
+    layers = without_modules([
+        old_layer("Conv2D", convolution, batch_input_shape=[None, 48, 48, 1], filters=4, kernel_size=[5, 5],
+                  strides=[3, 3], data_format="channels_last", activation="relu", **initializers),
+        old_layer("GlobalMaxPooling2D", pool, data_format="channels_last"),
+        old_layer("Dense", dense, units=7, activation="softmax", **initializers),
+    ])  # fmt: skip
     if version == "tf.keras 2":
-        first = {"name": "input", "batch_input_shape": [None, 48, 48, 1], "dtype": "float32", "sparse": False}
-        layers.insert(0, {"class_name": "InputLayer", "config": first})
+        layers.insert(0, without_modules(old_layer("InputLayer", "input", **FIRST)))
     config = layers if version == "2.0" else {"name": "old", "layers": layers}
     with h5py.File("old.h5", "r+") as file:
         file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": config}).encode()
         file.attrs["keras_version"] = b"2.0.5"
     network.save("new.keras")
-    old, new = scored("old.h5", 48, "unit"), scored("new.keras", 48, "unit")
+    old, new = scores("old.h5", 48, "unit"), scores("new.keras", 48, "unit")
     assert {key for key in new if old[key] != new[key]} == {"file", "sha256"}
 
 
 @pytest.mark.usefixtures("inside")
-def test_outputs_in_another_order_are_put_right_by_their_names(project):
+def test_outputs_in_another_order_are_sorted_by_their_names(project):
     names, network = sorted(CLASSES), tiny()
     network.save("ours.keras")
     kernel, bias = network.layers[-1].get_weights()
     order = [CLASSES.index(name) for name in names]
     network.layers[-1].set_weights([kernel[:, order], bias[order]])
     network.save("theirs.keras")
-    wanted, found = scored("ours.keras"), scored("theirs.keras", 48, "raw", " ".join(names))
-    assert {key for key in wanted if wanted[key] != found[key]} == {"file", "sha256", "classes"}
+    ours, theirs = scores("ours.keras"), scores("theirs.keras", 48, "raw", " ".join(names))
+    assert {key for key in ours if ours[key] != theirs[key]} == {"file", "sha256", "classes"}
     with pytest.raises(UserError, match="CLASSES"):
-        scored("ours.keras", classes="angry,happy")
+        scores("ours.keras", classes="angry,happy")
 
 
 @pytest.mark.parametrize("name", ["network.keras", "network.h5"])
-def test_code_in_a_file_is_refused_and_not_run(project, name):
+def test_code_in_files_is_refused_and_not_run(project, name):
     network = tiny()
     network.add(keras.layers.Lambda(lambda x: (open("ran", "w").close(), x)[1]))
     network.save(name)
@@ -147,7 +146,7 @@ def ref(name, call=0, **options):
 
 
 def old_layer(kind, name, node=None, **config):
-    """A layer as Keras 2.15 writes it into .h5 (without its module) and .keras."""
+    """Return a layer as Keras 2.15 writes it to .keras; .h5 has no modules."""
     return {"class_name": kind, "module": "keras.layers", "registered_name": None, "name": name,
             "config": {"name": name, "trainable": True, "dtype": "float32"} | config,
             "inbound_nodes": node or []}  # fmt: skip
@@ -184,7 +183,7 @@ OLD = old_model(
 
 
 def now():
-    """The network that OLD describes, as Keras 3 builds it."""
+    """Return the network of OLD, built in Keras 3 with random weights."""
     backend.prepare(4, "float32")
     layers, pictures, seen = keras.layers, keras.Input((48, 48, 1)), keras.Input((48, 48, 1))
     base = keras.Model(seen, layers.BatchNormalization()(layers.SeparableConv2D(3, 3)(seen)), name="base")
@@ -192,28 +191,27 @@ def now():
     x = layers.Reshape((10, 30))(layers.DepthwiseConv2D(7, strides=4)(x))
     last = keras.Sequential([layers.Input((6,)), layers.Dense(7, activation="softmax")], name="last")
     network = keras.Model(pictures, last(layers.LSTM(6)(x)))
-    random = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     for each in network.weights:
-        low = 0.5 if "variance" in each.path else -1
-        each.assign(random.uniform(low, 1, each.shape))
+        each.assign(rng.uniform(0.5 if "variance" in each.path else -1, 1, each.shape))
     return network
 
 
-def without_modules(found):
-    if isinstance(found, dict):
-        return {key: without_modules(value) for key, value in found.items() if key not in ("module", "registered_name")}
-    return [without_modules(each) for each in found] if isinstance(found, list) else found
+def without_modules(config):
+    if isinstance(config, dict):
+        return {key: without_modules(each) for key, each in config.items() if key not in ("module", "registered_name")}
+    return [without_modules(each) for each in config] if isinstance(config, list) else config
 
 
-def rewritten(source, target, members):
-    """A copy of a .keras file in which some members are others."""
-    with zipfile.ZipFile(source) as one, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as other:
-        for name in one.namelist():
-            other.writestr(name, members.get(name) or one.read(name))
+def replace(source, target, members):
+    """Copy a .keras file and replace some members."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, members.get(name) or old.read(name))
 
 
 @pytest.mark.parametrize("form", [".keras", ".h5", "2.13.keras"])
-def test_layers_and_nested_models_of_keras_2_predict_as_they_did(tmp_path, form):
+def test_layers_and_nested_models_of_keras_2_predict_like_those_of_keras_3(tmp_path, form):
     network, path = now(), tmp_path / f"old{form}"
     if path.suffix == ".h5":
         network.save(path)
@@ -229,32 +227,30 @@ def test_layers_and_nested_models_of_keras_2_predict_as_they_did(tmp_path, form)
                 for place in ("layers/functional/layers", "layers/sequential/layers", "layers"):
                     file.move(place, place[:-6] + outside.INNER)
             members["model.weights.h5"] = (tmp_path / "model.weights.h5").read_bytes()
-        rewritten(str(tmp_path / "new.keras"), str(path), members)
-    pictures = np.random.default_rng(2).random((5, 48, 48, 1), "float32")
-    found, wanted = outside.load(path, 48).predict(pictures, verbose=0), network.predict(pictures, verbose=0)
-    assert wanted.std(axis=0).max() > 1e-4
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
+        replace(tmp_path / "new.keras", path, members)
+    found, expected = outside.load(path, 48).predict(NOISE, verbose=0), network.predict(NOISE, verbose=0)
+    assert expected.std(axis=0).max() > 1e-4
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["new.keras", "new.h5"])
-def test_a_model_of_keras_3_that_is_called_twice_stays_as_it_is(tmp_path, name):
+def test_a_model_of_keras_3_that_is_called_twice_is_unchanged(tmp_path, name):
     backend.prepare(5, "float32")
     layers, pictures = keras.layers, keras.Input((48, 48, 1))
     part = keras.Sequential([layers.Input((7,)), layers.Dense(7, activation="softmax")])
     network = keras.Model(pictures, part(part(layers.Dense(7)(layers.Flatten()(pictures)))))
     network.save(tmp_path / name)
-    pixels = np.random.default_rng(2).random((5, 48, 48, 1), "float32")
-    found = outside.load(tmp_path / name, 48).predict(pixels, verbose=0)
-    np.testing.assert_allclose(found, network.predict(pixels, verbose=0), atol=1e-6)
+    found = outside.load(tmp_path / name, 48).predict(NOISE, verbose=0)
+    np.testing.assert_allclose(found, network.predict(NOISE, verbose=0), atol=1e-6)
 
 
-def test_numbers_that_keras_2_13_left_out_are_put_back(tmp_path):
+def test_layer_numbers_of_keras_2_13_become_consecutive(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         for name in ("conv2d", "conv2d_2", "conv2d_10", "dense", "inner/" + outside.INNER + "/add_4"):
-            file.create_group(name).attrs["was"] = name
+            file.create_group(name).attrs["old"] = name
         outside._renumber(file)
-        found = {name: file[name].attrs["was"] for name in file if name != "inner"}
-        assert found == {"conv2d": "conv2d", "conv2d_1": "conv2d_2", "conv2d_2": "conv2d_10", "dense": "dense"}
+        names = {name: file[name].attrs["old"] for name in file if name != "inner"}
+        assert names == {"conv2d": "conv2d", "conv2d_1": "conv2d_2", "conv2d_2": "conv2d_10", "dense": "dense"}
         assert list(file["inner"][outside.INNER]) == ["add"]
 
 
@@ -262,11 +258,11 @@ def wide(name):
     tiny().save("small.keras")
     with zipfile.ZipFile("small.keras") as archive:
         text = archive.read("config.json").replace(b'"filters": 4', b'"filters": 200000000')
-    rewritten("small.keras", name, {"config.json": text})
+    replace("small.keras", name, {"config.json": text})
 
 
 def hollow(name):
-    """A small file that tells of a weight of 40 GB, and holds none of it."""
+    """Write a small file with a layer of 40 GB and without its weights."""
     tiny().save(name)
     with h5py.File(name, "r+") as file:
         config = json.loads(file.attrs["model_config"])
@@ -274,17 +270,12 @@ def hollow(name):
         file.attrs["model_config"] = json.dumps(config)
 
 
-def swollen(name: str) -> None:
-    """A small file whose network makes 1.6 GB of each picture."""
-    layers = keras.layers
-    keras.Sequential(
-        [
-            keras.Input((48, 48, 1)),
-            layers.Resizing(20_000, 20_000),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(7, activation="softmax"),
-        ]
-    ).save(name)
+def swollen(name):
+    """Write a small file whose network needs 1.6 GB per picture."""
+    keras.Sequential([
+        keras.Input((48, 48, 1)), keras.layers.Resizing(20_000, 20_000), keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(7, activation="softmax"),
+    ]).save(name)  # fmt: skip
 
 
 def damaged(name):
@@ -310,23 +301,25 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_no_network_of_this_form_is_refused_by_its_name(project, case):
+def test_other_files_and_networks_of_another_shape_are_refused(project, case):
     name, make = BAD[case]
     make(name)
-    with pytest.raises(UserError, match=rf"{name} .*SIDE|no probabilities") as refusal:
+    with pytest.raises(UserError, match=rf"{name} .*SIDE|not probabilities") as error:
         outside.probabilities(Path(name), 48, "raw")
-    assert len(str(refusal.value)) < 400
-    assert "Wonder" in str(refusal.value) or case != "unknown layer"  # the cause, which Keras puts last
+    assert len(str(error.value)) < 400
+    assert "Wonder" in str(error.value) or case != "unknown layer"  # the cause, which Keras puts last
 
 
-@pytest.mark.parametrize("make", [wide, hollow, pytest.param(swollen, marks=pytest.mark.slow)])
-def test_a_small_file_that_asks_for_much_memory_or_ends_its_reader_is_refused(project, make):
-    make("network.h5" if make == hollow else "network.keras")
+@pytest.mark.parametrize(("make", "name"), [
+    (wide, "network.keras"), (hollow, "network.h5"), pytest.param(swollen, "network.keras", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_small_file_that_needs_much_memory_or_crashes_its_reader_is_refused(project, make, name):
+    make(name)
     with pytest.raises(UserError, match=r"GiB of memory|too much memory"):
-        scored("network.h5" if make == hollow else "network.keras")
+        scores(name)
 
 
-def test_test_labels_must_be_known_and_the_scores_are_written_over_nothing_but_json(project):
+def test_unknown_test_labels_and_an_output_file_that_is_not_json_are_errors(project):
     tiny().save("network.keras")
     Path("params.yaml").write_text("mine")
     with pytest.raises(UserError, match=r"params\.yaml.*\.json"):
@@ -335,4 +328,4 @@ def test_test_labels_must_be_known_and_the_scores_are_written_over_nothing_but_j
     text = solution.PATH.read_text().splitlines()
     solution.PATH.write_text("\n".join([*text[:-1], text[-1].rsplit(",", 1)[0] + ","]) + "\n")
     with pytest.raises(UserError, match=str(solution.PATH)):
-        scored("network.keras")
+        scores("network.keras")

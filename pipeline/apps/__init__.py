@@ -1,5 +1,5 @@
-"""Uses of trained networks: predict, export, release, somebody else's weights, the demo."""
+"""Applications of trained networks: prediction, web page, release, export, scoring of external models; the demo."""
 
 import os
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime would note each run in the user's home, and report it
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it would write to the user's home and send usage data

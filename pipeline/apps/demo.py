@@ -1,7 +1,7 @@
-"""Run the whole pipeline on a small competition, in a folder of its own: drawn faces, or a fifth of the real ones.
+"""The complete pipeline on a small competition in a separate folder: drawn faces, or a fifth of the real faces.
 
-Reads demo.yaml or quick.yaml beside this file (the params.yaml), and for `quick` the faces and their solution. Writes
-demo/ or quick/, which git ignores; the real results are never touched.
+Reads demo.yaml or quick.yaml next to this file (used as params.yaml); `quick` also reads the faces and their solution.
+Writes demo/ or quick/, which git ignores. The real results stay untouched.
 """
 
 import os
@@ -15,13 +15,13 @@ from pipeline.errors import UserError
 
 DEMO, QUICK = Path("demo"), Path("quick")
 PARAMS = Path(__file__).with_suffix(".yaml")
-SHARE = 5  # of so many real faces `quick` takes one
+STEP = 5  # `quick` uses every fifth real face
 DVC_CONFIG = "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
-FOLDERS = (".dvc", "data/incoming", "external", "artifacts/students")  # which the graph's stages depend on
+FOLDERS = (".dvc", "data/incoming", "external", "artifacts/students")  # dependencies of DVC stages
 
 
 def build(folder: Path, params: Path = PARAMS) -> None:
-    """Make `folder` a DVC project that shares this one's code and graph, with `params` as its params.yaml."""
+    """Make `folder` a DVC project that links to this project's code and dvc.yaml and has a copy of `params`."""
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / ".dvc/config").write_text(DVC_CONFIG)
@@ -32,18 +32,18 @@ def build(folder: Path, params: Path = PARAMS) -> None:
 
 
 def run(folder: Path, *words: str) -> None:
-    """Run `python -m WORDS` in `folder`, by this Python. Raises UserError where it fails (it has printed why)."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # DVC's stages take python from it
-    environment = os.environ | {"PATH": path, "YES": "1"}  # its trainings are short: they need no consent
+    """Run `python -m WORDS` in `folder` with this Python. Raises UserError if the command fails."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # DVC stages run `python` from it
+    environment = os.environ | {"PATH": path, "YES": "1"}  # the trainings are short: do not ask for confirmation
     if subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment, check=False).returncode:
-        raise UserError(f"{' '.join(words)} failed in {folder}/: see above; the same command goes on from there")
+        raise UserError(f"{' '.join(words)} failed in {folder}/ (see above); the same command resumes there")
 
 
 def take(folder: Path) -> None:
-    """Write every fifth of the real faces to `folder`, as the competition's files; each split keeps its order."""
+    """Write every fifth real face of each split to `folder`, as competition files, in the original order."""
     data = faces.load()
     labels = solution.join(data.labels, solution.load(data))
-    rows = [row for split in range(3) for row in data.rows(split)[::SHARE]]
+    rows = [row for split in range(3) for row in data.rows(split)[::STEP]]
     names = {"train.csv", "test.csv"} if (labels < 0).any() else {"icml_face_data.csv"}
     synthetic.write(folder, data.pixels[rows], labels[rows], data.usage[rows], names)
 
@@ -51,7 +51,7 @@ def take(folder: Path) -> None:
 def main(quick: bool = False) -> None:
     """Run the command."""
     if not Path("pipeline").is_dir():
-        raise UserError("pipeline/ is missing here; run from the project's folder")
+        raise UserError("pipeline/ is missing in the current folder; run the command in the project folder")
     folder = QUICK if quick else DEMO
     if quick:
         run(Path(), "dvc", "repro", "--quiet", "prepare")
@@ -62,5 +62,5 @@ def main(quick: bool = False) -> None:
     run(folder, "pipeline", "train", "--jobs", "2", "--threads", "1", "--yes")
     run(folder, "dvc", "repro")
     run(folder, "pipeline", "leaderboard")
-    print(f"\nThe submission: {folder}/submissions/ensemble.csv")
-    print(f"The report, for a browser: {folder}/results/report.html")
+    print(f"\nSubmission: {folder}/submissions/ensemble.csv")
+    print(f"Report: {folder}/results/report.html")

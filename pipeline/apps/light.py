@@ -1,6 +1,7 @@
-"""The released network through ONNX Runtime, which starts in a fraction of the time that Keras takes.
+"""The released network in ONNX Runtime, which starts much faster than Keras.
 
-`make release` writes its file, released/MODEL.onnx, in which contrast, test-time augmentation and temperature are.
+Reads released/MODEL.onnx, written by `make release`. The graph includes contrast, test-time augmentation and
+temperature scaling.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ BATCH = 128  # pictures at a time
 
 
 class Network:
-    """What networks.Network is, for probabilities alone.
+    """ONNX counterpart of networks.Network, without attention maps.
 
     Parameters
     ----------
@@ -26,27 +27,25 @@ class Network:
         self.session = session
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
-        """Probabilities, at the temperature, of uint8 [n, 48, 48]: float32 [n, 7]."""
+        """Return the calibrated probabilities, float32 [n, 7], of pictures, uint8 [n, 48, 48]."""
         starts = range(0, len(pictures), BATCH)
         parts = [self.session.run(None, {"pictures": pictures[start : start + BATCH]})[0] for start in starts]
         return np.concatenate([np.zeros((0, len(CLASSES)), "float32"), *parts])
 
 
 def load() -> Network | None:
-    """The released network; None where the ONNX file is not the one that its JSON file tells of, or nothing runs it.
+    """Load the released network; return None if ONNX Runtime or an ONNX file that matches the JSON file is missing.
 
-    Raises UserError where released/ holds no whole network.
+    Raises UserError if released/ contains no complete network.
     """
     if not list(packed.FOLDER.glob("*.onnx")):
         return None
     about, _ = packed.read(packed.find())
     path = packed.FOLDER / f"{about.model}.onnx"
-    if (
-        not path.is_file()
-        or path.stat().st_size > packed.LIMIT
-        or files.sha256(content := path.read_bytes()) != about.onnx.get("sha256")
-    ):
-        return None  # Keras answers in its place
+    if not path.is_file() or path.stat().st_size > packed.LIMIT:
+        return None
+    if files.sha256(content := path.read_bytes()) != about.onnx.get("sha256"):
+        return None  # the caller then uses Keras
     try:
         import onnxruntime
     except ImportError:

@@ -1,4 +1,4 @@
-"""Bring trained networks back, and ask them: the one place that knows which network predicts.
+"""Trained networks loaded for prediction: the released network, an ensemble, a model, or one fold of a model.
 
 Reads released/, or cells with their weights and results/ensemble.json. Nothing in these files is executed.
 """
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 RELEASED = "released"
 SPEEDRUN = Path("artifacts/speedrun/networks.json")
-CAPACITY = 128  # pictures that lie on the device at a time
-BATCHES = (16, 128)  # views that are predicted together: the small one so that a single face need not wait
+CAPACITY = 128  # pictures on the device at a time
+BATCHES = (16, 128)  # views per batch; the small size keeps a single face fast
 
 
 def grey_levels(pictures: Any) -> np.ndarray:
-    """Pictures as uint8 [n, 48, 48].
+    """Convert pictures to uint8 [n, 48, 48].
 
     Parameters
     ----------
-    pictures : [n, 48, 48] or [n, 48, 48, 1], uint8 or floats from 0 to 1. UserError for all else.
+    pictures : [n, 48, 48] or [n, 48, 48, 1], uint8 or floats from 0 to 1. UserError for anything else.
     """
     array = np.asarray(pictures)
     if array.shape[1:] not in ((SIDE, SIDE), (SIDE, SIDE, 1)):
@@ -46,24 +46,24 @@ def grey_levels(pictures: Any) -> np.ndarray:
     array = array.reshape(len(array), SIDE, SIDE)
     if array.dtype == "uint8":
         return array
-    if array.dtype.kind != "f" or not ((array >= 0) & (array <= 1)).all():  # NaN is neither
+    if array.dtype.kind != "f" or not ((array >= 0) & (array <= 1)).all():  # also for NaN
         raise UserError("pictures must be uint8, or floats from 0 to 1")
     scaled: np.ndarray = (255 * array.astype("float64")).round().astype("uint8")
     return scaled
 
 
 class Left(Facts, frozen=True):
-    """A network of the speedrun; `weights` is the path of its file."""
+    """A network of the speedrun; `weights` is the path of its weights file."""
 
     weights: str
 
 
 class Member:
-    """One trained network that sees pictures as in its training: recipe, views and scaling are its own.
+    """One trained network with its own recipe: pictures are preprocessed as in its training.
 
     Parameters
     ----------
-    network : with its weights.
+    network : with its weights loaded.
     """
 
     def __init__(self, network: "keras.Model", facts: Facts) -> None:
@@ -77,43 +77,43 @@ class Member:
 
     @cached_property
     def cam(self) -> "GradCam":
-        """What tells where the network looks."""
+        """Grad-CAM of the network."""
         from pipeline.training.attention import GradCam
 
         return GradCam(self.feed, self.network)
 
     def probabilities(self, pictures: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
-        """The mean over `views` (maps, float32 [v, 8]; by default all) of uint8 [n, 48, 48]: float32 [n, 7]."""
+        """Return mean probabilities, float32 [n, 7], of uint8 [n, 48, 48] over `views` (maps, float32 [v, 8])."""
         maps = self.views if views is None else views
         parts = [self._predicted(part, maps) for part in _parts(pictures)]
         return np.concatenate([np.zeros((0, len(CLASSES)), "float32"), *parts])
 
     def attention(self, pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Where it looks for each picture's class (int [n]), by Grad-CAM: float32 [n, 48, 48], 0 to 1."""
-        found = []
+        """Return the Grad-CAM map of each picture for its class (int [n]): float32 [n, 48, 48], 0 to 1."""
+        maps = []
         for part, labels in zip(_parts(pictures), _parts(classes), strict=True):
             self._show(part)
-            found.append(self.cam.maps(np.arange(len(part)), labels))
-        return np.concatenate(found)
+            maps.append(self.cam.maps(np.arange(len(part)), labels))
+        return np.concatenate(maps)
 
     def _show(self, pictures: np.ndarray) -> None:
-        """Put uint8 [n, 48, 48], n up to CAPACITY, where the network finds them: in rows 0 to n - 1."""
+        """Copy uint8 [n, 48, 48], n up to CAPACITY, into rows 0 to n - 1 of the feed."""
         from pipeline.training import contrasts
 
-        whole = np.resize(pictures, (CAPACITY, SIDE, SIDE))
-        self.feed.pixels.assign(contrasts.normalise(whole, self.feed.recipe.contrast)[..., None])
+        filled = np.resize(pictures, (CAPACITY, SIDE, SIDE))
+        self.feed.pixels.assign(contrasts.normalise(filled, self.feed.recipe.contrast)[..., None])
 
     def _predicted(self, pictures: np.ndarray, views: np.ndarray) -> np.ndarray:
-        """As `probabilities`, n up to CAPACITY."""
+        """Compute `probabilities` of up to CAPACITY pictures."""
         self._show(pictures)
         rows = np.tile(np.arange(len(pictures), dtype="int32"), len(views))
         maps = np.repeat(views, len(pictures), axis=0)
         size = BATCHES[len(rows) > 4 * BATCHES[0]]
-        found = []
-        for start in range(0, len(rows), size):  # whole batches: one compiled program a size
+        outputs = []
+        for start in range(0, len(rows), size):  # always full batches: one compiled program per size
             batch = np.arange(start, start + size) % len(rows)
-            found.append(self.predictor.predict_on_batch((rows[batch], maps[batch])))
-        mean: np.ndarray = np.concatenate(found)[: len(rows)].reshape(len(views), len(pictures), -1).mean(axis=0)
+            outputs.append(self.predictor.predict_on_batch((rows[batch], maps[batch])))
+        mean: np.ndarray = np.concatenate(outputs)[: len(rows)].reshape(len(views), len(pictures), -1).mean(axis=0)
         return mean
 
 
@@ -123,12 +123,12 @@ def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
 
 @dataclass(frozen=True)
 class Network:
-    """What predicts: one trained network, or several blended.
+    """One trained network, or a blend of several.
 
     Parameters
     ----------
-    members : the networks of every model, whose probabilities are averaged.
-    method, shares : how these averages are blended (see evaluation/ensemble.py). temperature : of the blend.
+    members : the networks of each model; their probabilities are averaged.
+    method, shares : how the averages are blended (see evaluation/ensemble.py). temperature : of the blend.
     """
 
     members: dict[str, list[Member]]
@@ -137,7 +137,7 @@ class Network:
     temperature: float
 
     def probabilities(self, pictures: Any) -> np.ndarray:
-        """Probabilities, at the temperature, of pictures in any form that `grey_levels` takes: float32 [n, 7]."""
+        """Return calibrated probabilities, float32 [n, 7], of pictures in any form that `grey_levels` accepts."""
         levels = grey_levels(pictures)
         means = [
             np.mean([each.probabilities(levels) for each in members], axis=0, dtype="float32")
@@ -150,41 +150,42 @@ class Network:
         return metrics.temper(blend, self.temperature).astype("float32")
 
     def attention(self, pictures: Any, classes: np.ndarray) -> np.ndarray:
-        """The mean over all networks of where each looks for a picture's class (int [n]): float32 [n, 48, 48]."""
+        """Return the mean over all networks of their maps for each picture's class (int [n]): float32 [n, 48, 48]."""
         levels = grey_levels(pictures)
-        everyone = [each for members in self.members.values() for each in members]
-        mean: np.ndarray = np.mean([each.attention(levels, classes) for each in everyone], axis=0)
+        networks = [each for members in self.members.values() for each in members]
+        mean: np.ndarray = np.mean([each.attention(levels, classes) for each in networks], axis=0)
         return mean
 
 
-def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, str]:
-    """What the cell of a trained network says of it, and the digest of its weights."""
+def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, Path, str, str]:
+    """Return the facts about the trained network of a cell, and path, remedy and digest of its weights."""
     path = store.folder(settings, name, fold) / "cell.json"
     with files.reading(path, f"dvc repro {store.stage(settings, name, fold)}"):
         about = store.About.model_validate_json(path.read_bytes())
-        made, recipe = about.plan, about.plan.settings()
+        old, recipe = about.plan, about.plan.settings()
         facts = Facts.model_validate({
-            "model": name, "architecture": made.architecture, "fold": fold, "seed": made.seed, "recipe": recipe,
+            "model": name, "architecture": old.architecture, "fold": fold, "seed": old.seed, "recipe": recipe,
             "precision": about.precision,
         })  # fmt: skip
-        now = plan.code(plan.ingredients(made.architecture, recipe))
-        if any(now.get(key) != made.code[key] for key in made.code if key.startswith("architectures.")):
-            raise ValueError(f"the code of {made.architecture} has changed since")
-        return facts, about.weights_sha256
+        code = plan.code(plan.ingredients(old.architecture, recipe))
+        if any(code.get(key) != old.code[key] for key in old.code if key.startswith("architectures.")):
+            raise ValueError(f"the code of {old.architecture} has changed since its training")
+    remedy = f"python -m pipeline train {name} {fold} --anew"
+    return facts, store.weights(name, fold), remedy, about.weights_sha256
 
 
-def _restored(facts: Facts, sha256: str) -> Member:
-    """The trained network of a cell. Keras must run already."""
-    network, path = architectures.build(facts.architecture), store.weights(facts.model, facts.fold)
-    with files.reading(path, f"python -m pipeline train {facts.model} {facts.fold} --anew"):
-        if files.sha256(path.read_bytes()) != sha256:
-            raise ValueError("it is not the file that cell.json tells of")
+def _restored(facts: Facts, path: Path, remedy: str, sha256: str | None = None) -> Member:
+    """Build a network and load its weights, after a check of their digest. Keras must be started already."""
+    network = architectures.build(facts.architecture)
+    with files.reading(path, remedy):
+        if sha256 and files.sha256(path.read_bytes()) != sha256:
+            raise ValueError("its SHA-256 differs from cell.json")
         network.load_weights(path)
     return Member(network, facts)
 
 
 def _prepare(trained: list[Facts], library: str, precision: str | None) -> None:
-    """Start Keras in this precision, else in bfloat16 where all networks were trained so and this machine suits it."""
+    """Start Keras in this precision; by default bfloat16 if all networks used it and it suits this machine."""
     backend.start(library)
     suitable = {machine.suitable(each.precision, library, each.architecture) for each in trained}
     backend.prepare(0, precision or (suitable.pop() if len(suitable) == 1 else "float32"))
@@ -206,44 +207,39 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
     method = "mean"
     shares: dict[str, float | None] = {name: 1.0}
     if which == ENSEMBLE:
-        found = ensemble.result()
-        method, shares = found.method, {each: share for each, share in found.weights.items() if share != 0}
+        result = ensemble.result()
+        method, shares = result.method, {each: share for each, share in result.weights.items() if share != 0}
     if unknown := [each for each in shares if each not in settings.names]:
         known = ", ".join([RELEASED, ENSEMBLE, *settings.names])
-        raise UserError(f"{', '.join(unknown)} is no network of this project; known: {known}, or one fold, NAME-FOLD")
+        raise UserError(f"unknown network: {', '.join(unknown)}; name one of {known}, or one fold: NAME-FOLD")
     folds = [settings.fold(fold)] if fold else settings.folds
     cells = {each: [_cell(settings, each, number) for number in folds] for each in shares}
-    _prepare([facts for found in cells.values() for facts, _ in found], library, precision)
-    members = {each: [_restored(*cell) for cell in found] for each, found in cells.items()}
+    _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
+    members = {each: [_restored(*cell) for cell in parts] for each, parts in cells.items()}
     return Network(members, method, list(shares.values()), ensemble.temperatures([name])[name])
 
 
 def _speedrun(library: str, precision: str | None) -> Network:
-    """The networks that `make speedrun` left."""
+    """Load the networks that `make speedrun` wrote."""
     with files.reading(SPEEDRUN, "make speedrun"):
-        found = TypeAdapter(list[Left]).validate_json(SPEEDRUN.read_bytes())
-    _prepare([*found], library, precision)
-    members = []
-    for facts in found:
-        network = architectures.build(facts.architecture)
-        with files.reading(Path(facts.weights), "make speedrun"):
-            network.load_weights(facts.weights)
-        members.append(Member(network, facts))
+        trained = TypeAdapter(list[Left]).validate_json(SPEEDRUN.read_bytes())
+    _prepare([*trained], library, precision)
+    members = [_restored(facts, Path(facts.weights), "make speedrun") for facts in trained]
     return Network({"speedrun": members}, "mean", [1.0], 1.0)
 
 
 def load(which: str = RELEASED, library: str | None = None, precision: str | None = None) -> Network:
-    """The network `which`.
+    """Load the network `which`.
 
     Parameters
     ----------
-    which : "released", "ensemble", "speedrun", a model (the mean of all its folds), or one fold of it, like
+    which : "released", "ensemble", "speedrun", a model (the mean over all its folds), or one fold of a model, like
         "small_resnet-0".
-    library, precision : of Keras; None takes what suits this machine.
+    library, precision : of Keras; by default those that suit this machine.
 
     Raises
     ------
-    UserError : where there is no such network, or its files are missing, damaged or another's.
+    UserError : if there is no such network, or its files are missing, damaged or do not belong together.
     """
     library = library or machine.choose(config.load().backend)
     if which == RELEASED:

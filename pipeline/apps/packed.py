@@ -1,6 +1,6 @@
-"""A released network: released/MODEL.json says all of it, released/MODEL.safetensors holds its weights.
+"""Files of a released network: released/MODEL.json describes it, released/MODEL.safetensors contains its weights.
 
-Both are checked before anything is made of them, and nothing in them is executed.
+Both are validated before use, and nothing in them is executed.
 """
 
 import json
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 FOLDER = Path("released")
 WEIGHTS = ".safetensors"
-LIMIT = 5_000_000  # bytes of a file: git holds it
+LIMIT = 5_000_000  # bytes of a file, because the files are in git
 REMEDY = "make release"
 
 
 class Facts(BaseModel, frozen=True, strict=True):
-    """What one must know to bring a trained network back.
+    """Facts that are needed to restore a trained network.
 
     Parameters
     ----------
-    precision : of products, in which it was trained.
+    precision : of matrix products in training.
     """
 
     model: Name
@@ -44,25 +44,25 @@ class Facts(BaseModel, frozen=True, strict=True):
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if architectures.fixed_size(self.architecture) and self.recipe.crop != SIDE:
-            raise ValueError(f"{self.architecture} takes pictures of {SIDE}x{SIDE} pixels alone")
+            raise ValueError(f"{self.architecture} accepts only pictures of {SIDE}x{SIDE} pixels")
         return self
 
 
 def _competition(names: tuple[str, ...]) -> tuple[str, ...]:
     if names != CLASSES:
-        raise ValueError("are not the competition's")
+        raise ValueError("differ from those of the competition")
     return names
 
 
 class Released(Facts, frozen=True, extra="forbid"):
-    """What released/MODEL.json says.
+    """Content of released/MODEL.json.
 
     Parameters
     ----------
-    views : how many of them test-time augmentation averages. bytes, sha256 : of the weights' file.
-    scores : by rows, see release.scores. mean_over_folds : PrivateTest accuracy of one network, on average.
-    float16 : what half precision changed. onnx : of that file, see export.check, and the pictures of the check.
-    data : digest of the faces, and what is known of their origin.
+    views : number of views that test-time augmentation averages. bytes, sha256 : of the weights file.
+    scores : by rows, see release.scores. mean_over_folds : mean PrivateTest accuracy of the networks of all folds.
+    float16 : differences due to half precision. onnx : result of export.check, and the pictures it used.
+    data : digest of the faces, and their provenance.
     """
 
     classes: Annotated[tuple[str, ...], AfterValidator(_competition)]
@@ -82,7 +82,7 @@ class Released(Facts, frozen=True, extra="forbid"):
 
 
 def notes(facts: Facts, temperature: float, views: int) -> dict[str, str]:
-    """What one must know to use a file of weights: each holds it itself."""
+    """Return the metadata that every weights file contains."""
     return {
         "model": facts.model, "architecture": facts.architecture, "license": "MIT", "classes": " ".join(CLASSES),
         "input": f"uint8 [n, {SIDE}, {SIDE}]: grey levels 0 to 255 of faces cut out as in FER2013",
@@ -95,7 +95,7 @@ def notes(facts: Facts, temperature: float, views: int) -> dict[str, str]:
 
 
 def pack(network: "keras.Model") -> dict[str, np.ndarray]:
-    """The variables of `network` by their paths: kernels in float16, all else in float32."""
+    """Return the variables of `network` by path: kernels in float16, the others in float32."""
     from keras import ops
 
     values = {variable.path: ops.convert_to_numpy(variable) for variable in network.weights}
@@ -103,50 +103,50 @@ def pack(network: "keras.Model") -> dict[str, np.ndarray]:
 
 
 def as_file(arrays: dict[str, np.ndarray], about: dict[str, str]) -> bytes:
-    """A .safetensors file of what `pack` returned, and of `notes`."""
-    return save(arrays, {"about": json.dumps(about)})  # one key: the library mixes the order of several
+    """Return the content of a .safetensors file with the result of `pack` and the metadata of `notes`."""
+    return save(arrays, {"about": json.dumps(about)})  # one key, because the library does not keep the order of several
 
 
 def unpack(network: "keras.Model", arrays: dict[str, np.ndarray]) -> None:
-    """Put what `pack` returned into a network of the same architecture. Raises ValueError where that cannot be."""
+    """Assign the result of `pack` to a network of the same architecture. Raises ValueError if they do not match."""
     if {each.path: tuple(each.shape) for each in network.weights} != {path: a.shape for path, a in arrays.items()}:
-        raise ValueError(f"the weights are not those of {network.name}")
+        raise ValueError(f"the weights do not fit {network.name}")
     if not all(each.dtype in ("float16", "float32") and np.isfinite(each).all() for each in arrays.values()):
-        raise ValueError("some weights are no finite floats")
+        raise ValueError("some weights are not finite floats")
     for variable in network.weights:
         variable.assign(arrays[variable.path].astype("float32"))
 
 
 def find() -> Path:
-    """The JSON file of the released network."""
-    found = list(FOLDER.glob("[!.]*.json"))
-    if len(found) != 1:
-        raise UserError(f"{FOLDER}/ holds {len(found)} networks instead of one; make it with: {REMEDY}")
-    return found[0]
+    """Return the path of the released network's JSON file. Raises UserError unless there is exactly one."""
+    paths = list(FOLDER.glob("[!.]*.json"))
+    if len(paths) != 1:
+        raise UserError(f"{FOLDER}/ contains {len(paths)} networks instead of one; make it with: {REMEDY}")
+    return paths[0]
 
 
 def _content(path: Path) -> bytes:
-    if not path.is_file():  # reading a pipe would wait for ever
-        raise ValueError("it is no file")
+    if not path.is_file():  # reading a pipe would block
+        raise ValueError("not a regular file")
     if path.stat().st_size > LIMIT:
-        raise ValueError("it is too large")
+        raise ValueError(f"larger than {LIMIT:,} bytes")
     return path.read_bytes()
 
 
 def read(path: Path) -> tuple[Released, dict[str, np.ndarray]]:
-    """What a JSON file, and the weights beside it, hold. Raises UserError where they are damaged, or too large."""
+    """Read a JSON file and the weights next to it. Raises UserError if they are damaged, too large or do not match."""
     with files.reading(path, REMEDY):
         about = Released.model_validate_json(_content(path))
     with files.reading(weights := path.with_suffix(WEIGHTS), REMEDY):
         if files.sha256(_content(weights)) != about.sha256:
-            raise ValueError(f"it is not the file that {path.name} tells of")
+            raise ValueError(f"its SHA-256 differs from {path.name}")
         try:
             with safe_open(weights, "numpy") as file:
-                own = json.loads(file.metadata()["about"])
+                metadata = json.loads(file.metadata()["about"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as trouble:
-            raise ValueError(str(trouble)) from None
-        told = notes(about, about.temperature, about.views)
-        if other := [key for key in told if own.get(key) != told[key]]:
-            raise ValueError(f"{path.name} tells otherwise of its {', '.join(other)}")
+        except SafetensorError as error:
+            raise ValueError(str(error)) from None
+        expected = notes(about, about.temperature, about.views)
+        if different := [key for key in expected if metadata.get(key) != expected[key]]:
+            raise ValueError(f"{path.name} states a different {', '.join(different)}")
         return about, arrays

@@ -1,8 +1,8 @@
-"""Name the expressions of the faces in pictures, tables, videos, or before a camera.
+"""Prediction of the expressions of faces in pictures, tables, videos or camera frames.
 
-Reads what is named, and a trained network. Prints a table; writes the table and annotated pictures where it is told to.
+Reads the given inputs and a trained network. Prints a table; on request, writes it to a file, and annotated pictures.
 
-Exit status: 0 all was read, 1 nothing could begin, 3 some files were skipped (they are named), 130 stopped by Ctrl-C.
+Exit status: 0 success, 1 invalid input, 3 some files were skipped (they are listed), 130 stopped by Ctrl-C.
 """
 
 import csv
@@ -25,18 +25,18 @@ from pipeline.apps.sources import CAMERA, Picture, Source, find, printable
 from pipeline.competition import CLASSES, SIDE
 from pipeline.errors import UserError
 
-SKIPPED = 3  # the exit status where something was
-TOGETHER = 16  # pictures that are predicted at a time
-WIDTH = 24  # of a file's name on the terminal, so that a line has 80 columns
+SKIPPED = 3  # exit status if files were skipped
+TOGETHER = 16  # pictures per batch
+WIDTH = 24  # of a file name on the terminal, so that a line has 80 columns
 NO_FACE = "no face"
 RELEASED = "released"
-FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would compute begins so
-SUFFIXES = {"picture": ".png", "video": ".mp4", CAMERA: ".mp4"}  # of what is drawn
+FORMULA = ("=", "+", "-", "@")  # a spreadsheet would evaluate cells that begin with one of these
+SUFFIXES = {"picture": ".png", "video": ".mp4", CAMERA: ".mp4"}  # of annotated files
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture whose faces are found: their boxes, float [n, 3], and themselves, uint8 [n, 48, 48]."""
+    """A picture with its detected faces: boxes, float [n, 3], and crops, uint8 [n, 48, 48]."""
 
     source: Source
     picture: Picture
@@ -45,7 +45,7 @@ class Seen:
 
 
 def look(source: Source, picture: Picture, detector: detect.Detector | None, most: int | None) -> Seen:
-    """Find a picture's largest faces, at `most` so many; without `detector` it is one itself, its middle square."""
+    """Find the `most` largest faces of a picture. Without `detector`, its central square is the face."""
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(picture.pixels)).convert("L"))
     if picture.aligned or detector is None:
         height, width = grey.shape
@@ -58,36 +58,36 @@ def look(source: Source, picture: Picture, detector: detect.Detector | None, mos
 
 
 def targets(sources: list[Source], out: Path | None) -> dict[str, Path]:
-    """Where each source is drawn: below the folder `out`, or in this very file if there is one source."""
+    """Return the annotated file of each source: in the folder `out`, or `out` itself if there is only one source."""
     if out is None:
         return {}
     if len(sources) == 1 and out.suffix and not out.is_dir():
         return {str(sources[0]): out}
-    found = {}
+    paths = {}
     for source in sources:
         if suffix := SUFFIXES.get(source.kind):
-            place = out / source.place
-            found[str(source)] = place if place.suffix == suffix else place.with_name(f"{place.name}{suffix}")
-    if len(set(found.values())) < len(found):
-        raise UserError(f"two inputs have the same name below {out}; predict them one after the other")
-    return found
+            path = out / source.place
+            paths[str(source)] = path if path.suffix == suffix else path.with_name(f"{path.name}{suffix}")
+    if len(set(paths.values())) < len(paths):
+        raise UserError(f"two inputs would have the same name in {out}; predict them one after the other")
+    return paths
 
 
 class Output:
-    """Puts the results of a run where they belong: on the terminal, into the table, and into pictures and videos."""
+    """Output of the results: on the terminal, to the table, and to annotated pictures and videos."""
 
     def __init__(self, sources: list[Source], table: Path | None, out: Path | None, stack: ExitStack) -> None:
         self.stack = stack
         self.targets = targets(sources, out)
         self.writers: dict[str, Any] = {}
-        self.pictures = self.skipped = 0
-        self.written: dict[str, None] = {}  # in order
-        self.found: list[np.ndarray] = []  # probabilities [n, 7] of each picture
-        self.labelled: list[tuple[int, np.ndarray]] = []  # a picture's label, and its probabilities
+        self.skipped = 0
+        self.written: dict[str, None] = {}  # an ordered set of names
+        self.predictions: list[np.ndarray] = []  # probabilities [n, 7] of each picture
+        self.labelled: list[tuple[int, np.ndarray]] = []  # labels of pictures, and their probabilities
+        inputs = [source.path for source in sources if os.path.exists(source.path)]
         for target in (*self.targets.values(), *([table] if table else [])):
-            there = [source.path for source in sources if os.path.exists(source.path)]
-            if target.exists() and any(map(target.samefile, there)):
-                raise UserError(f"{target} is one of the files to be read; write to another")
+            if target.exists() and any(map(target.samefile, inputs)):
+                raise UserError(f"{target} is an input file; write to another file")
         self.table: Any = None
         if table:
             file = stack.enter_context(table.open("w", newline="", encoding="utf-8"))
@@ -97,53 +97,52 @@ class Output:
         self._line("", "", CLASSES)
 
     def put(self, seen: Seen, boxes: np.ndarray, probabilities: np.ndarray, heat: np.ndarray | None) -> None:
-        """Put a picture's faces, or that it has none, everywhere."""
-        self.pictures += 1
-        self.found.append(probabilities)
+        """Output the faces of a picture, or one line without a face."""
+        self.predictions.append(probabilities)
         if seen.picture.label >= 0:
             self.labelled.append((seen.picture.label, probabilities[0]))
         source, frame = str(seen.source), seen.picture.frame or ""
         lines: list[tuple[Any, ...]] = [
-            (left, top, side, side, CLASSES[int(row.argmax())], *(round(float(part), 6) for part in row))
+            (left, top, side, side, CLASSES[int(row.argmax())], *(round(float(value), 6) for value in row))
             for (left, top, side), row in zip(boxes.round().astype(int).tolist(), probabilities, strict=True)
         ]
         for line in lines or [(*[""] * 4, NO_FACE, *[""] * len(CLASSES))]:
-            shares = [f"{part:.0%}" for part in line[5:]] if lines else line[5:]
-            self._line(f"{source}:{frame}" if frame else source, line[4], shares)
+            percentages = [f"{value:.0%}" for value in line[5:]] if lines else line[5:]
+            self._line(f"{source}:{frame}" if frame else source, line[4], percentages)
             if self.table:
                 self.table.writerow([f"'{source}" if source.startswith(FORMULA) else source, frame, *line])
         if source in self.targets:
-            drawn = annotate.annotate(seen.picture.pixels, boxes, probabilities, heat)
-            self._draw(seen.source, self.targets[source], drawn)
+            annotated = annotate.annotate(seen.picture.pixels, boxes, probabilities, heat)
+            self._draw(seen.source, self.targets[source], annotated)
 
     def skip(self, what: object, why: Exception) -> None:
-        """Say that something cannot be read, or drawn."""
+        """Report an input that cannot be read, or a file that cannot be written."""
         self.skipped += 1
         print(f"skipped {what}: {why}", file=sys.stderr, flush=True)
 
     def summary(self) -> None:
-        """Print how many faces have each label and, where the labels are known, the accuracy and the confusions."""
-        labels = np.concatenate([np.zeros(0, int), *(each.argmax(axis=1) for each in self.found)])
+        """Print the number of faces per predicted label; for labelled input, also confusion matrix and accuracy."""
+        labels = np.concatenate([np.zeros(0, int), *(each.argmax(axis=1) for each in self.predictions)])
         if len(labels) > 1:
             print()
-            self._line("faces by label", f"{len(labels):,}", _counts(labels))
+            self._line("faces by label", f"{len(labels):,}", np.bincount(labels, minlength=len(CLASSES)))
         if self.labelled:
-            from pipeline.evaluation import metrics  # scipy and scikit-learn take their time
+            from pipeline.evaluation import metrics  # imports scipy and scikit-learn, which is slow
 
             truth, rows = (np.array(column) for column in zip(*self.labelled, strict=True))
             score = metrics.accuracy(rows, truth)
             for number, name in enumerate(CLASSES):
-                known = rows[truth == number].argmax(axis=1)
-                self._line(f"labelled {name}", f"{len(known):,}", _counts(known))
+                predicted = rows[truth == number].argmax(axis=1)
+                self._line(f"labelled {name}", f"{len(predicted):,}", np.bincount(predicted, minlength=len(CLASSES)))
             print(f"accuracy {score['accuracy']:.2%}, 95% interval {score['low']:.2%} to {score['high']:.2%}")
 
-    def _line(self, place: str, label: str, parts: Any) -> None:
-        shown = place if len(place) <= WIDTH else f"…{place[1 - WIDTH :]}"
-        cells = (f"{part:>{max(4, len(name))}}" for part, name in zip(parts, CLASSES, strict=True))
+    def _line(self, title: str, label: str, values: Any) -> None:
+        shown = title if len(title) <= WIDTH else f"…{title[1 - WIDTH :]}"
+        cells = (f"{value:>{max(4, len(name))}}" for value, name in zip(values, CLASSES, strict=True))
         print(f"{shown:<{WIDTH}} {label:<8} {' '.join(cells)}".rstrip(), flush=True)
 
     def _draw(self, source: Source, target: Path, picture: Image.Image) -> None:
-        """Write one picture, or a video's next frame."""
+        """Write one picture, or the next frame of a video."""
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.written[printable(target)] = None
@@ -158,20 +157,15 @@ class Output:
             if not self.writers[str(source)].isOpened():
                 raise ValueError("it cannot be written as a video")
             self.writers[str(source)].write(np.asarray(picture)[..., ::-1])
-        except ValueError as reason:  # Pillow's, of a picture that is too large for its form
+        except ValueError as error:  # also from Pillow, if a picture is too large for its format
             del self.written[printable(target)]
-            self.skip(self.targets.pop(str(source)), reason)
-
-
-def _counts(labels: np.ndarray) -> list[int]:
-    counts: list[int] = np.bincount(labels, minlength=len(CLASSES)).tolist()
-    return counts
+            self.skip(self.targets.pop(str(source)), error)
 
 
 def load(which: str, explain: bool) -> Any:
-    """The network `which`: by ONNX Runtime if it can do what is asked, as it starts sooner; else by Keras."""
-    if which == RELEASED and not explain and (found := light.load()):
-        return found
+    """Load the network `which`: in ONNX Runtime, which starts faster, if possible, otherwise in Keras."""
+    if which == RELEASED and not explain and (network := light.load()):
+        return network
     from pipeline.apps import networks
 
     return networks.load(which)
@@ -180,7 +174,7 @@ def load(which: str, explain: bool) -> Any:
 def batches(
     sources: list[Source], find_faces: Callable[[Source, Picture], Seen], output: Output
 ) -> Iterator[list[Seen]]:
-    """All pictures of all sources, as many as are predicted together."""
+    """Yield all pictures of all sources in batches; a camera's frames one by one."""
     waiting: list[Seen] = []
     for source in sources:
         try:
@@ -189,8 +183,8 @@ def batches(
                 if len(waiting) == TOGETHER or source.kind == CAMERA:
                     yield waiting
                     waiting = []
-        except (UserError, OSError, UnicodeError) as reason:
-            output.skip(source, reason)
+        except (UserError, OSError, UnicodeError) as error:
+            output.skip(source, error)
     if waiting:
         yield waiting
 
@@ -198,15 +192,15 @@ def batches(
 def predict(
     network: Any, batch: list[Seen], tracks: dict[str, detect.Tracks], explain: bool
 ) -> list[tuple[Seen, np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Each picture with its boxes, probabilities and heat, over the frames of a video smoothed."""
+    """Return each picture with its boxes, probabilities and heat, smoothed over the frames of a video."""
     faces = np.concatenate([each.faces for each in batch])
     ends = np.cumsum([len(each.faces) for each in batch])[:-1]
     boxes = [each.boxes for each in batch]
     parts = np.split(network.probabilities(faces), ends)
-    for place, each in enumerate(batch):
+    for i, each in enumerate(batch):
         if each.source.kind in ("video", CAMERA):
             follow = tracks[str(each.source)].follow
-            boxes[place], parts[place] = follow(each.picture.seconds, boxes[place], parts[place])
+            boxes[i], parts[i] = follow(each.picture.seconds, boxes[i], parts[i])
     heat: list[Any] = [None] * len(batch)
     if explain and len(faces):
         heat = np.split(network.attention(faces, np.concatenate(parts).argmax(axis=1)), ends)
@@ -219,7 +213,7 @@ def main(
 ) -> None:  # fmt: skip
     """Run the command."""
     if explain and not out:
-        raise UserError("--explain draws into what --out writes: say where, with --out FOLDER")
+        raise UserError("--explain needs --out: name a file or folder for the annotated pictures, --out FOLDER")
     sources, others = find(inputs)
     kinds = {source.kind for source in sources}
     if kinds & {"video", CAMERA}:
@@ -229,22 +223,20 @@ def main(
     tracks: dict[str, detect.Tracks] = defaultdict(partial(detect.Tracks, smooth))
     started, stopped = time.monotonic(), False
     with ExitStack() as stack:
-        asked = load(network, explain)  # before anything is written
+        model = load(network, explain)  # before anything is written
         output = Output(sources, csv, out, stack)
         if CAMERA in kinds:
-            print("Ctrl-C stops; to see yourself: make serve", file=sys.stderr, flush=True)
+            print("Ctrl-C stops; for a live picture: make serve", file=sys.stderr, flush=True)
         try:
             for batch in batches(sources, find_faces, output):
-                for found in predict(asked, batch, tracks, explain):
-                    output.put(*found)
+                for result in predict(model, batch, tracks, explain):
+                    output.put(*result)
         except KeyboardInterrupt:
             stopped = True
     output.summary()
-    print(
-        f"{output.pictures:,} pictures, {sum(map(len, output.found)):,} faces, {output.skipped:,} skipped, "
-        f"{others:,} other files, in {time.monotonic() - started:.1f} s",
-        file=sys.stderr,
-    )
+    counts = f"{len(output.predictions):,} pictures, {sum(map(len, output.predictions)):,} faces"
+    seconds = time.monotonic() - started
+    print(f"{counts}, {output.skipped:,} skipped, {others:,} other files, in {seconds:.1f} s", file=sys.stderr)
     if output.written:
         names = list(output.written)
         print(f"written: {', '.join(names[:3])}{f' and {len(names) - 3:,} more' if names[3:] else ''}", file=sys.stderr)

@@ -1,9 +1,8 @@
-"""Pack one trained network for use: its weights under 5 MB, what one must know to use them, and a model card.
+"""Release of one trained network: its weights in less than 5 MB, their description, and a model card.
 
 Reads params.yaml, the data, the cell with its weights, results/ensemble.json and results/analysis.json. Writes
-released/MODEL.safetensors (kernels in float16, all else in float32), released/MODEL.json, released/MODEL.onnx and
-released/README.md, its card, in place of what was released before. The scores are those of the packed network,
-measured anew.
+released/MODEL.safetensors (kernels in float16, other weights in float32), released/MODEL.json, released/MODEL.onnx and
+the model card, released/README.md; they replace the previous release. The scores are measured on the packed network.
 """
 
 import tempfile
@@ -27,7 +26,7 @@ TEMPLATE = Path(__file__).parent / "release.md.j2"
 
 
 def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Accuracy with its interval, and what a card says beside it, of float [n, 7] against int [n]."""
+    """Return rows, accuracy with its interval, and macro-F1 of float [n, 7] against int [n]."""
     return {
         "rows": len(labels),
         **{key: round(value, 6) for key, value in metrics.accuracy(probabilities, labels).items()},
@@ -36,36 +35,36 @@ def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def choose(names: list[str]) -> str:
-    """The model with the best out-of-fold accuracy."""
-    found = ensemble.result(names).submissions
-    return max(names, key=lambda name: np.mean(found[name].folds))
+    """Return the model with the best out-of-fold accuracy."""
+    submissions = ensemble.result(names).submissions
+    return max(names, key=lambda name: np.mean(submissions[name].folds))
 
 
 def scores(
-    ask: Callable[[np.ndarray], np.ndarray], data: faces.Faces, truth: np.ndarray, held_out: np.ndarray,
+    predict: Callable[[np.ndarray], np.ndarray], data: faces.Faces, truth: np.ndarray, held_out: np.ndarray,
     duplicates: np.ndarray,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """What the card says of a network on rows that it has not seen.
+    """Compute the scores of a network on rows that it was not trained on.
 
     Parameters
     ----------
-    ask : probabilities [m, 7] of rows, int [m]. truth : int [n], labels of all rows. held_out : int, rows of its fold.
-    duplicates : bool [n], which rows show a picture that stands in Training as well.
+    predict : maps rows, int [m], to probabilities [m, 7]. truth : int [n], labels of all rows, -1 if unknown.
+    held_out : int, rows of its fold. duplicates : bool [n], rows whose picture is also in Training.
     """
     parts = {"held-out fold of Training": held_out, "PublicTest": data.rows(PUBLIC), "PrivateTest": data.rows(PRIVATE)}
-    found: dict[str, dict[str, Any]] = {}
+    scores: dict[str, dict[str, Any]] = {}
     for name, rows in parts.items():
         if len(rows) and (truth[rows] >= 0).all():
-            probabilities, alone = ask(rows), ~duplicates[rows]
-            found[name] = measure(probabilities, truth[rows])
-            found[name]["by_class"] = metrics.by_class(probabilities, truth[rows])
-            if name == "PrivateTest" and alone.any():
-                found["PrivateTest without duplicates"] = measure(probabilities[alone], truth[rows][alone])
-    return found
+            probabilities, unique = predict(rows), ~duplicates[rows]
+            scores[name] = measure(probabilities, truth[rows])
+            scores[name]["by_class"] = metrics.by_class(probabilities, truth[rows])
+            if name == "PrivateTest" and unique.any():
+                scores["PrivateTest without duplicates"] = measure(probabilities[unique], truth[rows][unique])
+    return scores
 
 
 def card(about: Released) -> str:
-    """The model card of a network, by what its JSON file says."""
+    """Render the model card from the content of the JSON file."""
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["percent"] = submission.percent
     note = board.NOTES.get(about.data["provenance"], "")
@@ -73,11 +72,11 @@ def card(about: Released) -> str:
 
 
 def halve(member: networks.Member, held_out: np.ndarray) -> dict[str, float]:
-    """Let a network predict from now on as what is packed of it does: what that changes.
+    """Replace the weights of a network by their packed values, and return how its predictions change.
 
     Parameters
     ----------
-    held_out : uint8 [m, 48, 48], pictures that it has not seen.
+    held_out : uint8 [m, 48, 48], pictures that it was not trained on.
     """
     before = member.probabilities(held_out)
     packed.unpack(member.network, packed.pack(member.network))
@@ -89,25 +88,25 @@ def halve(member: networks.Member, held_out: np.ndarray) -> dict[str, float]:
 
 
 def write(network: networks.Network, facts: dict[str, Any]) -> Released:
-    """Write all files of a halved network in place of those before: what the JSON file says.
+    """Write all files of a halved network, replacing the previous release; return the content of the JSON file.
 
     Parameters
     ----------
-    network : of one member. facts : what its own do not tell, see packed.Released.
+    network : with one member. facts : the other fields of packed.Released.
     """
     ((member,),) = network.members.values()
     name, notes = member.facts.model, packed.notes(member.facts, network.temperature, len(member.views))
     weights = packed.as_file(packed.pack(member.network), notes)
     sha256 = files.sha256(weights)
     with tempfile.TemporaryDirectory() as folder:
-        checked, told = export.export(network, Path(folder) / name, [".onnx"], notes | {"sha256": sha256})
+        checked, pictures = export.export(network, Path(folder) / name, [".onnx"], notes | {"sha256": sha256})
         contents = {WEIGHTS: weights, ".onnx": (Path(folder) / f"{name}.onnx").read_bytes()}
     for ending, content in contents.items():
         if len(content) > LIMIT:
-            raise UserError(f"{name}{ending} takes {len(content):,} bytes, more than {LIMIT:,}; name a smaller network")
+            raise UserError(f"{name}{ending} has {len(content):,} bytes, more than {LIMIT:,}; name a smaller network")
     about = Released(
         **dict(member.facts), classes=CLASSES, temperature=network.temperature, views=len(member.views),
-        bytes=len(weights), sha256=sha256, onnx=checked[f"{name}.onnx"] | {"pictures": told}, **facts,
+        bytes=len(weights), sha256=sha256, onnx=checked[f"{name}.onnx"] | {"pictures": pictures}, **facts,
     )  # fmt: skip
     contents[".json"] = files.as_json(about.model_dump(mode="json"))
     for ending, content in contents.items():
@@ -120,23 +119,23 @@ def write(network: networks.Network, facts: dict[str, Any]) -> Released:
 
 
 def main(name: str, fold: str) -> None:
-    """Run the command; without a name for the model with the best out-of-fold accuracy."""
+    """Run the command; without a name, release the model with the best out-of-fold accuracy."""
     settings, data = config.load(), faces.load()
     name, number = name or choose(settings.names), settings.fold(fold)
     settings.model(name)
-    dealt, truth = folds.load(data), solution.join(data.labels, solution.load(data))
-    cell, siblings = store.load(settings, name, number, data, dealt), submission.singles(submission.analysis(), name)
-    told = cell.about
-    network = networks.load(f"{name}-{number}", "tensorflow", "float32")  # as ONNX is made
-    held_out = dealt.held_out(number)
+    assignment, truth = folds.load(data), solution.join(data.labels, solution.load(data))
+    trained = store.load(settings, name, number, data, assignment).about
+    singles = submission.singles(submission.analysis(), name)
+    network = networks.load(f"{name}-{number}", "tensorflow", "float32")  # needed for ONNX
+    held_out = assignment.held_out(number)
     member = network.members[name][0]
     changed = halve(member, data.pixels[held_out])
     duplicates = (audit.load_duplicates(len(truth))["identical"] > 0).to_numpy()
     about = write(network, {
-        "parameters": told.parameters, "teachers": tuple(told.plan.teachers),
-        "teacher_weight": told.plan.teacher_weight, "float16": changed, "mean_over_folds": siblings["mean"],
+        "parameters": trained.parameters, "teachers": tuple(trained.plan.teachers),
+        "teacher_weight": trained.plan.teacher_weight, "float16": changed, "mean_over_folds": singles["mean"],
         "scores": scores(lambda rows: member.probabilities(data.pixels[rows]), data, truth, held_out, duplicates),
         "data": {"faces": data.digest, "provenance": provenance.standing(provenance.read())},
-        "trained_with": {"backend": told.backend, **(told.model_extra or {}), "processor": told.processor},
+        "trained_with": {"backend": trained.backend, **(trained.model_extra or {}), "processor": trained.processor},
     })  # fmt: skip
-    print(f"{FOLDER / name}{WEIGHTS}: {about.bytes / 1e6:.2f} MB; the card is {FOLDER / 'README.md'}")
+    print(f"{FOLDER / name}{WEIGHTS}: {about.bytes / 1e6:.2f} MB; model card: {FOLDER / 'README.md'}")

@@ -1,6 +1,6 @@
-"""Name the expressions in pictures on a web page that this machine alone can open: nothing is sent on, nothing is kept.
+"""Local web page that predicts expressions in pictures. By default, only this machine can open it. Stores nothing.
 
-Reads the released network. A picture is the body of `POST /predict`; `?explain=1` adds where the network looks.
+Reads the released network. The body of `POST /predict` is a picture; `?explain=1` adds Grad-CAM maps.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipeline.apps import annotate, detect, predict, sources
 from pipeline.competition import CLASSES
@@ -31,12 +30,12 @@ try:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 except ImportError as missing:
-    raise UserError(f"{missing}; the web page needs: .venv/bin/python -m pip install -e '.[serve]'") from None
+    raise UserError(f"{missing}; install the web server: .venv/bin/python -m pip install -e '.[serve]'") from None
 
 PAGE = Path(__file__).with_name("serve.html")
 LARGEST = 10_000_000  # bytes of an upload
 LOOPBACK = ("127.0.0.1", "localhost")
-HEAT = (256, 256)  # pixels of the picture that is laid over a face
+HEAT = (256, 256)  # pixels of the overlay for a face
 HEADERS = {
     "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -45,21 +44,21 @@ HEADERS = {
 
 
 class Judge:
-    """Answers for one picture after the other; Keras starts when the first is explained."""
+    """Predictor for one picture at a time; Keras starts with the first explanation."""
 
     def __init__(self) -> None:
-        self.turn = threading.Lock()
+        self.lock = threading.Lock()
         self.detector = detect.Detector()
         self.network = predict.load(predict.RELEASED, explain=False)
 
     @cached_property
     def explaining(self) -> Any:
-        """The same network in Keras, which can tell where it looks."""
+        """The same network in Keras, for attention maps."""
         return predict.load(predict.RELEASED, explain=True)
 
     def answer(self, content: bytes, explain: bool) -> dict[str, Any]:
-        """What is in a picture file: its size, and every face. Raises UserError for what is no picture."""
-        with self.turn:
+        """Return the size and all faces of a picture file. Raises UserError if the content is not a picture."""
+        with self.lock:
             picture = sources.Picture(sources.read(io.BytesIO(content)))
             seen = predict.look(sources.Source(Path(), Path(), "picture"), picture, self.detector, None)
             rows = self.network.probabilities(seen.faces)
@@ -69,50 +68,45 @@ class Judge:
             for box, row in zip(seen.boxes.tolist(), rows.tolist(), strict=True)
         ]
         for face, values in zip(faces, heat, strict=False):
-            face["heat"] = _inline(annotate.glow(values, HEAT))
+            annotate.glow(values, HEAT).save(png := io.BytesIO(), "PNG")
+            face["heat"] = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
         return {"width": picture.pixels.shape[1], "height": picture.pixels.shape[0], "faces": faces}
 
 
-def _inline(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 async def upload(request: Request) -> bytes:
-    """The body of a request, in memory alone. HTTPException where it is larger than LARGEST, or the server ends."""
+    """Return the body of a request. Raises HTTPException if it exceeds LARGEST, or the server stops."""
     content = bytearray()
     try:
-        async for part in request.stream():
-            content += part
+        async for chunk in request.stream():
+            content += chunk
             if len(content) > LARGEST:
                 raise HTTPException(413, f"The picture is larger than {LARGEST // 1_000_000} MB.")
     except asyncio.CancelledError:
-        raise HTTPException(503, "The server ends.") from None
+        raise HTTPException(503, "The server is stopping.") from None
     return bytes(content)
 
 
-async def refuse(_: Request, trouble: Exception) -> Response:
-    """One sentence, and the status that goes with it."""
-    status, text = (trouble.status_code, trouble.detail) if isinstance(trouble, HTTPException) else (422, str(trouble))
+async def refuse(_: Request, error: Exception) -> Response:
+    """Return the status and message of an error as JSON."""
+    status, text = (error.status_code, error.detail) if isinstance(error, HTTPException) else (422, str(error))
     return JSONResponse({"error": text}, status, HEADERS)
 
 
 def application(judge: Judge, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
-    """The server: the page and what it asks.
+    """Build the server of the page and its predictions.
 
     Parameters
     ----------
-    hosts : by which names it may be called, so that no other site's page can speak to it under a name of its own.
+    hosts : accepted host names; others are refused, against DNS rebinding by other sites.
     """
-    one = CapacityLimiter(1)  # thread: pictures that are unpacked side by side would fill the memory
+    limiter = CapacityLimiter(1)  # one thread: pictures decoded in parallel could fill the memory
 
     def page(_: Request) -> Response:
         return Response(PAGE.read_bytes(), headers=HEADERS, media_type="text/html")
 
     async def predicted(request: Request) -> Response:
         content, explain = await upload(request), request.query_params.get("explain") == "1"
-        return JSONResponse(await to_thread.run_sync(judge.answer, content, explain, limiter=one), headers=HEADERS)
+        return JSONResponse(await to_thread.run_sync(judge.answer, content, explain, limiter=limiter), headers=HEADERS)
 
     return Starlette(
         routes=[Route("/", page), Route("/predict", predicted, methods=["POST"])],
@@ -125,8 +119,8 @@ def main(host: str, port: int) -> None:
     """Run the command."""
     try:
         listening = socket.create_server((host, port))
-    except OSError as trouble:
-        raise UserError(f"port {port} of {host} cannot be used ({trouble.strerror}); name another: PORT=...") from None
+    except OSError as error:
+        raise UserError(f"port {port} of {host} cannot be used ({error.strerror}); choose another: PORT=...") from None
     with listening, contextlib.suppress(KeyboardInterrupt):
         served = application(Judge(), LOOPBACK if host in LOOPBACK else ("*",))
         print(f"http://{host}:{listening.getsockname()[1]}/ (Ctrl-C stops)", flush=True)

@@ -1,4 +1,4 @@
-"""Bring pictures from wherever they are: files, folders, tables in the competition's forms, videos, a camera."""
+"""Pictures from files, folders, tables in the competition's formats, videos and cameras."""
 
 import contextlib
 import os
@@ -15,13 +15,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pipeline.apps import detect
 from pipeline.errors import UserError
 
-# Not all that Pillow knows: some readers start other programs.
+# Not all formats of Pillow: some of its readers start other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 PICTURES = (".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
             ".tif", ".tiff", ".webp")  # fmt: skip
 TABLES = (".csv", ".gz")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
-RATE = 25.0  # frames a second where a video does not say it
+RATE = 25.0  # frames per second, if a video does not state it
 LARGEST_RATE = 240.0
 CAMERA = "camera"
 
@@ -32,9 +32,8 @@ class Picture:
 
     Parameters
     ----------
-    frame : number of the frame in a video, or of the row in a table, from 1 up. seconds : when it was, by a
-        clock of the source's own. aligned : whether it shows a face as FER2013 does, and nothing else.
-    label : its class, 0 to 6, where its table says it, else -1.
+    frame : number of the frame in a video, or of the row in a table, starting at 1. seconds : time by the clock of the
+        source. aligned : whether it is a face crop as in FER2013. label : its class, 0 to 6; -1 if unknown.
     """
 
     pixels: np.ndarray
@@ -46,12 +45,12 @@ class Picture:
 
 @dataclass
 class Source:
-    """A file, or a camera.
+    """A file or a camera.
 
     Parameters
     ----------
-    place : where it stands in the folder that was named; of a camera, its number. kind : "picture", "table", "video" or
-        CAMERA. rate : of frames, known once it is open.
+    place : path relative to the given folder; the number of a camera. kind : "picture", "table", "video" or CAMERA.
+    rate : frames per second, known once it is open.
     """
 
     path: Path
@@ -63,17 +62,17 @@ class Source:
         return printable(self.path)
 
     def pictures(self) -> Iterator[Picture]:
-        """All of its pictures. Raises UserError for what cannot be read."""
+        """Yield all pictures. Raises UserError if the source cannot be read."""
         if self.kind == CAMERA:
             yield from self._frames(int(self.place.name))
         elif not self.path.is_file():
-            raise UserError("it cannot be opened")
+            raise UserError("the file cannot be opened")
         elif self.kind == "picture":
             yield Picture(read(self.path))
         elif self.kind == "video":
-            yield from self._frames(os.fsencode(self.path).decode())  # OpenCV crashes at a name that is not UTF-8
+            yield from self._frames(os.fsencode(self.path).decode())  # OpenCV crashes on names that are not UTF-8
         else:
-            from pipeline.data import prepare  # pandas takes its time
+            from pipeline.data import prepare  # imports pandas, which is slow
 
             table = prepare.read_file(self.path)
             for row, (pixels, label) in enumerate(zip(table.pixels, table.labels.tolist(), strict=True), 1):
@@ -85,25 +84,25 @@ class Source:
         self.rate = RATE if self.kind == CAMERA else rate(cv2, device)
         number = 0
         try:
-            while (found := capture.read())[0]:
+            while (result := capture.read())[0]:
                 number += 1
-                # A camera's frames come as fast as they are judged, whatever it says; a video's have time stamps.
+                # The frame rate of a camera depends on the time of the predictions; videos have time stamps.
                 stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 seconds = time.monotonic() if self.kind == CAMERA else stamp
-                yield Picture(found[1][..., ::-1], number, seconds)
+                yield Picture(result[1][..., ::-1], number, seconds)
         finally:
             capture.release()
         if not number:
-            raise UserError("OpenCV can read no frame of it")
+            raise UserError("OpenCV cannot read any frame")
 
 
 def rate(cv2: Any, video: int | str) -> float:
-    """Frames a second: as the header says, or where that cannot be (a browser's recording says 1000) by time stamps."""
+    """Return frames per second from the header or, if implausible (1000 in browser recordings), from time stamps."""
     capture = cv2.VideoCapture(video)
     try:
-        told = float(capture.get(cv2.CAP_PROP_FPS))
-        if 1 <= told <= LARGEST_RATE:
-            return told
+        stated = float(capture.get(cv2.CAP_PROP_FPS))
+        if 1 <= stated <= LARGEST_RATE:
+            return stated
         stamps = [capture.get(cv2.CAP_PROP_POS_MSEC) for _ in range(30) if capture.grab()]
     finally:
         capture.release()
@@ -112,13 +111,13 @@ def rate(cv2: Any, video: int | str) -> float:
 
 
 def printable(path: Path) -> str:
-    """A path as it can be shown: what is no character, or would move the cursor, stands there by its code."""
+    """Return a path for display, with undecodable bytes and control characters escaped."""
     name = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def read(file: Path | IO[bytes]) -> np.ndarray:
-    """The picture in a file, upright: uint8 [h, w] or [h, w, 3]. Raises UserError where there is none."""
+    """Read an upright picture from a file: uint8 [h, w] or [h, w, 3]. Raises UserError if that is impossible."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -126,67 +125,61 @@ def read(file: Path | IO[bytes]) -> np.ndarray:
             with Image.open(file, formats=FORMATS) as picture:
                 return plain(upright(picture))
     except UnidentifiedImageError:
-        raise UserError(f"it is none of {', '.join(FORMATS)}") from None
+        raise UserError(f"the format is not one of {', '.join(FORMATS)}") from None
     except PermissionError:
-        raise UserError("you may not read it") from None
-    except Exception as trouble:  # each of Pillow's readers has its own way to say that a file is damaged
-        raise UserError(f"it is damaged ({trouble})") from None
+        raise UserError("no permission to read the file") from None
+    except Exception as error:  # Pillow's readers have no common exception for damaged files
+        raise UserError(f"the picture is damaged ({error})") from None
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """A picture turned as its EXIF data say; data that cannot be read cost themselves alone, not the pixels."""
+    """Return a picture turned according to its EXIF orientation; unreadable EXIF data are ignored."""
     picture.load()
-    with contextlib.suppress(Exception):  # they are read by many parsers, each with errors of its own
+    with contextlib.suppress(Exception):  # the EXIF parsers have no common exception
         return ImageOps.exif_transpose(picture)
     return picture
 
 
 def plain(picture: Image.Image) -> np.ndarray:
-    """Any picture as uint8 [h, w] or [h, w, 3]: 16 bits become 8, and what is transparent becomes white."""
+    """Convert any picture to uint8 [h, w] or [h, w, 3]: 16 bits become 8, transparent pixels become white."""
     if picture.mode == "F":
-        raise ValueError("its grey levels are fractions, and nothing says of what")
+        raise ValueError("its grey levels are floats of unknown range")
     if picture.mode.startswith("I"):
         return (np.asarray(picture) / 257).round().astype("uint8")
     if picture.has_transparency_data:
-        clear = picture.convert("RGBA")
-        picture = Image.new("RGBA", clear.size, "white")
-        picture.alpha_composite(clear)
+        transparent = picture.convert("RGBA")
+        picture = Image.new("RGBA", transparent.size, "white")
+        picture.alpha_composite(transparent)
     return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
 
 
 def find(inputs: list[str]) -> tuple[list[Source], int]:
-    """What `inputs` stand for: files, "camera:1", pictures and videos of folders; and how many other files are there.
+    """Return the sources of `inputs` (files, "camera:1", folders), and the number of other files in the folders.
 
     Hidden files and links to folders are left out. Raises UserError for an input that does not exist.
     """
-    found, others = [], 0
+    sources, others = [], 0
     for text in inputs:
         path = Path(text)
         name, _, number = text.partition(":")
         if path.is_dir():
-            closed: list[OSError] = []  # folders that may not be listed are skipped like files that may not be read
-            files = [Path(folder, file) for folder, _, names in os.walk(path, onerror=closed.append) for file in names]
-            folders = {Path(trouble.filename).relative_to(path) for trouble in closed}
-            places = sorted({file.relative_to(path) for file in files} | folders)
+            errors: list[OSError] = []  # unreadable folders are skipped like unreadable files
+            files = [Path(folder, file) for folder, _, names in os.walk(path, onerror=errors.append) for file in names]
+            closed = {Path(error.filename).relative_to(path) for error in errors}
+            places = sorted({file.relative_to(path) for file in files} | closed)
             places = [place for place in places if not any(part.startswith(".") for part in place.parts)]
-            seen = [Source(path / place, place, _kind(place)) for place in places
-                    if _seen(place) or place in folders]  # fmt: skip
-            others += len(places) - len(seen)
-            found += seen
+            used = [place for place in places if place.suffix.lower() in PICTURES + VIDEOS or place in closed]
+            others += len(places) - len(used)
+            sources += [Source(path / place, place, _kind(place)) for place in used]
         elif path.exists():
-            found.append(Source(path, Path(path.name), _kind(path)))
+            sources.append(Source(path, Path(path.name), _kind(path)))
         elif name == CAMERA and (number or "0").isdecimal():
-            found.append(Source(path, Path(number or "0"), CAMERA))
+            sources.append(Source(path, Path(number or "0"), CAMERA))
         else:
-            raise UserError(f"{printable(path)} is neither a file nor a folder, nor a camera, like {CAMERA}:0")
-    if not found:
-        raise UserError(f"there are no pictures or videos in {', '.join(inputs)}")
-    return found, others
-
-
-def _seen(path: Path) -> bool:
-    """Whether a file of a folder is looked at: by its name a picture or a video."""
-    return path.suffix.lower() in PICTURES + VIDEOS
+            raise UserError(f"{printable(path)} is not a file, a folder or a camera (like {CAMERA}:0)")
+    if not sources:
+        raise UserError(f"no pictures or videos in {', '.join(inputs)}")
+    return sources, others
 
 
 def _kind(path: Path) -> str:
