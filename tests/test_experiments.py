@@ -262,7 +262,9 @@ def test_the_points_sum_to_the_difference_from_the_claim(project, monkeypatch, f
     monkeypatch.setattr(claims.faces, "picture_groups", lambda pixels: groups)
     claims.main(name, None)
     entry = json.loads(claims.RESULT.read_text())[name]
-    honest = entry["scores"]["PrivateTest"]["last"]
+    honest, recent = (entry["scores"]["PrivateTest"][key] for key in ("last", "last_epochs"))
+    drawn = pd.read_csv(claims.RESULT.with_suffix(".csv")).query("part == 'PrivateTest'")["accuracy"]
+    assert [recent["low"], recent["high"]] == [drawn.min(), drawn.max()]
     assert honest["low"] < honest["accuracy"] < honest["high"]
     assert ("drawn" in entry["trained_rows"]) == (CLAIMS[name].held_out > 0)
     assert entry["scores"]["PublicTest"]["duplicates"] == 9

@@ -29,6 +29,7 @@ RESULT = Path("results/claims.json")
 FOLDER = Path("artifacts/claims")
 OFFICIAL, DRAWN = "official", "drawn"
 THEIRS, HONEST = "their rows", "PrivateTest"
+RECENT = 5  # last epochs whose range of accuracies is reported
 
 
 class Claim(Section):
@@ -98,6 +99,9 @@ def parts(name: str, task: Training, data: Faces) -> dict[str, np.ndarray]:
 def score(hits: np.ndarray, duplicates: np.ndarray, chosen: int | None) -> dict[str, Any]:
     """Return the accuracies of one part of the rows with their 95 % intervals.
 
+    last_epochs has the lowest and highest accuracy of the last RECENT epochs: without a decay of the learning rate,
+    one epoch can differ from the next by more than the interval.
+
     Parameters
     ----------
     hits : bool [epochs, m]. duplicates : bool [m], rows whose picture was trained on. chosen : an epoch, from 0.
@@ -107,6 +111,8 @@ def score(hits: np.ndarray, duplicates: np.ndarray, chosen: int | None) -> dict[
         rows["chosen"] = hits[chosen]
     scores = {key: {side: round(value, 5) for side, value in metrics.share(each).items()}
               for key, each in rows.items() if len(each)}  # fmt: skip
+    recent = hits[-RECENT:].mean(axis=1).round(5)
+    scores["last_epochs"] = {"low": float(recent.min()), "high": float(recent.max())}
     return {"rows": hits.shape[1], "duplicates": int(duplicates.sum()), **scores}
 
 
