@@ -14,9 +14,7 @@ from pipeline.evaluation import audit
 
 ROOT = Path(__file__).parent.parent
 COPY = ROOT.parent / "shared/fer2013/make_competition.py"
-pytestmark = pytest.mark.skipif(
-    not COPY.exists(), reason="there is no copy of the competition's data next to the project"
-)
+pytestmark = pytest.mark.skipif(not COPY.exists(), reason="no copy of the competition's data next to the project")
 
 
 @pytest.fixture(scope="module")
