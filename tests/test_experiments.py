@@ -193,7 +193,7 @@ def test_a_claim_is_tried_goes_on_after_an_interruption_and_is_not_run_again(pro
     with pytest.raises(KeyboardInterrupt):
         claims.main("mini_xception", 4)
     claims.main("mini_xception", 4)
-    assert "goes on after epoch 2" in capsys.readouterr().out
+    assert "resumes after epoch 2" in capsys.readouterr().out
     data = faces.load()
     truth = solution.join(data.labels, solution.load(data))[data.test_rows()]
     hits = np.array([metrics.right(each, truth) for each in [*noted[:2], *noted[3:]]])

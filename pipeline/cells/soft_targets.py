@@ -25,11 +25,6 @@ def path(student: str) -> Path:
     return FOLDER / f"{student}.npz"
 
 
-def mean(predictions: list[np.ndarray]) -> np.ndarray:
-    """Return 255 times the mean of probabilities, float [t, 7] each, as uint8 [t, 7]."""
-    return np.asarray((255 * np.mean(predictions, axis=0)).round().astype("uint8"))
-
-
 def load(student: str, fold: int) -> np.ndarray:
     """Load the soft targets of a student's cell, float32 [t, 7]. Raises UserError if the teachers' cells lack them."""
     with files.reading(path(student), f"dvc repro soft_targets@{student}"), np.load(path(student)) as archive:
@@ -54,10 +49,9 @@ def main(student: str) -> None:
     if absent:
         arrays = {"absent": np.array(absent)}
     else:
-        arrays = {
-            f"fold{fold}": mean([cells[name][fold].train for name in teachers])  # type: ignore[misc]
-            for fold in settings.folds
-        }
+        trained = [[each[fold].train for each in cells.values()] for fold in settings.folds]
+        means = [255 * np.mean(each, axis=0) for each in trained]  # type: ignore[arg-type]
+        arrays = {f"fold{fold}": mean.round().astype("uint8") for fold, mean in enumerate(means)}
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
     older = f"none, because the cells of {', '.join(absent)} are from an earlier version"
     print(f"soft targets of {student}: {older if absent else 'mean of ' + ', '.join(teachers)}")
