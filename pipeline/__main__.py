@@ -157,9 +157,7 @@ def check() -> None:
 
 
 @verb(RUNS)
-def pack(
-    archive: Annotated[Path, typer.Argument(help="Archive to write.")] = Path("fer2013-run.tar.gz"),
-) -> None:
+def pack(archive: Annotated[Path, typer.Argument(help="Archive to write.")] = Path("fer2013-run.tar.gz")) -> None:
     """Pack code, data and finished cells for a machine without DVC, for example with a GPU."""
     call("cells.pack", archive, function="pack")
 
