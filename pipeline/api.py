@@ -1,11 +1,11 @@
-"""The pipeline from Python, for notebooks and scripts: networks that predict, and the run's predictions.
+"""Python interface for notebooks and scripts: prediction with trained networks, and the predictions of a run.
 
-`project` is the folder of a clone everywhere; by default the one that Python runs in.
+The parameter `project` of all functions is the folder of a clone; its default is the working directory.
 
 Examples
 --------
 >>> from pipeline import api
->>> api.network(project="~/fer2013").predict(["face.png"])  # a table: a row a picture, a column a class
+>>> api.network(project="~/fer2013").predict(["face.png"])  # DataFrame: one row per picture, one column per class
 >>> run = api.predictions("~/fer2013")
 >>> mine = api.blend([run.oof["small_vgg"], run.oof["deep_vgg"]], weights=[1, 2])
 >>> api.score(mine, run.labels)["accuracy"]
@@ -32,7 +32,7 @@ from pipeline.evaluation import ensemble, metrics, submission
 
 @contextlib.contextmanager
 def _inside(project: Path | str) -> Iterator[None]:
-    """In the project's folder, which all paths of the pipeline start from."""
+    """Change to the project's folder, because all paths of the pipeline are relative to it."""
     config.load.cache_clear()
     try:
         with contextlib.chdir(Path(project).expanduser()):
@@ -42,25 +42,25 @@ def _inside(project: Path | str) -> Iterator[None]:
 
 
 def grey(picture: Path | str | Image.Image) -> np.ndarray:
-    """A picture that shows one face, as uint8 [48, 48]: turned as its EXIF says, grey, and resized."""
+    """Convert a picture of one face to grey levels, uint8 [48, 48]: apply its EXIF orientation, and resize it."""
     if isinstance(picture, Image.Image):
         pixels = sources.plain(sources.upright(picture))
     else:
         try:
             pixels = sources.read(Path(picture).expanduser())
-        except UserError as trouble:
-            raise UserError(f"{picture}: {trouble}") from None
+        except UserError as error:
+            raise UserError(f"{picture}: {error}") from None
     return np.asarray(Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 class Network:
-    """Trained networks that predict."""
+    """Trained network, or several whose predictions are averaged."""
 
-    def __init__(self, found: networks.Network) -> None:
-        self.found = found
+    def __init__(self, network: networks.Network) -> None:
+        self._network = network
 
     def predict(self, pictures: Any) -> pd.DataFrame:
-        """Probabilities of the seven classes, a row a picture.
+        """Predict the probabilities of the seven classes, one row per picture.
 
         Parameters
         ----------
@@ -69,18 +69,18 @@ class Network:
 
         Raises
         ------
-        UserError : for arrays of another form, and for a file that is no picture.
+        UserError : if an array has another shape, or a file is not a picture.
         """
         if isinstance(pictures, list) and pictures and isinstance(pictures[0], str | Path | Image.Image):
-            pictures = np.stack([grey(one) for one in pictures])
-        return pd.DataFrame(self.found.probabilities(pictures), columns=list(CLASSES))
+            pictures = np.stack([grey(picture) for picture in pictures])
+        return pd.DataFrame(self._network.probabilities(pictures), columns=list(CLASSES))
 
 
 def network(which: str = networks.RELEASED, project: Path | str = ".") -> Network:
-    """Load the released network, "ensemble", a model, or one fold of a model, like "deep_vgg-0".
+    """Load a network: "released", "ensemble", a model, or one fold of a model, like "deep_vgg-0".
 
-    All but the released one need weights, which `make train` leaves on its machine and git does not hold. Raises
-    UserError where there is no such network.
+    All except "released" need weights, which `make train` writes on its machine and which are not in git. Raises
+    UserError if there is no such network.
     """
     with _inside(project):
         return Network(networks.load(which))
@@ -88,12 +88,12 @@ def network(which: str = networks.RELEASED, project: Path | str = ".") -> Networ
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the run predicts.
+    """Predictions of a run.
 
     Parameters
     ----------
-    oof, test : by name of a model or of the ensemble, float [n, 7] of the Training rows, and [k, 7] of the test rows.
-    labels, fold_of : int [n], of the Training rows.
+    oof, test : out-of-fold probabilities, float [n, 7], and those of the test rows, [k, 7]; keys are names of members.
+    labels, fold_of : int [n], label and fold of each Training row.
     """
 
     oof: dict[str, np.ndarray]
@@ -103,26 +103,23 @@ class Predictions:
 
 
 def predictions(project: Path | str = ".") -> Predictions:
-    """Load the predictions of all members and of the ensemble, as `dvc repro` left them."""
+    """Load the predictions of all members and of the ensemble, which `dvc repro` has computed."""
     with _inside(project):
         data, settings = faces.load(), config.load()
-        dealt = folds.load(data)
-        found = {name: ensemble.load(name, data, dealt) for name in (*settings.names, *settings.externals, ENSEMBLE)}
-    labels = data.labels[dealt.rows].astype(int)
-    return Predictions(
-        {name: each.oof for name, each in found.items()}, {name: each.test for name, each in found.items()}, labels,
-        dealt.fold_of,
-    )  # fmt: skip
+        assignment = folds.load(data)
+        names = (*settings.names, *settings.externals, ENSEMBLE)
+        members = {name: ensemble.load(name, data, assignment) for name in names}
+    oof, test = ({name: getattr(each, part) for name, each in members.items()} for part in ("oof", "test"))
+    return Predictions(oof, test, data.labels[assignment.rows].astype(int), assignment.fold_of)
 
 
 def blend(members: Sequence[np.ndarray], weights: Sequence[float] | None = None) -> np.ndarray:
-    """The mean of probabilities float [n, 7], by default with equal weights."""
-    mean: np.ndarray = np.average(np.stack(members), axis=0, weights=weights)
-    return mean
+    """Return the weighted mean of probabilities, float [n, 7] each; by default with equal weights."""
+    return np.asarray(np.average(np.stack(members), axis=0, weights=weights))
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy with its 95 % interval, macro-F1, log-loss, Brier score and calibration error."""
+    """Compute accuracy with its 95 % interval, macro-F1, log-loss, Brier score and calibration error."""
     return {
         **metrics.accuracy(probabilities, labels), "macro_f1": metrics.macro_f1(probabilities, labels),
         **metrics.calibration(probabilities, labels),
@@ -130,5 +127,5 @@ def score(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def save(test: np.ndarray, path: Path | str) -> None:
-    """Write a submission of probabilities float [7178, 7]; `make score FILE=path` scores it."""
+    """Write a submission from probabilities, float [7178, 7]. `make score FILE=path` scores it."""
     submission.write(Path(path).expanduser(), test.argmax(axis=1))

@@ -1,4 +1,4 @@
-"""How every command stops: bad input ends in one sentence and exit status 1, never in a traceback."""
+"""Error handling and exit status of all commands: bad input ends with an error message and status 1, no traceback."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 
 
 def say(text: object) -> int:
-    """Print an error on standard error, a line for each of its own, and return the exit status for it."""
+    """Print each line of an error message to standard error, with control characters escaped. Return exit status 1."""
     for line in str(text).splitlines() or [""]:
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(line.split()))
         print(f"error: {shown}", file=sys.stderr, flush=True)
@@ -20,46 +20,46 @@ def say(text: object) -> int:
 
 
 def guarded(main: Callable[..., None]) -> Callable[..., None]:
-    """A command that leaves with its exit status.
+    """Return a command that calls `main` and ends the process with the right exit status.
 
-    A UserError or an OSError that `main` raises is printed as one sentence (status 1); so is Ctrl-C (status 130).
-    Anything else is a defect and keeps its traceback.
+    A UserError or OSError is printed as an error message (status 1), Ctrl-C and SIGTERM as a note (status 130).
+    Any other exception is a bug and keeps its traceback.
     """
 
     @functools.wraps(main)
     def run(*words: Any, **options: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end that can be told, as Ctrl-C is
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         status: Any = 0
-        for stream in (sys.stdout, sys.stderr):  # a locale must not stop anything; what it lacks is escaped
+        for stream in (sys.stdout, sys.stderr):  # escape characters that the locale cannot encode
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         try:
             main(*words, **options)
         except SystemExit as end:
             status = end.code
-        except UserError as trouble:
-            status = say(trouble)
-        except OSError as trouble:
-            place = f" ({trouble.filename})" if trouble.filename else ""
-            status = 1 if _left(trouble) else say(f"{trouble.strerror or trouble}{place}")
-        except KeyboardInterrupt as stop:
-            where = f" ({stop})" if str(stop) else ""
-            print(f"\nstopped{where}; the same command goes on from there", file=sys.stderr)
+        except UserError as error:
+            status = say(error)
+        except OSError as error:
+            place = f" ({error.filename})" if error.filename else ""
+            status = 1 if _reader_gone(error) else say(f"{error.strerror or error}{place}")
+        except KeyboardInterrupt as interrupt:
+            details = f" ({interrupt})" if str(interrupt) else ""
+            print(f"\nstopped{details}; the same command resumes from there", file=sys.stderr)
             status = 130
         try:
-            if sys.stdout:  # None where it is closed
+            if sys.stdout:  # None if the process was started with it closed
                 sys.stdout.flush()
-        except OSError as trouble:
-            status = status or (1 if _left(trouble) else say(trouble.strerror))
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+        except OSError as error:
+            status = status or (1 if _reader_gone(error) else say(error.strerror))
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at exit
         sys.exit(status)
 
     return run
 
 
-def _left(trouble: OSError) -> bool:
-    """Whether it is that nobody reads standard output any more, as after "| head": nothing to speak of."""
-    if not isinstance(trouble, BrokenPipeError) or not sys.stdout:
+def _reader_gone(error: OSError) -> bool:
+    """Return whether the reader of standard output has closed the pipe, as in "| head". This needs no message."""
+    if not isinstance(error, BrokenPipeError) or not sys.stdout:
         return False
     pipe = select.poll()
     pipe.register(sys.stdout, 0)

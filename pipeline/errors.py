@@ -1,8 +1,8 @@
-"""The one exception for input that cannot be used."""
+"""Exception for input that cannot be used."""
 
 
 class UserError(Exception):
-    """Input that cannot be used: its text says what is wrong, where, and what to do.
+    """Error in the user's input. Its message contains what is wrong, where, and what to do.
 
-    Commands print it and exit with status 1.
+    Commands print the message and exit with status 1.
     """

@@ -1,4 +1,4 @@
-"""How files are written, in a single step each, and how trouble with reading one is told."""
+"""Atomic file writes, locks and uniform read errors."""
 
 import fcntl
 import hashlib
@@ -22,41 +22,45 @@ DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
 
 @contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:
-    """Read and check `path` inside of this: whatever is wrong becomes one UserError that ends with the remedy.
+    """Convert any error of the block, which reads and checks `path`, into a UserError.
 
     Parameters
     ----------
-    remedy : what makes the file, for example "dvc repro folds".
+    remedy : command that makes the file, for example "dvc repro folds". The error message ends with it.
     """
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} is missing; make it with: {remedy}") from None
-    except DAMAGE as trouble:
-        raise UserError(f"{path} is damaged, or of another run ({_cause(trouble)}); make it with: {remedy}") from None
+    except DAMAGE as error:
+        raise UserError(f"{path} is damaged or from another run ({_cause(error)}); make it with: {remedy}") from None
 
 
-def _cause(trouble: Exception) -> str:
-    """What an exception says, on one line."""
-    if isinstance(trouble, pydantic.ValidationError):
-        first = trouble.errors(include_url=False, include_input=False)[0]
+def _cause(error: Exception) -> str:
+    """Return the message of an exception on one line."""
+    if isinstance(error, pydantic.ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
         text = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
     else:
-        text = repr(trouble) if isinstance(trouble, KeyError) else str(trouble)
+        text = repr(error) if isinstance(error, KeyError) else str(error)
     return " ".join(text.split())[:200]
 
 
 def sha256(content: bytes) -> str:
-    """The SHA-256 of bytes, in hexadecimal."""
+    """Return the SHA-256 digest in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def replace(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Give `path` new content in a single step: there is the old file or the whole new one, and never another.
+    """Replace a file atomically: at any time, `path` is the old file or the complete new one.
 
     Parameters
     ----------
-    fill : writes the content to a binary file. What it raises (OSError on a full disk) leaves the old file alone.
+    fill : function that writes the content to a binary file. If it raises, the old file stays unchanged.
+
+    Raises
+    ------
+    OSError : if writing fails, for example on a full disk; `filename` is `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")
@@ -64,47 +68,48 @@ def replace(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
         with open(handle, "wb") as file:
             fill(file)
             file.flush()
-            os.fsync(handle)  # on the disk before it takes the old one's place
-        os.chmod(part, 0o666 & ~_umask())  # as if opened in the ordinary way
+            os.fsync(handle)  # on the disk before it replaces the old file
+        os.chmod(part, 0o666 & ~_umask())  # mkstemp makes it private; use the default permissions instead
         os.replace(part, path)
-    except BaseException as trouble:
+    except BaseException as error:
         Path(part).unlink(missing_ok=True)
-        if isinstance(trouble, OSError):
-            trouble.filename = str(path)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
 
 
 def write(path: Path, content: bytes) -> None:
-    """Give `path` this `content` in a single step."""
+    """Write bytes to a file atomically."""
     replace(path, lambda file: file.write(content))
 
 
 def write_json(path: Path, content: object) -> None:
-    """Give `path` this `content` as JSON that people can read, in a single step."""
+    """Write an object to a file as indented JSON, atomically."""
     write(path, as_json(content))
 
 
 def as_json(content: object) -> bytes:
-    """`content` as JSON that people can read."""
+    """Return an object as indented JSON."""
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock on the file `path`, until the block or the process ends.
+    """Hold an exclusive lock on the file `path` until the block or the process ends.
 
-    Raises UserError where another process holds it; `what` says what that one does, as "trains small_vgg fold 0".
+    Raises UserError if another process holds it; `what` describes its work, like "trains small_vgg fold 0".
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process {what}, and holds {path}; wait for it, or stop it") from None
+            raise UserError(f"another process {what} and holds {path}; wait for it, or stop it") from None
         yield
 
 
 def _umask() -> int:
+    """Return the umask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

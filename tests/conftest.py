@@ -1,22 +1,24 @@
+"""Fixtures for all tests."""
+
 import os
 
 import pytest
 
 from pipeline import config
 
-# These take longest. Two processes share the tests file by file: what is long must not begin last.
+# The slowest files. Two processes share the tests file by file, so these must start first.
 FIRST = ("clone", "graph", "loop", "cells", "architectures", "experiments", "predict", "notebook", "real_data")
 
 
 def pytest_collection_modifyitems(items):
-    """Bring the longest files forward; within a file the order stays."""
-    places = {f"test_{name}.py": place for place, name in enumerate(FIRST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    """Run the slowest files first; the order within a file is unchanged."""
+    order = [f"test_{name}.py" for name in FIRST]
+    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
 
 
 @pytest.fixture(autouse=True)
 def _fresh_config():
-    """Let no test see the params.yaml of another's folder: what is read is kept for the length of a command."""
+    """Clear the cached params.yaml, which is kept for the duration of a command."""
     config.load.cache_clear()
     yield
     config.load.cache_clear()
@@ -24,23 +26,23 @@ def _fresh_config():
 
 @pytest.fixture
 def close(monkeypatch):
-    """Let nobody, not even root, list a folder whose path ends so."""
+    """Return a function that makes folders unreadable, even for root, if their path ends with the argument."""
     scandir = os.scandir
 
     def closed(end):
-        def refusing(path):
+        def refuse(path):
             if str(path).endswith(end):
                 raise PermissionError(13, "Permission denied", str(path))
             return scandir(path)
 
-        monkeypatch.setattr(os, "scandir", refusing)
+        monkeypatch.setattr(os, "scandir", refuse)
 
     return closed
 
 
 @pytest.fixture(scope="session")
 def started():
-    """Start Keras as a cell is trained: with all that backend.py does to it."""
+    """Start Keras with the settings of backend.py, as in the training of a cell."""
     from pipeline.training import backend, machine
 
     backend.start(machine.choose("auto"))
@@ -48,6 +50,6 @@ def started():
 
 @pytest.fixture
 def stand(tmp_path, monkeypatch):
-    """Stand in an empty folder."""
+    """Change to an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path

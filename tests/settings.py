@@ -1,4 +1,4 @@
-"""A params.yaml for tests: the least that is valid, and what a test wants otherwise."""
+"""Minimal valid params.yaml for tests, with changes."""
 
 import json
 
@@ -12,11 +12,11 @@ LEAST = {
 
 
 def dump(document):
-    """Write a whole params.yaml into this folder, and let nothing remember an older one."""
-    config.PATH.write_text(json.dumps(document))  # JSON is YAML, too
+    """Write a complete params.yaml to the working directory, and clear the cached one."""
+    config.PATH.write_text(json.dumps(document))  # JSON is valid YAML
     config.load.cache_clear()
 
 
 def write(data=None, **sections):
-    """Write the least into this folder; `data` is laid over its section, `sections` replace theirs."""
+    """Write the minimal params.yaml; `data` overrides keys of its section, `sections` replace sections."""
     dump(LEAST | sections | {"data": LEAST["data"] | (data or {})})

@@ -1,4 +1,4 @@
-"""A small project in the folder a test stands in: drawn faces in two folds, two models and a student."""
+"""Small project for tests: synthetic faces in two folds, two models and a student."""
 
 import functools
 
@@ -29,7 +29,7 @@ DOCUMENT = settings.LEAST | {
 
 @functools.cache
 def faces():
-    """168 Training and 42 test faces, two of them duplicates: inside Training, and across to the test rows."""
+    """Return 168 Training and 42 test faces with two duplicates: within Training, and between Training and test."""
     pixels, labels, usage = synthetic.competition(training=168, test=21, seed=3)
     pixels[5], pixels[11] = pixels[40], pixels[170]
     return Faces(pixels, np.where(usage == 0, labels, -1).astype("int8"), usage.astype("uint8"))
@@ -41,7 +41,7 @@ def write(**changes):
 
 
 def project(folder, patch, **changes):
-    """Make the project in `folder`, whose networks are tiny, and stand in it."""
+    """Create the project with tiny networks in `folder`, and change to it."""
     patch.chdir(folder)
     tiny.instead(patch)
     for name in ("artifacts/cells", "artifacts/students", "external", "results"):
@@ -53,7 +53,7 @@ def project(folder, patch, **changes):
 
 
 def judge():
-    """Write, in the folder of a project, what later stages know of its test rows: labels, duplicates, provenance."""
+    """Write the labels, duplicates and provenance that later stages read; return the faces."""
     data = faces()
     test = data.test_rows()
     solution.save(solution.table(test, data.usage[test], np.arange(len(test)) % 7))

@@ -1,8 +1,7 @@
-"""How commands stop, and what the command line offers: processes, as exit statuses are the point."""
+"""Exit status and messages of commands, tested in processes, and the command line."""
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,9 @@ import settings
 import typer
 from typer.testing import CliRunner
 
-from pipeline import __main__, command
+from pipeline import __main__
 
-ROOT = Path(command.__file__).parents[1]
+ROOT = Path(__main__.__file__).parents[1]
 HEAD = """
 import signal, sys
 from pathlib import Path
@@ -29,9 +28,12 @@ main()
 """
 
 
+STOPPED = "\nstopped; the same command resumes from there\n"
+
+
 @pytest.fixture
 def start(tmp_path):
-    """Start a command whose main() has `body`, with its standard output at `output`, buffered as a shell would."""
+    """Return a function that runs a command with the given body of main() and standard output, buffered as usual."""
 
     def run(body, output=subprocess.PIPE):
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -44,80 +46,76 @@ def start(tmp_path):
 
 
 @pytest.mark.parametrize(("body", "status", "out", "err"), [
-    ("print('painted')", 0, "painted\n", ""),
+    ("print('done')", 0, "done\n", ""),
     ("sys.exit(7)", 7, "", ""),
-    ("raise UserError('a.csv, line 3: no paint; bring some')", 1, "", "error: a.csv, line 3: no paint; bring some\n"),
+    ("raise UserError('a.csv, line 3: no pixels; add some')", 1, "", "error: a.csv, line 3: no pixels; add some\n"),
     (r"raise UserError('two\nlines\r\n  and\ta tab ')", 1, "", "error: two\nerror: lines\nerror: and a tab\n"),
     (r"raise UserError('d\xe9j\xe0 \x1b[31m\udcfc')", 1, "", "error: d\xe9j\xe0 \\x1b[31m\\udcfc\n"),
-    ("open('no/paint.txt')", 1, "", "error: No such file or directory (no/paint.txt)\n"),
-    ("raise OSError('the line went dead')", 1, "", "error: the line went dead\n"),
-    ("raise BrokenPipeError(32, 'Broken pipe')", 1, "", "error: Broken pipe\n"),  # another pipe than its output
-    ("raise KeyboardInterrupt", 130, "", "\nstopped; the same command goes on from there\n"),
-    ("raise KeyboardInterrupt('2 epochs are kept')", 130, "",
-     "\nstopped (2 epochs are kept); the same command goes on from there\n"),
-    ("signal.signal(signal.SIGINT, signal.default_int_handler); signal.raise_signal(signal.SIGINT)", 130, "",
-     "\nstopped; the same command goes on from there\n"),
-    ("signal.raise_signal(signal.SIGTERM)", 130, "", "\nstopped; the same command goes on from there\n"),
+    ("open('no/file.txt')", 1, "", "error: No such file or directory (no/file.txt)\n"),
+    ("raise OSError('connection lost')", 1, "", "error: connection lost\n"),
+    ("raise BrokenPipeError(32, 'Broken pipe')", 1, "", "error: Broken pipe\n"),  # not the pipe of standard output
+    ("raise KeyboardInterrupt('2 epochs')", 130, "", "\nstopped (2 epochs); the same command resumes from there\n"),
+    ("signal.signal(signal.SIGINT, signal.default_int_handler); signal.raise_signal(signal.SIGINT)", 130, "", STOPPED),
+    ("signal.raise_signal(signal.SIGTERM)", 130, "", STOPPED),
 ])  # fmt: skip
-def test_a_command_leaves_with_its_status_and_one_sentence(start, body, status, out, err):
+def test_a_command_exits_with_its_status_and_message(start, body, status, out, err):
     done = start(body)
     assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
-    assert 128 + signal.SIGINT == 130
 
 
-def test_anything_else_is_a_defect_and_keeps_its_traceback(start):
-    done = start("raise ValueError('a defect')")
+def test_any_other_exception_keeps_its_traceback(start):
+    done = start("raise ValueError('a bug')")
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):\n")
     assert "error: " not in done.stderr
 
 
-MUCH, LINES = "print('post' * 100_000)", "[print('post') for _ in range(100_000)]"
+MUCH, LINES = "print('text' * 100_000)", "[print('text') for _ in range(100_000)]"
 
 
-@pytest.mark.parametrize(("body", "status", "said"), [
-    ("print('post')", 1, ""), (MUCH, 1, ""), (LINES, 1, ""), ("print('post'); sys.exit(3)", 3, ""),
-    ("print('post'); raise UserError('no paint')", 1, "error: no paint\n"),
+@pytest.mark.parametrize(("body", "status", "err"), [
+    ("print('text')", 1, ""), (MUCH, 1, ""), (LINES, 1, ""), ("print('text'); sys.exit(3)", 3, ""),
+    ("print('text'); raise UserError('x')", 1, "error: x\n"),
 ])  # fmt: skip
-def test_a_reader_that_goes_away_ends_it_without_a_word(start, body, status, said):
+def test_a_closed_pipe_ends_the_command_without_a_message(start, body, status, err):
     reader, writer = os.pipe()
-    os.close(reader)  # nobody will read
+    os.close(reader)
     done = start(body, writer)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (status, said)
+    assert (done.returncode, done.stderr) == (status, err)
 
 
-@pytest.mark.parametrize("body", ["print('post')", MUCH])
-def test_a_full_disk_under_the_output_is_told_once(start, body):
+@pytest.mark.parametrize("body", ["print('text')", MUCH])
+def test_a_full_disk_is_reported_once(start, body):
     with open("/dev/full", "wb") as full:
         done = start(body, full)
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
 
 
-def test_an_output_that_is_closed_is_no_trouble():
-    words = ["sh", "-c", '"$0" -c "$1" >&-', sys.executable, HEAD.format("print('post')")]
+def test_standard_output_may_be_closed():
+    words = ["sh", "-c", '"$0" -c "$1" >&-', sys.executable, HEAD.format("print('text')")]
     done = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# The command line.
+# Command line
 
 
 @pytest.fixture
 def calls(stand, monkeypatch):
-    """A folder with a params.yaml; what the command line calls is noted, not done."""
+    """Record the calls of the command line, without executing them, in a folder with a params.yaml."""
     monkeypatch.delenv("YES", raising=False)
     settings.write()
-    noted, call = [], __main__.call
+    recorded, call = [], __main__.call
 
-    def note(module, *words, function="main", **options):
+    def record(module, *words, function="main", **options):
         if module == "config":
             call(module, function=function)
         else:
-            noted.append((module, function, *words, *options.items()))
+            recorded.append((module, function, *words, *options.items()))
 
-    monkeypatch.setattr(__main__, "call", note)
-    return noted
+    monkeypatch.setattr(__main__, "call", record)
+    return recorded
 
 
 def invoke(*words, **environment):
@@ -140,12 +138,12 @@ def invoke(*words, **environment):
     ("seeds 1 2 3", ("experiments.seeds", "main", [1, 2, 3])),
     ("claims --epochs 2", ("experiments.claims", "main", "", 2)),
 ])  # fmt: skip
-def test_a_verb_calls_its_module_with_typed_words(calls, monkeypatch, words, call):
+def test_a_command_calls_its_module_with_typed_arguments(calls, monkeypatch, words, call):
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     done = invoke(*words.split())
     assert (done.exit_code, done.output, calls) == (0, "", [call])
     assert os.environ.pop("TF_NUM_INTRAOP_THREADS", "") == ("1" if "--threads" in words else "")
-    if words == "train":  # long trainings are agreed to by the environment, too
+    if words == "train":  # the environment variable approves long trainings too
         invoke("train", YES="1")
         assert calls[1][-1] is True
 
@@ -155,30 +153,32 @@ def test_a_verb_calls_its_module_with_typed_words(calls, monkeypatch, words, cal
     ("train --anew", "MODEL"), ("train --jobs 0", "--jobs.* 1"), ("train --threads 1000", "--threads.* 999"),
     ("train --executor spark", "loky"), ("seeds 1 x", "SEED"), ("seeds", "SEED"), ("folds now", "now"),
 ])  # fmt: skip
-def test_what_cannot_be_a_command_is_told_with_a_hint_and_status_2(calls, words, hint):
+def test_an_invalid_command_line_is_an_error_with_a_hint_and_status_2(calls, words, hint):
     done = invoke(*words.split())
     assert (done.exit_code, calls) == (2, [])
     assert re.search(hint, done.stderr)
 
 
-def test_settings_are_checked_before_a_verb_that_needs_them_starts(calls):
-    assert invoke("check").output == "params.yaml is right\n"
+def test_params_yaml_is_validated_before_a_command_that_needs_it(calls):
+    assert invoke("check").exit_code == 0
     settings.write(folds=[0, 2], seed=-1)
     for words in (["check"], ["train"], ["download"], ["leaderboard"]):
         done = invoke(*words)
         assert (done.exit_code, calls) == (1, [])
-        assert done.stderr.count("error: params.yaml: ") == 1  # of two mistakes, those between keys come later
+        assert (
+            done.stderr.count("error: params.yaml: ") == 1
+        )  # contradictions between keys are checked only if each key is valid
         assert "seed" in done.stderr
     assert invoke("predict", "a.png").exit_code == 0
     assert [call[0] for call in calls] == ["apps.predict"]
 
 
-def test_every_verb_and_every_word_of_it_has_a_help(calls):
-    verbs = typer.main.get_command(__main__.app).commands
-    assert len(verbs) > 20
-    for name, verb in verbs.items():
-        assert verb.help.endswith("."), name
-        assert all(word.help for word in verb.params), name
+def test_every_command_and_parameter_has_a_help_text(calls):
+    commands = typer.main.get_command(__main__.app).commands
+    assert len(commands) > 20
+    for name, command in commands.items():
+        assert command.help.endswith("."), name
+        assert all(parameter.help for parameter in command.params), name
         done = invoke(name, "--help", COLUMNS="80")
         assert done.exit_code == 0
         assert max(map(len, done.output.splitlines())) <= 80

@@ -1,4 +1,4 @@
-"""What the user brings to data/incoming/, in every form, and how data/raw/ is replaced."""
+"""The competition's files in data/incoming/, in every form, and the replacement of data/raw/."""
 
 import hashlib
 import io
@@ -18,13 +18,13 @@ from pipeline.data import incoming, prepare, provenance
 from pipeline.errors import UserError
 from pipeline.kaggle import download
 
-FILES = {name: f"what {name} holds, ".encode() * 50 for name in CHECKSUMS}
+FILES = {name: f"content of {name}, ".encode() * 50 for name in CHECKSUMS}
 INCOMING = incoming.FOLDER
 
 
 @pytest.fixture
 def place(stand):
-    """A project with an empty data/incoming, and a folder to put files into."""
+    """Create a project with an empty data/incoming/, and a folder out/."""
     settings.write()
     INCOMING.mkdir(parents=True)
     (stand / "out").mkdir()
@@ -45,6 +45,12 @@ def tar(path, members, mode="w"):
             archive.addfile(info, io.BytesIO(content))
 
 
+def put(files, folder=INCOMING):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
 def held(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -55,13 +61,11 @@ def taken(place):
 
 
 @pytest.mark.parametrize("form", ["plain", "folders", "zip", "zip stored", "zip of folders", "tar", "tar.gz", "tgz"])
-def test_files_are_taken_in_every_form(place, form):
+def test_files_are_copied_from_every_form(place, form):
     deep = {f"fer2013/{'deep/' * i}{name}": content for i, (name, content) in enumerate(FILES.items())}
     deep |= {"fer2013/README": b"", "example_submission.csv": b"id"}
     if form in ("plain", "folders"):
-        for name, content in (FILES if form == "plain" else deep).items():
-            (INCOMING / name).parent.mkdir(parents=True, exist_ok=True)
-            (INCOMING / name).write_bytes(content)
+        put(FILES if form == "plain" else deep)
     elif form.startswith("zip"):
         compression = zipfile.ZIP_STORED if "stored" in form else zipfile.ZIP_DEFLATED
         pack(INCOMING / f"{SLUG}.zip", deep if "folders" in form else FILES, compression)
@@ -70,87 +74,81 @@ def test_files_are_taken_in_every_form(place, form):
     assert taken(place) == FILES
 
 
-@pytest.mark.parametrize(("name", "found"), [
+@pytest.mark.parametrize(("name", "standard"), [
     ("fer2013 (1).csv", "fer2013.csv"), ("fer2013 - Copy.csv", "fer2013.csv"), ("fer2013.tar (2).gz", "fer2013.tar.gz"),
     ("deep/ICML_face_data.CSV", "icml_face_data.csv"),
 ])  # fmt: skip
-def test_a_file_is_known_by_its_name_whatever_a_browser_added(place, name, found):
-    (INCOMING / name).parent.mkdir(exist_ok=True)
-    (INCOMING / name).write_bytes(b"x")
-    assert incoming.take(place / "out") == {found: str(INCOMING / name)}
-    assert held(place / "out") == {found: b"x"}
+def test_suffixes_of_browsers_for_repeated_names_are_ignored(place, name, standard):
+    put({name: b"x"})
+    assert incoming.take(place / "out") == {standard: str(INCOMING / name)}
+    assert held(place / "out") == {standard: b"x"}
 
 
 @pytest.mark.parametrize("brought", [{}, {"cat.jpg": b"x", "deep/labels.csv": b"emotion,pixels\n"}])
-def test_where_nothing_is_brought_it_is_told_what_was_found_and_what_is_missing(place, capsys, brought):
-    for name, content in brought.items():
-        (INCOMING / name).parent.mkdir(exist_ok=True)
-        (INCOMING / name).write_bytes(content)
-    with pytest.raises(UserError) as refusal:
+def test_without_a_file_of_the_competition_the_error_names_the_options(place, capsys, brought):
+    put(brought)
+    with pytest.raises(UserError, match=rf"fer2013\.tar\.gz.* train\.csv.*/competitions/{SLUG}/data.*make demo"):
         taken(place)
-    for word in ("fer2013.tar.gz", "train.csv", f"/competitions/{SLUG}/data", "make demo"):
-        assert word in str(refusal.value)
     assert all(name in capsys.readouterr().out for name in list(brought)[-1:])
 
 
-def test_half_a_competition_is_refused(place):
-    for there, missing in (("train.csv", "test.csv"), ("test.csv", "train.csv")):
-        (INCOMING / there).write_bytes(b"1")
-        with pytest.raises(UserError, match=f"{there} without {missing}"):
-            taken(place)
-        (INCOMING / there).unlink()
-
-
-def test_other_files_are_named_and_ignored_and_hidden_ones_are_passed_over(place, capsys):
-    others = [f"cat{number}.jpg" for number in range(20)] + ["train.csv.bak", os.fsdecode(b"gl\xfcck.txt")]
-    for name in ("train.csv", "test.csv", "README.md", "NOTE.txt", ".gitignore", "._train.zip", *others):
-        (INCOMING / name).write_bytes(b"1")
-    assert taken(place) == {"train.csv": b"1", "test.csv": b"1"}
-    said = capsys.readouterr().out
-    assert "cat0.jpg" in said
-    assert "17 more" in said
-
-
-def test_a_file_that_stands_there_twice_must_be_the_same(place):
-    (INCOMING / "fer2013.csv").write_bytes(b"one")
-    pack(INCOMING / "a.zip", {"fer2013.csv": b"one"})
-    assert taken(place) == {"fer2013.csv": b"one"}
-    pack(INCOMING / "b.zip", {"fer2013.csv": b"two"})
-    with pytest.raises(UserError, match=r"b\.zip: .* is another fer2013\.csv than data/incoming/a\.zip"):
+@pytest.mark.parametrize(("present", "missing"), [("train.csv", "test.csv"), ("test.csv", "train.csv")])
+def test_an_incomplete_competition_is_an_error(place, present, missing):
+    put({present: b"1"})
+    with pytest.raises(UserError, match=f"{present} without {missing}"):
         taken(place)
 
 
-# Archives that are damaged, or made to do harm.
+def test_other_files_are_listed_and_hidden_ones_are_skipped(place, capsys):
+    others = [f"cat{number}.jpg" for number in range(20)] + ["train.csv.bak", os.fsdecode(b"gl\xfcck.txt")]
+    hidden = ("README.md", "NOTE.txt", ".gitignore", "._train.zip")
+    put(dict.fromkeys(("train.csv", "test.csv", *hidden, *others), b"1"))
+    assert taken(place) == {"train.csv": b"1", "test.csv": b"1"}
+    output = capsys.readouterr().out
+    assert "cat0.jpg" in output
+    assert "17 more" in output
 
 
-def put(data, at, new):
+def test_repeated_files_must_be_equal(place):
+    put({"fer2013.csv": b"one"})
+    pack(INCOMING / "a.zip", {"fer2013.csv": b"one"})
+    assert taken(place) == {"fer2013.csv": b"one"}
+    pack(INCOMING / "b.zip", {"fer2013.csv": b"two"})
+    with pytest.raises(UserError, match=r"b\.zip: .* differs from data/incoming/a\.zip"):
+        taken(place)
+
+
+# Damaged and malicious archives
+
+
+def patched(data, at, new):
     return data[:at] + new + data[at + len(new) :]
 
 
-DAMAGE = {  # of a zip, whose list of files begins at `end`, or of a tar
-    "zip no zip": lambda data, end: b"hello",
+DAMAGE = {  # `end`: start of the list of files in a zip archive
+    "zip with other content": lambda data, end: b"hello",
     "zip empty": lambda data, end: b"",
     "zip cut": lambda data, end: data[: len(data) // 2],
-    "zip wrong checksum": lambda data, end: put(data, end + 16, b"\0\0\0\0"),
-    "zip encrypted": lambda data, end: put(put(data, 6, b"\1"), end + 8, b"\1"),
+    "zip wrong checksum": lambda data, end: patched(data, end + 16, b"\0\0\0\0"),
+    "zip encrypted": lambda data, end: patched(patched(data, 6, b"\1"), end + 8, b"\1"),
     "tar.gz cut": lambda data, end: data[:900],
-    "tar.gz no tar": lambda data, end: b"x" * 600,
+    "tar.gz with other content": lambda data, end: b"x" * 600,
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_archive_is_refused_by_its_name(place, kind):
+def test_a_damaged_archive_is_an_error_with_its_name(place, kind):
     form, content = kind.split()[0], np.random.default_rng(0).bytes(2000)
     path = place / f"x.{form}"
     pack(path, {"fer2013.csv": content}) if form == "zip" else tar(path, {"fer2013.csv": content}, "w:gz")
     data = path.read_bytes()
-    (INCOMING / path.name).write_bytes(DAMAGE[kind](data, data.find(b"PK\x01\x02")))
+    put({path.name: DAMAGE[kind](data, data.find(b"PK\x01\x02"))})
     with pytest.raises(UserError, match=rf"data/incoming/x\.{form} is damaged or cannot be unpacked"):
         taken(place)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_no_path_in_an_archive_leads_out_of_the_folder(place, kind):
+def test_no_path_in_an_archive_leads_outside_the_folder(place, kind):
     link = zipfile.ZipInfo("a/icml_face_data.csv")
     link.create_system, link.external_attr = 3, 0o120777 << 16
     members = {"../fer2013.csv": b"1", "../evil.csv": b"2", "/evil.sh": b"3", "../out/PROVENANCE.json": b"4"}
@@ -159,24 +157,22 @@ def test_no_path_in_an_archive_leads_out_of_the_folder(place, kind):
     else:
         tar(INCOMING / "x.tar", members)
     before = {f"data/{name}": content for name, content in held(place / "data").items()}
-    found = taken(place)
-    assert found.pop("icml_face_data.csv", b"/etc/passwd") == b"/etc/passwd"  # a plain file
-    assert found == {"fer2013.csv": b"1"}
+    files = taken(place)
+    assert files.pop("icml_face_data.csv", b"/etc/passwd") == b"/etc/passwd"  # a regular file
+    assert files == {"fer2013.csv": b"1"}
     assert {name for name in held(place) if not name.startswith("out/")} == {"params.yaml", *before}
 
 
-# The stage.
+# Stage
 
 
 def digest(content, algorithm="md5"):
     return hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
 
 
-def test_provenance_says_what_each_file_is_and_whether_it_is_kaggles_own(place, monkeypatch, capsys):
+def test_provenance_contains_each_file_and_whether_it_is_the_original(place, monkeypatch, capsys):
     brought = ["fer2013.tar.gz", "fer2013.csv"]
-    for name in brought:
-        (INCOMING / name).write_bytes(FILES[name])
-    (INCOMING / incoming.NOTE).write_bytes(b"from Fran\xe7ois,\nrows 1 to 3 mended\n")
+    put({name: FILES[name] for name in brought} | {incoming.NOTE: b"from Fran\xe7ois,\nrows 1 to 3 mended\n"})
     for known in range(3):
         for name in brought[:known]:
             monkeypatch.setitem(CHECKSUMS, name, (CHECKSUMS[name][0], digest(FILES[name], CHECKSUMS[name][0])))
@@ -193,8 +189,8 @@ def test_provenance_says_what_each_file_is_and_whether_it_is_kaggles_own(place, 
         assert ("every score on them will be marked unofficial" in captured.err) == (known < 2)
 
 
-def test_a_bad_row_is_told_by_the_users_own_file_and_the_line_that_an_editor_shows(place):
-    (INCOMING / "fer2013 (1).csv").write_bytes(b"emotion,pixels,Usage\n\n3,1 2 3,Training\n")
+def test_the_error_for_a_row_contains_the_users_file_and_line(place):
+    put({"fer2013 (1).csv": b"emotion,pixels,Usage\n\n3,1 2 3,Training\n"})
     download.main()
     with pytest.raises(UserError, match=r"^data/incoming/fer2013 \(1\)\.csv, line 3: there are 3 pixels"):
         prepare.main()
@@ -215,11 +211,9 @@ def no_rename(path, target, rename=Path.rename):
     ({"fer2013.csv": b"new"}, (Path, "write_bytes", stop)),
     ({"fer2013.csv": b"new"}, (Path, "rename", no_rename)),
 ])  # fmt: skip
-def test_whatever_goes_wrong_data_raw_stays_as_it_was(place, monkeypatch, brought, broken):
-    download.RAW.mkdir(parents=True)
-    (download.RAW / "train.csv").write_bytes(b"old")
-    for name, content in brought.items():
-        (INCOMING / name).write_bytes(content)
+def test_any_error_leaves_data_raw_unchanged(place, monkeypatch, brought, broken):
+    put({"train.csv": b"old"}, download.RAW)
+    put(brought)
     with files.alone(download.LOCK, "tests"), pytest.raises(UserError, match="another process downloads"):
         download.main()
     before = held(place)
@@ -231,7 +225,7 @@ def test_whatever_goes_wrong_data_raw_stays_as_it_was(place, monkeypatch, brough
     assert {path.name for path in Path("data").iterdir()} == {"incoming", "raw"}
 
 
-def test_a_drawn_competition_is_said_to_be_drawn_and_is_the_same_again(place, capsys):
+def test_the_synthetic_competition_is_marked_and_reproducible(place, capsys):
     settings.write({"source": "synthetic"})
     download.main()
     first = held(download.RAW)
@@ -243,7 +237,7 @@ def test_a_drawn_competition_is_said_to_be_drawn_and_is_the_same_again(place, ca
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"[]", b"{}"])
-def test_provenance_that_cannot_be_read_is_refused_with_the_way_to_make_it_again(tmp_path, content):
+def test_a_missing_or_invalid_provenance_is_an_error_with_its_remedy(tmp_path, content):
     if content is not None:
         (tmp_path / "PROVENANCE.json").write_bytes(content)
     with pytest.raises(UserError, match=r"PROVENANCE\.json.*: dvc repro -f download"):
@@ -255,7 +249,7 @@ def test_provenance_that_cannot_be_read_is_refused_with_the_way_to_make_it_again
     ("local", True, False, "official"), ("kaggle", False, False, "unofficial"), ("synthetic", False, False, "drawn"),
     ("folders", False, True, "folders"), ("folders", False, False, "other split"),
 ])  # fmt: skip
-def test_the_kind_of_data_and_the_users_own_file(tmp_path, source, official, split, kind):
+def test_the_kind_of_data_and_the_users_file(tmp_path, source, official, split, kind):
     facts = {"source": source, "official": official, "official_split": split}
     facts["files"] = {"train.csv": {"from": "data/incoming/train (1).csv"}}
     (tmp_path / "PROVENANCE.json").write_text(json.dumps(facts))

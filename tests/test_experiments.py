@@ -195,7 +195,7 @@ def test_a_claim_continues_after_an_interruption_and_is_trained_once(project, mo
     with pytest.raises(KeyboardInterrupt):
         claims.main("mini_xception", 4)
     claims.main("mini_xception", 4)
-    assert "goes on after epoch 2" in capsys.readouterr().out
+    assert "resumes after epoch 2" in capsys.readouterr().out
     data = faces.load()
     truth = solution.join(data.labels, solution.load(data))[data.test_rows()]
     hits = np.array([metrics.right(each, truth) for each in [*epochs[:2], *epochs[3:]]])

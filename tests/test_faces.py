@@ -13,24 +13,24 @@ def pictures(rows, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (rows, 48, 48), dtype=np.uint8)
 
 
-def some(**other):
+def arrays(**changes):
     labels, usage = np.array([0, 6, 3, -1, -1, -1], np.int8), np.array([0, 0, 0, 1, 1, 2], np.uint8)
-    return {"pixels": pictures(6), "labels": labels, "usage": usage} | other
+    return {"pixels": pictures(6), "labels": labels, "usage": usage} | changes
 
 
-def test_what_is_saved_is_loaded_and_every_save_gives_the_same_bytes(tmp_path):
+def test_saved_faces_are_loaded_and_equal_faces_give_equal_bytes(tmp_path):
     paths = [tmp_path / "new" / name for name in ("one.npz", "two.npz")]
     for path in paths:
-        Faces(**some()).save(path)
+        Faces(**arrays()).save(path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    for name, array in some().items():
+    for name, array in arrays().items():
         np.testing.assert_array_equal(getattr(faces.load(paths[0]), name), array, strict=True)
 
 
-def test_rows_are_counted_by_split_in_order():
-    found = Faces(**some(usage=np.array([2, 0, 1, 0, 2, 1], np.uint8), labels=np.full(6, -1, np.int8)))
-    assert [list(found.rows(split)) for split in range(3)] == [[1, 3], [2, 5], [0, 4]]
-    assert list(found.test_rows()) == [0, 2, 4, 5]
+def test_rows_of_each_split_are_in_order():
+    data = Faces(**arrays(usage=np.array([2, 0, 1, 0, 2, 1], np.uint8), labels=np.full(6, -1, np.int8)))
+    assert [list(data.rows(split)) for split in range(3)] == [[1, 3], [2, 5], [0, 4]]
+    assert list(data.test_rows()) == [0, 2, 4, 5]
 
 
 @pytest.mark.parametrize(("bad", "word"), [
@@ -41,16 +41,16 @@ def test_rows_are_counted_by_split_in_order():
     ({"labels": np.array([0, 0, 0, 0, -1, -1], np.int8)}, "not Training"),  # a label of a test row
     ({"usage": np.array([0, 0, 0, 1, 2, 3], np.uint8)}, "usage"),
 ])  # fmt: skip
-def test_faces_are_held_to_their_types_shapes_and_ranges_in_memory_and_on_disk(tmp_path, bad, word):
+def test_types_shapes_and_ranges_are_validated_in_memory_and_on_disk(tmp_path, bad, word):
     with pytest.raises(ValueError, match=word):
-        Faces(**some(**bad))
-    np.savez(tmp_path / "faces.npz", **some(**bad))
+        Faces(**arrays(**bad))
+    np.savez(tmp_path / "faces.npz", **arrays(**bad))
     with pytest.raises(UserError, match=f"{word}.*dvc repro prepare"):
         faces.load(tmp_path / "faces.npz")
 
 
 def hollow():
-    """An array that says that it is larger than memory."""
+    """Return an archive with an array whose header claims more than the memory."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive, archive.open("pixels.npy", "w") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (10**12, 48, 48)}
@@ -58,10 +58,10 @@ def hollow():
     return content.getvalue()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no archive", "cut", hollow()], ids=range(5))
-def test_a_file_that_is_no_faces_file_is_refused_with_the_command_that_makes_it(tmp_path, content):
+@pytest.mark.parametrize("content", [None, b"", b"not an archive", "cut", hollow()], ids=range(5))
+def test_a_missing_or_invalid_file_is_an_error_with_its_remedy(tmp_path, content):
     path = tmp_path / "faces.npz"
-    Faces(**some()).save(path)
+    Faces(**arrays()).save(path)
     path.write_bytes(path.read_bytes()[:-100] if content == "cut" else content or b"")
     if content is None:
         path.unlink()
@@ -70,10 +70,10 @@ def test_a_file_that_is_no_faces_file_is_refused_with_the_command_that_makes_it(
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_picture_groups_are_equal_exactly_where_pictures_are(order):
+def test_picture_groups_are_equal_for_equal_pictures_only(order):
     distinct = pictures(10)
     distinct[1:4] = distinct[0]
-    distinct[[1, 2, 3], [0, 47, 20], [0, 47, 20]] ^= 1  # one bit apart from picture 0
+    distinct[[1, 2, 3], [0, 47, 20], [0, 47, 20]] ^= 1  # differ in one bit from picture 0
     which = np.random.default_rng(0).integers(0, 10, 40)
     groups = faces.picture_groups(np.asarray(distinct[which], order=order))
     np.testing.assert_array_equal(groups[:, None] == groups, which[:, None] == which)

@@ -1,4 +1,4 @@
-"""A file has its old content or the whole new one, whatever happens on the way."""
+"""A file has its old or its complete new content, even if writing fails."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from pipeline import files
 from pipeline.errors import UserError
 
 
-def test_content_is_new_and_nothing_else_is_left(tmp_path):
+def test_content_is_replaced_and_no_other_file_is_left(tmp_path):
     path = tmp_path / "deep/down/a.bin"
     for content in (b"old", b"new"):
         files.replace(path, lambda file, content=content: file.write(content))
@@ -19,46 +19,44 @@ def test_content_is_new_and_nothing_else_is_left(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o666 & ~files._umask()
 
 
-DAMAGE = [ValueError("x"), KeyError("x"), EOFError(), OSError(5, "Input/output error"), AttributeError("x")]
+DAMAGED = r"a.bin is damaged.*; make it with: dvc repro x"
 
 
-@pytest.mark.parametrize("trouble", [*DAMAGE, FileNotFoundError(2, "No such file")])
-def test_whatever_is_wrong_with_a_file_is_told_with_its_remedy(trouble, tmp_path):
-    word = "missing" if isinstance(trouble, FileNotFoundError) else "damaged"
-    with (
-        pytest.raises(UserError, match=f"a.bin is {word}.*; make it with: dvc repro x"),
-        files.reading(tmp_path / "a.bin", "dvc repro x"),
-    ):
-        raise trouble
-    with pytest.raises(UserError, match=r"^as it was$"), files.reading(tmp_path / "a.bin", "dvc repro x"):
-        raise UserError("as it was")
+@pytest.mark.parametrize(("error", "message"), [
+    (ValueError("x"), DAMAGED), (KeyError("x"), DAMAGED), (EOFError(), DAMAGED), (AttributeError("x"), DAMAGED),
+    (OSError(5, "Input/output error"), DAMAGED), (FileNotFoundError(2, "x"), "a.bin is missing; .*: dvc repro x"),
+    (UserError("unchanged"), "^unchanged$"),
+])  # fmt: skip
+def test_a_read_error_is_reported_with_its_remedy(error, message, tmp_path):
+    with pytest.raises(UserError, match=message), files.reading(tmp_path / "a.bin", "dvc repro x"):
+        raise error
 
 
-@pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
-def test_old_content_stays_where_writing_fails(trouble, tmp_path):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
+def test_old_content_is_kept_if_writing_fails(error, tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
 
     def fail(file):
         file.write(b"half of the new")
-        raise trouble
+        raise error
 
-    with pytest.raises(type(trouble)) as raised:
+    with pytest.raises(type(error)) as raised:
         files.replace(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-    if isinstance(trouble, OSError):
+    if isinstance(error, OSError):
         assert raised.value.filename == str(path)
 
 
-def test_a_device_that_is_full_is_told_by_the_name_of_the_file(tmp_path, monkeypatch):
+def test_the_error_on_a_full_device_contains_the_name_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(files.tempfile, "mkstemp", lambda **_: (os.open("/dev/full", os.O_WRONLY), str(tmp_path / "p")))
     with pytest.raises(OSError, match="No space left on device") as raised:
         files.replace(tmp_path / "a.bin", lambda file: file.write(b"x" * 100_000))
     assert raised.value.filename == str(tmp_path / "a.bin")
 
 
-def test_git_changes_no_line_ends_of_what_is_known_by_its_digest():
+def test_git_changes_no_line_ends_of_files_with_a_recorded_digest():
     paths = ["artifacts/cells/a/fold0/history.csv", "submissions/ensemble.csv", "results/report.md", "dvc.lock",
              "params.yaml", "pipeline/files.py", "requirements.lock", "results/plots/board.png"]  # fmt: skip
     command = ["git", "-C", Path(__file__).parent.parent, "check-attr", "text", *paths]

@@ -5,13 +5,13 @@ import settings
 from pipeline.data import faces, folds
 from pipeline.errors import UserError
 
-LARGEST = 4  # rows of one picture
-SHARES = (14, 2, 14, 25, 17, 11, 17)  # of each class, in percent: about the competition's
+LARGEST = 4  # maximum number of rows per picture
+SHARES = (14, 2, 14, 25, 17, 11, 17)  # percentage of each class, similar to the competition
 
 
 @pytest.fixture
 def project(stand):
-    """A folder whose params.yaml has three folds."""
+    """Create a folder whose params.yaml has three folds."""
     settings.write(folds=[0, 1, 2])
 
 
@@ -20,11 +20,11 @@ def some_labels(rng, rows=600):
 
 
 def some_groups(rng, labels):
-    """Groups of 1 to LARGEST rows; nine in ten hold one label, the others whatever came."""
+    """Return groups of 1 to LARGEST rows; nine in ten have one label, the others mixed labels."""
     groups = np.empty(len(labels), int)
-    loose = rng.random(len(labels)) < 0.1
+    mixed = rng.random(len(labels)) < 0.1
     for label in range(8):
-        rows = rng.permutation(np.flatnonzero(loose if label == 7 else (labels == label) & ~loose))
+        rows = rng.permutation(np.flatnonzero(mixed if label == 7 else (labels == label) & ~mixed))
         sizes = rng.choice(np.arange(1, LARGEST + 1), len(rows), p=(0.9, 0.05, 0.03, 0.02))
         groups[rows] = np.repeat(1000 * label + np.arange(len(rows)), sizes)[: len(rows)]
     return groups
@@ -33,8 +33,8 @@ def some_groups(rng, labels):
 @pytest.mark.parametrize("alike", [False, True])
 @pytest.mark.parametrize("count", [2, 5])
 @pytest.mark.parametrize("seed", range(2))
-def test_folds_are_even_in_every_class_and_never_part_a_picture(seed, count, alike):
-    """Groups go to the fold that lacks most, and single rows level what they left: so by one row or one group."""
+def test_folds_are_balanced_in_every_class_and_never_split_a_picture(seed, count, alike):
+    """Class counts of the folds differ by at most one row, or one group of identical pictures."""
     rng = np.random.default_rng(seed)
     labels = some_labels(rng)
     groups = some_groups(rng, labels) if alike else np.arange(len(labels))
@@ -48,13 +48,13 @@ def test_folds_are_even_in_every_class_and_never_part_a_picture(seed, count, ali
 
 
 @pytest.mark.parametrize(("labels", "groups"), [([0] * 9 + [1] * 2, range(11)), ([0] * 6, [0] * 6), ([], [])])
-def test_too_few_different_pictures_of_a_class_are_refused(labels, groups):
+def test_too_few_different_pictures_of_a_class_are_an_error(labels, groups):
     with pytest.raises(UserError, match="3 folds need at least 3"):
         folds.deal(np.array(labels, np.int8), np.array(groups, int), 3, 0)
 
 
 def some_faces(rng):
-    """Interleaved splits, and every eighth picture is a duplicate of the one before."""
+    """Return faces with interleaved splits; every eighth picture is a duplicate of the next one."""
     usage = rng.choice(3, 160, p=(0.8, 0.1, 0.1)).astype(np.uint8)
     labels = np.where(usage == 0, rng.integers(0, 7, 160), -1).astype(np.int8)
     pixels = rng.integers(0, 256, (160, 48, 48), dtype=np.uint8)
@@ -63,7 +63,7 @@ def some_faces(rng):
 
 
 @pytest.mark.parametrize("choice", ["keep", "drop_test_duplicates", "drop_repeats"])
-def test_the_stage_deals_the_rows_and_load_reads_them(project, choice):
+def test_the_stage_assigns_the_rows_and_load_reads_them(project, choice):
     data = some_faces(np.random.default_rng(0))
     data.save()
     written = []
@@ -72,17 +72,17 @@ def test_the_stage_deals_the_rows_and_load_reads_them(project, choice):
         folds.main()
         written.append(folds.PATH.read_bytes())
     assert written[0] == written[1] != written[2]
-    found = folds.load(data)
-    assert list(found.rows) == list(folds.kept(data, choice))
-    assert sorted([*found.held_out(1), *found.seen(1)]) == list(found.rows)
-    dealt = dict(zip(found.rows, found.fold_of, strict=True))
-    duplicates = [(row, row + 1) for row in range(0, 160, 8) if row in dealt and row + 1 in dealt]
+    assignment = folds.load(data)
+    assert list(assignment.rows) == list(folds.kept(data, choice))
+    assert sorted([*assignment.held_out(1), *assignment.seen(1)]) == list(assignment.rows)
+    fold = dict(zip(assignment.rows, assignment.fold_of, strict=True))
+    duplicates = [(row, row + 1) for row in range(0, 160, 8) if row in fold and row + 1 in fold]
     assert bool(duplicates) == (choice != "drop_repeats")
-    assert all(dealt[one] == dealt[other] for one, other in duplicates)
+    assert all(fold[first] == fold[second] for first, second in duplicates)
 
 
-def test_what_to_do_with_duplicates():
-    # Pictures by number, splits, labels: row 2 is a duplicate of a test row; 1 and 4 repeat 0; 7 conflicts with 6.
+def test_duplicates_are_kept_or_dropped():
+    # Row 2 is a duplicate of a test row; 1 and 4 repeat 0; 7 repeats 6 with another label.
     numbers = np.array([0, 0, 5, 1, 0, 2, 3, 3, 5, 4])
     usage = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 2], dtype=np.uint8)
     labels = np.array([6, 2, 3, 4, 2, 1, 5, 0, -1, -1], dtype=np.int8)
@@ -90,7 +90,7 @@ def test_what_to_do_with_duplicates():
     data = faces.Faces(pixels, labels, usage)
     assert list(folds.kept(data, "keep")) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert list(folds.kept(data, "drop_test_duplicates")) == [0, 1, 3, 4, 5, 6, 7]
-    # Of 0, 1 and 4 most say 2, and row 1 is the first of them; of 6 and 7 the first, as they are even.
+    # Of 0, 1 and 4, row 1 is the first with the majority label 2. Rows 6 and 7 tie, so the first is kept.
     assert list(folds.kept(data, "drop_repeats")) == [1, 2, 3, 5, 6]
 
 
@@ -98,7 +98,7 @@ def test_what_to_do_with_duplicates():
     None, "", "number,fold\n0,0", "row,fold\n0,first", "row,fold\n0,0\n1,", "row,fold\n1,0\n0,1\n2,2",
     "row,fold\n0,0\n1,1\n159,2", "row,fold\n0,0\n1,1\n2,1", "row,fold\n0,0\n1,1\n2,3",
 ])  # fmt: skip
-def test_a_file_that_is_no_deal_of_these_faces_is_refused(project, lines):
+def test_a_missing_invalid_or_different_fold_assignment_is_an_error(project, lines):
     labels, usage = np.zeros(160, np.int8), np.zeros(160, np.uint8)
     labels[159], usage[159] = -1, 1
     data = faces.Faces(some_faces(np.random.default_rng(0)).pixels, labels, usage)

@@ -1,4 +1,4 @@
-"""What the Makefile passes on, what it refuses, and how it sets up: in a copy, with a lock that names nothing."""
+"""Options and setup of the Makefile, in a copy with an empty lock file."""
 
 import os
 import re
@@ -14,22 +14,23 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SETUP = SimpleNamespace(**runpy.run_path(str(ROOT / ".ci/setup.py")))
-NOTHING, NOTHING_TOO = "# nothing\n", "# nothing, in other words\n"
+EMPTY, OTHER = "# no packages\n", "# no packages, but another digest\n"
 ABSENT = "no-such-package==1 --hash=sha256:" + "0" * 64
 
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with the Makefile, and a stand-in for Python that prints the words it is given."""
+    """Create a folder with the Makefile and .ci/."""
     shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
     (tmp_path / ".git").mkdir()
-    (tmp_path / "requirements.lock").write_text(NOTHING)
+    (tmp_path / "requirements.lock").write_text(EMPTY)
     return tmp_path
 
 
 @pytest.fixture
 def stand_in(place):
+    """Replace Python by a script that prints its arguments."""
     python = place / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\nshift\nfor word in "$@"; do printf "<%s>" "$word"; done\necho\n')
@@ -75,21 +76,21 @@ TRAIN = "<pipeline><train>"
     (["test"], ["<pytest><-n><2><--dist><loadfile><-m><not slow>"]),
     (["test", "ALL=1"], ["<pytest><-n><2><--dist><loadfile>"]),
 ], ids=lambda words: " ".join(words[:2])[:20])  # fmt: skip
-def test_a_verb_hands_its_options_over_as_they_stand_on_the_command_line(stand_in, words, printed):
+def test_a_target_passes_its_options_unchanged_from_the_command_line(stand_in, words, printed):
     elsewhere = {"NAME": "other", "MESSAGE": "other", "FORCE": "1", "JOBS": "7", "FILE": "x", "YES": "1", "ALL": "1"}
     done = make(stand_in, "--old-file=setup", "--old-file=light", *words, **elsewhere)
     assert (done.returncode, done.stdout.splitlines()) == (0, printed)
     assert not (stand_in / "pwned").exists()
 
 
-def test_an_unknown_option_is_refused(stand_in):
+def test_an_unknown_option_is_an_error(stand_in):
     for verb in ("speedrun", "help"):
         done = make(stand_in, "--old-file=setup", verb, "THREAD=1", "JOBS=2")
         assert (done.returncode, done.stdout) == (2, "")
         assert "THREAD; make help" in done.stderr
 
 
-def test_every_verb_is_told_by_help(place):
+def test_help_lists_every_target(place):
     verbs = re.findall(r"(?m)^([a-z]+): \w+ ##", (place / "Makefile").read_text())
     assert len(verbs) > 15
     shown = make(place).stdout
@@ -97,7 +98,7 @@ def test_every_verb_is_told_by_help(place):
     assert max(map(len, shown.splitlines())) <= 80
 
 
-# Set-up.
+# Setup
 
 
 def setup(place):
@@ -113,8 +114,8 @@ def link(place):
 
 
 @pytest.mark.slow
-def test_each_lock_has_its_environment_which_nothing_that_fails_or_comes_back_destroys(place):
-    (place / ".venv").mkdir()  # as older versions made it
+def test_each_lock_file_has_its_environment_which_is_never_destroyed(place):
+    (place / ".venv").mkdir()  # as in older versions
     (place / ".venv/old").touch()
     done = setup(place)
     assert (done.returncode, done.stderr) == (0, "")
@@ -124,7 +125,7 @@ def test_each_lock_has_its_environment_which_nothing_that_fails_or_comes_back_de
     python = [place / ".venv/bin/python", "-c", "import sys, pip; print(sys.prefix)"]
     assert subprocess.run(python, capture_output=True, text=True, check=True).stdout == f"{place}/.venv\n"
 
-    os.utime(place / "requirements.lock")  # a new date alone
+    os.utime(place / "requirements.lock")  # only a new date
     assert (setup(place).stdout, link(place)) == ("", first)
 
     library = place / first / "lib" / "python{}.{}".format(*sys.version_info)
@@ -137,15 +138,14 @@ def test_each_lock_has_its_environment_which_nothing_that_fails_or_comes_back_de
     (place / "requirements.lock").write_text(ABSENT)
     done = make(place, "plan", f"PYTHON={sys.executable}", PIP_NO_INDEX="1")
     assert done.returncode == 2
-    assert "is not whole, and .venv is as it was" in done.stderr
+    assert "is incomplete, and .venv is unchanged" in done.stderr
     assert link(place) == first
 
-    (place / "requirements.lock").write_text(NOTHING_TOO)
-    assert f"{first}" in setup(place).stdout
-    second = link(place)
-    assert second != first
+    (place / "requirements.lock").write_text(OTHER)
+    assert first in setup(place).stdout
+    assert link(place) != first
 
-    (place / "requirements.lock").write_text(NOTHING)  # as after a checkout, and back
+    (place / "requirements.lock").write_text(EMPTY)  # restored, as by git checkout
     assert "installing" not in setup(place).stdout
     assert (place / ".venv/mark").exists()
     assert make(place, "clean").returncode == 0
@@ -153,26 +153,25 @@ def test_each_lock_has_its_environment_which_nothing_that_fails_or_comes_back_de
     assert (place / ".venv/mark").exists()
 
 
-def test_the_light_environment_has_what_it_names_and_all_that_this_needs():
-    found = list(SETUP.packages())
+def test_the_light_environment_contains_its_packages_and_their_dependencies():
+    locked = list(SETUP.packages())
     names = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["light"]["packages"]
-    light = {each.partition("==")[0] for each in SETUP.needed(found, names).splitlines() if "==" in each}
+    light = {each.partition("==")[0] for each in SETUP.needed(locked, names).splitlines() if "==" in each}
     assert {re.sub("[.]", "-", name) for name in names} < light
-    assert {"contourpy", "pydantic-core"} < light  # of matplotlib and pydantic
+    assert {"contourpy", "pydantic-core"} < light  # dependencies of matplotlib and pydantic
     assert not light & {"tensorflow", "keras", "dvc", "ray", "pytest"}
-    everything = "".join(lines for _, lines, _ in found)
-    assert (ROOT / "requirements.lock").read_text().endswith(everything)
+    assert (ROOT / "requirements.lock").read_text().endswith("".join(lines for _, lines, _ in locked))
 
 
-def test_two_at_once_build_one_environment_and_one_that_is_not_whole_is_built_anew(place):
+def test_two_setups_build_one_environment_and_an_incomplete_one_is_rebuilt(place):
     (place / ".venv").mkdir()
     (place / ".venv/notes.txt").write_text("mine")
     command = ["make", "-s", "setup", f"PYTHON={sys.executable}"]
     both = [subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
+    output = "".join(process.communicate()[0] for process in both)
     assert [process.returncode for process in both] == [0, 0]
-    assert "".join(said).count("installing") == 1
-    assert "".join(said).count("waiting for it") == 1
+    assert output.count("installing") == 1
+    assert output.count("waiting for it") == 1
     assert (place / ".venv-old/notes.txt").read_text() == "mine"  # a folder is renamed, not deleted
     mark, python = place / ".venv/.whole", place / ".venv/bin/python"
     for damage in (lambda: mark.write_text(""), python.unlink):
@@ -182,16 +181,16 @@ def test_two_at_once_build_one_environment_and_one_that_is_not_whole_is_built_an
     assert [path.read_text() for path in place.glob(".venv/lib/*/site-packages/project.pth")] == [f"{place}\n"]
 
 
-@pytest.mark.parametrize(("said", "spoil"), {
+@pytest.mark.parametrize(("message", "spoil"), {
     ".venv is a link to .git": lambda place: (place / ".venv").symlink_to(".git"),
     "requirements.lock is missing": lambda place: (place / "requirements.lock").unlink(),
-    "requirements.lock names no package": lambda place: (place / "requirements.lock").write_text(""),
+    "requirements.lock contains no packages": lambda place: (place / "requirements.lock").write_text(""),
     "'utf-8' codec": lambda place: (place / "requirements.lock").write_bytes(b"\xff\xfe"),
     "this is Python 3.": lambda place: replace(place / ".ci/setup.py", "(3, 11) <= sys", "(4, 0) <= sys"),
 }.items())  # fmt: skip
-def test_what_cannot_be_set_up_is_told(place, said, spoil):
+def test_a_setup_error_is_reported(place, message, spoil):
     spoil(place)
     done = setup(place)
     assert done.returncode == 2
-    assert f"error: {said}" in done.stderr
+    assert f"error: {message}" in done.stderr
     assert not list(place.glob(".venv-*"))

@@ -1,4 +1,4 @@
-"""Pictures in folders, in the layouts that go round; and what is refused."""
+"""Datasets of pictures in folders: known layouts and errors."""
 
 import io
 import re
@@ -26,13 +26,13 @@ def encoded(pixels, kind="PNG", mode=None):
 
 
 def official(row):
-    """As msambare/fer2013 on Kaggle has it; the numbers rise with the rows, and need numeric sorting."""
+    """Return the path in msambare/fer2013 on Kaggle; the numbers increase with the rows and need numeric sorting."""
     split = SPLITS[USAGE[row]]
     return f"{'train' if USAGE[row] == 0 else 'test'}/{CLASSES[LABELS[row]]}/{split}_{7 + 31 * row}.png"
 
 
 def two_way(row, held_out="test"):
-    """As atulapra/Emotion-detection has it: numbered within a class and a folder."""
+    """Return the path in atulapra/Emotion-detection, numbered within each class and folder."""
     folder, name = "train" if USAGE[row] == 0 else held_out, CLASSES[LABELS[row]]
     before = (LABELS[:row] == LABELS[row]) & ((USAGE[:row] == 0) == (USAGE[row] == 0))
     return f"{folder}/{ATULAPRA.get(name, name)}/im{before.sum()}.png"
@@ -50,7 +50,7 @@ def put(files, folder):
 
 @pytest.fixture
 def place(stand):
-    """A project whose params.yaml takes pictures from folders."""
+    """Create a project whose params.yaml selects pictures in folders."""
     settings.write({"source": "folders"})
     incoming.FOLDER.mkdir(parents=True)
     return stand
@@ -66,9 +66,10 @@ def prepared():
 # Layouts
 
 
-@pytest.mark.parametrize(
-    "form", ["plain", "deeper", "one zip", "one tar", "a zip a split", "linked", "classes alone", "JPEG"]
-)
+FORMS = ["plain", "nested", "one zip", "one tar", "zip per split", "linked", "classes only", "JPEG"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_file_names_with_the_official_split_give_the_competitions_table(place, monkeypatch, form):
     counts = np.zeros((3, 7), int)
     np.add.at(counts, (USAGE, LABELS), 1)
@@ -76,15 +77,15 @@ def test_file_names_with_the_official_split_give_the_competitions_table(place, m
     files, folder = drawn(official), incoming.FOLDER
     if form == "plain":
         put(files | dict.fromkeys((".DS_Store", "train/happy/Thumbs.db", "README.md", "fer2013.bib"), b""), folder)
-    elif form == "deeper":
+    elif form == "nested":
         put({f"archive/Images/{name.upper()}": content for name, content in files.items()}, folder)
     elif form == "linked":
         put(files, place / "elsewhere")
         for part in ("train", "test"):
             (folder / part).symlink_to(place / "elsewhere" / part)
-    elif form == "classes alone":
+    elif form == "classes only":
         put({name.partition("/")[2]: content for name, content in files.items()}, folder)
-    elif form == "JPEG":  # grey, though stored in colours
+    elif form == "JPEG":  # grey pixels stored as RGB
         files = {name.replace(".png", ".jpg"): encoded(PIXELS[row], "JPEG", "RGB") for row, name in enumerate(files)}
         put(files, folder)
     elif form == "one tar":
@@ -92,10 +93,10 @@ def test_file_names_with_the_official_split_give_the_competitions_table(place, m
         with tarfile.open(folder / "archive.tar.gz", "w:gz") as archive:
             archive.add(place / "elsewhere", ".")
     else:
-        for part in ("train/", "test/") if form == "a zip a split" else ("",):
+        for part in ("train/", "test/") if form == "zip per split" else ("",):
             with zipfile.ZipFile(folder / f"{part[:-1] or 'archive'}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
                 for name, content in files.items():
-                    if name.startswith(part):  # with the signs that some Windows programs write
+                    if name.startswith(part):  # with backslashes, like some Windows programs
                         archive.writestr(name.removeprefix(part).replace("/", "\\"), content)
     data, labels = prepared()
     if form == "JPEG":
@@ -111,7 +112,7 @@ def test_file_names_with_the_official_split_give_the_competitions_table(place, m
 
 
 @pytest.mark.parametrize("held_out", ["test", "validation", "val"])
-def test_a_folder_that_is_held_out_is_private_test_and_public_test_stays_empty(place, held_out):
+def test_a_held_out_folder_is_private_test_and_public_test_is_empty(place, held_out):
     put(drawn(lambda row: two_way(row, held_out)), incoming.FOLDER)
     data, labels = prepared()
     assert np.bincount(data.usage).tolist() == [56, 0, 42]
@@ -121,13 +122,11 @@ def test_a_folder_that_is_held_out_is_private_test_and_public_test_stays_empty(p
     np.testing.assert_array_equal(labels, LABELS[by_name])
     facts = provenance.read()
     assert provenance.standing(facts) == "other split"
-    assert facts["split"] == (
-        f"by the folders: train/ stands as Training, {held_out}/ stands as PrivateTest; PublicTest is empty"
-    )
+    assert facts["split"] == f"by the folders: train/ as Training, {held_out}/ as PrivateTest; PublicTest is empty"
 
 
 def names(*groups):
-    """Paths of a few pictures a class; `groups` as FOLDER, or FOLDER:PREFIX."""
+    """Return paths of two pictures per class; each group is FOLDER or FOLDER:PREFIX."""
     return [
         f"{folder}/{name}/{prefix}{number}.png".lstrip("/")
         for folder, _, prefix in (group.partition(":") for group in groups)
@@ -136,25 +135,25 @@ def names(*groups):
 
 
 @pytest.mark.parametrize(("paths", "rows", "says"), [
-    (names("train", "val", "test"), [14, 14, 14], "val/ stands as PublicTest"),
-    (names("Training", "PublicTest", "PrivateTest"), [14, 14, 14], "publictest/ stands as PublicTest.*; but other"),
-    (names("train:Training_", "val:PublicTest_", "test:PrivateTest_"), [14, 14, 14], "by the file names .*; but other"),
-    (names("train:Training_", "test:PrivateTest_"), [14, 0, 14], "PublicTest is empty; but other numbers"),
+    (names("train", "val", "test"), [14, 14, 14], "val/ as PublicTest"),
+    (names("Training", "PublicTest", "PrivateTest"), [14, 14, 14], "publictest/ as PublicTest.*; but"),
+    (names("train:Training_", "val:PublicTest_", "test:PrivateTest_"), [14, 14, 14], "by the file names .*; but"),
+    (names("train:Training_", "test:PrivateTest_"), [14, 0, 14], "PublicTest is empty; but"),
     (names("train:Training_", "test:Training_x"), [14, 0, 14], "by the folders"),
     (names("train:Training_", "test:PrivateTest_", "test:im"), [14, 0, 28], "by the folders"),
 ])  # fmt: skip
-def test_the_file_names_tell_the_split_where_all_do(paths, rows, says):
-    found = pictures.layout(paths)
-    assert np.bincount(found.usage, minlength=3).tolist() == rows
-    assert re.search(says, found.says)
-    assert not found.official
-    assert (np.diff(found.usage.astype(int)) >= 0).all()
-    assert "9.png" in found.paths[0]
-    assert pictures.layout(paths[::-1]).paths == found.paths
-    assert [CLASSES[label] for label in found.labels] == [path.split("/")[-2] for path in found.paths]
+def test_file_names_determine_the_split_only_if_all_contain_one(paths, rows, says):
+    layout = pictures.layout(paths)
+    assert np.bincount(layout.usage, minlength=3).tolist() == rows
+    assert re.search(says, layout.says)
+    assert not layout.official
+    assert (np.diff(layout.usage.astype(int)) >= 0).all()
+    assert "9.png" in layout.paths[0]
+    assert pictures.layout(paths[::-1]).paths == layout.paths
+    assert [CLASSES[label] for label in layout.labels] == [path.split("/")[-2] for path in layout.paths]
 
 
-# What is refused
+# Errors
 
 
 FACE = PIXELS[0]
@@ -171,62 +170,58 @@ PNG = encoded(FACE)
     (GOOD | {"one.png": PNG}, "one.png"),
     ({name: face for name, face in GOOD.items() if "train/sad" not in name}, "no picture of sad"),
     ({name: face for name, face in GOOD.items() if "train" in name}, "no picture is held out"),
-    ({f"images/{name}": PNG for name in names("extra", "test")}, "images/extra/angry/10.png: its split is not known"),
-    (dict.fromkeys(names(":Training_", ":im"), PNG), "its split is not known"),
+    ({f"images/{name}": PNG for name in names("extra", "test")}, "images/extra/angry/10.png: its split"),
+    (dict.fromkeys(names(":Training_", ":im"), PNG), "its split"),
     (GOOD | {"images/train/sad/9.png": PNG}, "images/train/sad/9.png"),
     (GOOD | {"train/fear/x.png": PNG, "train/fearful/x.png": PNG}, "train/fear/x.png"),
 ])  # fmt: skip
-def test_folders_that_cannot_be_understood_are_refused_and_what_was_there_stays(place, files, message):
+def test_an_unknown_layout_is_an_error_and_old_files_are_kept(place, files, message):
     download.RAW.mkdir()
-    (download.RAW / "good").write_text("stays")
+    (download.RAW / "good").write_text("kept")
     put(files, incoming.FOLDER)
-    with pytest.raises(UserError, match=message) as refusal:
+    with pytest.raises(UserError, match=f"(?-s:^.*{message}.*$)"):
         download.main()
-    assert "\n" not in str(refusal.value)
     assert [path.name for path in download.RAW.iterdir()] == ["good"]
 
 
 @pytest.mark.parametrize(("content", "message"), [
     (b"", "cannot be read"), (encoded(FACE, "GIF"), "cannot be read"), (PNG[:-200], "cannot be read"),
     (encoded(FACE, "JPEG")[:-300], "cannot be read"), (encoded(FACE[:47]), "48 x 47 pixels"),
-    *((content, "no grey picture") for content in (
+    *((content, "not an 8-bit greyscale picture") for content in (
         encoded(COLOUR), encoded(COLOUR, "JPEG"), encoded(COLOUR, "PNG", "P"), encoded(FACE, "PNG", "RGBA"),
         encoded(FACE, "PNG", "1"), encoded(FACE, "PNG", "I;16"),
     )),
 ])  # fmt: skip
-def test_a_picture_that_is_none_of_a_grey_face_is_refused_by_its_name_and_the_faces_stay(place, content, message):
+def test_an_invalid_picture_is_an_error_with_its_name(place, content, message):
     put(GOOD | {"train/sad/odd_1.png": content}, incoming.FOLDER / "deep")
-    faces.PATH.write_bytes(b"stays")
-    with pytest.raises(UserError, match=f"data/incoming/deep/train/sad/odd_1.png .*{message}") as refusal:
+    with pytest.raises(UserError, match=f"^data/incoming/deep/train/sad/odd_1.png .*{message}.*$"):
         download.main()
-    assert "\n" not in str(refusal.value)
-    assert faces.PATH.read_bytes() == b"stays"
 
 
-def test_a_folder_that_cannot_be_read_stops_it(place, close):
+def test_an_unreadable_folder_is_an_error(place, close):
     put(GOOD, incoming.FOLDER)
     close("test/sad")
     with pytest.raises(PermissionError):
         download.main()
 
 
-def test_a_picture_that_stands_there_twice_is_refused(place):
+def test_a_repeated_picture_is_an_error(place):
     put(GOOD, incoming.FOLDER)
-    put({"._train.zip": b"\0\5\26\7"}, incoming.FOLDER)  # as macOS leaves it beside train.zip
+    put({"._train.zip": b"\0\5\26\7"}, incoming.FOLDER)  # written by macOS next to train.zip
     name = next(name for name in GOOD if name.startswith("train/angry/"))
     with zipfile.ZipFile(incoming.FOLDER / "train.zip", "w") as archive:
         archive.writestr(name.removeprefix("train/"), PNG)
-    with pytest.raises(UserError, match=f"{name} stands there twice"):
+    with pytest.raises(UserError, match=f"{name}: .* repeated"):
         download.main()
 
 
-def test_grey_pictures_in_any_form_are_the_same(place):
+def test_grey_pictures_in_any_format_give_equal_pixels(place):
     for kind, mode in (("PNG", "L"), ("PNG", "RGB"), ("PNG", "P"), ("BMP", "L"), ("BMP", "RGB")):
         np.testing.assert_array_equal(pictures.decode(encoded(FACE, kind, mode), "x"), FACE)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: b"no zip"])
-def test_a_damaged_zip_is_refused_by_its_name(place, damage):
+@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: b"not a zip"])
+def test_a_damaged_zip_is_an_error_with_its_name(place, damage):
     with zipfile.ZipFile(place / "whole.zip", "w") as archive:
         for name, content in GOOD.items():
             archive.writestr(name, content)
@@ -235,7 +230,7 @@ def test_a_damaged_zip_is_refused_by_its_name(place, damage):
         download.main()
 
 
-def test_the_packed_pictures_are_the_same_again_and_their_damage_is_told(place):
+def test_the_decoded_pictures_are_reproducible_and_their_damage_is_an_error(place):
     put(GOOD, incoming.FOLDER)
     download.main()
     first = (download.RAW / pictures.NAME).read_bytes()
@@ -246,7 +241,7 @@ def test_the_packed_pictures_are_the_same_again_and_their_damage_is_told(place):
         prepare.main()
 
 
-def test_what_unpacks_to_more_than_any_competition_file_is_refused_before_memory_is_full(place, monkeypatch):
+def test_a_file_that_unpacks_to_more_than_the_limit_is_an_error(place, monkeypatch):
     monkeypatch.setattr(incoming, "LARGEST", 100_000)
     synthetic.write(place, PIXELS, LABELS, USAGE, names={"fer2013.tar.gz"})
     with pytest.raises(UserError, match="more than 100,000 bytes"):

@@ -1,4 +1,4 @@
-"""The competition's files in every form become one table of faces, and what is wrong is told by file and line."""
+"""The competition's files in every form give the same faces, and errors contain file and line."""
 
 import gzip
 import io
@@ -18,12 +18,12 @@ RNG = np.random.default_rng(2013)
 USAGE = np.repeat([0, 1, 2], (35, 5, 5))
 LABELS = RNG.integers(0, 7, 45)
 PIXELS = RNG.integers(0, 256, (45, 48, 48))
-LAST = 45  # rows
-SEVENS = " ".join(["7"] * 2303)  # one too few
+ROWS = 45
+SEVENS = " ".join(["7"] * 2303)  # one less than a picture has
 
 
 def table():
-    """As fer2013.csv has it, in texts."""
+    """Return the columns of fer2013.csv as text."""
     pixels = [" ".join(map(str, picture.ravel())) for picture in PIXELS]
     return pd.DataFrame({"emotion": LABELS.astype(str), "pixels": pixels, "Usage": np.array(SPLITS)[USAGE]})
 
@@ -39,7 +39,7 @@ def archive(**members):
 
 
 def contents(form, rows):
-    """The files of a form by name, as Kaggle ships them."""
+    """Return the files of a form by name, in the formats of Kaggle."""
     training = rows["Usage"] == "Training"
     tests = rows[~training].sort_values("Usage", ascending=False, kind="stable")
     if form == "train.csv":
@@ -50,7 +50,7 @@ def contents(form, rows):
         lines = "".join(f"{row.emotion},{row.Usage},{row.pixels}\n" for row in rows.itertuples())
         return {form: f"emotion, Usage, pixels\n{lines}".encode()}
     whole = rows.to_csv(index=False).encode()
-    return {form: archive(**{"._fer2013.csv": b"of macOS", "fer2013.csv": whole}) if form.endswith("gz") else whole}
+    return {form: archive(**{"._fer2013.csv": b"from macOS", "fer2013.csv": whole}) if form.endswith("gz") else whole}
 
 
 def put(form, rows, change=lambda content: content):
@@ -60,9 +60,9 @@ def put(form, rows, change=lambda content: content):
 
 
 CHANGES = {
-    "as it is": lambda content: content,
+    "unchanged": lambda content: content,
     "Windows": lambda content: b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"),
-    "blank lines, no last end": lambda content: content.replace(b"\n", b"\n\n").rstrip(),
+    "blank lines, no final newline": lambda content: content.replace(b"\n", b"\n\n").rstrip(),
 }
 
 
@@ -70,21 +70,21 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_faces_in_the_competitions_order(capsys, form, change, shuffled):
-    order = RNG.permutation(LAST) if shuffled else np.arange(LAST)
+    order = RNG.permutation(ROWS) if shuffled else np.arange(ROWS)
     put(form, table().iloc[order], change)
     prepare.main()
-    found, order = faces.load(), order[np.argsort(USAGE[order], kind="stable")]
-    np.testing.assert_array_equal(found.pixels, PIXELS[order])
-    np.testing.assert_array_equal(found.labels, np.where(USAGE == 0, LABELS[order], -1))
-    np.testing.assert_array_equal(found.usage, USAGE)
-    hidden, known = solution.load(found), form != "train.csv"
+    data, order = faces.load(), order[np.argsort(USAGE[order], kind="stable")]
+    np.testing.assert_array_equal(data.pixels, PIXELS[order])
+    np.testing.assert_array_equal(data.labels, np.where(USAGE == 0, LABELS[order], -1))
+    np.testing.assert_array_equal(data.usage, USAGE)
+    hidden, known = solution.load(data), form != "train.csv"
     assert list(hidden["emotion"].fillna(-1)) == [label if known else -1 for label in LABELS[order[35:]]]
     out = capsys.readouterr().out
     assert "35 Training, 5 PublicTest, 5 PrivateTest" in out
     assert ("test labels unknown" in out) == (not known)
 
 
-def test_other_test_labels_change_nothing_but_the_solution_and_a_refusal_changes_nothing():
+def test_test_labels_change_only_the_solution_and_an_error_changes_nothing():
     scrambled = table()
     scrambled.loc[35:, "emotion"] = "3"
     written = []
@@ -108,9 +108,9 @@ BAD_FIELDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("row", [0, LAST - 1])
+@pytest.mark.parametrize("row", [0, ROWS - 1])
 @pytest.mark.parametrize(("column", "value", "word"), BAD_FIELDS, ids=lambda field: field[-15:])
-def test_a_bad_field_is_refused_with_its_file_and_line(column, value, word, row):
+def test_an_invalid_field_is_an_error_with_its_file_and_line(column, value, word, row):
     rows = table()
     rows.loc[row, column] = value
     put("fer2013.csv", rows)
@@ -119,7 +119,7 @@ def test_a_bad_field_is_refused_with_its_file_and_line(column, value, word, row)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_file_that_is_cut_off_is_refused_in_every_form(form):
+def test_a_truncated_file_is_an_error_in_every_form(form):
     put(form, table())
     path = prepare.RAW / form
     path.write_bytes(path.read_bytes()[:-1000])
@@ -133,40 +133,42 @@ BAD_FILES = {
         "", "emotion,pixels,Usage\n", ROW, "emotion,Usage\n3,Training\n", "emotion,Pixels,Usage\n" + ROW,
         "emotion,pixels,Usage,id\n" + ROW, "pixels,pixels\n" + ROW, "<!DOCTYPE html>\n<html></html>\n",
         "emotion,pixels,Usage\n" + ROW.replace("Training", "Training,Training"),
-        "emotion,pixels\n" + ROW.replace(",Training", ""), f"pixels,Usage\n{SEVENS} 7,Training\n",
+        "emotion,pixels\n" + ROW.replace(",Training", ""),
     ],
     "fer2013.tar.gz": ["<!DOCTYPE html>", gzip.compress(b"no archive" * 100), archive(**{"other.csv": b"pixels\n"})],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "content"), [
-    pytest.param(name, each, id=f"{name}-{number}")  # an archive's bytes tell the time
+    pytest.param(name, each, id=f"{name}-{number}")  # the bytes of an archive contain the time
     for name, every in BAD_FILES.items() for number, each in enumerate(every)
 ])  # fmt: skip
-def test_a_file_that_is_not_the_competitions_is_refused(name, content):
+def test_a_file_in_another_format_is_an_error(name, content):
     prepare.RAW.mkdir(parents=True)
     (prepare.RAW / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match="bring"):
+    with pytest.raises(UserError, match=rf"^data/raw/{name}"):
         prepare.main()
 
 
 @pytest.mark.parametrize("lacking", ["train.csv", "test.csv", "Training", "PrivateTest", "labels"])
-def test_half_a_competition_is_refused(lacking):
+def test_an_incomplete_competition_is_an_error(lacking):
     put("train.csv" if lacking.endswith(".csv") else "fer2013.csv", table()[table()["Usage"] != lacking])
     if lacking.endswith(".csv"):
         (prepare.RAW / lacking).unlink()
     elif lacking == "labels":
         table()[["pixels", "Usage"]].to_csv(prepare.RAW / "fer2013.csv", index=False)
-    with pytest.raises(UserError, match="bring"):
+    with pytest.raises(UserError, match=lacking if lacking.endswith(".csv") else "^data/raw lacks"):
         prepare.main()
 
 
 def test_the_columns_of_train_and_test_csv_decide_what_is_trained_on():
     put("train.csv", table())
-    table()[35:][["emotion", "pixels"]].to_csv(prepare.RAW / "test.csv", index=False)  # its labels are test labels
-    found, hidden = prepare.hide_test_labels(prepare.read_folder(prepare.RAW))
-    assert set(found.labels[found.test_rows()]) == {-1}
+    table()[35:][["emotion", "pixels"]].to_csv(prepare.RAW / "test.csv", index=False)  # these are test labels
+    data, hidden = prepare.hide_test_labels(prepare.read_folder(prepare.RAW))
+    assert set(data.labels[data.test_rows()]) == {-1}
     assert list(hidden["emotion"]) == list(LABELS[35:])
-    table().to_csv(prepare.RAW / "train.csv", index=False)  # the whole: its test rows would be trained on
+    table().to_csv(
+        prepare.RAW / "train.csv", index=False
+    )  # complete competition: its test rows would become Training rows
     with pytest.raises(UserError, match=r"^data/raw/train\.csv .*fer2013\.csv"):
         prepare.main()

@@ -1,4 +1,4 @@
-"""A network of the smallest kind, for tests of what lies around networks: built, compiled and asked in a moment."""
+"""Tiny network, for fast tests of the code around networks."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ NAME = "tiny"
 
 
 def build(name=NAME):
-    """For pictures of any size; not the same for names of different length."""
+    """Build the network for pictures of any size; names of different length give different networks."""
     inner = [layers.Conv2D(8 + len(name), 5, strides=4, activation="relu"), layers.BatchNormalization()]
     head = [layers.GlobalAveragePooling2D(), layers.Dense(7, activation="softmax")]
     return keras.Sequential([layers.Input((None, None, 1)), *inner, *head], name=name)
 
 
 def write(pipeline, name=NAME):
-    """Put it into a copy of the folder pipeline/, as an architecture."""
+    """Add this file as an architecture to a copy of the folder pipeline/."""
     text = Path(__file__).read_text().replace(f'NAME = "{NAME}"', f'NAME = "{name}"')
     (pipeline / f"architectures/{name}.py").write_text(text)
 
 
 def instead(patch):
-    """Let every architecture of this process be as small."""
+    """Replace every architecture in this process by the tiny network."""
     from pipeline import architectures
 
     patch.setattr(architectures, "build", build)

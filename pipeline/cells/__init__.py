@@ -1,1 +1,1 @@
-"""The cells of a run: which are stale, how they are trained, where they lie, and how they are read."""
+"""Cells of a run: planning, training and storage. A cell is the training of one model with one held-out fold."""

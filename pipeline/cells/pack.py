@@ -1,14 +1,15 @@
-"""Take the run to a machine without DVC, as one archive, and bring the cells that it trained home.
+"""Transfer of a run to a machine without DVC, and of the trained cells back.
 
-`pack` writes code, faces, folds, plans and the cells that are there. `unpack` takes from an archive of the other
-machine's artifacts/ those cells that are whole and of this run.
+`pack` writes an archive of code, faces, folds, plans and existing cells. `unpack` imports, from an archive of the other
+machine's artifacts/, the valid cells of this run.
 """
 
-import shutil
+import contextlib
+import itertools
+import os
 import sys
 import tarfile
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from pipeline import files
@@ -22,58 +23,50 @@ PARTS = ("pipeline", "params.yaml", "pyproject.toml", str(faces.PATH), str(folds
 
 
 def pack(archive: Path) -> None:
-    """Write the archive, and say what to do with it."""
+    """Write the archive, and print the commands to run on the other machine."""
     planning.main()
-    train.start()  # faces and folds are there, and fit each other
-
-    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        return None if "__pycache__" in member.name else member
+    train.start()  # raises if faces or folds are missing or inconsistent
 
     def fill(file: object) -> None:
         with tarfile.open(fileobj=file, mode="w:gz") as tar:  # type: ignore[call-overload]
-            for part in filter(lambda part: Path(part).exists(), PARTS):
-                tar.add(part, filter=plain)
+            for part in filter(os.path.exists, PARTS):
+                tar.add(part, filter=lambda member: None if "__pycache__" in member.name else member)
 
     files.replace(archive, fill)
-    print(f"{archive}: {archive.stat().st_size / 1e6:.0f} MB. There, with Keras and JAX, PyTorch or TensorFlow:\n"
-          f"  {THERE.format(name=archive.name)}\nand here: make unpack FILE=cells.tar.gz")  # fmt: skip
+    print(f"{archive}: {archive.stat().st_size / 1e6:.0f} MB. On a machine with Keras and JAX, PyTorch or TensorFlow:\n"
+          f"  {THERE.format(name=archive.name)}\nThen on this machine: make unpack FILE=cells.tar.gz")  # fmt: skip
 
 
 def unpack(archive: Path) -> None:
-    """Take cells from an archive. Raises UserError where it is no archive."""
+    """Import cells from an archive. Raises UserError if it is not an archive."""
     if not archive.is_file():
-        raise UserError(f"{archive} is no file; name an archive: make unpack FILE=cells.tar.gz")
-    run, taken, left = train.start(), [], []
-    with tempfile.TemporaryDirectory() as folder:
+        raise UserError(f"{archive} is not a file; give an archive: make unpack FILE=cells.tar.gz")
+    run, imported, rejected = train.start(), [], []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
-        except (tarfile.TarError, *files.DAMAGE) as trouble:
-            raise UserError(f"{archive} cannot be unpacked: {str(trouble).partition(chr(10))[0][:200]}") from None
-        for name in run.settings.names:
-            for fold in run.settings.folds:
-                place, task = store.folder(run.settings, name, fold), None
-                about = store.about(Path(folder) / place)
-                with suppress(UserError):  # a student's soft targets may be missing yet
-                    task = run.task(name, fold)
-                if about is None or task is None or run.whole(task):
-                    continue
-                if about.key != task.key:
-                    left.append(str(place))
-                    continue
-                before = Path(folder) / "before"
-                if place.exists():
-                    shutil.move(place, before)
-                shutil.copytree(Path(folder) / place, place)
-                if run.whole(task):
-                    taken.append(task)
-                else:  # it does not hold what its cell.json tells
-                    left.append(f"{place} (damaged)")
-                    shutil.rmtree(place)
-                    if before.exists():
-                        shutil.move(before, place)
-                shutil.rmtree(before, ignore_errors=True)
-    train.commit(taken)
-    if left:
-        print(f"left out, as they are damaged, or of another plan or other data: {', '.join(left)}", file=sys.stderr)
-    print(f"{progress.count(len(taken))} taken from {archive}")
+        except (tarfile.TarError, *files.DAMAGE) as error:
+            raise UserError(f"{archive} cannot be unpacked: {str(error).partition(chr(10))[0][:200]}") from None
+        for name, fold in itertools.product(run.settings.names, run.settings.folds):
+            place = store.folder(run.settings, name, fold)
+            about = store.about(folder / place)
+            if about is None or run.finished(name, fold):
+                continue
+            try:
+                task = run.task(name, fold)
+            except UserError:  # the soft targets of a student may be missing
+                continue
+            with contextlib.chdir(folder):
+                valid = run.whole(task)
+            if valid:
+                imported.append(task)
+                for file in store.FILES:
+                    files.write(place / file, (folder / place / file).read_bytes())
+            else:
+                rejected.append(f"{place}{' (damaged)' if about.key == task.key else ''}")
+    train.commit(imported)
+    if rejected:
+        print(f"not imported (damaged, or another plan or dataset): {', '.join(rejected)}", file=sys.stderr)
+    print(f"{progress.count(len(imported))} imported from {archive}")

@@ -1,7 +1,7 @@
-"""Write every model's plan, and tell which cells are stale, why, and how long they will take.
+"""Plans of all models, and the list of stale cells with reasons and estimated training time.
 
-Reads params.yaml and the code. Writes artifacts/plan/MODEL.json, whose content changes only where something that
-computes does.
+Reads params.yaml and the code. Writes artifacts/plan/MODEL.json, which changes only if a key in use or code that
+computes the cells changes.
 """
 
 import json
@@ -25,12 +25,12 @@ PLANS = Path("artifacts/plan")
 
 
 def path(name: str) -> Path:
-    """Where the plan of a model lies."""
+    """Return the path of the plan of a model."""
     return PLANS / f"{name}.json"
 
 
 def load(name: str) -> Plan:
-    """The plan of a model, as the stage wrote it."""
+    """Load the plan of a model. Raises UserError if it is missing or damaged."""
     with files.reading(path(name), "dvc repro plan"):
         return Plan.model_validate_json(path(name).read_bytes())
 
@@ -48,42 +48,39 @@ def main() -> None:
 
 
 def using_dvc() -> bool:
-    """Whether this folder is a DVC project."""
+    """Return whether the working directory is a DVC project."""
     return Path(".dvc").is_dir() and Path("dvc.yaml").exists()
 
 
 def dvc(*words: str, capture: bool = False) -> str:
-    """Run DVC. Raises UserError where it fails (it has said why)."""
+    """Run DVC, and return its output if `capture`. Raises UserError if it fails; DVC prints the cause."""
     lock = Path(".dvc/tmp/rwlock")
     if lock.exists() and not lock.stat().st_size:
-        raise UserError(f"{lock} is empty, as a power cut leaves it; where no other DVC runs: rm {lock}")
-    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # stages take python from there
+        raise UserError(f"{lock} is empty, probably after a power failure; if no other DVC is running: rm {lock}")
+    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # stages run `python`
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words], check=False, text=True, env=os.environ | {"PATH": here},
+        [sys.executable, "-m", "dvc", *words], check=False, text=True, env=os.environ | {"PATH": search},
         stdout=subprocess.PIPE if capture else None,
     )  # fmt: skip
     if done.returncode:
-        raise UserError(f"dvc {' '.join(words[:3])} failed: see above")
+        raise UserError(f"dvc {' '.join(words[:3])} failed; see its message above")
     return done.stdout or ""
 
 
 def stale_stages(*targets: str) -> set[str]:
-    """The stages among `targets` that DVC says are out of date, like "train@deep_vgg-0"."""
+    """Return the stages among `targets` that are out of date according to DVC, like "train@deep_vgg-0"."""
     text = dvc("status", "--json", *targets, capture=True)
     try:
         return set(json.loads(text[text.index("{") :]))
     except ValueError:
-        raise UserError(f"dvc status said something else than expected: {text[:200]}") from None
+        raise UserError(f"unexpected output of dvc status: {text[:200]}") from None
 
 
 def differences(now: Plan, then: Plan) -> str:
-    """What changed between two plans, in words: keys of the recipe first, then definitions of the code."""
-    pairs = [(now, then, ("architecture", "seed", "backend", "teachers", "teacher_weight"))]
-    pairs = [(now.settings(), then.settings(), tuple(Recipe.model_fields)), *pairs]  # type: ignore[list-item]
-    found = [
-        f"{key} {getattr(old, key)} -> {getattr(new, key)}"
-        for new, old, keys in pairs for key in keys if getattr(new, key) != getattr(old, key)
-    ]  # fmt: skip
+    """Describe the differences between two plans: first keys of the recipe, then definitions in the code."""
+    keys = (*Recipe.model_fields, "architecture", "seed", "backend", "teachers", "teacher_weight")
+    new, old = (plan.model_dump() | plan.settings().model_dump() for plan in (now, then))
+    found = [f"{key} {old[key]} -> {new[key]}" for key in keys if new[key] != old[key]]
     changed = sorted(key for key in {*now.code, *then.code} if now.code.get(key) != then.code.get(key))
     if changed:
         more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""
@@ -91,64 +88,65 @@ def differences(now: Plan, then: Plan) -> str:
     return "; ".join(found)
 
 
-SECONDS_A_ROW = 60 / 22967  # of an epoch, where no cell tells: a large network on one core
+SECONDS_A_ROW = 60 / 22967  # per epoch, of a large network on one core; used while there are no cells
 
 
 @dataclass(frozen=True)
 class Timings:
-    """How long an epoch takes, by the cells that are there: seconds by architecture."""
+    """Seconds per epoch of each architecture, measured in the existing cells."""
 
     by_architecture: dict[str, float]
 
     def seconds(self, model: Plan, rows: int = 22967) -> float:
-        """What a cell of a model will take.
+        """Estimate the training time of a cell.
 
-        By all architectures' cells where its own has none, and without any cells by the number of rows.
+        The median of all architectures is used if the model's own has no cell, or SECONDS_A_ROW if there are no cells.
         """
         rates = self.by_architecture
-        other = float(np.median(list(rates.values()))) if rates else rows * SECONDS_A_ROW
-        return rates.get(model.architecture, other) * model.settings().epochs
+        default = float(np.median(list(rates.values()))) if rates else rows * SECONDS_A_ROW
+        return rates.get(model.architecture, default) * model.settings().epochs
 
 
 def timings() -> Timings:
-    """The median seconds an epoch of the cells that are there, by architecture."""
-    found: dict[str, list[float]] = {}
+    """Compute the median seconds per epoch of the existing cells, by architecture."""
+    seconds: dict[str, list[float]] = {}
     for file in [*store.CELLS.glob("*/*/cell.json"), *store.STUDENTS.glob("*/*/cell.json")]:
         about = store.about(file.parent)
         if about and about.seconds > 0:
-            found.setdefault(about.plan.architecture, []).append(about.seconds / about.plan.settings().epochs)
-    return Timings({name: float(np.median(each)) for name, each in found.items()})
+            seconds.setdefault(about.plan.architecture, []).append(about.seconds / about.plan.settings().epochs)
+    return Timings({name: float(np.median(each)) for name, each in seconds.items()})
 
 
-OTHER_DATA = "other faces, folds or soft targets"
+OTHER_DATA = "different faces, folds or soft targets"
 
 
 def why(settings: Config, name: str, fold: int, now: Plan) -> str:
-    """Why a cell that DVC calls out of date is, and what will be done."""
+    """Return the reason why a cell that DVC reports as outdated is stale, and what training will do."""
     about = store.about(store.folder(settings, name, fold))
     if about is None:
-        there = (store.folder(settings, name, fold) / "cell.json").exists()
-        return "damaged; git checkout brings a committed one back" if there else "not trained yet"
+        exists = (store.folder(settings, name, fold) / "cell.json").exists()
+        return "damaged; restore a committed cell with git checkout" if exists else "not trained yet"
     changed = differences(now, about.plan)
     if about.plan.training() == now.training():
-        return f"{changed}: {_anew(name, fold, about)}" if changed else OTHER_DATA
+        return f"{changed}: {_remedy(name, fold, about)}" if changed else OTHER_DATA
     return changed
 
 
-def _anew(name: str, fold: int, about: store.About) -> str:
+def _remedy(name: str, fold: int, about: store.About) -> str:
+    """Return whether a cell with other test-time settings can be predicted again or must be retrained."""
     weights = store.weights(name, fold)
-    there = weights.exists() and files.sha256(weights.read_bytes()) == about.weights_sha256
-    return "predicted anew from its weights" if there else "its weights are gone, so it is trained anew"
+    usable = weights.exists() and files.sha256(weights.read_bytes()) == about.weights_sha256
+    return "predicted again with its weights" if usable else "retrained, as its weights are missing"
 
 
 def show() -> None:
-    """Print a table of the models: stale cells, why, and how long they will take.
+    """Print a table of the models: stale cells, reasons, and estimated training time.
 
-    A cell that DVC does not know yet is not stale if it is whole, as where it was copied from elsewhere.
+    A valid cell that DVC does not know yet, for example one copied from another machine, is not stale.
     """
     from pipeline.cells import train  # which imports this module
 
-    settings, took = config.load(), timings()
+    settings, times = config.load(), timings()
     dvc("repro", "--quiet", "plan", *(["folds"] if Path("data/raw").is_dir() else []))
     stale = stale_stages("train", *(["distill"] if settings.students else []))
     prepared = Path("data/folds.csv").exists()
@@ -156,18 +154,22 @@ def show() -> None:
     lines, total, cells = [], 0.0, 0
     for name in settings.names:
         now = plan.make(settings, name)
-        each = took.seconds(now)
+        each = times.seconds(now)
         outdated = [fold for fold in settings.folds if store.stage(settings, name, fold) in stale]
-        because = {fold: why(settings, name, fold, now) for fold in outdated if not (run and run.finished(name, fold))}
-        folds = [fold for fold, reason in because.items() if prepared or reason != OTHER_DATA]
-        reasons = dict.fromkeys(because[fold] for fold in folds)
-        guessed = "" if now.architecture in took.by_architecture else " (guess)"
-        expected = progress.duration(each * len(folds)) + guessed if folds else ""
-        total, cells = total + each * len(folds), cells + len(folds)
-        lines.append([name, f"{len(folds)} of {len(settings.folds)}", expected, "; ".join(reasons)])
+        reasons = [why(settings, name, fold, now) for fold in outdated if not (run and run.finished(name, fold))]
+        reasons = [reason for reason in reasons if prepared or reason != OTHER_DATA]
+        unmeasured = "" if now.architecture in times.by_architecture else " (guess)"
+        expected = progress.duration(each * len(reasons)) + unmeasured if reasons else ""
+        total, cells = total + each * len(reasons), cells + len(reasons)
+        counted = f"{len(reasons)} of {len(settings.folds)}"
+        lines.append([name, counted, expected, "; ".join(dict.fromkeys(reasons))])
     titles = ["model", "stale cells", "core time", "why"]
     print(tabulate(lines, titles, disable_numparse=True, maxcolwidths=[None, None, None, 28]))
-    told = f"{progress.count(cells)} stale, about {progress.duration(total)} of one core; make train JOBS=2 THREADS=1"
-    print(f"\n{told if cells else 'nothing is stale'}")
+    summary = (
+        f"{progress.count(cells)} stale, about {progress.duration(total)} on one core: make train JOBS=2 THREADS=1"
+    )
+    print(f"\n{summary if cells else 'nothing is stale'}")
     if not prepared:
-        print("The data is not prepared yet; cells of other data would be stale too. Then run: make repro")
+        print(
+            "The data is not prepared yet, so cells for a different dataset are not listed. To prepare it: make repro"
+        )

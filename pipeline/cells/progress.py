@@ -1,4 +1,4 @@
-"""How a training tells how far it is."""
+"""Progress display of a training."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def duration(seconds: float) -> str:
-    """A duration as people say it."""
+    """Format a duration, like "45 s", "12 min" or "3 h 20 min"."""
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"
@@ -17,17 +17,17 @@ def duration(seconds: float) -> str:
 
 
 def count(cells: int) -> str:
-    """A number of cells."""
+    """Format a number of cells, like "1 cell" or "5 cells"."""
     return f"{cells} cell{'' if cells == 1 else 's'}"
 
 
 class Display:
-    """One line an epoch; within it a percentage where a person watches.
+    """Display that prints one line per epoch and, on a terminal, the finished percentage of the current epoch.
 
     Parameters
     ----------
-    name : of the training. epochs : all of it.
-    watched : whether the finished part of each epoch may be shown too.
+    name : name of the training. epochs : total number of epochs.
+    watched : whether to show the percentage, if standard output is a terminal.
     """
 
     def __init__(self, name: str, epochs: int, watched: bool) -> None:
@@ -38,16 +38,16 @@ class Display:
         self.shown = 0.0
 
     def batch(self, part: float) -> None:
-        """Overwrite the line with the finished part of this epoch, at most five times a second."""
+        """Show the finished fraction of the current epoch, at most five times per second."""
         now = time.monotonic()
         if self.watched and now - self.shown > 0.2:
             self.shown = now
             print(f"\r{self.name}  {self.done + 1}/{self.epochs}  {part:4.0%} ", end="", flush=True)
 
     def epoch(self, progress: "Progress") -> None:
-        """Print the line of the epoch that has just ended, with the time that the others will take."""
+        """Print the results of the last epoch, and the remaining time."""
         if not self.done and len(progress.history) > 1:
-            print(f"{self.name}  goes on after epoch {len(progress.history) - 1}")
+            print(f"{self.name}  resumes after epoch {len(progress.history) - 1}")
         self.done = len(progress.history)
         last = progress.history[-1]
         mean = progress.seconds / self.done

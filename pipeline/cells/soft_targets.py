@@ -1,14 +1,13 @@
-"""Average what a student's teachers say of the rows that they were trained on.
+"""Soft targets: the mean predictions of a student's teachers for the rows on which they were trained.
 
 Reads the teachers' cells, data/folds.csv and the student's plan. Writes artifacts/soft_targets/STUDENT.npz: foldK,
-uint8 [t, 7], 255 times the mean probabilities of the rows outside of fold K, by teachers that have not seen fold K
-either. So the student's out-of-fold score is as honest as any other.
+uint8 [t, 7], 255 times the mean probabilities of the rows outside fold K. They come from teachers for which fold K was
+held out too, so the student's out-of-fold score stays unbiased.
 
-Cells of an earlier version lack these predictions. Then the file holds their names instead, under `absent`: a student
-that is trained already stays, and one that must be trained is refused.
+Cells of an earlier version lack these predictions. Then the file contains the names of these teachers in `absent`; a
+trained student stays valid, and training a student raises an error.
 """
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -22,25 +21,19 @@ FOLDER = Path("artifacts/soft_targets")
 
 
 def path(student: str) -> Path:
-    """Where the soft targets of a student lie."""
+    """Return the path of the soft targets of a student."""
     return FOLDER / f"{student}.npz"
 
 
-def mean(predictions: list[np.ndarray]) -> np.ndarray:
-    """The mean of probabilities, float [t, 7] each, as uint8 [t, 7]."""
-    found: np.ndarray = (255 * np.mean(predictions, axis=0)).round().astype("uint8")
-    return found
-
-
 def load(student: str, fold: int) -> np.ndarray:
-    """The soft targets of a student's cell: float32 [t, 7]. Raises UserError where its teachers' cells lack them."""
-    with files.reading(path(student), f"dvc repro soft_targets@{student}"), np.load(path(student)) as opened:
-        arrays = dict(opened)
+    """Load the soft targets of a student's cell, float32 [t, 7]. Raises UserError if the teachers' cells lack them."""
+    with files.reading(path(student), f"dvc repro soft_targets@{student}"), np.load(path(student)) as archive:
+        arrays = dict(archive)
     if "absent" in arrays:
         names = ", ".join(map(str, arrays["absent"]))
         raise UserError(
-            f"{student} cannot be trained: the cells of {names} hold no predictions of the rows they were trained on, "
-            "as they are of an earlier version; train each anew: python -m pipeline train NAME FOLD --anew"
+            f"{student} cannot be trained: the cells of {names} are from an earlier version, without predictions for "
+            "their training rows; retrain each of them: python -m pipeline train NAME FOLD --anew"
         )
     with files.reading(path(student), f"dvc repro -f soft_targets@{student}"):
         levels = arrays[f"fold{fold}"]
@@ -50,18 +43,15 @@ def load(student: str, fold: int) -> np.ndarray:
 def main(student: str) -> None:
     """Run the stage for one student."""
     settings, data = config.load(), faces.load()
-    dealt, teachers = folds.load(data), planning.load(student).teachers
-    cells = {name: [store.load(settings, name, fold, data, dealt) for fold in settings.folds] for name in teachers}
+    assignment, teachers = folds.load(data), planning.load(student).teachers
+    cells = {name: [store.load(settings, name, fold, data, assignment) for fold in settings.folds] for name in teachers}
     absent = [name for name, each in cells.items() if any(cell.train is None for cell in each)]
     if absent:
         arrays = {"absent": np.array(absent)}
     else:
-        arrays = {
-            f"fold{fold}": mean([cells[name][fold].train for name in teachers])  # type: ignore[misc]
-            for fold in settings.folds
-        }
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
-    files.write(path(student), content.getvalue())
-    older = "none, as cells of its teachers are of an earlier version"
-    print(f"soft targets of {student}: {older if absent else 'the mean of ' + ', '.join(teachers)}")
+        trained = [[each[fold].train for each in cells.values()] for fold in settings.folds]
+        means = [255 * np.mean(each, axis=0) for each in trained]  # type: ignore[arg-type]
+        arrays = {f"fold{fold}": mean.round().astype("uint8") for fold, mean in enumerate(means)}
+    files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
+    older = f"none, because the cells of {', '.join(absent)} are from an earlier version"
+    print(f"soft targets of {student}: {older if absent else 'mean of ' + ', '.join(teachers)}")

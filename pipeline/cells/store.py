@@ -1,11 +1,10 @@
-"""Where cells lie, and how one is written, read and held to what it says of itself.
+"""Storage of cells: paths, writing, reading and validation.
 
-A cell is what training/cell.py describes: predictions.npz, history.csv and cell.json in artifacts/cells/MODEL/foldK/,
-and for a student in artifacts/students/STUDENT/foldK/. Its weights, which no stage reads, lie in artifacts/weights/.
+A cell (see training/cell.py) consists of predictions.npz, history.csv and cell.json in artifacts/cells/MODEL/foldK/, or
+in artifacts/students/STUDENT/foldK/. Its weights, which no stage reads, are in artifacts/weights/.
 """
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,17 @@ from pipeline.training.plan import Plan
 CELLS = Path("artifacts/cells")
 STUDENTS = Path("artifacts/students")
 WEIGHTS = Path("artifacts/weights")
-FILES = ("predictions.npz", "history.csv", "cell.json")  # in the order in which they are written
+FILES = ("predictions.npz", "history.csv", "cell.json")  # in the order of writing
 
 
 class About(BaseModel, frozen=True, strict=True):
-    """What cell.json says.
+    """Content of cell.json.
 
     Parameters
     ----------
-    key : of all that decides the weights. faces, folds : digests of the data.
-    sha256 : of the other files, by name. carried_over : how it came from an earlier version's files, if it did.
+    key : digest of everything that determines the weights. faces, folds : digests of the data.
+    sha256 : digests of the other files, by name.
+    carried_over : reason why a cell of an earlier version or of other code is still valid; usually empty.
     """
 
     model: str
@@ -52,10 +52,10 @@ class About(BaseModel, frozen=True, strict=True):
     sha256: dict[str, str]
     plan: Plan
     carried_over: str = ""
-    model_config = {"extra": "allow"}  # the versions of what computed it
+    model_config = {"extra": "allow"}  # versions of the libraries
 
     def computed_with(self) -> str:
-        """Backend, versions, precision and processor, in words."""
+        """Return backend, library versions, precision and processor as text."""
         return ", ".join(
             f"{key} {value}" for key, value in (
                 ("backend", self.backend), *sorted((self.model_extra or {}).items()), ("precision", self.precision),
@@ -66,14 +66,15 @@ class About(BaseModel, frozen=True, strict=True):
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's content; probabilities are float32 and sum to 1.
+    """Content of a cell. Probabilities are float32 and sum to 1.
 
     Parameters
     ----------
-    rows : int32 [m], held-out rows, in rising order.
-    oof, test : with test-time augmentation, [m, 7] and [k, 7]; oof_plain, test_plain : without.
-    train : of the rows that it was trained on, [t, 7]; None in a cell of an earlier version.
-    attention : uint8 [7, 48, 48], likewise.
+    rows : int32 [m], held-out rows, in ascending order.
+    oof, test : probabilities of the held-out rows, [m, 7], and test rows, [k, 7], with test-time augmentation.
+    oof_plain, test_plain : the same without test-time augmentation.
+    train : probabilities of the training rows, [t, 7]; None in a cell of an earlier version.
+    attention : attention map per class, uint8 [7, 48, 48]; None in a cell of an earlier version.
     """
 
     about: About
@@ -88,82 +89,80 @@ class Cell:
 
 
 def folder(config: Config, name: str, fold: int) -> Path:
-    """The folder of a cell."""
+    """Return the folder of a cell."""
     return (STUDENTS if name in config.students else CELLS) / name / f"fold{fold}"
 
 
 def weights(name: str, fold: int) -> Path:
-    """The weights of a cell."""
+    """Return the path of the weights of a cell."""
     return WEIGHTS / name / f"fold{fold}.weights.h5"
 
 
 def stage(config: Config, name: str, fold: int) -> str:
-    """The DVC stage that makes a cell."""
+    """Return the name of the DVC stage that makes a cell."""
     return f"{'distill' if name in config.students else 'train'}@{name}-{fold}"
 
 
 def about(path: Path) -> About | None:
-    """What the cell in a folder says of itself, if its files are there and are those that it tells of; else None."""
+    """Read cell.json in a folder. Returns None if it is damaged, or another file is missing or has another digest."""
     try:
-        found = About.model_validate_json((path / "cell.json").read_bytes())
-        whole = all(files.sha256((path / name).read_bytes()) == found.sha256[name] for name in FILES[:-1])
+        about = About.model_validate_json((path / "cell.json").read_bytes())
+        complete = all(files.sha256((path / name).read_bytes()) == about.sha256[name] for name in FILES[:-1])
     except files.DAMAGE:
         return None
-    return found if whole else None
+    return about if complete else None
 
 
 def write(path: Path, weights_path: Path, contents: dict[str, bytes]) -> None:
-    """Write a cell, weights first and cell.json last; what was there stays until its file is replaced whole."""
+    """Write a cell, weights first and cell.json last. Each old file is replaced atomically."""
     files.write(weights_path, contents["weights"])
     for name in FILES:
         files.write(path / name, contents[name])
 
 
 def load(config: Config, name: str, fold: int, faces: Faces, folds: Folds) -> Cell:
-    """Read a cell of this run. Raises UserError where it is missing, damaged, or of another model, fold or data."""
+    """Load a cell. Raises UserError if it is missing, damaged, or for a different model, fold or dataset."""
     path, remedy = folder(config, name, fold), f"dvc repro {stage(config, name, fold)}"
     with files.reading(path / "cell.json", remedy):
-        text = json.loads((path / "cell.json").read_bytes())
-        found = About.model_validate(text)
-        told = (found.model, found.fold, found.faces, found.folds)
-        if told != (name, fold, faces.digest, folds.digest):
-            raise ValueError(f"it is of {found.model} fold {found.fold}, or of other faces or folds")
+        about = About.model_validate_json((path / "cell.json").read_bytes())
+        if (about.model, about.fold, about.faces, about.folds) != (name, fold, faces.digest, folds.digest):
+            raise ValueError(f"it is for {about.model} fold {about.fold}, or for a different dataset or folds")
     contents = {}
     for file in FILES[:-1]:
         with files.reading(path / file, remedy):
             contents[file] = (path / file).read_bytes()
-            if files.sha256(contents[file]) != found.sha256[file]:
-                raise ValueError("it is not the file that cell.json tells of")
+            if files.sha256(contents[file]) != about.sha256[file]:
+                raise ValueError("its digest differs from the one in cell.json")
     with files.reading(path / "predictions.npz", remedy):
         arrays = _arrays(contents["predictions.npz"], folds.held_out(fold), len(faces.test_rows()))
     with files.reading(path / "history.csv", remedy):
         history = pd.read_csv(io.BytesIO(contents["history.csv"]))
-        if list(history) != list(HISTORY) or len(history) != found.plan.recipe["epochs"]:
-            raise ValueError("it has other columns, or not a line for every epoch")
-    return Cell(found, history=history, **arrays)
+        if list(history) != list(HISTORY) or len(history) != about.plan.recipe["epochs"]:
+            raise ValueError(f"it must have the columns {', '.join(HISTORY)} and one line per epoch")
+    return Cell(about, history=history, **arrays)
 
 
 def _arrays(content: bytes, rows: np.ndarray, tests: int) -> dict[str, Any]:
-    """The arrays of predictions.npz. Raises ValueError where one has another shape, or is no probabilities."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as opened:
-        arrays = dict(opened)
-    if not np.array_equal(arrays["rows"], rows):
-        raise ValueError("it is of other rows")
-    found: dict[str, Any] = {"rows": arrays["rows"], "train": None, "attention": None}
+    """Read and validate the arrays of predictions.npz. Raises ValueError if one is invalid."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        stored = dict(archive)
+    if not np.array_equal(stored["rows"], rows):
+        raise ValueError("its rows are not those of the fold")
+    arrays: dict[str, Any] = {"rows": stored["rows"], "train": None, "attention": None}
     for name, length in (("oof", len(rows)), ("oof_plain", len(rows)), ("test", tests), ("test_plain", tests)):
-        found[name] = probabilities(arrays[name], length)
-    if "train" in arrays:
-        found["train"] = probabilities(arrays["train"].astype("float32") / 255, len(arrays["train"]))
-    if "attention" in arrays:
-        found["attention"] = arrays["attention"].reshape(len(CLASSES), SIDE, SIDE)
-    return found
+        arrays[name] = probabilities(stored[name], length)
+    if "train" in stored:
+        arrays["train"] = probabilities(stored["train"].astype("float32") / 255, len(stored["train"]))
+    if "attention" in stored:
+        arrays["attention"] = stored["attention"].reshape(len(CLASSES), SIDE, SIDE)
+    return arrays
 
 
 def probabilities(array: np.ndarray, rows: int) -> np.ndarray:
-    """An array as probabilities: float32 [rows, 7] that sum to 1.
+    """Validate probabilities and return them as float32 [rows, 7], normalised to sum 1.
 
-    Raises ValueError where it has another shape, numbers that are none, are negative, or sum to less or more than 1
-    (by more than rounding to 8 bits does).
+    Raises ValueError if the shape is different, or if a row has NaN, negative values or a sum outside 0.98 to 1.02.
+    This tolerance allows for rounding to 8 bits.
     """
     if array.shape != (rows, len(CLASSES)) or array.dtype.kind != "f":
         raise ValueError(
@@ -172,8 +171,5 @@ def probabilities(array: np.ndarray, rows: int) -> np.ndarray:
     array = array.astype("float32")
     total = array.sum(axis=1, keepdims=True)
     if not (np.isfinite(array).all() and (array >= 0).all() and (abs(total - 1) < 0.02).all()):
-        raise ValueError("some rows are no probabilities: NaN, negative, or with another sum than 1")
-    if (abs(total - 1) < 1e-5).all():  # they were not rounded
-        return array
-    exact: np.ndarray = array / total
-    return exact
+        raise ValueError("some rows are not probabilities: NaN, negative, or their sum is not 1")
+    return array if (abs(total - 1) < 1e-5).all() else np.asarray(array / total)  # unchanged if never rounded

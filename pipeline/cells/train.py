@@ -1,8 +1,8 @@
-"""Train networks on all folds but one, and predict the rows that they have not seen: one cell, or all stale ones.
+"""Training of one cell or of all stale cells: train on all folds except one, and predict the held-out and test rows.
 
-Reads data/faces.npz, data/folds.csv, the model's plan, and a student's soft targets. Writes a cell (see cells/store.py)
-and its weights. The state after every epoch is kept in artifacts/checkpoints/ until the cell is whole, so a second
-start goes on from there.
+Reads data/faces.npz, data/folds.csv, the model's plan, and the soft targets of a student. Writes a cell (see
+cells/store.py) and its weights. A checkpoint of each epoch is kept in artifacts/checkpoints/ until the cell is
+complete, so an interrupted training resumes.
 """
 
 import json
@@ -28,62 +28,62 @@ from pipeline.training.cell import Task
 from pipeline.training.plan import Plan
 
 CHECKPOINTS = Path("artifacts/checkpoints")
-AGREED = CHECKPOINTS / "agreed.json"  # keys of the cells whose training was agreed to
-LONG = 600  # seconds: what takes longer is told, and asked for, first
+AGREED = CHECKPOINTS / "agreed.json"  # keys of the cells whose training the user has approved
+LONG = 600  # seconds; a longer training needs approval
 
 
 @dataclass(frozen=True)
 class Run:
-    """What all cells of a run have in common."""
+    """Settings and data that all cells of a run share."""
 
     settings: Config
     faces: Faces
     folds: Folds
 
     def task(self, name: str, fold: int) -> Task:
-        """A cell, as the plan has it."""
-        made = planning.load(name)
-        library = machine.choose(made.backend)
-        precision = machine.products(made.settings().precision, library, made.architecture)
-        soft = soft_targets.load(name, fold) if made.teachers else None
+        """Return the task of training a cell, according to the plan of its model."""
+        model = planning.load(name)
+        library = machine.choose(model.backend)
+        precision = machine.products(model.settings().precision, library, model.architecture)
+        soft = soft_targets.load(name, fold) if model.teachers else None
         return Task(
-            self.folds.rows, self.folds.fold_of, fold, made, self.faces.digest, self.folds.digest, library, precision,
+            self.folds.rows, self.folds.fold_of, fold, model, self.faces.digest, self.folds.digest, library, precision,
             soft,
         )  # fmt: skip
 
     def whole(self, task: Task) -> bool:
-        """Whether the cell is there, sound, and of this very task, test-time settings included."""
+        """Return whether a valid cell matching the task exists, including its test-time settings."""
         try:
-            found = store.load(self.settings, task.plan.model, task.fold, self.faces, self.folds).about
+            about = store.load(self.settings, task.plan.model, task.fold, self.faces, self.folds).about
         except UserError:
             return False
-        return found.key == task.key and found.plan.recipe == task.plan.recipe
+        return about.key == task.key and about.plan.recipe == task.plan.recipe
 
     def finished(self, name: str, fold: int) -> bool:
-        """Whether a cell is whole; one whose soft targets are missing is not."""
+        """Return whether a cell is complete. A cell without plan or soft targets is not."""
         with suppress(UserError):
             return self.whole(self.task(name, fold))
         return False
 
     def about(self, task: Task) -> store.About | None:
-        """What the cell that lies there says of itself."""
+        """Read cell.json of the existing cell, or return None (see `store.about`)."""
         return store.about(store.folder(self.settings, task.plan.model, task.fold))
 
     def weights(self, task: Task) -> bytes | None:
-        """The weights of an earlier training of this very task: then it need not train, only predict."""
-        found, file = self.about(task), store.weights(task.plan.model, task.fold)
-        if found is None or found.key != task.key or not file.exists():
+        """Return the weights of an earlier training matching the task, or None. They make a new training needless."""
+        about, file = self.about(task), store.weights(task.plan.model, task.fold)
+        if about is None or about.key != task.key or not file.exists():
             return None
         content = file.read_bytes()
-        return content if files.sha256(content) == found.weights_sha256 else None
+        return content if files.sha256(content) == about.weights_sha256 else None
 
     def write(self, task: Task, contents: dict[str, bytes]) -> None:
-        """Write a cell and delete its checkpoints, of whatever settings."""
+        """Write a cell, and delete its checkpoints, including those with other settings."""
         name, fold = task.plan.model, task.fold
         if not json.loads(contents["cell.json"])["seconds"]:
-            raise ValueError(f"{task}: no time was taken")
+            raise ValueError(f"{task}: the training time is missing")
         folder = store.folder(self.settings, name, fold)
-        if contents["history.csv"].count(b"\n") < 2:  # it only predicted anew: history and time are the old ones
+        if contents["history.csv"].count(b"\n") < 2:  # only predicted again: keep history and training time
             contents = _with_history(contents, folder)
         store.write(folder, store.weights(name, fold), contents)
         for path in CHECKPOINTS.glob(f"{name}-fold{fold}-*"):
@@ -92,7 +92,7 @@ class Run:
 
 
 def _with_history(contents: dict[str, bytes], folder: Path) -> dict[str, bytes]:
-    """A cell that was predicted anew, with the learning curve and the seconds of its training."""
+    """Return the contents of a cell that was predicted again, with history and seconds of its original training."""
     history, about = (folder / "history.csv").read_bytes(), json.loads(contents["cell.json"])
     about["seconds"] = json.loads((folder / "cell.json").read_text())["seconds"]
     about["sha256"]["history.csv"] = files.sha256(history)
@@ -100,17 +100,16 @@ def _with_history(contents: dict[str, bytes], folder: Path) -> dict[str, bytes]:
 
 
 def start() -> Run:
-    """Read what all cells have in common."""
+    """Load the settings and data that all cells share."""
     settings, data = config.load(), faces.load()
     return Run(settings, data, folds.load(data))
 
 
 def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | None) -> dict[str, bytes]:
-    """Train one cell; runs anywhere that has the package."""
-    here = plan.code(plan.ingredients(task.plan.architecture, task.recipe))
-    if here != task.plan.code:
-        raise UserError(f"{platform.node()} has another version of the pipeline's code; install it there anew")
-    shared = state.parent.parent.is_dir()  # the project's folder, or a worker of a cluster has none of it
+    """Train one cell and return its files, on this machine or on a worker of a cluster."""
+    if plan.code(plan.ingredients(task.plan.architecture, task.recipe)) != task.plan.code:
+        raise UserError(f"{platform.node()} has another version of the pipeline's code; install this version there")
+    shared = state.parent.parent.is_dir()  # a worker of a cluster may have no access to the project's folder
     if not shared:
         state = Path(tempfile.gettempdir()) / "fer2013-checkpoints" / state.name
     show = Display(str(task), task.recipe.epochs, watched)
@@ -126,46 +125,47 @@ def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | N
 
 
 def agree(run: Run, tasks: list[Task], yes: bool) -> None:
-    """Say how many cells are to be trained and for how long; ask where it is long and a person watches.
+    """Ask for approval of a long training on a terminal. Approved cells are recorded and not asked for again.
 
-    What was agreed to once is not asked again. Raises UserError where nobody agrees.
+    Raises UserError with the number of cells and the estimated time if the training is not approved.
     """
     agreed = set()
     with suppress(*files.DAMAGE):
         agreed = set(json.loads(AGREED.read_text()))
     waiting = [task for task in tasks if run.weights(task) is None]
-    took, students = planning.timings(), later(run, waiting)
-    each = [took.seconds(made, len(run.folds.rows)) for made in [*(task.plan for task in waiting), *students]]
-    if sum(each) < LONG or {task.key for task in waiting} <= agreed:
+    keys = {task.key for task in waiting}
+    times, students = planning.timings(), later(run, waiting)
+    seconds = [times.seconds(model, len(run.folds.rows)) for model in [*(task.plan for task in waiting), *students]]
+    if sum(seconds) < LONG or keys <= agreed:
         return
-    more = f" ({len(students)} of them of students, after the others)" if students else ""
-    text = f"{count(len(each))}{more} to train, about {duration(sum(each))} of one core by the last timings"
+    after = f" ({len(students)} of them for students, after the others)" if students else ""
+    text = f"{count(len(seconds))}{after} to train, about {duration(sum(seconds))} of one core by the last timings"
     if not yes and sys.stdin.isatty():
-        answer = input(f"{text}. Committed cells stay until new ones are whole. Go on? [y/N] ")
-        yes = answer.strip().lower() in ("y", "yes")
+        response = input(f"{text}. Existing cells are kept until the new ones are complete. Continue? [y/N] ")
+        yes = response.strip().lower() in ("y", "yes")
     if not yes:
-        raise UserError(f"{text}; no cell was changed. To do it: YES=1, as in YES=1 dvc repro, or make train YES=1")
-    files.write_json(AGREED, sorted(agreed | {task.key for task in waiting}))
+        raise UserError(f"{text}; no cell was changed. To train them, set YES=1: YES=1 dvc repro, or make train YES=1")
+    files.write_json(AGREED, sorted(agreed | keys))
 
 
 def later(run: Run, tasks: list[Task]) -> list[Plan]:
-    """The plans, one a cell, of students that will be stale once these cells are trained, or are so by their plan."""
-    changed, found = {task.plan.model for task in tasks}, []
+    """Return the plan of each student's cell that is stale, or will be after the training of these cells."""
+    changed, plans = {task.plan.model for task in tasks}, []
     for name in set(run.settings.students) - changed:
-        made = planning.load(name)
+        student = planning.load(name)
         for fold in run.settings.folds:
             about = store.about(store.folder(run.settings, name, fold))
-            if changed & set(made.teachers) or about is None or about.plan.training() != made.training():
-                found.append(made)
-    return found
+            if changed & set(student.teachers) or about is None or about.plan.training() != student.training():
+                plans.append(student)
+    return plans
 
 
 def stale(run: Run, names: list[str]) -> list[Task]:
-    """The cells of these models that are not whole."""
+    """Return the tasks of these models whose cells are not complete."""
     tasks = []
     for name in names:
         for fold in run.settings.folds:
-            with suppress(UserError):  # no plan, or no soft targets yet
+            with suppress(UserError):  # plan or soft targets are missing
                 tasks.append(run.task(name, fold))
     return [task for task in tasks if not run.whole(task)]
 
@@ -176,7 +176,7 @@ def main(model: str, fold: str, anew: bool = False, yes: bool = False) -> None:
     run.settings.model(model)
     task = run.task(model, run.settings.fold(fold))
     if run.whole(task) and not anew:
-        print(f"{task} is trained already, of this very plan and data (train it all the same: --anew)")
+        print(f"{task} is up to date; to retrain it, add --anew")
         return
     agree(run, stale(run, run.settings.names), yes or os.environ.get("YES") == "1")
     weights = None if anew else run.weights(task)
@@ -185,30 +185,30 @@ def main(model: str, fold: str, anew: bool = False, yes: bool = False) -> None:
 
 
 def adopt(model: str, fold: str, why: str) -> None:
-    """Take a cell that other code made as one of this code, and note why in its cell.json.
+    """Mark a cell made by other code as up to date, and record the reason in its cell.json.
 
-    For a change of the code that computes the same numbers, as far as this model uses it. Raises UserError where more
-    than the code differs.
+    Intended for changes of the code that do not change the numbers of this model. Raises UserError if anything else
+    differs.
     """
     run = start()
     run.settings.model(model)
     task = run.task(model, run.settings.fold(fold))
-    path, found = store.folder(run.settings, model, task.fold) / "cell.json", run.about(task)
-    if found is None:
-        raise UserError(f"{path} is missing, or its files are not those that it tells of")
-    then = found.plan.model_copy(update={"code": task.plan.code})
-    if then != task.plan or (found.faces, found.folds) != (task.faces, task.folds):
+    path, about = store.folder(run.settings, model, task.fold) / "cell.json", run.about(task)
+    if about is None:
+        raise UserError(f"{path} is missing or damaged, or another file of the cell is; train the cell instead")
+    then = about.plan.model_copy(update={"code": task.plan.code})
+    if then != task.plan or (about.faces, about.folds) != (task.faces, task.folds):
         raise UserError(f"{path} differs in more than the code: {planning.differences(task.plan, then) or 'the data'}")
-    about = found.model_copy(update={"plan": task.plan, "key": task.key, "carried_over": why})
-    files.write_json(path, about.model_dump())
+    adopted = about.model_copy(update={"plan": task.plan, "key": task.key, "carried_over": why})
+    files.write_json(path, adopted.model_dump())
     commit([task])
-    print(f"{path}: taken as it is ({why})")
+    print(f"{path}: marked as up to date ({why})")
 
 
 def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
-    """Train every cell that is out of date, models first, then students, and let DVC have each one.
+    """Train every stale cell, first of models, then of students, and commit each one to DVC.
 
-    DVC says what is out of date. Without a DVC project it is what lacks a whole cell.
+    DVC determines which cells are stale. Outside a DVC project, all incomplete cells are stale.
     """
     executors.check(executor)
     if planning.using_dvc():
@@ -219,17 +219,18 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
     yes = yes or os.environ.get("YES") == "1"
     for stage, names in (("train", list(run.settings.models)), ("distill", list(run.settings.students))):
         if stage == "distill":
-            _bring_soft_targets(names)
+            _update_soft_targets(names)
         cells = [(name, fold) for name in names for fold in run.settings.folds]
         if cells and planning.using_dvc():
             outdated = planning.stale_stages(stage)
             cells = [each for each in cells if store.stage(run.settings, *each) in outdated]
         wanted = [run.task(*each) for each in cells]
-        commit([task for task in wanted if run.whole(task)])  # finished before a kill
+        commit([task for task in wanted if run.whole(task)])  # finished, but not committed before a kill
         train_all(run, [task for task in wanted if not run.whole(task)], jobs, executor, address, yes)
 
 
-def _bring_soft_targets(students: list[str]) -> None:
+def _update_soft_targets(students: list[str]) -> None:
+    """Compute the soft targets of these students if they are out of date."""
     for name in students:
         if planning.using_dvc():
             planning.dvc("repro", "--quiet", f"soft_targets@{name}")
@@ -238,44 +239,41 @@ def _bring_soft_targets(students: list[str]) -> None:
 
 
 def train_all(run: Run, tasks: list[Task], jobs: int, executor: str, address: str | None, yes: bool) -> None:
-    """Train these cells, and write and commit each one as soon as it is finished."""
+    """Train these cells. Write each one and commit it to DVC as soon as it is finished."""
     print(f"{count(len(tasks))} to train", flush=True)
     if not tasks:
         return
     agree(run, tasks, yes)
     if address and any(task.plan.backend == "auto" or task.plan.settings().precision == "auto" for task in tasks):
-        raise UserError(
-            "params.yaml: backend and precision must not be auto for a cluster: it suits this machine alone"
-        )
-    words = {
+        raise UserError("params.yaml: set backend and precision; auto selects them for this machine, not for a cluster")
+    arguments = {
         number: (task, (CHECKPOINTS / task.checkpoint).absolute(), jobs == 1, run.weights(task))
         for number, task in enumerate(tasks)
     }
     started, done = time.monotonic(), 0
     try:
-        for number, contents in executors.results(work, run.faces, words, executor, jobs, address):
+        for number, contents in executors.results(work, run.faces, arguments, executor, jobs, address):
             run.write(tasks[number], contents)
             commit([tasks[number]])
             done += 1
-            took = time.monotonic() - started
-            left = duration(took / done * (len(tasks) - done))
-            print(f"{tasks[number]}  finished, {done} of {len(tasks)} in {duration(took)}, {left} left", flush=True)
-    except KeyboardInterrupt as stop:
-        rest = str(stop) or "every whole epoch is kept"
-        raise KeyboardInterrupt(f"{done} of {len(tasks)} cells are finished; {rest}") from None
+            elapsed = time.monotonic() - started
+            left = duration(elapsed / done * (len(tasks) - done))
+            print(f"{tasks[number]}  finished, {done} of {len(tasks)} in {duration(elapsed)}, {left} left", flush=True)
+    except KeyboardInterrupt as interrupt:
+        kept = str(interrupt) or "completed epochs are kept"
+        raise KeyboardInterrupt(f"{done} of {len(tasks)} cells are finished; {kept}") from None
 
 
 def commit(tasks: list[Task]) -> None:
-    """Tell DVC that these cells are what it would have made; not those that params.yaml or the code has left behind."""
+    """Commit these cells to DVC, except those whose plan has changed since, by an edit of params.yaml or the code."""
     config.load.cache_clear()
     try:
         settings = config.load()
-        now = {name: plan.make(settings, name) for name in settings.names}
-    except UserError as trouble:  # a file is being edited; the cells that still train lose nothing by it
-        print(f"{trouble}; what is finished is kept, and DVC hears of it at the next start", file=sys.stderr)
+        plans = {name: plan.make(settings, name) for name in settings.names}
+    except UserError as error:  # a file is being edited, which must not stop running trainings
+        print(f"{error}; finished cells are kept, and committed to DVC at the next start", file=sys.stderr)
         return
-    names = [
-        store.stage(settings, task.plan.model, task.fold) for task in tasks if now.get(task.plan.model) == task.plan
-    ]
-    if names and planning.using_dvc():
-        planning.dvc("commit", "--quiet", "--force", *names)
+    current = [task for task in tasks if plans.get(task.plan.model) == task.plan]
+    if current and planning.using_dvc():
+        stages = [store.stage(settings, task.plan.model, task.fold) for task in current]
+        planning.dvc("commit", "--quiet", "--force", *stages)

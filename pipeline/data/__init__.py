@@ -1,1 +1,1 @@
-"""The competition's data: readers, one table of faces, folds, and the test labels put away."""
+"""Data of the competition: readers, the table of faces, the folds, and the separate test labels."""

@@ -1,4 +1,4 @@
-"""The one data type that flows through the pipeline: pictures, labels, and which split each row belongs to.
+"""Table of faces, the data type of the whole pipeline: the picture, label and split of each row.
 
 Reads and writes data/faces.npz.
 """
@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from pipeline import files
 from pipeline.competition import CLASSES, SIDE, SPLITS, TRAINING
@@ -23,12 +24,12 @@ class Faces:
     Parameters
     ----------
     pixels : uint8 [n, 48, 48], grey levels.
-    labels : int8 [n], class 0 to 6; -1 for every row that is not Training, and so in data/faces.npz.
+    labels : int8 [n], class 0 to 6; -1 for all rows that are not Training.
     usage : uint8 [n], 0 Training, 1 PublicTest, 2 PrivateTest.
 
     Raises
     ------
-    ValueError : where shapes, types or values are not these.
+    ValueError : if a shape, type or value is different.
     """
 
     pixels: np.ndarray
@@ -49,30 +50,30 @@ class Faces:
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of pixels and labels."""
+        """First 16 hexadecimal digits of the SHA-256 of pixels and labels."""
         return hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).hexdigest()[:16]
 
     def rows(self, split: int) -> np.ndarray:
-        """Row numbers of a split (int64), in order."""
+        """Return the row numbers of a split, int64, in order."""
         return np.flatnonzero(self.usage == split)
 
     def test_rows(self) -> np.ndarray:
-        """Row numbers of both test splits, in the order of the competition's test.csv."""
+        """Return the row numbers of both test splits, int64, in the order of the competition's test.csv."""
         return np.flatnonzero(self.usage != TRAINING)
 
     def save(self, path: Path = PATH) -> None:
-        """Write the arrays uncompressed: it takes a tenth of a second, and the same bytes every time."""
+        """Write the arrays uncompressed, which takes 0.1 s. Equal arrays give equal bytes."""
         files.replace(path, lambda file: np.savez(file, pixels=self.pixels, labels=self.labels, usage=self.usage))
 
 
 def load(path: Path = PATH) -> Faces:
-    """Read what `Faces.save` wrote. Raises UserError where the file is missing or is something else."""
+    """Load data/faces.npz. Raises UserError if it is missing or invalid."""
     with files.reading(path, "dvc repro prepare"), np.load(path, allow_pickle=False) as arrays:
         return Faces(arrays["pixels"], arrays["labels"], arrays["usage"])
 
 
 def picture_groups(pixels: np.ndarray) -> np.ndarray:
-    """Number the distinct pictures.
+    """Number the distinct pictures by first appearance.
 
     Parameters
     ----------
@@ -80,7 +81,6 @@ def picture_groups(pixels: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    int64 [n] : equal numbers for byte-identical pictures, numbered by first appearance.
+    int64 [n], equal for pictures that are identical byte for byte.
     """
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(picture.tobytes(), len(first)) for picture in pixels], dtype=np.int64)
+    return pd.factorize(np.array([picture.tobytes() for picture in pixels], dtype=object))[0]

@@ -1,7 +1,7 @@
-"""Deal the Training rows into folds: stratified by label, and identical pictures always into the same fold.
+"""Assign the Training rows to folds, stratified by label, with identical pictures in the same fold.
 
-Reads data/faces.npz. Writes data/folds.csv: row,fold, a line for every Training row that `duplicates` in params.yaml
-keeps.
+Reads data/faces.npz. Writes data/folds.csv with the columns row and fold: one line per Training row that `duplicates`
+in params.yaml keeps.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ PATH = Path("data/folds.csv")
 
 @dataclass(frozen=True)
 class Folds:
-    """Which Training rows take part, and the fold of each.
+    """Fold assignment of the Training rows that take part.
 
     Parameters
     ----------
-    rows : int64 [n], in rising order. fold_of : int64 [n].
+    rows : int64 [n], in ascending order. fold_of : int64 [n].
     """
 
     rows: np.ndarray
@@ -34,27 +34,25 @@ class Folds:
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits of both arrays."""
+        """First 16 hexadecimal digits of the SHA-256 of both arrays."""
         return hashlib.sha256(self.rows.tobytes() + self.fold_of.tobytes()).hexdigest()[:16]
 
     def held_out(self, fold: int) -> np.ndarray:
-        """The rows of a fold, int64 [m]."""
-        found: np.ndarray = self.rows[self.fold_of == fold]
-        return found
+        """Return the rows of a fold, int64 [m]."""
+        return np.asarray(self.rows[self.fold_of == fold])
 
     def seen(self, fold: int) -> np.ndarray:
-        """The rows outside of a fold, int64 [t]: what its networks are trained on."""
-        found: np.ndarray = self.rows[self.fold_of != fold]
-        return found
+        """Return the rows outside a fold, int64 [t], on which its networks are trained."""
+        return np.asarray(self.rows[self.fold_of != fold])
 
 
 def kept(data: faces.Faces, choice: str) -> np.ndarray:
-    """The Training rows that train and are judged out of fold: int64, in rising order.
+    """Return the Training rows to train on and to evaluate out of fold: int64, in ascending order.
 
     Parameters
     ----------
-    choice : "keep" takes all; "drop_test_duplicates" leaves out those whose picture, byte for byte, stands in a test
-        split; "drop_repeats" takes one row of every picture: the first with the label that most of its rows have.
+    choice : "keep" returns all rows. "drop_test_duplicates" drops rows whose picture, byte for byte, is also in a test
+        split. "drop_repeats" returns one row per picture: the first with the most frequent label of the picture.
     """
     rows, groups = data.rows(TRAINING), faces.picture_groups(data.pixels)
     if choice == "drop_test_duplicates":
@@ -72,18 +70,24 @@ def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.nd
 
     Parameters
     ----------
-    labels : int [n], balanced over the folds. groups : int [n], never parted. count : number of folds, from 2 up.
+    labels : int [n], balanced over the folds.
+    groups : int [n], rows with equal numbers are assigned to the same fold.
+    count : number of folds, at least 2.
 
     Returns
     -------
     int64 [n], 0 to count - 1.
+
+    Raises
+    ------
+    UserError : if a class has fewer different pictures than there are folds.
     """
     smallest = min((len(np.unique(groups[labels == label])) for label in np.unique(labels)), default=0)
     if smallest < count:
         raise UserError(
             f"{count} folds need at least {count} different Training pictures of every class; one has {smallest}"
         )
-    from sklearn.model_selection import StratifiedGroupKFold  # takes seconds, which most verbs need not
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and needed only by this stage
 
     fold = np.empty(len(labels), int)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
@@ -93,19 +97,19 @@ def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.nd
 
 
 def load(data: faces.Faces, count: int | None = None) -> Folds:
-    """Read data/folds.csv. Raises UserError where it is missing, no such table, or of other faces or folds.
+    """Load data/folds.csv. Raises UserError if it is missing, invalid, or for a different dataset or number of folds.
 
     Parameters
     ----------
-    count : how many folds there must be; None takes params.yaml's.
+    count : expected number of folds. Default: the number in params.yaml.
     """
     count = len(config.load().folds) if count is None else count
     with files.reading(PATH, "dvc repro folds"):
         rows, fold = pd.read_csv(PATH, dtype="int64")[["row", "fold"]].to_numpy().T.copy()
         if (np.diff(rows) <= 0).any() or not np.isin(rows, data.rows(TRAINING)).all():
-            raise ValueError("it is not of these faces")
+            raise ValueError("its rows are not those of data/faces.npz")
         if set(fold) != set(range(count)):
-            raise ValueError(f"it has other folds than 0 to {count - 1}")
+            raise ValueError(f"its folds are not 0 to {count - 1}")
         return Folds(rows, fold)
 
 

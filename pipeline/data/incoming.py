@@ -1,4 +1,4 @@
-"""What the user brought to data/incoming/: the competition's files, in whatever form, or pictures in folders."""
+"""Readers of data/incoming/: the competition's files in any form, or pictures in folders."""
 
 import os
 import re
@@ -15,62 +15,64 @@ from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.data import pictures
 from pipeline.errors import UserError
 
-LARGEST = 2**29  # bytes of one file, unpacked; the competition's largest has 0.6 * 2**29
-# What the libraries raise for damage, encryption and unknown compression of an archive.
+LARGEST = 2**29  # maximum size in bytes of an unpacked file; the competition's largest has 0.6 * 2**29
+# Exceptions for damaged or encrypted archives, and for unknown compression.
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, RuntimeError)
 FOLDER = Path("data/incoming")
-NOTE = "NOTE.txt"  # what the user knows of the files; it goes with them into PROVENANCE.json
+NOTE = "NOTE.txt"  # remarks of the user about the files, copied to PROVENANCE.json
 PACKED = (".zip", ".tar", ".gz", ".tgz")
-COPY = re.compile(r"[ _-]*(\(\d+\)|\bcopy)(?=\.|$)", re.IGNORECASE)  # what browsers and file managers add to a name
+COPY = re.compile(
+    r"[ _-]*(\(\d+\)|\bcopy)(?=\.|$)", re.IGNORECASE
+)  # suffixes of browsers and file managers for repeated names
 WANTED = (
-    "put fer2013.tar.gz, fer2013.csv, icml_face_data.csv, or train.csv with test.csv there, as they are or packed "
-    f"(from https://www.kaggle.com/competitions/{SLUG}/data); or set data.source to kaggle in params.yaml (to folders "
-    "for pictures in folders); or try the drawn competition: make demo"
+    "put fer2013.tar.gz, fer2013.csv, icml_face_data.csv, or train.csv and test.csv there, packed or unpacked (from "
+    f"https://www.kaggle.com/competitions/{SLUG}/data); or set data.source in params.yaml to kaggle, or to folders for "
+    "pictures in folders; or use synthetic data: make demo"
 )
 
 
 def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Iterator[tuple[str, bytes]]:
-    """Paths and contents of the wanted files in an archive, in order; its paths are never used for writing.
+    """Yield the paths and contents of the wanted files in an archive, in order. Nothing is written.
 
-    Raises UserError where it is damaged, or a file too large.
+    Raises UserError if the archive is damaged or a file is too large.
 
     Parameters
     ----------
-    name : what messages call the archive; its path where none is given.
+    name : name of the archive in messages. Default: its path.
     """
     name = name or str(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                for each in archive.infolist():
-                    place = each.filename.replace("\\", "/")
-                    if not each.is_dir() and wanted(place):
-                        yield place, _bounded(archive.open(each), f"{name}: {place}")
+                for info in archive.infolist():
+                    place = info.filename.replace("\\", "/")
+                    if not info.is_dir() and wanted(place):
+                        yield place, _bounded(archive.open(info), f"{name}: {place}")
         else:
             with tarfile.open(path) as tar:
                 for member in tar:
                     if member.isfile() and wanted(member.name):
                         yield member.name, _bounded(tar.extractfile(member), f"{name}: {member.name}")
-    except DAMAGE as trouble:
-        what = str(trouble).partition("\n")[0]
-        raise UserError(f"{name} is damaged or cannot be unpacked ({what}); bring the file again") from None
+    except DAMAGE as error:
+        cause = str(error).partition("\n")[0]
+        raise UserError(f"{name} is damaged or cannot be unpacked ({cause}); copy the file again") from None
 
 
-def _bounded(source: IO[bytes] | Any, what: str) -> bytes:
-    """All of a file, but of no more than LARGEST bytes: a small archive may hold gigabytes of zeros."""
+def _bounded(source: IO[bytes] | Any, name: str) -> bytes:
+    """Read a file of at most LARGEST bytes; a small archive may contain gigabytes of zeros."""
     with source:
         content: bytes = source.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise UserError(f"{what} unpacks to more than {LARGEST:,} bytes, which is no competition file")
+        raise UserError(f"{name} unpacks to more than {LARGEST:,} bytes, so it is not a file of the competition")
     return content
 
 
-def _stop(trouble: OSError) -> NoReturn:
-    raise trouble
+def _stop(error: OSError) -> NoReturn:
+    raise error
 
 
 def walk() -> Iterator[Path]:
-    """All files below data/incoming/ but hidden ones and notes, through links, in order."""
+    """Yield all files below data/incoming/ in order, except hidden ones and notes. Links are followed."""
     for root, folders, names in os.walk(FOLDER, onerror=_stop, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for path in sorted(Path(root, name) for name in names if not name.startswith(".")):
@@ -79,13 +81,13 @@ def walk() -> Iterator[Path]:
 
 
 def contents(wanted: Callable[[str], object]) -> Iterator[tuple[str, str, bytes]]:
-    """All wanted files below data/incoming/; the others are named and ignored.
+    """Yield the wanted files below data/incoming/, and print the names of the others.
 
-    An archive that is not wanted itself counts as a folder of its name.
+    An archive that is not wanted itself is read like a folder of the same name.
 
     Yields
     ------
-    The file's path below data/incoming/, where messages say that it lies, and what it holds.
+    Path below data/incoming/, location for messages, and content of each file.
     """
     others = []
     for path in walk():
@@ -104,36 +106,36 @@ def contents(wanted: Callable[[str], object]) -> Iterator[tuple[str, str, bytes]
 
 
 def known_name(place: str) -> str | None:
-    """Which of the competition's files a path means; "fer2013 (1).csv" is fer2013.csv."""
+    """Return the name of the competition's file that a path stands for, or None: "fer2013 (1).csv" is fer2013.csv."""
     name = COPY.sub("", PurePosixPath(place).name).lower()
     return name if name in CHECKSUMS else None
 
 
 def take(folder: Path) -> dict[str, str]:
-    """Copy or unpack the competition's files below data/incoming/ into `folder`; return where each one is from."""
+    """Copy or unpack the competition's files below data/incoming/ into `folder`. Return the origin of each file."""
     origin: dict[str, str] = {}
     for place, where, content in contents(known_name):
         target = folder / str(known_name(place))
         if target.name in origin and target.read_bytes() != content:
-            raise UserError(f"{where} is another {target.name} than {origin[target.name]}: leave one of them")
+            raise UserError(f"{where} differs from {origin[target.name]}; both are {target.name}: remove one of them")
         origin.setdefault(target.name, where)
         target.write_bytes(content)
     if not origin:
-        raise UserError(f"{FOLDER}/ holds none of the competition's files: {WANTED}")
-    if len(origin) == 1 and (half := origin.keys() & {"train.csv", "test.csv"}):
-        (missing,) = {"train.csv", "test.csv"} - half
-        raise UserError(f"{FOLDER}/ holds {', '.join(half)} without {missing}: put both there, or one whole file")
+        raise UserError(f"{FOLDER}/ contains no file of the competition: {WANTED}")
+    for name, missing in (("train.csv", "test.csv"), ("test.csv", "train.csv")):
+        if list(origin) == [name]:
+            raise UserError(f"{FOLDER}/ contains {name} without {missing}: put both there, or one complete file")
     return origin
 
 
 def take_pictures(folder: Path) -> pictures.Layout:
-    """Decode all pictures below data/incoming/ into one file in `folder` (see pictures.py); return their layout."""
-    found = [
+    """Decode all pictures below data/incoming/ into one file in `folder` (see pictures.py). Return their layout."""
+    decoded = [
         (place, pictures.decode(content, where))
         for place, where, content in contents(lambda place: place.lower().endswith(pictures.SUFFIXES))
     ]
-    layout = pictures.layout(sorted(place for place, _ in found))
-    pixels = dict(found)
+    layout = pictures.layout(sorted(place for place, _ in decoded))
+    pixels = dict(decoded)
     np.savez(folder / pictures.NAME, pixels=np.stack([pixels[path] for path in layout.paths]), labels=layout.labels,
              usage=layout.usage)  # fmt: skip
     return layout

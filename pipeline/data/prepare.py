@@ -1,7 +1,7 @@
-"""Turn the competition's files, in whichever form they came, into one table of faces, and put the test labels away.
+"""Convert the competition's files, in any form, to one table of faces, and separate the test labels.
 
-Reads data/raw/. Writes data/faces.npz (where every row that is not Training has the label -1) and data/solution.csv
-(the labels of the test rows: of the stages, only audit and score may read it).
+Reads data/raw/. Writes data/faces.npz (all rows that are not Training have the label -1) and data/solution.csv (the
+labels of the test rows; of the stages, only audit and score may read it).
 """
 
 import io
@@ -19,19 +19,19 @@ from pipeline.data.faces import PATH, Faces
 from pipeline.errors import UserError
 
 RAW = Path("data/raw")
-WHOLE = ("fer2013.tar.gz", "fer2013.csv", "icml_face_data.csv")  # each holds all of the competition
+WHOLE = ("fer2013.tar.gz", "fer2013.csv", "icml_face_data.csv")  # each contains the complete competition
 PIXELS = SIDE * SIDE
-UNKNOWN = -1  # the label of a row that has none
+UNKNOWN = -1  # label of a row without a label
 EMOTIONS = tuple(map(str, range(len(CLASSES))))
 
 
 class Table(NamedTuple):
-    """What one of the competition's files holds.
+    """Content of a file of the competition.
 
     Parameters
     ----------
-    pixels : uint8 [n, 48, 48]. labels : int8 [n], -1 where the file has none.
-    usage : uint8 [n] (see Faces), or None where the file has no such column.
+    pixels : uint8 [n, 48, 48]. labels : int8 [n], -1 if the file has no labels.
+    usage : uint8 [n] (see Faces), or None if the file has no such column.
     """
 
     pixels: np.ndarray
@@ -39,33 +39,32 @@ class Table(NamedTuple):
     usage: np.ndarray | None
 
 
-def _wrong(name: str, row: Any, what: str) -> UserError:
-    """What is wrong with one row of a file; the header is line 1."""
-    return UserError(f"{name}, line {row + 2}: {what}; correct it, or bring the file again")
+def _row_error(name: str, row: Any, problem: str) -> UserError:
+    """Return the error for a row of a file. The header is line 1."""
+    return UserError(f"{name}, line {row + 2}: {problem}; correct it, or copy the original file again")
 
 
 def _pixels(fields: pd.Series, name: str) -> np.ndarray:
-    """Texts of 2,304 grey levels between blanks as uint8 [n, 48, 48]. Raises UserError for any other."""
-    found = np.empty((len(fields), PIXELS), "uint8")
-    with warnings.catch_warnings(action="error", category=DeprecationWarning):  # numpy's, of what is no number
+    """Parse texts of 2,304 grey levels, separated by spaces, to uint8 [n, 48, 48]. Raises UserError for other texts."""
+    pixels = np.empty((len(fields), PIXELS), "uint8")
+    with warnings.catch_warnings(action="error", category=DeprecationWarning):  # raised by numpy for invalid numbers
         for place, (row, field) in enumerate(fields.items()):
             try:
                 levels = np.fromstring(field, "int64", sep=" ")
             except (DeprecationWarning, ValueError):
                 levels = np.empty(0)
             if len(levels) != PIXELS or levels.min() < 0 or levels.max() > 255:
-                count = len(field.split())
-                wanted = f"pixels must be {PIXELS:,} whole numbers from 0 to 255 between blanks"
-                raise _wrong(name, row, f"there are {count:,} pixels; {wanted}")
-            found[place] = levels
-    return found.reshape(-1, SIDE, SIDE)
+                required = f"pixels must be {PIXELS:,} integers from 0 to 255, separated by spaces"
+                raise _row_error(name, row, f"there are {len(field.split()):,} pixels; {required}")
+            pixels[place] = levels
+    return pixels.reshape(-1, SIDE, SIDE)
 
 
 def _codes(column: pd.Series, known: tuple[str, ...], name: str) -> np.ndarray:
-    """The place of every word of a column among the known ones. Raises UserError for any other word."""
+    """Map each word of a column to its index in `known`. Raises UserError for an unknown word."""
     codes = column.map({word: code for code, word in enumerate(known)})
     for row, word in column[codes.isna()].items():
-        raise _wrong(name, row, f"{column.name} {word[:20]!r} is none of {', '.join(known)}")
+        raise _row_error(name, row, f"{column.name} {word[:20]!r} is not one of {', '.join(known)}")
     return codes.to_numpy()
 
 
@@ -74,12 +73,12 @@ def read_table(content: IO[bytes] | Path, name: str) -> Table:
 
     Raises
     ------
-    UserError, ValueError, Warning : where a row, or the whole, is not as the competition writes it.
+    UserError, ValueError, Warning : if a row or the file does not have the competition's format.
     """
     text = pd.read_csv(content, dtype=str, keep_default_na=False, skipinitialspace=True, skip_blank_lines=False,
                        index_col=False, encoding="utf-8-sig", encoding_errors="replace").fillna("")  # fmt: skip
     if "pixels" not in text or not {"emotion", "pixels", "Usage"}.issuperset(text):
-        raise ValueError(f"its columns must be pixels, and may be emotion and Usage; they are {list(text)[:5]}")
+        raise ValueError(f"its columns must be pixels and, optionally, emotion and Usage, not {list(text)[:5]}")
     text = text[(text != "").any(axis=1)]
     if text.empty:
         raise ValueError("it has no rows")
@@ -89,7 +88,7 @@ def read_table(content: IO[bytes] | Path, name: str) -> Table:
 
 
 def read_file(path: Path) -> Table:
-    """Read one of the competition's files. Raises UserError that names the user's own file, and the line."""
+    """Read a file of the competition. Raises UserError with the name of the user's file and the line."""
     name = provenance.original(path)
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
@@ -97,13 +96,13 @@ def read_file(path: Path) -> Table:
                 return read_table(path, name)
             for _, content in incoming.unpack(path, lambda place: PurePosixPath(place).name == "fer2013.csv", name):
                 return read_table(io.BytesIO(content), name)
-            raise ValueError("it holds no fer2013.csv")
-    except (*files.DAMAGE, pd.errors.ParserWarning) as trouble:
-        raise UserError(f"{name} cannot be read ({trouble}); bring the competition's own file") from None
+            raise ValueError("it does not contain fer2013.csv")
+    except (*files.DAMAGE, pd.errors.ParserWarning) as error:
+        raise UserError(f"{name} cannot be read ({error}); use the original file of the competition") from None
 
 
 def read_folder(folder: Path) -> Table:
-    """Read the competition from the fullest of its files in `folder`; `usage` is there."""
+    """Read the competition from the most complete of its files in `folder`. The result contains `usage`."""
     packed = folder / pictures.NAME
     if packed.exists():
         with files.reading(packed, "dvc repro -f download"), np.load(packed, allow_pickle=False) as arrays:
@@ -112,12 +111,14 @@ def read_folder(folder: Path) -> Table:
         if path.exists():
             table = read_file(path)
             if table.usage is None:
-                raise UserError(f"{provenance.original(path)} has no column Usage; bring the competition's own file")
+                raise UserError(
+                    f"{provenance.original(path)} has no column Usage; use the original file of the competition"
+                )
             return table
     train, test = read_file(folder / "train.csv"), read_file(folder / "test.csv")
     if train.usage is not None:
         where = provenance.original(folder / "train.csv")
-        raise UserError(f"{where} has the column Usage, so it is all of the competition: name it fer2013.csv")
+        raise UserError(f"{where} has the column Usage, so it is the complete competition: rename it to fer2013.csv")
     halves = np.where(np.arange(len(test.labels)) < len(test.labels) // 2, PUBLIC, PRIVATE)
     usage = [np.full(len(train.labels), TRAINING), halves if test.usage is None else test.usage]
     pixels, labels = (np.concatenate(both) for both in zip(train[:2], test[:2], strict=True))
@@ -125,18 +126,18 @@ def read_folder(folder: Path) -> Table:
 
 
 def hide_test_labels(table: Table) -> tuple[Faces, pd.DataFrame]:
-    """Put the rows into the order Training, PublicTest, PrivateTest, and part the test labels from the faces.
+    """Sort the rows by split (Training, PublicTest, PrivateTest), and separate the test labels.
 
     Returns
     -------
-    Faces with the label -1 for every test row, and the solution (see solution.py).
+    Faces with the label -1 for all test rows, and the solution (see solution.py).
     """
-    assert table.usage is not None  # read_folder gives no other
+    assert table.usage is not None  # guaranteed by read_folder
     order = np.argsort(table.usage, kind="stable")
     usage, labels = table.usage[order], table.labels[order]
     training = usage == TRAINING
     if not training.any() or (labels[training] == UNKNOWN).any() or PRIVATE not in usage:
-        raise UserError(f"{RAW} lacks Training rows with labels, or PrivateTest rows; bring all of the competition")
+        raise UserError(f"{RAW} lacks labelled Training rows or PrivateTest rows; provide the complete competition")
     hidden = solution.table(np.flatnonzero(~training), usage[~training], labels[~training])
     return Faces(table.pixels[order], np.where(training, labels, UNKNOWN).astype("int8"), usage), hidden
 
@@ -149,5 +150,5 @@ def main() -> None:
     counts = np.bincount(faces.usage, minlength=len(SPLITS)).tolist()
     parts = ", ".join(f"{count:,} {split}" for count, split in zip(counts, SPLITS, strict=True))
     unknown = "; test labels unknown" if hidden["emotion"].isna().all() else ""
-    other = "" if tuple(counts) == SPLIT_ROWS else "; NOT the competition's own row counts"
+    other = "" if tuple(counts) == SPLIT_ROWS else "; NOT the competition's row counts"
     print(f"{PATH}: {parts}{unknown}{other}")

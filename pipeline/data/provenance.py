@@ -1,4 +1,7 @@
-"""Where the competition's files came from, and whether they are Kaggle's own: data/raw/PROVENANCE.json."""
+"""Provenance of the competition's files: their source and whether they are the originals from Kaggle.
+
+Reads data/raw/PROVENANCE.json.
+"""
 
 import hashlib
 import json
@@ -15,7 +18,7 @@ OTHER_SPLIT = "other split"
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Size and checksum of a file, and whether it is one of the competition's, as Kaggle has it."""
+    """Return the size and checksum of a file, and whether it is an original file of the competition."""
 
     def digest(algorithm: str) -> str:
         with open(path, "rb") as file:
@@ -26,15 +29,15 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path = PATH) -> dict[str, Any]:
-    """Its keys: source, official, and for every file bytes, md5, official and (if the user brought it) from."""
+    """Load PROVENANCE.json: source, official, and for each file bytes, md5, official and, if it was copied, from."""
     with files.reading(path, "dvc repro -f download"):
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        found["source"], found["official"], found["files"]
-        return found
+        provenance: dict[str, Any] = json.loads(path.read_bytes())
+        provenance["source"], provenance["official"], provenance["files"]
+        return provenance
 
 
 def original(path: Path) -> str:
-    """The user's own file that a file in data/raw/ was copied from; `path` itself where none is known."""
+    """Return the user's file from which a file in data/raw/ was copied, or `path` if it is unknown."""
     try:
         return str(read(path.with_name(NAME))["files"][path.name]["from"])
     except (UserError, LookupError, TypeError):
@@ -42,10 +45,9 @@ def original(path: Path) -> str:
 
 
 def standing(provenance: dict[str, Any]) -> str:
-    """What kind of data scores are measured on.
+    """Return the kind of data: "official", "unofficial", "drawn", "folders" or "other split".
 
-    "official", "unofficial" or "drawn". For pictures in folders, of which no checksum is known, "folders" where they
-    have the competition's split, and "other split" where they have not.
+    The last two are pictures in folders, for which no checksum is known, with the competition's split or another one.
     """
     if provenance["source"] == "synthetic":
         return "drawn"

@@ -1,6 +1,6 @@
-"""The labels of the test rows: written by prepare, and read by nothing that trains for a submission, chooses or weighs.
+"""Labels of the test rows. No code that trains for a submission, selects models or fits weights reads them.
 
-Reads and writes data/solution.csv: row,usage,emotion; emotion is empty where it is unknown.
+Reads and writes data/solution.csv with the columns row, usage and emotion; an unknown emotion is empty.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ PATH = Path("data/solution.csv")
 
 
 def table(rows: np.ndarray, usage: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """The solution of `rows` (int [k]) with their splits (indices into SPLITS) and labels (-1 where unknown)."""
+    """Return the solution from rows, splits (indices into SPLITS) and labels (-1: unknown), int [k] each."""
     return pd.DataFrame({
         "row": rows,
         "usage": [SPLITS[code] for code in usage],
@@ -25,25 +25,25 @@ def table(rows: np.ndarray, usage: np.ndarray, labels: np.ndarray) -> pd.DataFra
 
 
 def save(hidden: pd.DataFrame) -> None:
-    """Write what `table` gave to data/solution.csv."""
+    """Write the result of `table` to data/solution.csv."""
     files.write(PATH, hidden.to_csv(index=False).encode())
 
 
 def load(data: Faces | None = None) -> pd.DataFrame:
-    """Read data/solution.csv. Raises UserError where it is missing, no such table, or of other faces than `data`."""
+    """Load data/solution.csv. Raises UserError if it is missing, invalid, or for a different dataset than `data`."""
     with files.reading(PATH, "dvc repro -f prepare"):
-        found = pd.read_csv(PATH, dtype={"row": "int64", "emotion": "Int64"})
-        if not found["emotion"].dropna().isin(range(len(CLASSES))).all():
+        solution = pd.read_csv(PATH, dtype={"row": "int64", "emotion": "Int64"})
+        if not solution["emotion"].dropna().isin(range(len(CLASSES))).all():
             raise ValueError(f"an emotion is not 0 to {len(CLASSES) - 1}")
         if data is not None:
             usage = [SPLITS[code] for code in data.usage[data.test_rows()]]
-            if not np.array_equal(found["row"], data.test_rows()) or list(found["usage"]) != usage:
-                raise ValueError("it is not of these faces")
-        return found
+            if not np.array_equal(solution["row"], data.test_rows()) or list(solution["usage"]) != usage:
+                raise ValueError("its rows are not the test rows of data/faces.npz")
+        return solution
 
 
 def join(labels: np.ndarray, solution: pd.DataFrame) -> np.ndarray:
-    """Labels of all rows, int64 [n]: those of Training from `labels`, the others from `solution`; -1 where unknown."""
+    """Return the labels of all rows, int64 [n]: Training from `labels`, the others from `solution`; -1 if unknown."""
     joined = labels.astype(np.int64)
     joined[solution["row"].to_numpy()] = solution["emotion"].fillna(-1).to_numpy("int64")
     return joined

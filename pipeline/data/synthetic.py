@@ -1,7 +1,7 @@
-"""A competition of drawn faces, in the files that Kaggle ships: for the demo and the tests, free to show to anyone.
+"""Synthetic competition of drawn faces, in the file formats of Kaggle, for the demo and the tests; free of copyright.
 
-Seven expressions, told apart by brows, eyes, nose and mouth as people do, on heads of varied shape, pose, light,
-position and noise. The same seed draws the same bytes.
+The seven expressions differ in brows, eyes, nose and mouth. Shape, pose, light, position and noise vary. Equal seeds
+give equal bytes.
 """
 
 import gzip
@@ -16,15 +16,15 @@ from PIL import Image, ImageDraw
 
 from pipeline.competition import CLASSES, SIDE, SPLITS, TRAINING
 
-SCALE = 4  # drawn this much larger, then averaged down: smooth edges
-REPEATS = 0.05  # this part of the rows repeats an earlier picture, as in the real data
+SCALE = 4  # factor of supersampling, for smooth edges
+REPEATS = 0.05  # fraction of the rows that repeat an earlier picture, similar to the real data
 
 
 @dataclass(frozen=True)
 class Expression:
-    """Where an expression moves the parts of a face; 0 is a face at rest, lengths in parts of the head's half width."""
+    """Displacements of the parts of a face, relative to a neutral face; unit: half the width of the head."""
 
-    brow_inner: float = 0.0  # inner ends up (+) or down (-)
+    brow_inner: float = 0.0  # inner ends, up (+) or down (-)
     brow_outer: float = 0.0
     eye: float = 0.0  # wider (+) or narrower (-)
     mouth_corners: float = 0.0  # up (+) or down (-)
@@ -33,7 +33,7 @@ class Expression:
     nose: float = 0.0  # wrinkled
 
 
-EXPRESSIONS = {  # in the order of the parts above
+EXPRESSIONS = {  # positional arguments in the order of the fields
     "angry": Expression(-0.22, 0.08, -0.05, -0.04, 0.07),
     "disgust": Expression(-0.10, -0.06, -0.09, -0.16, 0.0, -0.12, 1.0),
     "fear": Expression(0.20, 0.06, 0.10, -0.06, 0.14, 0.08),
@@ -45,14 +45,14 @@ EXPRESSIONS = {  # in the order of the parts above
 
 
 class Pen:
-    """Draws parts of a face in the head's own measures: from its centre, in parts of its half width."""
+    """Drawing tool with coordinates relative to the centre of the head; unit: half its width."""
 
     def __init__(self, picture: Image.Image, unit: float, side: float, dark: float, width: int) -> None:
         self.draw, self.centre = ImageDraw.Draw(picture), picture.width / 2
         self.unit, self.side, self.dark, self.width = unit, side, dark, width
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """The place in the picture."""
+        """Convert coordinates to pixels of the picture."""
         return self.centre + (x + self.side) * self.unit, self.centre + y * self.unit
 
     def oval(self, x: float, y: float, half_width: float, half_height: float, grey: float) -> None:
@@ -65,7 +65,7 @@ class Pen:
         self.draw.line([self.at(x, y) for x, y in points], fill=round(self.dark), width=self.width, joint="curve")
 
     def half(self, hand: int, expression: Expression, strength: float) -> None:
-        """Draw the eye and brow of one side, and the wrinkles beside the nose."""
+        """Draw the eye, the brow and the wrinkles of the nose on one side: -1 left, 1 right."""
         eye = max(0.03, 0.11 + expression.eye * strength)
         self.oval(hand * 0.40, -0.25, 0.19, eye, 240)
         self.oval(hand * 0.40 + self.side * 0.3, -0.25, min(0.09, eye), min(0.09, eye), self.dark * 0.5)
@@ -89,19 +89,19 @@ class Pen:
         self.curve(lower)
 
 
-def draw(expression: Expression, chance: np.random.Generator) -> np.ndarray:
-    """Draw one face: uint8 [48, 48]."""
+def draw(expression: Expression, rng: np.random.Generator) -> np.ndarray:
+    """Draw one face, uint8 [48, 48]."""
     big = SIDE * SCALE
-    skin, ground = chance.uniform(120, 215), chance.uniform(20, 235)
-    dark = skin * chance.uniform(0.15, 0.4)
-    unit = big * chance.uniform(0.30, 0.38)  # the head's half width
-    tall = unit * chance.uniform(1.15, 1.4)
-    strength = chance.uniform(0.75, 1.25)
-    side = chance.uniform(-0.15, 0.15)  # how far the face is turned to a side
-    line = max(2, round(unit * chance.uniform(0.06, 0.10)))
+    skin, ground = rng.uniform(120, 215), rng.uniform(20, 235)
+    dark = skin * rng.uniform(0.15, 0.4)
+    unit = big * rng.uniform(0.30, 0.38)  # half the width of the head
+    tall = unit * rng.uniform(1.15, 1.4)
+    strength = rng.uniform(0.75, 1.25)
+    side = rng.uniform(-0.15, 0.15)  # how far the face is turned sideways
+    line = max(2, round(unit * rng.uniform(0.06, 0.10)))
     picture = Image.new("L", (big, big), round(ground))
     pen, centre = Pen(picture, unit, side, dark, line), big / 2
-    hair = chance.uniform(10, 200)
+    hair = rng.uniform(10, 200)
     top, bottom = centre - tall * 1.12, centre + tall * 0.5
     pen.draw.ellipse((centre - unit * 1.08, top, centre + unit * 1.08, bottom), fill=round(hair))
     pen.draw.ellipse((centre - unit, centre - tall, centre + unit, centre + tall), fill=round(skin))
@@ -110,53 +110,52 @@ def draw(expression: Expression, chance: np.random.Generator) -> np.ndarray:
     pen.curve([(0.0, -0.10), (side * 0.6 + 0.06, 0.18), (-0.06, 0.20)])
     pen.mouth(expression, strength)
     moved = picture.rotate(
-        chance.normal(0, 7),
+        rng.normal(0, 7),
         resample=Image.Resampling.BILINEAR,
-        translate=(round(chance.normal(0, big * 0.03)), round(chance.normal(0, big * 0.03))),
+        translate=(round(rng.normal(0, big * 0.03)), round(rng.normal(0, big * 0.03))),
         fillcolor=round(ground),
     )
-    return _lit(np.asarray(moved.reduce(SCALE), dtype=np.float64), chance)
+    return _lit(np.asarray(moved.reduce(SCALE), dtype=np.float64), rng)
 
 
-def _lit(face: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    """Light from a side, and noise."""
-    slope = chance.uniform(-0.35, 0.35, size=2)
+def _lit(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add light from one side, and noise."""
+    slope = rng.uniform(-0.35, 0.35, size=2)
     y, x = np.mgrid[-0.5 : 0.5 : SIDE * 1j, -0.5 : 0.5 : SIDE * 1j]
-    lit = face * (1 + slope[0] * x + slope[1] * y) + chance.normal(0, chance.uniform(2, 12), face.shape)
-    found: np.ndarray = lit.clip(0, 255).astype(np.uint8)
-    return found
+    lit = face * (1 + slope[0] * x + slope[1] * y) + rng.normal(0, rng.uniform(2, 12), face.shape)
+    return np.asarray(lit.clip(0, 255).astype(np.uint8))
 
 
 def competition(training: int, test: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw a competition.
+    """Draw the faces of a competition.
 
     Parameters
     ----------
-    training, test : how many faces in Training, and in each of PublicTest and PrivateTest.
+    training, test : number of faces in Training, and in each of PublicTest and PrivateTest.
 
     Returns
     -------
-    pixels uint8 [n, 48, 48], labels int64 [n], usage int64 [n] (indices into SPLITS), in the competition's order.
+    pixels uint8 [n, 48, 48], labels int64 [n], usage int64 [n] (indices into SPLITS), sorted by split.
     """
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     counts = (training, test, test)
-    labels = np.concatenate([chance.permutation(np.arange(count) % len(CLASSES)) for count in counts])
-    pixels = np.stack([draw(EXPRESSIONS[CLASSES[label]], chance) for label in labels])
-    for row in np.flatnonzero(chance.random(len(labels)) < REPEATS):
+    labels = np.concatenate([rng.permutation(np.arange(count) % len(CLASSES)) for count in counts])
+    pixels = np.stack([draw(EXPRESSIONS[CLASSES[label]], rng) for label in labels])
+    for row in np.flatnonzero(rng.random(len(labels)) < REPEATS):
         same = np.flatnonzero(labels[:row] == labels[row])
         if len(same):
-            pixels[row] = pixels[chance.choice(same)]
+            pixels[row] = pixels[rng.choice(same)]
     return pixels, labels, np.repeat(np.arange(len(SPLITS)), counts)
 
 
 def write(
     folder: Path, pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: set[str] | None = None
 ) -> None:
-    """Write the competition's files (all, or those in `names`) as Kaggle ships them.
+    """Write the competition's files (all, or those in `names`) in the formats of Kaggle.
 
     Parameters
     ----------
-    pixels, labels, usage : see `competition`.
+    pixels, labels, usage : result of `competition`.
     """
     fields = [" ".join(map(str, picture.ravel())) for picture in pixels]
     table = pd.DataFrame({"emotion": labels, "pixels": fields, "Usage": np.array(SPLITS)[usage]})
@@ -176,7 +175,7 @@ def write(
 
 
 def _tar(name: str, content: bytes) -> bytes:
-    """An archive of one file."""
+    """Return a tar archive with one file."""
     member, packed = tarfile.TarInfo(name), io.BytesIO()
     member.size = len(content)
     with tarfile.open(fileobj=packed, mode="w") as tar:
