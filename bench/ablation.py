@@ -59,7 +59,7 @@ def deal(data: Faces) -> Folds:
     """Assign all Training rows to five folds, regardless of folds and duplicates in params.yaml."""
     rows = data.rows(TRAINING)
     groups = faces.picture_groups(data.pixels[rows])
-    return Folds(rows, folds.deal(data.labels[rows], groups, 5, config.load().seed))
+    return Folds(rows, folds.assign(data.labels[rows], groups, 5, config.load().seed))
 
 
 def variant(name: str) -> tuple[str, Recipe, int]:
@@ -155,7 +155,7 @@ def in_common(results: dict[str, Result], labels: np.ndarray, groups: np.ndarray
             first, second = limits.tempered([results[name].probabilities for name in pair], labels)
             shared.append(limits.products([first, second], labels)[:, 0, 1])
             difference = shared[-1] - shared[0]
-            low, high = limits.middle(limits.bootstrap(difference, groups, 0))
+            low, high = limits.interval_95(limits.bootstrap(difference, groups, 0))
             text = f"{difference.mean():+.4f} ({low:+.4f} to {high:+.4f})" if shared[1:] else ""
             accuracy = metrics.right(first + second, labels).mean()
             lines.append([*pair, f"{shared[-1].mean():.4f}", text, f"{accuracy:.2%}"])
@@ -214,7 +214,7 @@ def chart(measured: Limits, hours: np.ndarray) -> None:
     assert measured.accuracy is not None
     numbers = range(len(measured.names))
     lines = [("accuracy of one network", *measured.accuracy[[i, i, i], 0]) for i in numbers]
-    lines += [("B-infinity (lower is better)", measured.common[i, i], *limits.middle(measured.spread[:, i, i]))
+    lines += [("B-infinity (lower is better)", measured.common[i, i], *limits.interval_95(measured.spread[:, i, i]))
               for i in numbers]  # fmt: skip
     table = pd.DataFrame(lines, columns=["cost", "accuracy", "low", "high"])
     table = table.assign(cost=table["cost"] + " by core-hours", name=measured.names * 2, value=np.tile(hours, 2))
@@ -254,7 +254,7 @@ def main(
     tasks = plan(data, assignment)
     todo = {(name, half): task for (name, half), task in tasks.items() if half < wanted_halves and name in wanted}
     runner.run(data, todo, FOLDER, jobs)
-    results = runner.kept(data, tasks, FOLDER)
+    results = runner.load_finished(data, tasks, FOLDER)
     if NAME not in {name for name, _ in results}:
         raise UserError(f"{NAME} is not trained yet; train it first, as all other variants are compared with it")
     table = summary(results, data.labels[assignment.rows], half_of)

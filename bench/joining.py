@@ -101,7 +101,7 @@ def main() -> None:
         joined = nested(way, every, labels, assignment.fold_of)
         hits = metrics.right(joined, labels)
         base = hits if base is None else base
-        low, high = limits.middle(limits.bootstrap(hits[:, None] * 1.0 - base[:, None], groups, 0)[:, 0])
+        low, high = limits.interval_95(limits.bootstrap(hits[:, None] * 1.0 - base[:, None], groups, 0)[:, 0])
         points = f"{100 * (hits.mean() - base.mean()):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
         lines.append([name, f"{hits.mean():.2%}", f"{metrics.cross_entropy(joined, labels):.4f}", points])
     table = tabulate(lines, ["method", "out of fold", "log-loss", "points"], tablefmt="github", disable_numparse=True)

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 
-def say(text: object) -> int:
+def print_error(text: object) -> int:
     """Print each line of an error message to standard error, with control characters escaped. Return exit status 1."""
     for line in str(text).splitlines() or [""]:
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(line.split()))
@@ -38,10 +38,10 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
         except SystemExit as end:
             status = end.code
         except UserError as error:
-            status = say(error)
+            status = print_error(error)
         except OSError as error:
             place = f" ({error.filename})" if error.filename else ""
-            status = 1 if _reader_gone(error) else say(f"{error.strerror or error}{place}")
+            status = 1 if _reader_gone(error) else print_error(f"{error.strerror or error}{place}")
         except KeyboardInterrupt as interrupt:
             details = f" ({interrupt})" if str(interrupt) else ""
             print(f"\nstopped{details}; the same command resumes from there", file=sys.stderr)
@@ -50,7 +50,7 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
             if sys.stdout:  # None if the process was started with it closed
                 sys.stdout.flush()
         except OSError as error:
-            status = status or (1 if _reader_gone(error) else say(error.strerror))
+            status = status or (1 if _reader_gone(error) else print_error(error.strerror))
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at exit
         sys.exit(status)
 

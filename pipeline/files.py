@@ -94,7 +94,7 @@ def as_json(content: object) -> bytes:
 
 
 @contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` until the block or the process ends.
 
     Raises UserError if another process holds it; `what` describes its work, like "trains small_vgg fold 0".

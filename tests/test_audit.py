@@ -103,14 +103,14 @@ def test_only_a_changed_picture_is_a_near_duplicate(change, mirror):
     pictures = [portrait(seed) for seed in range(12)]
     changed = change(pictures[3])
     pixels = np.stack([*pictures, changed[:, ::-1] if mirror else changed]).astype("uint8")
-    pairs = [np.transpose(matrix.nonzero()).tolist() for matrix in audit.alike(pixels)]
+    pairs = [np.transpose(matrix.nonzero()).tolist() for matrix in audit.near_duplicates(pixels)]
     assert sorted(pairs[mirror]) == [[3, 12], [12, 3]]
     assert pairs[not mirror] == []
 
 
 def test_nearly_empty_pictures_match_no_other():
     flat = np.stack([np.full((48, 48), 7), np.full((48, 48), 8), np.eye(48), np.zeros((48, 48))]).astype("uint8")
-    assert [matrix.nnz for matrix in audit.alike(flat)] == [0, 0]
+    assert [matrix.nnz for matrix in audit.near_duplicates(flat)] == [0, 0]
 
 
 def test_near_duplicates_are_counted_by_row_and_split():
@@ -127,7 +127,7 @@ def test_near_duplicates_are_counted_by_row_and_split():
         (0, 1, "identical"), (0, 3, "near"), (0, 6, "identical"), (1, 3, "near"), (1, 6, "identical"),
         (2, 4, "mirrored"), (2, 5, "mirrored"), (3, 6, "near"), (4, 5, "identical"),
     ]  # fmt: skip
-    assert audit.across(pairs[pairs["how"] != "identical"], labels, usage) == {
+    assert audit.across_splits(pairs[pairs["how"] != "identical"], labels, usage) == {
         "PublicTest in Training": {"rows": 2, "part": 1.0, "labels_agree": 0.5},
         "PrivateTest in Training": {"rows": 1, "part": 0.5, "labels_agree": 1.0},
         "PrivateTest in PublicTest": {"rows": 1, "part": 0.5, "labels_agree": 0.0},

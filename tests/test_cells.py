@@ -263,10 +263,10 @@ def test_long_training_needs_approval_once(copy, monkeypatch):
 
 def test_without_timings_the_estimate_depends_on_the_rows(project, monkeypatch):
     run = train.start()
-    train.agree(run, train.stale(run, ["one"]), yes=False)  # 168 rows take less than ten minutes
+    train.ask_approval(run, train.stale(run, ["one"]), yes=False)  # 168 rows take less than ten minutes
     monkeypatch.setattr(planning, "SECONDS_A_ROW", 10.0)
     with pytest.raises(UserError, match="YES=1"):
-        train.agree(run, train.stale(run, ["one"]), yes=False)
+        train.ask_approval(run, train.stale(run, ["one"]), yes=False)
 
 
 def test_timings_scale_with_the_epochs(copy):
@@ -368,7 +368,7 @@ def test_a_damaged_cell_in_an_archive_is_not_imported(copy, tmp_path, capsys):
 
 def test_two_processes_cannot_train_the_same_cell(project):
     lock = (train.CHECKPOINTS / train.start().task("one", 0).checkpoint).with_suffix(".lock")
-    with files.alone(lock, "tests"), pytest.raises(UserError, match=r"trains one fold 0.*\.lock"):
+    with files.locked(lock, "tests"), pytest.raises(UserError, match=r"trains one fold 0.*\.lock"):
         train.main("one", "0")
     train.main("one", "0")
     assert not list(train.CHECKPOINTS.glob("one*"))

@@ -214,7 +214,7 @@ def no_rename(path, target, rename=Path.rename):
 def test_any_error_leaves_data_raw_unchanged(place, monkeypatch, brought, broken):
     put({"train.csv": b"old"}, download.RAW)
     put(brought)
-    with files.alone(download.LOCK, "tests"), pytest.raises(UserError, match="another process downloads"):
+    with files.locked(download.LOCK, "tests"), pytest.raises(UserError, match="another process downloads"):
         download.main()
     before = held(place)
     if broken:
@@ -253,5 +253,5 @@ def test_the_kind_of_data_and_the_users_file(tmp_path, source, official, split, 
     facts = {"source": source, "official": official, "official_split": split}
     facts["files"] = {"train.csv": {"from": "data/incoming/train (1).csv"}}
     (tmp_path / "PROVENANCE.json").write_text(json.dumps(facts))
-    assert provenance.standing(provenance.read(tmp_path / "PROVENANCE.json")) == kind
+    assert provenance.kind(provenance.read(tmp_path / "PROVENANCE.json")) == kind
     assert provenance.original(tmp_path / "train.csv") == "data/incoming/train (1).csv"

@@ -234,7 +234,7 @@ def finish(monkeypatch):
     rng = np.random.default_rng(1)
 
     def choose(finished):
-        monkeypatch.setattr(runner, "kept", lambda data, tasks, folder: {
+        monkeypatch.setattr(runner, "load_finished", lambda data, tasks, folder: {
             key: runner.Result(*[np.zeros(1)] * 6, hits=rng.random((3, len(task.watched))) < 0.6)
             for key, task in tasks.items() if finished(task)
         })  # fmt: skip

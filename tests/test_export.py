@@ -65,7 +65,7 @@ def test_the_graph_predicts_like_the_pipeline(pixels, contrast, crop, scaling):
     if scaling == "raw":
         network.layers[1].kernel.assign(network.layers[1].kernel / 128)
     network = wrap(network, 0.8, contrast=contrast, crop=crop, scaling=scaling, tta_shift=1, tta_zoom=0.1)
-    found = np.asarray(export.whole(network)(pixels))
+    found = np.asarray(export.build_graph(network)(pixels))
     assert found.std(axis=0).max() > 0.01
     np.testing.assert_allclose(found, network.probabilities(pixels), atol=5e-3 if contrast == "local" else 1e-5)
 

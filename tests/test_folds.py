@@ -38,19 +38,19 @@ def test_folds_are_balanced_in_every_class_and_never_split_a_picture(seed, count
     rng = np.random.default_rng(seed)
     labels = some_labels(rng)
     groups = some_groups(rng, labels) if alike else np.arange(len(labels))
-    fold = folds.deal(labels, groups, count, seed)
+    fold = folds.assign(labels, groups, count, seed)
     assert sorted(set(fold)) == list(range(count))
     assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
     counts = np.array([np.bincount(fold[labels == label], minlength=count) for label in range(7)])
     assert np.ptp(counts, axis=1).max() <= (LARGEST if alike else 1)
-    np.testing.assert_array_equal(folds.deal(labels, groups, count, seed), fold)
-    assert (folds.deal(labels, groups, count, seed + 1) != fold).any()
+    np.testing.assert_array_equal(folds.assign(labels, groups, count, seed), fold)
+    assert (folds.assign(labels, groups, count, seed + 1) != fold).any()
 
 
 @pytest.mark.parametrize(("labels", "groups"), [([0] * 9 + [1] * 2, range(11)), ([0] * 6, [0] * 6), ([], [])])
 def test_too_few_different_pictures_of_a_class_are_an_error(labels, groups):
     with pytest.raises(UserError, match="3 folds need at least 3"):
-        folds.deal(np.array(labels, np.int8), np.array(groups, int), 3, 0)
+        folds.assign(np.array(labels, np.int8), np.array(groups, int), 3, 0)
 
 
 def some_faces(rng):

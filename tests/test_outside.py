@@ -55,7 +55,9 @@ def project(stand):
 @pytest.fixture
 def inside(monkeypatch):
     """Predict in this process, which is faster than in a new one."""
-    monkeypatch.setattr(outside, "asked", lambda path, side, scaling, _: outside.probabilities(path, side, scaling))
+    monkeypatch.setattr(
+        outside, "predict_in_process", lambda path, side, scaling, _: outside.probabilities(path, side, scaling)
+    )
 
 
 def scores(name, side=48, scaling="raw", classes=""):

@@ -107,7 +107,7 @@ def test_file_names_with_the_official_split_give_the_competitions_table(place, m
     np.testing.assert_array_equal(labels, LABELS)
     assert (data.labels[USAGE != 0] == -1).all()
     facts = provenance.read()
-    assert (provenance.standing(facts), facts["official"]) == ("folders", False)
+    assert (provenance.kind(facts), facts["official"]) == ("folders", False)
     assert facts["split"] == "by the file names (Training_, PublicTest_, PrivateTest_)"
 
 
@@ -121,7 +121,7 @@ def test_a_held_out_folder_is_private_test_and_public_test_is_empty(place, held_
     np.testing.assert_array_equal(data.pixels, PIXELS[by_name])
     np.testing.assert_array_equal(labels, LABELS[by_name])
     facts = provenance.read()
-    assert provenance.standing(facts) == "other split"
+    assert provenance.kind(facts) == "other split"
     assert facts["split"] == f"by the folders: train/ as Training, {held_out}/ as PrivateTest; PublicTest is empty"
 
 

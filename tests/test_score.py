@@ -212,7 +212,7 @@ def test_a_member_without_weight_adds_no_parameters():
 
 def test_single_networks_are_scored_separately(known):
     score.main()
-    entry = submission.singles(submission.analysis(), "deep_net")
+    entry = submission.single_networks(submission.analysis(), "deep_net")
     labels = fake_run.labels()[70:]
     first, second = (fake_run.probabilities(("deep_net", fold, "test", ""), labels).argmax(axis=1) for fold in (0, 1))
     assert (entry["multiply_adds"], entry["agree"]) == (2_000_000, pytest.approx((first == second).mean(), abs=1e-6))

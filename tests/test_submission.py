@@ -54,4 +54,4 @@ def test_missing_numbers_in_the_table_of_scores_are_none(stand):
 
 def test_an_analysis_of_another_run_raises():
     with pytest.raises(UserError, match=r"^results/analysis\.json .*dvc repro -f score"):
-        submission.singles({"single_networks": {"vgg9": {}}}, "vgg8")
+        submission.single_networks({"single_networks": {"vgg9": {}}}, "vgg8")

@@ -137,7 +137,7 @@ def test_same_bytes_are_sent_again_only_by_force(kaggle, capsys):
 
 
 def test_nothing_is_sent_while_locked_or_without_remaining_submissions(kaggle):
-    with files.alone(submit.LOCK, "tests"):
+    with files.locked(submit.LOCK, "tests"):
         refused("another process submits", str(submit.LOCK))
     kaggle.limits = {"numToday": 2, "numTotal": 9, "numAllowedNow": 0}
     refused("no submission is left today", submit.ALTERNATIVE)

@@ -74,7 +74,7 @@ def resampled(step: float, start: float, crop: int) -> np.ndarray:
     return weights
 
 
-def whole(network: networks.Network) -> "keras.Model":
+def build_graph(network: networks.Network) -> "keras.Model":
     """Build one Keras model of all that a Network with one member computes: uint8 [n, 48, 48] to float32 [n, 7]."""
     import keras
     from keras import ops
@@ -199,7 +199,7 @@ def export(
     expected, checked, refused = network.probabilities(pictures), {}, []
     base.parent.mkdir(parents=True, exist_ok=True)
     try:
-        model = whole(network)
+        model = build_graph(network)
         for ending in endings:
             path = base.with_name(base.name + ending)
             write(model, path, about)

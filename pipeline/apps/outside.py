@@ -46,7 +46,7 @@ DROPPED = {
 }  # fmt: skip
 
 
-def order(text: str) -> list[int]:
+def output_indices(text: str) -> list[int]:
     """Return the output index of each competition class; `text` names the outputs in order, "" is the competition's."""
     names = re.split(r"[\s,]+", text.strip()) if text.strip() else list(CLASSES)
     if sorted(names) != sorted(CLASSES):
@@ -208,7 +208,7 @@ def _cause(error: Exception) -> str:
     return text[:200]
 
 
-def ask(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> np.ndarray:
+def predict(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> np.ndarray:
     """Return the network's probabilities of `pixels`, uint8 [n, 48, 48], normalised to a sum of 1: float32 [n, 7].
 
     Three channels get the same grey levels. Raises UserError if the outputs are not probabilities.
@@ -242,7 +242,7 @@ def probabilities(path: Path, side: int, scaling: str) -> tuple[np.ndarray, int]
     """
     data = faces.load()
     model = load(path, side)
-    return ask(model, data.pixels[data.test_rows()], side, scaling), model.count_params()
+    return predict(model, data.pixels[data.test_rows()], side, scaling), model.count_params()
 
 
 def _answer(pipe: Connection, path: Path, side: int, scaling: str, chosen: str) -> None:
@@ -256,7 +256,7 @@ def _answer(pipe: Connection, path: Path, side: int, scaling: str, chosen: str) 
         pipe.send(error)
 
 
-def asked(path: Path, side: int, scaling: str, chosen: str) -> tuple[np.ndarray, int]:
+def predict_in_process(path: Path, side: int, scaling: str, chosen: str) -> tuple[np.ndarray, int]:
     """Run `probabilities` in a separate process: a file can request any amount of memory, or crash its reader.
 
     Parameters
@@ -282,11 +282,11 @@ def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:
         raise UserError("FILE is missing; name a Keras file: make outside FILE=model.keras")
     if out and Path(out).suffix != ".json":
         raise UserError(f"OUT={out}: the scores are written as JSON; name a file that ends in .json")
-    indices, path = order(classes), Path(file)
+    indices, path = output_indices(classes), Path(file)
     truth = score.read_truth(faces.load(), np.zeros(0, "int64"))
     if (truth.labels < 0).any():
         raise UserError(f"{solution.PATH}: labels of test rows are missing, so no scores can be computed")
-    predicted, parameters = asked(path, side, scaling, machine.choose(config.load().backend))
+    predicted, parameters = predict_in_process(path, side, scaling, machine.choose(config.load().backend))
     predicted = predicted[:, indices]
     about = {
         "file": path.name, "sha256": submission.sha256(path), "parameters": parameters, "side": side,

@@ -102,7 +102,7 @@ def pack(network: "keras.Model") -> dict[str, np.ndarray]:
     return {path: array.astype("float16") if path.endswith("kernel") else array for path, array in values.items()}
 
 
-def as_file(arrays: dict[str, np.ndarray], about: dict[str, str]) -> bytes:
+def to_safetensors(arrays: dict[str, np.ndarray], about: dict[str, str]) -> bytes:
     """Return the content of a .safetensors file with the result of `pack` and the metadata of `notes`."""
     return save(arrays, {"about": json.dumps(about)})  # one key, because the library does not keep the order of several
 

@@ -71,7 +71,7 @@ def card(about: Released) -> str:
     return environment.from_string(TEMPLATE.read_text()).render(about.model_dump(), note=note)
 
 
-def halve(member: networks.Member, held_out: np.ndarray) -> dict[str, float]:
+def round_weights(member: networks.Member, held_out: np.ndarray) -> dict[str, float]:
     """Replace the weights of a network by their packed values, and return how its predictions change.
 
     Parameters
@@ -96,7 +96,7 @@ def write(network: networks.Network, facts: dict[str, Any]) -> Released:
     """
     ((member,),) = network.members.values()
     name, notes = member.facts.model, packed.notes(member.facts, network.temperature, len(member.views))
-    weights = packed.as_file(packed.pack(member.network), notes)
+    weights = packed.to_safetensors(packed.pack(member.network), notes)
     sha256 = files.sha256(weights)
     with tempfile.TemporaryDirectory() as folder:
         checked, pictures = export.export(network, Path(folder) / name, [".onnx"], notes | {"sha256": sha256})
@@ -125,17 +125,17 @@ def main(name: str, fold: str) -> None:
     settings.model(name)
     assignment, truth = folds.load(data), solution.join(data.labels, solution.load(data))
     trained = store.load(settings, name, number, data, assignment).about
-    singles = submission.singles(submission.analysis(), name)
+    singles = submission.single_networks(submission.analysis(), name)
     network = networks.load(f"{name}-{number}", "tensorflow", "float32")  # needed for ONNX
     held_out = assignment.held_out(number)
     member = network.members[name][0]
-    changed = halve(member, data.pixels[held_out])
+    changed = round_weights(member, data.pixels[held_out])
     duplicates = (audit.load_duplicates(len(truth))["identical"] > 0).to_numpy()
     about = write(network, {
         "parameters": trained.parameters, "teachers": tuple(trained.plan.teachers),
         "teacher_weight": trained.plan.teacher_weight, "float16": changed, "mean_over_folds": singles["mean"],
         "scores": scores(lambda rows: member.probabilities(data.pixels[rows]), data, truth, held_out, duplicates),
-        "data": {"faces": data.digest, "provenance": provenance.standing(provenance.read())},
+        "data": {"faces": data.digest, "provenance": provenance.kind(provenance.read())},
         "trained_with": {"backend": trained.backend, **(trained.model_extra or {}), "processor": trained.processor},
     })  # fmt: skip
     print(f"{FOLDER / name}{WEIGHTS}: {about.bytes / 1e6:.2f} MB; model card: {FOLDER / 'README.md'}")

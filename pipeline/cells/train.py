@@ -113,7 +113,7 @@ def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | N
     if not shared:
         state = Path(tempfile.gettempdir()) / "fer2013-checkpoints" / state.name
     show = Display(str(task), task.recipe.epochs, watched)
-    with files.alone(state.with_suffix(".lock"), f"trains {task}"):
+    with files.locked(state.with_suffix(".lock"), f"trains {task}"):
         try:
             contents = cell.train(data, task, state, show.epoch, show.batch, weights)
         except KeyboardInterrupt:
@@ -124,7 +124,7 @@ def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | N
     return contents
 
 
-def agree(run: Run, tasks: list[Task], yes: bool) -> None:
+def ask_approval(run: Run, tasks: list[Task], yes: bool) -> None:
     """Ask for approval of a long training on a terminal. Approved cells are recorded and not asked for again.
 
     Raises UserError with the number of cells and the estimated time if the training is not approved.
@@ -178,7 +178,7 @@ def main(model: str, fold: str, anew: bool = False, yes: bool = False) -> None:
     if run.whole(task) and not anew:
         print(f"{task} is up to date; to retrain it, add --anew")
         return
-    agree(run, stale(run, run.settings.names), yes or os.environ.get("YES") == "1")
+    ask_approval(run, stale(run, run.settings.names), yes or os.environ.get("YES") == "1")
     weights = None if anew else run.weights(task)
     run.write(task, work(run.faces, task, (CHECKPOINTS / task.checkpoint).absolute(), True, weights))
     print(f"{task}: {store.folder(run.settings, model, task.fold)}")
@@ -243,7 +243,7 @@ def train_all(run: Run, tasks: list[Task], jobs: int, executor: str, address: st
     print(f"{count(len(tasks))} to train", flush=True)
     if not tasks:
         return
-    agree(run, tasks, yes)
+    ask_approval(run, tasks, yes)
     if address and any(task.plan.backend == "auto" or task.plan.settings().precision == "auto" for task in tasks):
         raise UserError("params.yaml: set backend and precision; auto selects them for this machine, not for a cluster")
     arguments = {

@@ -65,7 +65,7 @@ def kept(data: faces.Faces, choice: str) -> np.ndarray:
     return rows
 
 
-def deal(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+def assign(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Assign each row to a fold.
 
     Parameters
@@ -118,6 +118,6 @@ def main() -> None:
     settings = config.load()
     data = faces.load()
     rows = kept(data, settings.duplicates)
-    fold = deal(data.labels[rows], faces.picture_groups(data.pixels[rows]), len(settings.folds), settings.seed)
+    fold = assign(data.labels[rows], faces.picture_groups(data.pixels[rows]), len(settings.folds), settings.seed)
     files.write(PATH, pd.DataFrame({"row": rows, "fold": fold}).to_csv(index=False).encode())
     print(f"{PATH}: {len(rows):,} of {len(data.rows(TRAINING)):,} Training rows in {len(settings.folds)} folds")

@@ -44,7 +44,7 @@ def original(path: Path) -> str:
         return str(path)
 
 
-def standing(provenance: dict[str, Any]) -> str:
+def kind(provenance: dict[str, Any]) -> str:
     """Return the kind of data: "official", "unofficial", "drawn", "folders" or "other split".
 
     The last two are pictures in folders, for which no checksum is known, with the competition's split or another one.

@@ -75,7 +75,7 @@ def pairs(groups: np.ndarray, alike: dict[str, sparse.csr_array]) -> pd.DataFram
     return pd.concat(tables).drop_duplicates(["first", "second"]).sort_values(["first", "second"], ignore_index=True)
 
 
-def across(table: pd.DataFrame, labels: np.ndarray, usage: np.ndarray) -> dict[str, Any]:
+def across_splits(table: pd.DataFrame, labels: np.ndarray, usage: np.ndarray) -> dict[str, Any]:
     """Count, for every two splits, the rows of the later that have a duplicate in the earlier.
 
     Parameters
@@ -101,7 +101,7 @@ def across(table: pd.DataFrame, labels: np.ndarray, usage: np.ndarray) -> dict[s
     return result
 
 
-def alike(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
+def near_duplicates(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Find pictures that are nearly the same.
 
     Parameters
@@ -137,7 +137,7 @@ def alike(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
 
 
 def near_pictures(groups: np.ndarray, near: sparse.csr_array, mirrored: sparse.csr_array) -> dict[str, Any]:
-    """Count near duplicates; `near` and `mirrored` are the result of `alike` for the pictures of `groups`."""
+    """Count near duplicates; `near` and `mirrored` are the result of `near_duplicates` for the pictures of `groups`."""
     has_another = (near + mirrored).sum(axis=1) > 0
     return {
         "correlation": ALIKE,
@@ -184,7 +184,7 @@ def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[s
         "classes": counts,
         "classes_as_published": tuple(tuple(row.values()) for row in counts.values()) == CLASS_COUNTS,
         "constant_pictures": {split: int(constant[rows].sum()) for split, rows in splits.items()},
-        "identical_pictures": groups_inside(groups, labels) | across(pairs(groups, {}), labels, usage),
+        "identical_pictures": groups_inside(groups, labels) | across_splits(pairs(groups, {}), labels, usage),
     }
 
 
@@ -200,13 +200,13 @@ def main() -> None:
     """Run the stage."""
     data = faces.load()
     labels, groups = solution.join(data.labels, solution.load(data)), picture_groups(data.pixels)
-    near, mirrored = alike(data.pixels[np.unique(groups, return_index=True)[1]])
+    near, mirrored = near_duplicates(data.pixels[np.unique(groups, return_index=True)[1]])
     repeated = pairs(groups, {"near": near, "mirrored": mirrored})
     files.write(PAIRS, repeated.to_csv(index=False).encode())
     counts = duplicates(groups, data.usage == TRAINING, near + mirrored)
     files.write(DUPLICATES, counts.to_csv(index=False).encode())
     nearly = near_pictures(groups, near, mirrored)
-    nearly |= across(repeated[repeated["how"] != "identical"], labels, data.usage)
+    nearly |= across_splits(repeated[repeated["how"] != "identical"], labels, data.usage)
     result = {"provenance": provenance.read(), **examine(data.pixels, labels, data.usage)}
     files.write_json(RESULT, result | {"nearly_identical_pictures": nearly})
     draw_classes(result["classes"])

@@ -45,7 +45,7 @@ def draw(table: pd.DataFrame, path: Path, **words: str) -> None:
     files.replace(path.with_suffix(".png"), lambda file: small.save(file, "PNG", optimize=True))
 
 
-def address(content: bytes, kind: str = "png") -> str:
+def data_url(content: bytes, kind: str = "png") -> str:
     """Return the content of a picture file as a data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
@@ -54,7 +54,7 @@ def encoded(picture: np.ndarray, kind: str = "png", **options: Any) -> str:
     """Return a picture, uint8 [height, width] or [height, width, 3], as a data URL."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, kind, **options)
-    return address(file.getvalue(), kind)
+    return data_url(file.getvalue(), kind)
 
 
 def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> None:

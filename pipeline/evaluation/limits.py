@@ -51,10 +51,10 @@ class Limits:
 
     def interval(self, weights: np.ndarray) -> tuple[float, float]:
         """Return the 95 % interval of w'Cw."""
-        return middle(np.einsum("r,krs,s->k", weights, self.spread, weights))
+        return interval_95(np.einsum("r,krs,s->k", weights, self.spread, weights))
 
 
-def middle(replicates: np.ndarray) -> tuple[float, float]:
+def interval_95(replicates: np.ndarray) -> tuple[float, float]:
     """Return the 2.5 % and 97.5 % quantiles of bootstrap replicates."""
     low, high = np.quantile(replicates, [0.025, 0.975])
     return float(low), float(high)
@@ -120,7 +120,7 @@ def tempered(trainings: list[np.ndarray], labels: np.ndarray) -> list[np.ndarray
     return [metrics.temper(each, temperature) for each in trainings]
 
 
-def of_cells(names: list[str]) -> tuple[Limits, np.ndarray]:
+def limits_of_run(names: list[str]) -> tuple[Limits, np.ndarray]:
     """Return the limits of models of the run, each at its own temperature, and the core-hours of one network of each.
 
     One network of a model predicts each out-of-fold row. So B-infinity is its Brier score minus the variance between
@@ -181,13 +181,13 @@ def table(limits: Limits, hours: np.ndarray) -> str:
     """Return a table with one row per recipe: core-hours, one network, infinitely many networks; then a table of C."""
     lines, heads = [], ["recipe", "core-h", "Brier", "B-infinity", "95 %"]
     for number, name in enumerate(limits.names):
-        low, high = middle(limits.spread[:, number, number])
+        low, high = interval_95(limits.spread[:, number, number])
         lines.append([name, f"{hours[number]:.2f}", f"{limits.single[number]:.4f}",
                       f"{limits.common[number, number]:.4f}", f"{low:.4f} to {high:.4f}"])  # fmt: skip
     if limits.accuracy is not None and limits.accuracy_spread is not None:
         heads += ["accuracy", "A-infinity", "95 %"]
         for line, (single, many), spread in zip(lines, limits.accuracy, limits.accuracy_spread[:, :, 1].T, strict=True):
-            low, high = middle(spread)
+            low, high = interval_95(spread)
             line += [f"{single:.2%}", f"{many:.2%}", f"{low:.2%} to {high:.2%}"]
     cross = [[f"{number} {name}", *(f"{value:.4f}" for value in common)]
              for number, (name, common) in enumerate(zip(limits.names, limits.common, strict=True), 1)]  # fmt: skip
@@ -198,7 +198,7 @@ def table(limits: Limits, hours: np.ndarray) -> str:
 
 def main(names: list[str], budgets: list[float]) -> None:
     """Print the limits of models (default: all) and the best weights for budgets of core-hours per fold."""
-    limits, hours = of_cells(names or config.load().names)
+    limits, hours = limits_of_run(names or config.load().names)
     print(table(limits, hours))
     lines = []
     for budget in [*budgets, None]:

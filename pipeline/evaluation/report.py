@@ -127,7 +127,7 @@ def context() -> dict[str, Any]:
         raise UserError(f"{submission.TABLE} contains other submissions than {config.PATH}; run: {submission.REMEDY}")
     with files.reading(RESULTS / "data.json", "dvc repro -f audit"):
         data = json.loads((RESULTS / "data.json").read_bytes())
-    models, rows = [name for name in order if name in settings.names], submission.judged_rows(analysis)
+    models, rows = [name for name in order if name in settings.names], submission.evaluated_rows(analysis)
     speedrun, seeds = optional("speedrun.json", "speedrun ALL=1"), optional("seeds.json", "seeds")
     result = ensemble.result(order)
     notes = [board.NOTES[kind] for kind in sorted({entry["data"] for entry in scores}) if kind in board.NOTES]
@@ -174,7 +174,7 @@ def curves() -> dict[str, Any]:
 def picture(path: Path) -> str:
     """Return a picture file as a data URL. Raises UserError where it is missing."""
     with files.reading(path, "make repro, or make claims"):
-        return figures.address(path.read_bytes())
+        return figures.data_url(path.read_bytes())
 
 
 def page(markdown: str, curves: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def read_truth(data: Faces, training_rows: np.ndarray) -> Truth:
     if (labels[data.rows(PRIVATE)] < 0).any():  # an incomplete PrivateTest would give a different score
         labels[data.rows(PRIVATE)] = -1
     duplicates = audit.load_duplicates(len(labels))
-    source = provenance.standing(provenance.read())
+    source = provenance.kind(provenance.read())
     truth = Truth(labels, data.usage, duplicates["identical"].to_numpy(), duplicates["near"].to_numpy(), source)
     return truth.of(np.concatenate([training_rows, data.test_rows()]))
 
@@ -167,7 +167,7 @@ def folds_agree(tests: list[np.ndarray]) -> float:
     return float(np.mean([(first == second).mean() for first, second in itertools.combinations(predicted, 2)]))
 
 
-def singles(cells: list[Cell], truth: Truth) -> dict[str, Any]:
+def single_networks(cells: list[Cell], truth: Truth) -> dict[str, Any]:
     """Return mean and deviation of the PrivateTest accuracies of a model's single networks, one per fold.
 
     Keys with `no_duplicate_` exclude rows whose picture is in Training. They are comparable with out-of-fold accuracy,
@@ -265,7 +265,7 @@ def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], c
          assignment: Folds) -> None:  # fmt: skip
     """Draw all of results/plots/, with submissions in the order of `table`; attention.png only if there are maps."""
     labels, names = data.labels[assignment.rows].astype(int), list(table["name"])
-    rows, folder = submission.judged_rows(content), figures.FOLDER
+    rows, folder = submission.evaluated_rows(content), figures.FOLDER
     models = {name: cells[name] for name in names if name in cells}
     figures.draw(curves(models), folder / "curves", template="lines", title="Accuracy of the held-out fold",
                  x="epoch", y="val_accuracy")  # fmt: skip
@@ -305,7 +305,7 @@ def main() -> None:
     write_tables(table, result)
     content = analysis(probabilities, tempered, truth)
     tests = truth.of(truth.usage != TRAINING)
-    content["single_networks"] = {name: singles(each, tests) for name, each in cells.items()}
+    content["single_networks"] = {name: single_networks(each, tests) for name, each in cells.items()}
     used = sorted({cell.about.computed_with() for each in cells.values() for cell in each})
     files.write_json(submission.ANALYSIS, content | {"trained_with": used})
     best_first = table.sort_values("oof_accuracy", ascending=False, kind="stable")

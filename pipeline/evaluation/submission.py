@@ -73,18 +73,18 @@ def analysis() -> dict[str, Any]:
     """Read results/analysis.json. Raises UserError where it is missing, damaged or incomplete."""
     with files.reading(ANALYSIS, REMEDY):
         content: dict[str, Any] = json.loads(ANALYSIS.read_bytes())
-        content[judged_rows(content)], content["single_networks"], content["trained_with"]
+        content[evaluated_rows(content)], content["single_networks"], content["trained_with"]
         return content
 
 
-def singles(content: dict[str, Any], name: str) -> dict[str, Any]:
+def single_networks(content: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the entry of a model's single networks (one per fold) in results/analysis.json (`content`)."""
     with files.reading(ANALYSIS, REMEDY):
         entry: dict[str, Any] = content["single_networks"][name]
         return entry
 
 
-def judged_rows(content: dict[str, Any]) -> str:
+def evaluated_rows(content: dict[str, Any]) -> str:
     """Return the rows of results/analysis.json to show: PrivateTest, or out of fold where its labels are unknown."""
     return "PrivateTest" if "PrivateTest" in content else "out of fold"
 

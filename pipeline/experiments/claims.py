@@ -172,7 +172,7 @@ def write(data: Faces, labels: np.ndarray, epochs: dict[str, int | None]) -> Non
     entries, tables = {}, []
     for name in CLAIMS:
         tasks = plan(name, epochs.get(name), data, labels)
-        results = runner.kept(data, tasks, FOLDER)
+        results = runner.load_finished(data, tasks, FOLDER)
         if results.keys() == tasks.keys():
             entries[name] = entry(name, tasks, results, data)
             tables.append(curves(name, tasks, results, data))

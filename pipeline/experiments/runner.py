@@ -130,13 +130,9 @@ def watch(trainer: "Trainer", state: "Checkpoint", labels: np.ndarray) -> Hits:
 
 
 def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
-    """Train and predict, and write the Result to `target`.
+    """Train and predict in one of `jobs` parallel processes, and write the Result to `target`.
 
     An interrupted training continues after its last complete epoch, if machine and versions are the same.
-
-    Parameters
-    ----------
-    jobs : number of trainings that run at the same time.
     """
     machine.claim_gpu()
     library = machine.choose(task.backend)
@@ -177,7 +173,7 @@ def weights(faces: Faces, task: Training, folder: Path) -> Path:
     return folder / f"states/{task.key(faces)}.weights.h5"
 
 
-def kept(faces: Faces, tasks: dict[Any, Training], folder: Path) -> dict[Any, Result]:
+def load_finished(faces: Faces, tasks: dict[Any, Training], folder: Path) -> dict[Any, Result]:
     """Return the Results of the finished `tasks` by their keys."""
     paths = {key: folder / f"{task.key(faces)}.npz" for key, task in tasks.items()}
     return {key: load(path) for key, path in paths.items() if path.exists()}
@@ -186,11 +182,11 @@ def kept(faces: Faces, tasks: dict[Any, Training], folder: Path) -> dict[Any, Re
 def run(faces: Faces, tasks: dict[Any, Training], folder: Path, jobs: int = 1) -> dict[Any, Result]:
     """Train the unfinished `tasks`, `jobs` at a time. Return the Results of all tasks by their keys."""
     (folder / "states").mkdir(parents=True, exist_ok=True)
-    finished = kept(faces, tasks, folder)
+    finished = load_finished(faces, tasks, folder)
     missing = {key: (task, (folder / f"{task.key(faces)}.npz").absolute(), jobs)
                for key, task in tasks.items() if key not in finished}  # fmt: skip
     started = time.monotonic()
     for done, (key, _) in enumerate(executors.results(train, faces, missing, "loky", jobs, None), start=1):
         left = duration((time.monotonic() - started) / done * (len(missing) - done))
         print(f"{tasks[key].name}  finished, {done} of {len(missing)}, {left} left", flush=True)
-    return kept(faces, tasks, folder)
+    return load_finished(faces, tasks, folder)

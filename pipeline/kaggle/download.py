@@ -69,7 +69,7 @@ def collect(settings: Config, folder: Path) -> dict[str, Any]:
 
 def report(facts: dict[str, Any]) -> None:
     """Print for every file whether it is Kaggle's own, and warn if one is not."""
-    kind = provenance.standing(facts)
+    kind = provenance.kind(facts)
     for name, file in facts["files"].items():
         own = "Kaggle's own" if file["official"] else "NOT Kaggle's own file: its checksum differs"
         print(f"{name}  {file['bytes']:,} bytes  {'drawn' if kind == 'drawn' else facts.get('split', own)}")
@@ -101,6 +101,6 @@ def main() -> None:
     if settings.data.source == "kaggle" and up_to_date(settings.data.slug):
         print(f"{RAW}/: {', '.join(provenance.read()['files'])} unchanged since the download; not downloaded again")
         return
-    with files.alone(LOCK, "downloads"), replacing(RAW) as folder:
+    with files.locked(LOCK, "downloads"), replacing(RAW) as folder:
         facts = collect(settings, folder)
     report(facts)

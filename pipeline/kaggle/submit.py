@@ -106,7 +106,7 @@ def conclude(record: Record, line: dict[str, Any]) -> None:
 def main(name: str, message: str = "", force: bool = False) -> None:
     """Send a submission unless Kaggle has the same bytes, and wait for its score."""
     (path, line), slug = scored(name), config.load().data.slug
-    with files.alone(LOCK, "submits"):
+    with files.locked(LOCK, "submits"):
         sent = records.read()
         with client.connect(slug, ALTERNATIVE) as kaggle:
             records.update(sent, kaggle.submissions(), [line], slug)
