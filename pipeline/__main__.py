@@ -97,9 +97,9 @@ def plan(
 def train(
     model: Annotated[str | None, typer.Argument(help="Model or student. Default: train all stale cells.")] = None,
     fold: Annotated[str | None, typer.Argument(help="Fold that is held out.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Retrain the cell even if it is up to date.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Retrain the cell even if it is up to date.")] = False,
     adopt: Annotated[
-        str, typer.Option(metavar="WHY", help="Keep a cell of other code that computes the same; record the reason.")
+        str, typer.Option(metavar="REASON", help="Keep a cell of other code that computes the same; record the reason.")
     ] = "",
     jobs: Jobs = 1,
     threads: Threads = None,
@@ -108,8 +108,8 @@ def train(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before long trainings.", envvar="YES")] = False,
 ) -> None:
     """Train one cell (MODEL FOLD), or all cells that are stale."""
-    if model is None and (anew or adopt):
-        raise typer.BadParameter("--anew and --adopt need a MODEL and a FOLD")
+    if model is None and (retrain or adopt):
+        raise typer.BadParameter("--retrain and --adopt need a MODEL and a FOLD")
     if model is not None and fold is None:
         raise typer.BadParameter("the fold is missing: python -m pipeline train MODEL FOLD")
     limit_threads(threads)
@@ -118,7 +118,7 @@ def train(
     elif adopt:
         call("cells.train", model, fold, adopt, function="adopt")
     else:
-        call("cells.train", model, fold, anew, yes)
+        call("cells.train", model, fold, retrain, yes)
 
 
 @verb(STAGES)

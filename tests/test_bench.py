@@ -79,7 +79,7 @@ def test_every_variant_changes_the_base_and_can_be_trained(monkeypatch):
     assert len(tasks) == 2 * len(ablation.VARIANTS) == len({task.key(data) for task in tasks.values()})
     for task in tasks.values():
         assert task.architecture in architectures.names()
-        assert sorted([*task.rows, *task.judged]) == list(range(70))
+        assert sorted([*task.rows, *task.evaluated]) == list(range(70))
 
 
 def test_more_rows_reports_the_gain_over_the_mean_of_the_pair():

@@ -225,7 +225,7 @@ def test_a_complete_cell_is_retrained_only_on_demand(copy, monkeypatch):
         patch.setattr(train, "work", lambda *arguments: pytest.fail("it was trained"))
         train.main("one", "0")
         train.main_all(1, "loky", None, yes=False)
-    train.main("one", "0", anew=True)
+    train.main("one", "0", retrain=True)
     assert results(copy) == before, "the same bytes"
 
 

@@ -126,7 +126,7 @@ def invoke(*words, **environment):
     ("train", ("cells.train", "main_all", 1, "loky", None, False)),
     ("train --jobs 2 --threads 1 --executor dask --address a:1 -y",
      ("cells.train", "main_all", 2, "dask", "a:1", True)),
-    ("train small_vgg 0 --anew", ("cells.train", "main", "small_vgg", "0", True, False)),
+    ("train small_vgg 0 --retrain", ("cells.train", "main", "small_vgg", "0", True, False)),
     ("plan", ("cells.planning", "main")), ("plan --show", ("cells.planning", "show")),
     ("soft-targets student", ("cells.soft_targets", "main", "student")),
     ("score", ("evaluation.score", "main")), ("score a.csv", ("evaluation.score", "score_file", Path("a.csv"))),
@@ -150,7 +150,7 @@ def test_a_command_calls_its_module_with_typed_arguments(calls, monkeypatch, wor
 
 @pytest.mark.parametrize(("words", "hint"), [
     ("trian", "Did you mean 'train'"), ("submit --forse", "--force"), ("train small_vgg", "MODEL FOLD"),
-    ("train --anew", "MODEL"), ("train --jobs 0", "--jobs.* 1"), ("train --threads 1000", "--threads.* 999"),
+    ("train --retrain", "MODEL"), ("train --jobs 0", "--jobs.* 1"), ("train --threads 1000", "--threads.* 999"),
     ("train --executor spark", "loky"), ("seeds 1 x", "SEED"), ("seeds", "SEED"), ("folds now", "now"),
 ])  # fmt: skip
 def test_an_invalid_command_line_is_an_error_with_a_hint_and_status_2(calls, words, hint):

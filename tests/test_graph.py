@@ -135,7 +135,7 @@ def test_test_labels_affect_only_solution_audit_score_and_report(project):
     assert project.repro() == {"download", "prepare", "audit", "score", "report"}
     # The other stages also give equal results if they are forced to run with the scrambled labels.
     assert project.repro("--single-item", "--force", "folds", "ensemble") == {"folds", "ensemble"}
-    project.pipeline("train", "one", "0", "--anew")
+    project.pipeline("train", "one", "0", "--retrain")
     names = changed(before, project.files())
     assert {"data/solution.csv", "submissions/scores.csv", "results/scores.json"} <= names
     unexpected = {name for name in names if not MAY_CHANGE.fullmatch(name)}
@@ -149,7 +149,7 @@ def test_a_new_model_trains_only_its_own_cells(project):
     output = project.pipeline("train", "--jobs", "2", "--threads", "1")
     assert "2 of 2" in output
     lock, known = project.folder / "dvc.lock", (project.folder / "dvc.lock").read_text()
-    lock.write_text(known.partition("  train@three-0:")[0])  # as if the cells were copied from another machine
+    lock.write_text(re.split(r"  train@three-\d:", known)[0])  # as if the cells were copied from another machine
     assert project.outdated("train") >= {"train@three-0", "train@three-1"}
     assert "nothing is stale" in project.pipeline("plan", "--show")
     lock.write_text(known)

@@ -128,7 +128,7 @@ def test_unknown_networks_and_ensembles_with_external_members_are_errors(predict
         networks.load("ensemble")
 
 
-CELL, WEIGHTS = "dvc repro train@one-0", "python -m pipeline train one 0 --anew"
+CELL, WEIGHTS = "dvc repro train@one-0", "python -m pipeline train one 0 --retrain"
 
 
 @pytest.mark.parametrize(("remedy", "change"), [

@@ -33,7 +33,7 @@ def load(student: str, fold: int) -> np.ndarray:
         names = ", ".join(map(str, arrays["absent"]))
         raise UserError(
             f"{student} cannot be trained: the cells of {names} are from an earlier version, without predictions for "
-            "their training rows; retrain each of them: python -m pipeline train NAME FOLD --anew"
+            "their training rows; retrain each of them: python -m pipeline train NAME FOLD --retrain"
         )
     with files.reading(path(student), f"dvc repro -f soft_targets@{student}"):
         levels = arrays[f"fold{fold}"]

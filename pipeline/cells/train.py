@@ -170,16 +170,16 @@ def stale(run: Run, names: list[str]) -> list[Task]:
     return [task for task in tasks if not run.whole(task)]
 
 
-def main(model: str, fold: str, anew: bool = False, yes: bool = False) -> None:
+def main(model: str, fold: str, retrain: bool = False, yes: bool = False) -> None:
     """Run one cell of the stage."""
     run = start()
     run.settings.model(model)
     task = run.task(model, run.settings.fold(fold))
-    if run.whole(task) and not anew:
-        print(f"{task} is up to date; to retrain it, add --anew")
+    if run.whole(task) and not retrain:
+        print(f"{task} is up to date; to retrain it, add --retrain")
         return
     ask_approval(run, stale(run, run.settings.names), yes or os.environ.get("YES") == "1")
-    weights = None if anew else run.weights(task)
+    weights = None if retrain else run.weights(task)
     run.write(task, work(run.faces, task, (CHECKPOINTS / task.checkpoint).absolute(), True, weights))
     print(f"{task}: {store.folder(run.settings, model, task.fold)}")
 

@@ -36,7 +36,7 @@ class Training:
     ----------
     backend : as in params.yaml.
     rows : int [m], faces to train on. labels : int [n], of all faces.
-    watched : int [w], rows evaluated after every epoch. judged : int [k], rows predicted at the end.
+    watched : int [w], rows evaluated after every epoch. evaluated : int [k], rows predicted at the end.
     coded : whether the key includes the training code, so that changed code requires a new training.
     """
 
@@ -48,12 +48,12 @@ class Training:
     rows: np.ndarray
     labels: np.ndarray
     watched: np.ndarray
-    judged: np.ndarray
+    evaluated: np.ndarray
     coded: bool = True
 
     def key(self, faces: Faces, *more: object) -> str:
         """Return 16 hexadecimal digits: a digest of everything that determines the predictions, and of `more`."""
-        arrays = (self.rows, self.labels[self.rows], self.watched, self.labels[self.watched], self.judged)
+        arrays = (self.rows, self.labels[self.rows], self.watched, self.labels[self.watched], self.evaluated)
         digests = [files.sha256(each.astype("int64").tobytes()) for each in arrays]
         code = plan.code(plan.ingredients(self.architecture, self.recipe)) if self.coded else {}
         facts = [self.architecture, self.recipe.used(), self.seed, code, faces.digest, digests, more]
@@ -66,7 +66,7 @@ class Result:
 
     Parameters
     ----------
-    probabilities : float16 [k, 7], of the evaluated rows (Training.judged), with test-time augmentation.
+    probabilities : float16 [k, 7], of the rows Training.evaluated, with test-time augmentation.
     watched : float64 [epochs], accuracy on the monitored rows (Training.watched) after each epoch.
     hits : bool [epochs, w], which monitored rows were right; empty in files of an earlier version.
     accuracy : training accuracy of the last epoch. seconds, prediction_seconds : of training and of prediction.
@@ -150,7 +150,7 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     hits = watch(trainer, checkpoints, rows.labels)
     progress = loop.fit(trainer, rows, task.seed, checkpoints, show.epoch, show.batch)
     started = time.perf_counter()
-    probabilities = trainer.predictor.views(task.judged, augment.tta_maps(recipe)).mean(axis=0)
+    probabilities = trainer.predictor.views(task.evaluated, augment.tta_maps(recipe)).mean(axis=0)
     about = {"processor": machine.processor(), "precision": precision, **versions, "jobs": jobs,
              "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "")}  # fmt: skip
     result = {
