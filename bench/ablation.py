@@ -55,7 +55,7 @@ def halves(fold_of: np.ndarray) -> np.ndarray:
     return (fold_of >= len(np.unique(fold_of)) // 2).astype(fold_of.dtype)
 
 
-def deal(data: Faces) -> Folds:
+def five_folds(data: Faces) -> Folds:
     """Assign all Training rows to five folds, regardless of folds and duplicates in params.yaml."""
     rows = data.rows(TRAINING)
     groups = faces.picture_groups(data.pixels[rows])
@@ -249,7 +249,7 @@ def main(
     except re.error as error:
         raise UserError(f"{pattern!r} is not a regular expression: {error}") from None
     data = faces.load()
-    assignment = deal(data)
+    assignment = five_folds(data)
     half_of = halves(assignment.fold_of)
     tasks = plan(data, assignment)
     todo = {(name, half): task for (name, half), task in tasks.items() if half < wanted_halves and name in wanted}

@@ -158,11 +158,11 @@ def test_soft_targets_are_the_mean_of_teachers_with_the_same_held_out_fold(copy)
     groups = picture_groups(run.faces.pixels)
     for fold in run.settings.folds:
         soft = soft_targets.load("pupil", fold)
-        seen = run.folds.seen(fold)
-        assert not set(groups[seen]) & set(groups[run.folds.held_out(fold)])
+        trained = run.folds.rows[run.folds.fold_of != fold]
+        assert not set(groups[trained]) & set(groups[run.folds.held_out(fold)])
         teachers = [load(name, fold) for name in ("one", "two")]
         assert all(np.array_equal(each.rows, run.folds.held_out(fold)) for each in teachers)
-        assert len(soft) == len(seen)
+        assert len(soft) == len(trained)
         np.testing.assert_allclose(soft, np.mean([each.train for each in teachers], axis=0), atol=0.01)
 
 
@@ -213,7 +213,7 @@ def test_a_damaged_cell_is_an_error_with_its_file_and_is_incomplete(copy, damage
     damage(path, dict(np.load(path / "predictions.npz")))
     with pytest.raises(UserError, match=r"artifacts/cells/one/fold0.*dvc repro train@one-0"):
         load()
-    assert not run.whole(run.task("one", 0))
+    assert not run.is_complete(run.task("one", 0))
 
 
 # Training
@@ -233,12 +233,12 @@ def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy,
     before, old = results(copy), load()
     change(tta_zoom=0.1)
     run = train.start()
-    assert not run.whole(run.task("one", 0))
+    assert not run.is_complete(run.task("one", 0))
     assert "predicted again" in planning.why(run.settings, "one", 0, run.task("one", 0).plan)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "fit", lambda *arguments: pytest.fail("it was trained"))
         train.main("one", "0")
-    assert run.whole(run.task("one", 0))
+    assert run.is_complete(run.task("one", 0))
     assert changed(before, copy) == {"cells/one/fold0/predictions.npz"}
     np.testing.assert_array_equal(load().oof_plain, old.oof_plain)
     assert load().about.seconds == old.about.seconds
@@ -296,9 +296,9 @@ def test_a_cell_of_other_code_can_be_adopted_but_not_one_of_another_recipe(copy)
     about["plan"]["code"]["training.loop.fit"], about["key"] = "0" * 8, "0" * 16
     path.write_text(json.dumps(about))
     run = train.start()
-    assert not run.whole(run.task("one", 0))
+    assert not run.is_complete(run.task("one", 0))
     train.adopt("one", "0", "fit was only split in two")
-    assert run.whole(run.task("one", 0))
+    assert run.is_complete(run.task("one", 0))
     assert "split in two" in load().about.carried_over
     about["plan"]["recipe"]["epochs"] = 3
     path.write_text(json.dumps(about))

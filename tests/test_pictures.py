@@ -145,7 +145,7 @@ def names(*groups):
 def test_file_names_determine_the_split_only_if_all_contain_one(paths, rows, says):
     layout = pictures.layout(paths)
     assert np.bincount(layout.usage, minlength=3).tolist() == rows
-    assert re.search(says, layout.says)
+    assert re.search(says, layout.split_source)
     assert not layout.official
     assert (np.diff(layout.usage.astype(int)) >= 0).all()
     assert "9.png" in layout.paths[0]

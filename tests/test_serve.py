@@ -46,17 +46,17 @@ class Explaining:
 
 
 @pytest.fixture(scope="module")
-def judge():
+def predictor():
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        judge = serve.Judge()
-        judge.explaining = Explaining()
-        yield judge
+        predictor = serve.Predictor()
+        predictor.explaining = Explaining()
+        yield predictor
 
 
 @pytest.fixture
-def client(judge):
-    return TestClient(serve.application(judge), base_url="http://127.0.0.1", raise_server_exceptions=False)
+def client(predictor):
+    return TestClient(serve.application(predictor), base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 def test_the_response_contains_boxes_probabilities_and_on_request_attention_maps(client):
@@ -115,10 +115,10 @@ def test_the_process_prints_its_address_and_stops_at_ctrl_c_even_during_an_uploa
 
 
 @pytest.fixture(scope="module")
-def address(judge):
+def address(predictor):
     """The address of a running server."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(serve.application(judge), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(serve.application(predictor), log_level="warning"))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
@@ -185,17 +185,17 @@ def test_the_page_predicts_camera_frames_until_the_camera_is_stopped(page):
     assert not [message for message in errors if "422" not in message]
 
 
-def test_pictures_are_decoded_one_at_a_time(judge, monkeypatch):
+def test_pictures_are_decoded_one_at_a_time(predictor, monkeypatch):
     active, counts = [], []
 
-    def answer(self, content, explain):
+    def predict_slowly(self, content, explain):
         active.append(content)
         counts.append(len(active))
         time.sleep(0.1)
         active.pop()
         return {}
 
-    monkeypatch.setattr(serve.Judge, "answer", answer)
-    with TestClient(serve.application(judge), base_url="http://127.0.0.1") as client, ThreadPoolExecutor(4) as pool:
+    monkeypatch.setattr(serve.Predictor, "predict", predict_slowly)
+    with TestClient(serve.application(predictor), base_url="http://127.0.0.1") as client, ThreadPoolExecutor(4) as pool:
         list(pool.map(client.post, ["/predict"] * 4))
     assert counts == [1, 1, 1, 1]

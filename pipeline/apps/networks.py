@@ -52,7 +52,7 @@ def grey_levels(pictures: Any) -> np.ndarray:
     return scaled
 
 
-class Left(Facts, frozen=True):
+class SpeedrunFacts(Facts, frozen=True):
     """A network of the speedrun; `weights` is the path of its weights file."""
 
     weights: str
@@ -222,7 +222,7 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
 def _speedrun(library: str, precision: str | None) -> Network:
     """Load the networks that `make speedrun` wrote."""
     with files.reading(SPEEDRUN, "make speedrun"):
-        trained = TypeAdapter(list[Left]).validate_json(SPEEDRUN.read_bytes())
+        trained = TypeAdapter(list[SpeedrunFacts]).validate_json(SPEEDRUN.read_bytes())
     _prepare([*trained], library, precision)
     members = [_restored(facts, Path(facts.weights), "make speedrun") for facts in trained]
     return Network({"speedrun": members}, "mean", [1.0], 1.0)

@@ -35,7 +35,7 @@ SUFFIXES = {"picture": ".png", "video": ".mp4", CAMERA: ".mp4"}  # of annotated 
 
 
 @dataclass(frozen=True)
-class Seen:
+class Detection:
     """A picture with its detected faces: boxes, float [n, 3], and crops, uint8 [n, 48, 48]."""
 
     source: Source
@@ -44,7 +44,7 @@ class Seen:
     faces: np.ndarray
 
 
-def look(source: Source, picture: Picture, detector: detect.Detector | None, most: int | None) -> Seen:
+def detect_faces(source: Source, picture: Picture, detector: detect.Detector | None, most: int | None) -> Detection:
     """Find the `most` largest faces of a picture. Without `detector`, its central square is the face."""
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(picture.pixels)).convert("L"))
     if picture.aligned or detector is None:
@@ -54,7 +54,7 @@ def look(source: Source, picture: Picture, detector: detect.Detector | None, mos
     else:
         boxes = detector.boxes(grey)[:most]
     faces = [detect.crop(grey, box) for box in boxes]
-    return Seen(source, picture, boxes, np.array(faces, "uint8").reshape(-1, SIDE, SIDE))
+    return Detection(source, picture, boxes, np.array(faces, "uint8").reshape(-1, SIDE, SIDE))
 
 
 def targets(sources: list[Source], out: Path | None) -> dict[str, Path]:
@@ -96,7 +96,7 @@ class Output:
             self.written[printable(table)] = None
         self._line("", "", CLASSES)
 
-    def put(self, seen: Seen, boxes: np.ndarray, probabilities: np.ndarray, heat: np.ndarray | None) -> None:
+    def put(self, seen: Detection, boxes: np.ndarray, probabilities: np.ndarray, heat: np.ndarray | None) -> None:
         """Output the faces of a picture, or one line without a face."""
         self.predictions.append(probabilities)
         if seen.picture.label >= 0:
@@ -172,10 +172,10 @@ def load(which: str, explain: bool) -> Any:
 
 
 def batches(
-    sources: list[Source], find_faces: Callable[[Source, Picture], Seen], output: Output
-) -> Iterator[list[Seen]]:
+    sources: list[Source], find_faces: Callable[[Source, Picture], Detection], output: Output
+) -> Iterator[list[Detection]]:
     """Yield all pictures of all sources in batches; a camera's frames one by one."""
-    waiting: list[Seen] = []
+    waiting: list[Detection] = []
     for source in sources:
         try:
             for picture in source.pictures():
@@ -190,8 +190,8 @@ def batches(
 
 
 def predict(
-    network: Any, batch: list[Seen], tracks: dict[str, detect.Tracks], explain: bool
-) -> list[tuple[Seen, np.ndarray, np.ndarray, np.ndarray | None]]:
+    network: Any, batch: list[Detection], tracks: dict[str, detect.Tracks], explain: bool
+) -> list[tuple[Detection, np.ndarray, np.ndarray, np.ndarray | None]]:
     """Return each picture with its boxes, probabilities and heat, smoothed over the frames of a video."""
     faces = np.concatenate([each.faces for each in batch])
     ends = np.cumsum([len(each.faces) for each in batch])[:-1]
@@ -219,7 +219,7 @@ def main(
     if kinds & {"video", CAMERA}:
         detect.opencv()
     detector = detect.Detector() if not no_detect and kinds != {"table"} else None
-    find_faces = partial(look, detector=detector, most=None if faces == "all" else 1)
+    find_faces = partial(detect_faces, detector=detector, most=None if faces == "all" else 1)
     tracks: dict[str, detect.Tracks] = defaultdict(partial(detect.Tracks, smooth))
     started, stopped = time.monotonic(), False
     with ExitStack() as stack:

@@ -43,7 +43,7 @@ HEADERS = {
 }  # fmt: skip
 
 
-class Judge:
+class Predictor:
     """Predictor for one picture at a time; Keras starts with the first explanation."""
 
     def __init__(self) -> None:
@@ -56,11 +56,11 @@ class Judge:
         """The same network in Keras, for attention maps."""
         return predict.load(predict.RELEASED, explain=True)
 
-    def answer(self, content: bytes, explain: bool) -> dict[str, Any]:
+    def predict(self, content: bytes, explain: bool) -> dict[str, Any]:
         """Return the size and all faces of a picture file. Raises UserError if the content is not a picture."""
         with self.lock:
             picture = sources.Picture(sources.read(io.BytesIO(content)))
-            seen = predict.look(sources.Source(Path(), Path(), "picture"), picture, self.detector, None)
+            seen = predict.detect_faces(sources.Source(Path(), Path(), "picture"), picture, self.detector, None)
             rows = self.network.probabilities(seen.faces)
             heat = self.explaining.attention(seen.faces, rows.argmax(axis=1)) if explain and len(rows) else []
         faces: list[dict[str, Any]] = [
@@ -92,7 +92,7 @@ async def refuse(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": text}, status, HEADERS)
 
 
-def application(judge: Judge, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
+def application(predictor: Predictor, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
     """Build the server of the page and its predictions.
 
     Parameters
@@ -106,7 +106,9 @@ def application(judge: Judge, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
 
     async def predicted(request: Request) -> Response:
         content, explain = await upload(request), request.query_params.get("explain") == "1"
-        return JSONResponse(await to_thread.run_sync(judge.answer, content, explain, limiter=limiter), headers=HEADERS)
+        return JSONResponse(
+            await to_thread.run_sync(predictor.predict, content, explain, limiter=limiter), headers=HEADERS
+        )
 
     return Starlette(
         routes=[Route("/", page), Route("/predict", predicted, methods=["POST"])],
@@ -122,7 +124,7 @@ def main(host: str, port: int) -> None:
     except OSError as error:
         raise UserError(f"port {port} of {host} cannot be used ({error.strerror}); choose another: PORT=...") from None
     with listening, contextlib.suppress(KeyboardInterrupt):
-        served = application(Judge(), LOOPBACK if host in LOOPBACK else ("*",))
+        served = application(Predictor(), LOOPBACK if host in LOOPBACK else ("*",))
         print(f"http://{host}:{listening.getsockname()[1]}/ (Ctrl-C stops)", flush=True)
         uvicorn.Server(
             uvicorn.Config(served, log_level="warning", server_header=False, timeout_graceful_shutdown=1)

@@ -59,7 +59,7 @@ def unpack(archive: Path) -> None:
             except UserError:  # the soft targets of a student may be missing
                 continue
             with contextlib.chdir(folder):
-                valid = run.whole(task)
+                valid = run.is_complete(task)
             if valid:
                 imported.append(task)
                 for file in store.FILES:

@@ -51,7 +51,7 @@ class Run:
             soft,
         )  # fmt: skip
 
-    def whole(self, task: Task) -> bool:
+    def is_complete(self, task: Task) -> bool:
         """Return whether a valid cell matching the task exists, including its test-time settings."""
         try:
             about = store.load(self.settings, task.plan.model, task.fold, self.faces, self.folds).about
@@ -62,7 +62,7 @@ class Run:
     def finished(self, name: str, fold: int) -> bool:
         """Return whether a cell is complete. A cell without plan or soft targets is not."""
         with suppress(UserError):
-            return self.whole(self.task(name, fold))
+            return self.is_complete(self.task(name, fold))
         return False
 
     def about(self, task: Task) -> store.About | None:
@@ -167,7 +167,7 @@ def stale(run: Run, names: list[str]) -> list[Task]:
         for fold in run.settings.folds:
             with suppress(UserError):  # plan or soft targets are missing
                 tasks.append(run.task(name, fold))
-    return [task for task in tasks if not run.whole(task)]
+    return [task for task in tasks if not run.is_complete(task)]
 
 
 def main(model: str, fold: str, retrain: bool = False, yes: bool = False) -> None:
@@ -175,7 +175,7 @@ def main(model: str, fold: str, retrain: bool = False, yes: bool = False) -> Non
     run = start()
     run.settings.model(model)
     task = run.task(model, run.settings.fold(fold))
-    if run.whole(task) and not retrain:
+    if run.is_complete(task) and not retrain:
         print(f"{task} is up to date; to retrain it, add --retrain")
         return
     ask_approval(run, stale(run, run.settings.names), yes or os.environ.get("YES") == "1")
@@ -225,8 +225,8 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
             outdated = planning.stale_stages(stage)
             cells = [each for each in cells if store.stage(run.settings, *each) in outdated]
         wanted = [run.task(*each) for each in cells]
-        commit([task for task in wanted if run.whole(task)])  # finished, but not committed before a kill
-        train_all(run, [task for task in wanted if not run.whole(task)], jobs, executor, address, yes)
+        commit([task for task in wanted if run.is_complete(task)])  # finished, but not committed before a kill
+        train_all(run, [task for task in wanted if not run.is_complete(task)], jobs, executor, address, yes)
 
 
 def _update_soft_targets(students: list[str]) -> None:

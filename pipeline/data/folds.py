@@ -41,10 +41,6 @@ class Folds:
         """Return the rows of a fold, int64 [m]."""
         return np.asarray(self.rows[self.fold_of == fold])
 
-    def seen(self, fold: int) -> np.ndarray:
-        """Return the rows outside a fold, int64 [t], on which its networks are trained."""
-        return np.asarray(self.rows[self.fold_of != fold])
-
 
 def kept(data: faces.Faces, choice: str) -> np.ndarray:
     """Return the Training rows to train on and to evaluate out of fold: int64, in ascending order.

@@ -106,7 +106,7 @@ def contents(wanted: Callable[[str], object]) -> Iterator[tuple[str, str, bytes]
 
 
 def known_name(place: str) -> str | None:
-    """Return the name of the competition's file that a path stands for, or None: "fer2013 (1).csv" is fer2013.csv."""
+    """Return the name of the competition's file that in a path, or None: "fer2013 (1).csv" is fer2013.csv."""
     name = COPY.sub("", PurePosixPath(place).name).lower()
     return name if name in CHECKSUMS else None
 

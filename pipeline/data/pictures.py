@@ -35,14 +35,14 @@ class Layout:
     Parameters
     ----------
     paths : sorted paths. labels : int8 [n]. usage : uint8 [n] (see Faces).
-    official : whether the split is the competition's. says : source of the split, as text.
+    official : whether the split is the competition's. split_source : source of the split, as text.
     """
 
     paths: list[str]
     labels: np.ndarray
     usage: np.ndarray
     official: bool
-    says: str
+    split_source: str
 
 
 def layout(paths: list[str]) -> Layout:
@@ -56,23 +56,23 @@ def layout(paths: list[str]) -> Layout:
     table["label"] = _known(table, "kind", CLASS_OF, f"its folder must be one of {', '.join(CLASS_OF)}")
     named = table["file"].str.split("_").str[0].map(OFFICIAL)
     if named.notna().all() and {TRAINING, PRIVATE} <= set(named):
-        table["usage"], official, says = named, True, "by the file names (Training_, PublicTest_, PrivateTest_)"
+        table["usage"], official, split_source = named, True, "by the file names (Training_, PublicTest_, PrivateTest_)"
     else:
         held_out = {"test", "privatetest"} & set(table["folder"])
         split_of = FOLDERS if held_out else {name: PRIVATE if code else TRAINING for name, code in FOLDERS.items()}
         table["usage"] = _known(table, "folder", split_of, "its split is unknown; move it to train/ or test/")
         present = set(table["folder"])
         used_as = (f"{name}/ as {SPLITS[code]}" for name, code in split_of.items() if name in present)
-        official, says = present == set(OFFICIAL), f"by the folders: {', '.join(used_as)}"
+        official, split_source = present == set(OFFICIAL), f"by the folders: {', '.join(used_as)}"
     counts = np.zeros((len(SPLITS), len(CLASSES)), int)
     np.add.at(counts, (table["usage"], table["label"]), 1)
     if missing := [name for name, count in zip(CLASSES, counts[TRAINING], strict=True) if not count]:
         raise UserError(f"train/ has no picture of {', '.join(missing)}; add some")
     if not counts[PRIVATE].any():
         raise UserError("no picture is held out as PrivateTest; add some to test/ or validation/")
-    says += "" if counts[PUBLIC].any() else "; PublicTest is empty"
+    split_source += "" if counts[PUBLIC].any() else "; PublicTest is empty"
     if official and counts.tolist() != [list(each) for each in CLASS_COUNTS]:
-        official, says = False, f"{says}; but the numbers of pictures differ from the competition's"
+        official, split_source = False, f"{split_source}; but the numbers of pictures differ from the competition's"
     repeated = table.duplicated(["usage", "label", "file"], keep=False)
     if repeated.any():
         raise UserError(f"{table['path'][repeated].iloc[0]}: its split, class and name are repeated; keep one file")
@@ -80,7 +80,7 @@ def layout(paths: list[str]) -> Layout:
     table["kind"] = np.array(CLASSES)[table["label"]]
     table = table.sort_values(["usage", "number", "kind", "file"])
     labels, usage = table["label"].to_numpy("int8"), table["usage"].to_numpy("uint8")
-    return Layout(table["path"].tolist(), labels, usage, official, says)
+    return Layout(table["path"].tolist(), labels, usage, official, split_source)
 
 
 def _known(table: pd.DataFrame, column: str, codes: dict[str, int], wrong: str) -> pd.Series:

@@ -45,7 +45,7 @@ def collect(settings: Config, folder: Path) -> dict[str, Any]:
         origins = incoming.take(folder)
     elif data.source == "folders":
         layout = incoming.take_pictures(folder)
-        facts = {"official_split": layout.official, "split": layout.says}
+        facts = {"official_split": layout.official, "split": layout.split_source}
     elif data.source == "kaggle":
         facts = {"slug": data.slug}
         with client.connect(data.slug, WITHOUT_KAGGLE) as kaggle:
