@@ -73,6 +73,23 @@ def test_the_last_line_of_the_runs_is_the_committed_run():
 
 
 @committed
+def test_the_claims_page_has_the_committed_scores():
+    section = (ROOT / "docs/claims.md").read_text().partition("## First results")[2]
+    rows = {
+        cells[1].strip(" `"): cells[3:-1] for cells in (line.split("|") for line in section.splitlines() if "|" in line)
+    }
+    entries = json.loads((ROOT / "results/claims.json").read_text())
+    assert entries
+    for name, entry in entries.items():
+        random, honest = entry["scores"].get("their rows"), entry["scores"]["PrivateTest"]
+        recent = f"{100 * honest['last_epochs']['low']:.2f} to {percent(honest['last_epochs']['high'])}"
+        assert [cell.strip() for cell in rows[name]] == [
+            percent(random["last"]["accuracy"]) if random else "", percent(honest["last"]["accuracy"]), recent,
+            percent(honest["without_duplicates"]["accuracy"]),
+        ]  # fmt: skip
+
+
+@committed
 def test_every_committed_submission_is_the_one_that_was_scored():
     nested = json.loads((ROOT / "results/scores.json").read_text())
     assert list(ENTRIES.index) == [*config.load().names, *config.load().externals, "ensemble"]
