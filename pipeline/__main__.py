@@ -99,7 +99,10 @@ def train(
     fold: Annotated[str | None, typer.Argument(help="Fold that is held out.")] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Retrain the cell even if it is up to date.")] = False,
     adopt: Annotated[
-        str, typer.Option(metavar="REASON", help="Keep a cell of other code that computes the same; record the reason.")
+        str,
+        typer.Option(
+            metavar="REASON", help="Keep a cell trained by different code with identical results; record the reason."
+        ),
     ] = "",
     jobs: Jobs = 1,
     threads: Threads = None,
@@ -204,7 +207,7 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders, .csv, .tar.gz, videos, or camera[:NUMBER].")],
     network: Annotated[str, typer.Option(help="Network to use: released, ensemble, MODEL or MODEL-FOLD.")] = "released",
     csv: Annotated[Path | None, typer.Option(help="Table to write: boxes, labels and probabilities.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for annotated pictures and videos.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File or folder for annotated pictures and videos.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Add Grad-CAM heat maps to the files in --out.")] = False,
     faces: Annotated[Literal["largest", "all"], typer.Option(help="Faces to classify in each picture.")] = "largest",
     no_detect: Annotated[bool, typer.Option("--no-detect", help="Skip detection: each picture is one face.")] = False,

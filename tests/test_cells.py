@@ -343,7 +343,7 @@ def test_a_packed_run_is_trained_elsewhere_and_its_cells_are_imported(copy, tmp_
     pack.unpack(tmp_path / "cells.tar.gz")
     assert Path("artifacts/cells/one/fold0/cell.json").exists()
     assert changed(before, copy) == {f"cells/two/fold1/{file}" for file in store.FILES[:2]}, "cell of another plan"
-    with pytest.raises(UserError, match="cannot be unpacked"):
+    with pytest.raises(UserError, match="complete tar archive"):
         pack.unpack(Path("params.yaml"))
     with pytest.raises(UserError, match=r"make unpack FILE="):
         pack.unpack(Path())

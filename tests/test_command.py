@@ -132,6 +132,7 @@ def invoke(*words, **environment):
     ("score", ("evaluation.score", "main")), ("score a.csv", ("evaluation.score", "score_file", Path("a.csv"))),
     ("submit", ("kaggle.submit", "main", "ensemble", "", False)),
     ("submit a --message b --force", ("kaggle.submit", "main", "a", "b", True)),
+    ("serve --port 80", ("apps.serve", "main", "127.0.0.1", 80)),
     ("leaderboard --refresh", ("kaggle.leaderboard", "main", True, "text")),
     ("leaderboard --format csv", ("kaggle.leaderboard", "main", False, "csv")),
     ("outside a.h5 --side 64 --scaling raw", ("apps.outside", "main", "a.h5", 64, "raw", "", "")),

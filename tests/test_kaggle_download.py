@@ -15,7 +15,7 @@ from pipeline import competition
 from pipeline.competition import SLUG
 from pipeline.data import provenance, synthetic
 from pipeline.errors import UserError
-from pipeline.kaggle import download
+from pipeline.kaggle import client, download
 
 ROOT = Path(__file__).parent.parent
 OTHER = "small-faces"  # a competition without known checksums
@@ -89,6 +89,8 @@ def test_command_downloads_one_file_and_reveals_no_secret(kaggle, log_in, tmp_pa
 
 def test_changed_files_are_downloaded_again(pauses, kaggle):
     download.main()
+    download.main()
+    assert kaggle.requests.count(GET) == 1
     path = download.RAW / TAR
     changes = (lambda: path.write_bytes(b"x"), path.unlink, lambda: provenance.PATH.write_text("{"))
     for count, change in enumerate(changes, start=2):
@@ -193,6 +195,11 @@ def test_official_archive_is_downloaded_once(official, kaggle, capsys):
         assert provenance.read()["official"] is True
     assert "not downloaded again" in capsys.readouterr().out
     assert kaggle.requests == [LOGIN, ASK, GET]
+
+
+def test_download_without_a_file_is_refused(official, kaggle, monkeypatch):
+    monkeypatch.setattr(client.Kaggle, "download", lambda *_: None)
+    refused("official checksum")
 
 
 def test_archive_with_a_wrong_checksum_is_refused(official, kaggle):

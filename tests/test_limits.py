@@ -1,8 +1,10 @@
 """Two trainings of each recipe predict the Brier score of infinitely many networks."""
 
+import fake_run
 import numpy as np
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.evaluation import limits
 
 LABELS = np.random.default_rng(0).integers(0, 7, 4000)
@@ -54,3 +56,9 @@ def test_weights_use_different_recipes_and_the_whole_budget():
     assert limits.best(measured, hours, 1e9)[2] == pytest.approx(limits.best(measured, hours, None)[2], abs=1e-6)
     expensive, _, _ = limits.best(measured, np.array([1.0, 50.0]), 8.0)
     assert expensive[0] > weights[0]
+
+
+def test_unknown_model_is_refused(stand):
+    fake_run.build()
+    with pytest.raises(UserError, match="no model 'nope'"):
+        limits.main(["nope"], [1.0])

@@ -64,6 +64,7 @@ def probabilities(row):
 
 
 def box(row):
+    assert row["width"] == row["height"]
     return [int(row[key]) for key in ("left", "top", "width")]
 
 

@@ -283,6 +283,8 @@ def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:
     if out and Path(out).suffix != ".json":
         raise UserError(f"OUT={out}: the scores are written as JSON; name a file that ends in .json")
     indices, path = output_indices(classes), Path(file)
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
     truth = score.read_truth(faces.load(), np.zeros(0, "int64"))
     if (truth.labels < 0).any():
         raise UserError(f"{solution.PATH}: labels of test rows are missing, so no scores can be computed")

@@ -48,7 +48,9 @@ def unpack(archive: Path) -> None:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
         except (tarfile.TarError, *files.DAMAGE) as error:
-            raise UserError(f"{archive} cannot be unpacked: {str(error).partition(chr(10))[0][:200]}") from None
+            raise UserError(
+                f"{archive} is not a complete tar archive ({type(error).__name__}); copy it again"
+            ) from None
         for name, fold in itertools.product(run.settings.names, run.settings.folds):
             place = store.folder(run.settings, name, fold)
             about = store.about(folder / place)

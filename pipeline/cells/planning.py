@@ -128,7 +128,9 @@ def why(settings: Config, name: str, fold: int, now: Plan) -> str:
         return "damaged; restore a committed cell with git checkout" if exists else "not trained yet"
     changed = differences(now, about.plan)
     if about.plan.training() == now.training():
-        return f"{changed}: {_remedy(name, fold, about)}" if changed else OTHER_DATA
+        without = now.teachers and not Path(f"artifacts/soft_targets/{name}.npz").exists()
+        same = f"soft targets are missing: dvc repro soft_targets@{name}" if without else OTHER_DATA
+        return f"{changed}: {_remedy(name, fold, about)}" if changed else same
     return changed
 
 
@@ -136,7 +138,7 @@ def _remedy(name: str, fold: int, about: store.About) -> str:
     """Return whether a cell with other test-time settings can be predicted again or must be retrained."""
     weights = store.weights(name, fold)
     usable = weights.exists() and files.sha256(weights.read_bytes()) == about.weights_sha256
-    return "predicted again with its weights" if usable else "retrained, as its weights are missing"
+    return "predicted again with its weights" if usable else "retrained, as its weights are missing or different"
 
 
 def show() -> None:
@@ -170,6 +172,4 @@ def show() -> None:
     )
     print(f"\n{summary if cells else 'nothing is stale'}")
     if not prepared:
-        print(
-            "The data is not prepared yet, so cells for a different dataset are not listed. To prepare it: make repro"
-        )
+        print("The data is not prepared yet, so cells of other data are not listed. To prepare it: dvc repro folds")

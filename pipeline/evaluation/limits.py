@@ -131,6 +131,8 @@ def limits_of_run(names: list[str]) -> tuple[Limits, np.ndarray]:
     assignment = folds.load(data)
     labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)
     unseen = ~np.isin(groups[data.test_rows()], groups[assignment.rows])
+    for name in names:
+        settings.model(name)
     members, _ = ensemble.read(settings, data, assignment)
     oof, variance, hours = [], [], []
     for name in names:

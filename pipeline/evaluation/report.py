@@ -161,7 +161,10 @@ def render(template: str, variables: dict[str, Any]) -> str:
     try:
         return environment.get_template(template).render(variables)
     except (jinja2.TemplateError, *files.DAMAGE) as error:
-        raise UserError(f"{RESULTS}/ has a file from another version ({error}); run: make repro") from None
+        raise UserError(
+            f"{RESULTS}/ has a file from another version ({error}); run: make repro; for claims.json, seeds.json or "
+            "speedrun.json: make claims, make seeds or make speedrun ALL=1"
+        ) from None
 
 
 def curves() -> dict[str, Any]:

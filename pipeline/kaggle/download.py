@@ -57,7 +57,7 @@ def collect(settings: Config, folder: Path) -> dict[str, Any]:
     for name, origin in origins.items():
         described[name]["from"] = origin
     official = all(each["official"] for each in described.values())
-    if facts.get("slug") == SLUG and not official:
+    if facts.get("slug") == SLUG and not (described and official):
         raise UserError(f"{ARCHIVE}: damaged, the official checksum differs: run this again; or {WITHOUT_KAGGLE}")
     note = incoming.FOLDER / incoming.NOTE
     if data.source in ("local", "folders") and note.exists():
