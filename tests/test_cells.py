@@ -229,6 +229,14 @@ def test_a_complete_cell_is_retrained_only_on_demand(copy, monkeypatch):
     assert results(copy) == before, "the same bytes"
 
 
+def test_plan_names_missing_soft_targets(copy):
+    run = train.start()
+    made = run.task("pupil", 0).plan
+    assert planning.why(run.settings, "pupil", 0, made) == planning.OTHER_DATA
+    soft_targets.path("pupil").unlink()
+    assert planning.why(run.settings, "pupil", 0, made) == "soft targets are missing: dvc repro soft_targets@pupil"
+
+
 def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy, monkeypatch):
     before, old = results(copy), load()
     change(tta_zoom=0.1)

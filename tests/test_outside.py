@@ -321,6 +321,11 @@ def test_a_small_file_that_needs_much_memory_or_crashes_its_reader_is_refused(pr
         scores(name)
 
 
+def test_a_missing_file_is_an_error(project):
+    with pytest.raises(UserError, match=r"none\.keras does not exist"):
+        outside.main("none.keras", 48, "raw", "", "")
+
+
 def test_unknown_test_labels_and_an_output_file_that_is_not_json_are_errors(project):
     tiny().save("network.keras")
     Path("params.yaml").write_text("mine")

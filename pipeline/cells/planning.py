@@ -128,7 +128,9 @@ def why(settings: Config, name: str, fold: int, now: Plan) -> str:
         return "damaged; restore a committed cell with git checkout" if exists else "not trained yet"
     changed = differences(now, about.plan)
     if about.plan.training() == now.training():
-        without = now.teachers and not Path(f"artifacts/soft_targets/{name}.npz").exists()
+        from pipeline.cells import soft_targets  # which imports this module
+
+        without = now.teachers and not soft_targets.path(name).exists()
         same = f"soft targets are missing: dvc repro soft_targets@{name}" if without else OTHER_DATA
         return f"{changed}: {_remedy(name, fold, about)}" if changed else same
     return changed
