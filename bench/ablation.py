@@ -41,7 +41,7 @@ FOLDER = Path("artifacts/ablation")
 RESULT = Path("results/ablation.json")
 TABLES, CHART = RESULT.with_suffix(".md"), RESULT.with_suffix(".png")
 WATCHED = 512  # rows evaluated after each epoch, to monitor the training
-NAME = "the base"
+NAME = "baseline"
 STUDY = YAML(typ="safe").load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 AGAIN = ", another seed"
 BASE: dict[str, Any] = STUDY["base"]
@@ -133,7 +133,7 @@ def summary(results: dict[tuple[str, int], Result], labels: np.ndarray, half_of:
         if name != NAME and both.any():
             compared = (predicted, base, predicted + base)
             hits, of_base, of_mean = (metrics.right(each[both], labels[both]) for each in compared)
-            table[name] |= paired(hits, of_base) | {"joined": paired(of_mean, of_base)}
+            table[name] |= paired(hits, of_base) | {"blended": paired(of_mean, of_base)}
     return table
 
 
@@ -159,7 +159,7 @@ def in_common(results: dict[str, Result], labels: np.ndarray, groups: np.ndarray
             text = f"{difference.mean():+.4f} ({low:+.4f} to {high:+.4f})" if shared[1:] else ""
             accuracy = metrics.right(first + second, labels).mean()
             lines.append([*pair, f"{shared[-1].mean():.4f}", text, f"{accuracy:.2%}"])
-    titles = ["one", "other", "in common", "against the first two (95 %)", "accuracy of the mean"]
+    titles = ["first", "second", "in common", "difference from the first line (95 %)", "accuracy of the mean"]
     mixed = tabulate(lines, titles, tablefmt="github", disable_numparse=True)
     measured = limits.measure(recipes, labels, groups)
     chart(measured, hours)
@@ -205,7 +205,7 @@ def more_rows(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np
         less, more = (scores - base).mean(axis=0)
         lines.append([name, f"{brier:.4f}", f"{less:+.4f} ({low[0]:+.4f} to {high[0]:+.4f})",
                       f"{accuracy:.2f}%", f"{more:+.2f} ({low[1]:+.2f} to {high[1]:+.2f})"])  # fmt: skip
-    titles = ["trained on", "Brier", "against the first (95 %)", "accuracy", "points (95 %)"]
+    titles = ["trained on", "Brier", "difference from the first line (95 %)", "accuracy", "points (95 %)"]
     return f"\n# More rows\n\n{tabulate(lines, titles, tablefmt='github', disable_numparse=True)}\n"
 
 
@@ -225,16 +225,16 @@ def show(table: dict[str, Any]) -> str:
     """Return the variants as a table, best first."""
     rows = []
     for name, line in sorted(table.items(), key=lambda item: -item[1]["oof_accuracy"]):
-        points, joined = (
+        points, blended = (
             "{:+.2f} ({:+.2f} to {:+.2f})".format(gain["points"], *gain["points_95"]) if gain else ""
-            for gain in ((line, line["joined"]) if "joined" in line else ({}, {}))
+            for gain in ((line, line["blended"]) if "blended" in line else ({}, {}))
         )
         p_value = board.p_value(line["p_value"]) if "p_value" in line else ""
         rows.append([
-            name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}", points, p_value, joined,
+            name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}", points, p_value, blended,
             f"{line['training_accuracy']:.1%}", line["minutes"], f"{line['rows']:,}",
         ])  # fmt: skip
-    titles = ["variant", "out of fold", "log-loss", "points", "p", "joined with it", "training", "minutes", "rows"]
+    titles = ["variant", "out of fold", "log-loss", "points", "p", "blended with it", "training", "minutes", "rows"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
 

@@ -166,7 +166,12 @@ def test_soft_targets_are_the_mean_of_teachers_with_the_same_held_out_fold(copy)
         np.testing.assert_allclose(soft, np.mean([each.train for each in teachers], axis=0), atol=0.01)
 
 
-def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_stays_valid(copy):
+def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_stays_valid(copy, monkeypatch, capsys):
+    monkeypatch.setattr(planning, "dvc", lambda *arguments: None)
+    (copy / "artifacts/students/pupil/fold1/cell.json").unlink()
+    monkeypatch.setattr(planning, "stale_stages", lambda *stages: {"distill@pupil-1"})
+    planning.show()
+    assert "cannot be trained" not in capsys.readouterr().out
     path = Path("artifacts/cells/one/fold1")
     arrays = dict(np.load(path / "predictions.npz"))
     del arrays["train"], arrays["attention"]
@@ -176,6 +181,8 @@ def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_sta
     with pytest.raises(UserError, match="one"):
         train.main("pupil", "0")
     assert load("pupil", 0).about.model == "pupil"
+    planning.show()
+    assert "pupil cannot be trained: the cells of one are" in capsys.readouterr().out
 
 
 def rewrite(path, arrays, history=None, **about):

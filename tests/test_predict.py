@@ -89,7 +89,7 @@ def test_faces_are_detected_and_classified_and_pictures_without_a_face_are_liste
     assert probabilities(row).sum() == pytest.approx(1, abs=1e-5)
     assert [(each["label"], each["left"], each["happy"]) for each in done.rows[1:]] == [("no face", "", "")] * 2
     assert max(map(len, done.out.splitlines())) <= 80
-    assert "3 pictures, 1 faces, 0 skipped, 0 other files" in done.err
+    assert "3 pictures, 1 face, 0 skipped, 0 other files" in done.err
 
 
 def test_all_picture_formats_give_the_same_prediction(run):
@@ -165,7 +165,7 @@ def test_unusable_files_are_listed_and_skipped(run, close):
     named = [sources.printable(folder / name) for name in (*bad, *unread)] + [*tables]
     assert sorted(skipped) == sorted(f"skipped {name}" for name in named)
     assert r"all/\xff\x1b[31m\n.png" in done.err
-    assert f"{len(named)} skipped, 1 other files" in done.err
+    assert f"{len(named)} skipped, 1 other file," in done.err
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -202,6 +202,7 @@ def export(
         model = build_graph(network)
         for ending in endings:
             path = base.with_name(base.name + ending)
+            print(f"{path}: convert, and compare with Keras on {len(pictures):,} pictures", flush=True)
             write(model, path, about)
             checked[path.name] = result = check(path, pictures, expected)
             difference, equal = LIMITS[ending]

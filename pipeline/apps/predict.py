@@ -22,6 +22,7 @@ from PIL import Image
 
 from pipeline.apps import annotate, detect, light
 from pipeline.apps.sources import CAMERA, Picture, Source, find, printable
+from pipeline.cells.progress import count
 from pipeline.competition import CLASSES, SIDE
 from pipeline.errors import UserError
 
@@ -234,9 +235,10 @@ def main(
         except KeyboardInterrupt:
             stopped = True
     output.summary()
-    counts = f"{len(output.predictions):,} pictures, {sum(map(len, output.predictions)):,} faces"
+    found = sum(map(len, output.predictions))
+    counts = f"{count(len(output.predictions), 'picture')}, {count(found, 'face')}"
     seconds = time.monotonic() - started
-    print(f"{counts}, {output.skipped:,} skipped, {others:,} other files, in {seconds:.1f} s", file=sys.stderr)
+    print(f"{counts}, {output.skipped:,} skipped, {count(others, 'other file')}, in {seconds:.1f} s", file=sys.stderr)
     if output.written:
         names = list(output.written)
         print(f"written: {', '.join(names[:3])}{f' and {len(names) - 3:,} more' if names[3:] else ''}", file=sys.stderr)

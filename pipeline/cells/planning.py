@@ -148,14 +148,14 @@ def show() -> None:
 
     A valid cell that DVC does not know yet, for example one copied from another machine, is not stale.
     """
-    from pipeline.cells import train  # which imports this module
+    from pipeline.cells import soft_targets, train  # which import this module
 
     settings, times = config.load(), timings()
     dvc("repro", "--quiet", "plan", *(["folds"] if Path("data/raw").is_dir() else []))
     stale = stale_stages("train", *(["distill"] if settings.students else []))
     prepared = Path("data/folds.csv").exists()
     run = train.start() if prepared and stale else None
-    lines, total, cells = [], 0.0, 0
+    lines, notes, total, cells = [], [], 0.0, 0
     for name in settings.names:
         now = plan.make(settings, name)
         each = times.seconds(now)
@@ -167,11 +167,13 @@ def show() -> None:
         total, cells = total + each * len(reasons), cells + len(reasons)
         counted = f"{len(reasons)} of {len(settings.folds)}"
         lines.append([name, counted, expected, "; ".join(dict.fromkeys(reasons))])
+        if reasons and (older := soft_targets.absent(settings, now.teachers)):
+            notes.append(f"\n{soft_targets.untrainable(name, older)}")
     titles = ["model", "stale cells", "core time", "why"]
     print(tabulate(lines, titles, disable_numparse=True, maxcolwidths=[None, None, None, 28]))
     summary = (
         f"{progress.count(cells)} stale, about {progress.duration(total)} on one core: make train JOBS=2 THREADS=1"
     )
-    print(f"\n{summary if cells else 'nothing is stale'}")
+    print(f"\n{summary if cells else 'nothing is stale'}", *notes, sep="\n")
     if not prepared:
         print("The data is not prepared yet, so cells of other data are not listed. To prepare it: dvc repro folds")

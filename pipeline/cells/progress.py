@@ -16,9 +16,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def count(cells: int) -> str:
-    """Format a number of cells, like "1 cell" or "5 cells"."""
-    return f"{cells} cell{'' if cells == 1 else 's'}"
+def count(number: int, what: str = "cell") -> str:
+    """Format a number of things, like "1 cell" or "5 cells"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 class Display:

@@ -30,14 +30,25 @@ def load(student: str, fold: int) -> np.ndarray:
     with files.reading(path(student), f"dvc repro soft_targets@{student}"), np.load(path(student)) as archive:
         arrays = dict(archive)
     if "absent" in arrays:
-        names = ", ".join(map(str, arrays["absent"]))
-        raise UserError(
-            f"{student} cannot be trained: the cells of {names} are from an earlier version, without predictions for "
-            "their training rows; retrain each of them: python -m pipeline train NAME FOLD --retrain"
-        )
+        raise UserError(untrainable(student, arrays["absent"].tolist()))
     with files.reading(path(student), f"dvc repro -f soft_targets@{student}"):
         levels = arrays[f"fold{fold}"]
         return store.probabilities(levels.astype("float32") / 255, len(levels))
+
+
+def absent(settings: config.Config, teachers: list[str]) -> list[str]:
+    """Return the teachers that have a cell without predictions for its training rows."""
+    paths = {name: [store.folder(settings, name, fold) / "predictions.npz" for fold in settings.folds]
+             for name in teachers}  # fmt: skip
+    return [name for name in teachers if any(path.exists() and "train" not in np.load(path) for path in paths[name])]
+
+
+def untrainable(student: str, teachers: list[str]) -> str:
+    """Return the message about a student whose teachers have such cells."""
+    return (
+        f"{student} cannot be trained: the cells of {', '.join(teachers)} are from an earlier version, without "
+        "predictions for their training rows; retrain each of them: python -m pipeline train NAME FOLD --retrain"
+    )
 
 
 def main(student: str) -> None:
@@ -45,13 +56,13 @@ def main(student: str) -> None:
     settings, data = config.load(), faces.load()
     assignment, teachers = folds.load(data), planning.load(student).teachers
     cells = {name: [store.load(settings, name, fold, data, assignment) for fold in settings.folds] for name in teachers}
-    absent = [name for name, each in cells.items() if any(cell.train is None for cell in each)]
-    if absent:
-        arrays = {"absent": np.array(absent)}
+    older = absent(settings, teachers)
+    if older:
+        arrays = {"absent": np.array(older)}
     else:
         trained = [[each[fold].train for each in cells.values()] for fold in settings.folds]
         means = [255 * np.mean(each, axis=0) for each in trained]  # type: ignore[arg-type]
         arrays = {f"fold{fold}": mean.round().astype("uint8") for fold, mean in enumerate(means)}
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
-    older = f"none, because the cells of {', '.join(absent)} are from an earlier version"
-    print(f"soft targets of {student}: {older if absent else 'mean of ' + ', '.join(teachers)}")
+    none = f"none, because the cells of {', '.join(older)} are from an earlier version"
+    print(f"soft targets of {student}: {none if older else 'mean of ' + ', '.join(teachers)}")

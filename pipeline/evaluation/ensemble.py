@@ -180,6 +180,7 @@ def blend(
     weights = np.full(len(members), 1 / len(members))
     if method == "mean":
         return Predictions(weighted_mean(oof, weights), weighted_mean(test, weights)), weights
+    assert method == "weights", method
     nested = np.empty_like(oof[0])
     for fold in np.unique(fold_of):
         inside = fold_of == fold
