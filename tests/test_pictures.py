@@ -2,7 +2,7 @@
 
 import io
 import re
-import tarfile
+import shutil
 import zipfile
 
 import numpy as np
@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.kaggle import download
 
 PIXELS, LABELS, USAGE = synthetic.competition(56, 21, seed=7)
-ATULAPRA = {"disgust": "disgusted", "fear": "fearful", "surprise": "surprised"}
+ATULAPRA = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")  # its names of the classes
 
 
 def encoded(pixels, kind="PNG", mode=None):
@@ -29,13 +29,6 @@ def official(row):
     """Return the path in msambare/fer2013 on Kaggle; the numbers increase with the rows and need numeric sorting."""
     split = SPLITS[USAGE[row]]
     return f"{'train' if USAGE[row] == 0 else 'test'}/{CLASSES[LABELS[row]]}/{split}_{7 + 31 * row}.png"
-
-
-def two_way(row, held_out="test"):
-    """Return the path in atulapra/Emotion-detection, numbered within each class and folder."""
-    folder, name = "train" if USAGE[row] == 0 else held_out, CLASSES[LABELS[row]]
-    before = (LABELS[:row] == LABELS[row]) & ((USAGE[:row] == 0) == (USAGE[row] == 0))
-    return f"{folder}/{ATULAPRA.get(name, name)}/im{before.sum()}.png"
 
 
 def drawn(name_of):
@@ -66,38 +59,34 @@ def prepared():
 # Layouts
 
 
-FORMS = ["plain", "nested", "one zip", "one tar", "zip per split", "linked", "classes only", "JPEG"]
-
-
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["nested", "JPEG", "tar", "Windows zip", "zip per split", "links"])
 def test_file_names_with_the_official_split_give_the_competitions_table(place, monkeypatch, form):
     counts = np.zeros((3, 7), int)
     np.add.at(counts, (USAGE, LABELS), 1)
     monkeypatch.setattr(pictures, "CLASS_COUNTS", tuple(map(tuple, counts.tolist())))
-    files, folder = drawn(official), incoming.FOLDER
-    if form == "plain":
-        put(files | dict.fromkeys((".DS_Store", "train/happy/Thumbs.db", "README.md", "fer2013.bib"), b""), folder)
-    elif form == "nested":
+    files, folder, elsewhere = drawn(official), incoming.FOLDER, place / "elsewhere"
+    put(files, elsewhere)
+    if form == "nested":
         put({f"archive/Images/{name.upper()}": content for name, content in files.items()}, folder)
-    elif form == "linked":
-        put(files, place / "elsewhere")
-        for part in ("train", "test"):
-            (folder / part).symlink_to(place / "elsewhere" / part)
-    elif form == "classes only":
-        put({name.partition("/")[2]: content for name, content in files.items()}, folder)
+        put(
+            dict.fromkeys((".DS_Store", "archive/Images/TRAIN/HAPPY/Thumbs.db", "README.md", "fer2013.bib"), b""),
+            folder,
+        )
     elif form == "JPEG":  # grey pixels stored as RGB
         files = {name.replace(".png", ".jpg"): encoded(PIXELS[row], "JPEG", "RGB") for row, name in enumerate(files)}
         put(files, folder)
-    elif form == "one tar":
-        put(files, place / "elsewhere")
-        with tarfile.open(folder / "archive.tar.gz", "w:gz") as archive:
-            archive.add(place / "elsewhere", ".")
+    elif form == "tar":
+        shutil.make_archive(str(folder / "archive"), "gztar", elsewhere)
+    elif form == "Windows zip":
+        with zipfile.ZipFile(folder / "archive.zip", "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name.replace("/", "\\"), content)
     else:
-        for part in ("train/", "test/") if form == "zip per split" else ("",):
-            with zipfile.ZipFile(folder / f"{part[:-1] or 'archive'}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-                for name, content in files.items():
-                    if name.startswith(part):  # with backslashes, like some Windows programs
-                        archive.writestr(name.removeprefix(part).replace("/", "\\"), content)
+        for part in ("train", "test"):
+            if form == "zip per split":
+                shutil.make_archive(str(folder / part), "zip", elsewhere / part)
+            else:
+                (folder / part).symlink_to(elsewhere / part)
     data, labels = prepared()
     if form == "JPEG":
         assert np.abs(data.pixels.astype(int) - PIXELS).mean() < 8
@@ -111,15 +100,16 @@ def test_file_names_with_the_official_split_give_the_competitions_table(place, m
     assert facts["split"] == "by the file names (Training_, PublicTest_, PrivateTest_)"
 
 
-@pytest.mark.parametrize("held_out", ["test", "validation", "val"])
+@pytest.mark.parametrize("held_out", ["test", "validation"])
 def test_a_held_out_folder_is_private_test_and_public_test_is_empty(place, held_out):
-    put(drawn(lambda row: two_way(row, held_out)), incoming.FOLDER)
+    def name_of(row):
+        return f"{'train' if USAGE[row] == 0 else held_out}/{ATULAPRA[LABELS[row]]}/im{row}.png"
+
+    put(drawn(name_of), incoming.FOLDER)
     data, labels = prepared()
     assert np.bincount(data.usage).tolist() == [56, 0, 42]
-    by_name = sorted(range(len(LABELS)), key=lambda row: (USAGE[row] > 0, int(re.findall(r"\d+", two_way(row))[0]),
-                                                          CLASSES[LABELS[row]]))  # fmt: skip
-    np.testing.assert_array_equal(data.pixels, PIXELS[by_name])
-    np.testing.assert_array_equal(labels, LABELS[by_name])
+    np.testing.assert_array_equal(data.pixels, PIXELS)
+    np.testing.assert_array_equal(labels, LABELS)
     facts = provenance.read()
     assert provenance.kind(facts) == "other split"
     assert facts["split"] == f"by the folders: train/ as Training, {held_out}/ as PrivateTest; PublicTest is empty"
@@ -138,8 +128,7 @@ def names(*groups):
     (names("train", "val", "test"), [14, 14, 14], "val/ as PublicTest"),
     (names("Training", "PublicTest", "PrivateTest"), [14, 14, 14], "publictest/ as PublicTest.*; but"),
     (names("train:Training_", "val:PublicTest_", "test:PrivateTest_"), [14, 14, 14], "by the file names .*; but"),
-    (names("train:Training_", "test:PrivateTest_"), [14, 0, 14], "PublicTest is empty; but"),
-    (names("train:Training_", "test:Training_x"), [14, 0, 14], "by the folders"),
+    (names(":Training_", ":PrivateTest_"), [14, 0, 14], "by the file names .*PublicTest is empty; but"),
     (names("train:Training_", "test:PrivateTest_", "test:im"), [14, 0, 28], "by the folders"),
 ])  # fmt: skip
 def test_file_names_determine_the_split_only_if_all_contain_one(paths, rows, says):
@@ -158,21 +147,15 @@ def test_file_names_determine_the_split_only_if_all_contain_one(paths, rows, say
 
 FACE = PIXELS[0]
 GOOD = {name: encoded(FACE) for name in names("train", "test")}
-COLOUR = np.dstack([FACE, FACE, 255 - FACE])
 PNG = encoded(FACE)
 
 
 @pytest.mark.parametrize(("files", "message"), [
-    ({}, "no picture of angry, disgust"),
-    ({"README.md": b"", "fer2013.csv": b""}, "no picture of angry"),
+    ({"README.md": b"", "fer2013.csv": b""}, "no picture of angry, disgust"),
     (GOOD | {"train/contempt/1.png": PNG}, "train/contempt/1.png"),
-    (GOOD | {"train/3/1.png": PNG}, "train/3/1.png"),
-    (GOOD | {"one.png": PNG}, "one.png"),
     ({name: face for name, face in GOOD.items() if "train/sad" not in name}, "no picture of sad"),
     ({name: face for name, face in GOOD.items() if "train" in name}, "no picture is held out"),
     ({f"images/{name}": PNG for name in names("extra", "test")}, "images/extra/angry/10.png: its split"),
-    (dict.fromkeys(names(":Training_", ":im"), PNG), "its split"),
-    (GOOD | {"images/train/sad/9.png": PNG}, "images/train/sad/9.png"),
     (GOOD | {"train/fear/x.png": PNG, "train/fearful/x.png": PNG}, "train/fear/x.png"),
 ])  # fmt: skip
 def test_an_unknown_layout_is_an_error_and_old_files_are_kept(place, files, message):
@@ -185,12 +168,9 @@ def test_an_unknown_layout_is_an_error_and_old_files_are_kept(place, files, mess
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (b"", "cannot be read"), (encoded(FACE, "GIF"), "cannot be read"), (PNG[:-200], "cannot be read"),
-    (encoded(FACE, "JPEG")[:-300], "cannot be read"), (encoded(FACE[:47]), "48 x 47 pixels"),
-    *((content, "not an 8-bit greyscale picture") for content in (
-        encoded(COLOUR), encoded(COLOUR, "JPEG"), encoded(COLOUR, "PNG", "P"), encoded(FACE, "PNG", "RGBA"),
-        encoded(FACE, "PNG", "1"), encoded(FACE, "PNG", "I;16"),
-    )),
+    (encoded(FACE, "GIF"), "cannot be read"), (PNG[:-200], "cannot be read"), (encoded(FACE[:47]), "48 x 47 pixels"),
+    (encoded(np.dstack([FACE, FACE, 255 - FACE])), "not an 8-bit greyscale picture"),
+    (encoded(FACE, "PNG", "I;16"), "not an 8-bit greyscale picture"),
 ])  # fmt: skip
 def test_an_invalid_picture_is_an_error_with_its_name(place, content, message):
     put(GOOD | {"train/sad/odd_1.png": content}, incoming.FOLDER / "deep")
@@ -208,26 +188,15 @@ def test_an_unreadable_folder_is_an_error(place, close):
 def test_a_repeated_picture_is_an_error(place):
     put(GOOD, incoming.FOLDER)
     put({"._train.zip": b"\0\5\26\7"}, incoming.FOLDER)  # written by macOS next to train.zip
-    name = next(name for name in GOOD if name.startswith("train/angry/"))
     with zipfile.ZipFile(incoming.FOLDER / "train.zip", "w") as archive:
-        archive.writestr(name.removeprefix("train/"), PNG)
-    with pytest.raises(UserError, match=f"{name}: .* repeated"):
+        archive.writestr("angry/9.png", PNG)
+    with pytest.raises(UserError, match=r"train/angry/9\.png: .* repeated"):
         download.main()
 
 
 def test_grey_pictures_in_any_format_give_equal_pixels(place):
     for kind, mode in (("PNG", "L"), ("PNG", "RGB"), ("PNG", "P"), ("BMP", "L"), ("BMP", "RGB")):
         np.testing.assert_array_equal(pictures.decode(encoded(FACE, kind, mode), "x"), FACE)
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: b"not a zip"])
-def test_a_damaged_zip_is_an_error_with_its_name(place, damage):
-    with zipfile.ZipFile(place / "whole.zip", "w") as archive:
-        for name, content in GOOD.items():
-            archive.writestr(name, content)
-    (incoming.FOLDER / "faces.zip").write_bytes(damage((place / "whole.zip").read_bytes()))
-    with pytest.raises(UserError, match=r"data/incoming/faces\.zip is damaged"):
-        download.main()
 
 
 def test_the_decoded_pictures_are_reproducible_and_their_damage_is_an_error(place):
