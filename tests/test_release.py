@@ -1,13 +1,12 @@
 """A released network equals the trained one within half precision; wrong and damaged release files are refused."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import pandas as pd
 import pytest
+import safetensors.numpy
 import small
 import tiny
 from ruamel.yaml import YAML
@@ -17,38 +16,20 @@ from pipeline.apps import light, networks, packed, release
 from pipeline.cells import store
 from pipeline.cells import train as training
 from pipeline.competition import CLASSES
-from pipeline.data import faces, folds, solution, synthetic
+from pipeline.data import faces, folds, synthetic
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, submission
-from pipeline.training import backend
 
 pytestmark = pytest.mark.usefixtures("started")
 ROOT = Path(__file__).parent.parent
 
 
-def network(name="small", seed=1):
-    backend.prepare(seed, "float32")
-    return tiny.build(name)
-
-
-def test_unpacked_weights_equal_the_packed_ones_within_half_precision():
-    source, target = network(seed=1), network(seed=2)
-    arrays = packed.pack(source)
-    assert {path.rsplit("/", 1)[1] for path, values in arrays.items() if values.dtype == "float16"} == {"kernel"}
-    packed.unpack(target, arrays)
-    for expected, found in zip(source.get_weights(), target.get_weights(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
-
-
-@pytest.mark.parametrize("change", [
-    lambda arrays: packed.pack(network("another")), lambda arrays: arrays | {"more": np.zeros(1, "float32")},
-    lambda arrays: {path: values.astype("float64") for path, values in arrays.items()},
-    lambda arrays: {path: values.astype("complex64") for path, values in arrays.items()},
-    lambda arrays: {path: values * np.float16("nan") for path, values in arrays.items()},
-], ids=["another network", "more", "float64", "complex64", "nan"])  # fmt: skip
-def test_weights_of_another_shape_or_type_are_refused(change):
-    with pytest.raises(ValueError, match="weights"):
-        packed.unpack(network(), change(packed.pack(network())))
+def test_weights_of_another_network_and_those_that_are_not_finite_are_refused():
+    network = tiny.build("small")
+    diverged = {path: values * np.float16("nan") for path, values in packed.pack(network).items()}
+    for weights, message in ((packed.pack(tiny.build("another")), "do not fit"), (diverged, "not finite")):
+        with pytest.raises(ValueError, match=message):
+            packed.unpack(network, weights)
 
 
 def test_scores_use_only_known_labels_and_are_also_computed_without_duplicates():
@@ -66,7 +47,7 @@ def test_scores_use_only_known_labels_and_are_also_computed_without_duplicates()
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A project with one trained cell, and the results of later stages."""
+    """A project with one trained cell, the results of later stages, and a release that replaced another one."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         small.project(folder, patch)
@@ -81,6 +62,9 @@ def trained(tmp_path_factory):
         scores = {"paired": {}, "by_class": {}, "reliability": {}}
         files.write_json(submission.ANALYSIS, {"out of fold": scores, "single_networks": {"one": single},
                                                "trained_with": []})  # fmt: skip
+        for name in ("before.safetensors", "before.onnx", "before.json", "notes.onnx"):
+            files.write(packed.FOLDER / name, b"{}")
+        release.main("", "0")
     return folder
 
 
@@ -88,54 +72,34 @@ def trained(tmp_path_factory):
 def project(trained, monkeypatch):
     monkeypatch.chdir(trained)
     tiny.instead(monkeypatch)
-    for path in packed.FOLDER.glob("*"):
-        path.unlink()
-    config.load.cache_clear()
     return faces.load()
 
 
 def test_the_released_network_predicts_like_the_trained_one(project):
-    release.main("", "0")
-    about, _ = packed.read(packed.find())
+    about, weights = packed.read(packed.find())
+    assert {path.rsplit("/", 1)[1] for path, values in weights.items() if values.dtype == "float16"} == {"kernel"}
     assignment = folds.load(project)
     cell = store.load(config.load(), "one", 0, project, assignment)
     released = networks.load()
-    oof = released.members["one"][0].probabilities(project.pixels[assignment.held_out(0)])
+    held_out = assignment.held_out(0)
+    oof = released.members["one"][0].probabilities(project.pixels[held_out])
     np.testing.assert_allclose(oof, cell.oof, atol=0.01)
     assert 0 < about.float16["largest_difference"] == pytest.approx(abs(oof - cell.oof).max(), abs=5e-4)
     graph = onnxruntime.InferenceSession("released/one.onnx")
     (calibrated,) = graph.run(None, {"pictures": project.pixels[:50]})
     np.testing.assert_allclose(calibrated, released.probabilities(project.pixels[:50]), atol=0.01)
-    metadata = graph.get_modelmeta().custom_metadata_map
-    assert (metadata["sha256"], metadata["temperature"]) == (about.sha256, "1.5")
     assert (about.model, about.architecture, about.temperature, about.fold) == ("one", "mini_xception", 1.5, 0)
     assert about.recipe == cell.about.plan.settings()
-    held_out = about.scores["held-out fold of Training"]
-    correct = oof.argmax(axis=1) == project.labels[assignment.held_out(0)]
-    assert (held_out["rows"], held_out["accuracy"]) == (len(cell.rows), round(correct.mean(), 6))
+    correct = oof.argmax(axis=1) == project.labels[held_out]
+    score = about.scores["held-out fold of Training"]
+    assert (score["rows"], score["accuracy"]) == (len(held_out), round(correct.mean(), 6))
     card = Path("released/README.md").read_text()
-    for text in ("make release NAME=one FOLD=0", "62.50%", *(f"| {name} |" for name in CLASSES)):
-        assert text in card
+    assert ("make release NAME=one FOLD=0" in card, "62.50%" in card) == (True, True)
 
 
 def test_a_release_replaces_the_previous_one(project):
-    packed.FOLDER.mkdir(exist_ok=True)
-    for name in ("before.safetensors", "before.onnx", "before.json", "notes.onnx"):
-        (packed.FOLDER / name).write_text("{}")
-    release.main("one", "0")
     names = {"one.safetensors", "one.json", "one.onnx", "README.md", "notes.onnx"}
     assert {path.name for path in packed.FOLDER.iterdir()} == names
-    (packed.FOLDER / "another.json").write_text("{}")
-    with pytest.raises(UserError, match="make release"):
-        packed.find()
-
-
-def test_the_card_leaves_out_rows_with_unknown_labels(project, monkeypatch):
-    unknown = solution.load().assign(emotion=pd.NA)
-    monkeypatch.setattr(solution, "load", lambda data: unknown)
-    release.main("one", "0")
-    card = Path("released/README.md").read_text()
-    assert ("| held-out fold of Training |" in card, "PrivateTest |" in card) == (True, False)
 
 
 def test_unknown_untrained_and_too_large_networks_cannot_be_released(project, monkeypatch):
@@ -167,51 +131,33 @@ def refused(path, file):
 
 
 @pytest.mark.parametrize("change", [
-    {"temperature": 0.0}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"temperature": "1.0"},
-    {"classes": sorted(CLASSES)}, {"classes": list(range(7))}, {"architecture": "../x"}, {"architecture": 5},
-    {"recipe": {"epochs": 1, "erase": 0.1}}, {"architecture": "alizadeh_same", "recipe": RECIPE | {"crop": 42}},
-    {"bytes": 10**9}, {"more": 1}, {"model": "a/b"}, {"views": 10**400}, {"scores": [[1]]},
+    {"temperature": 0.0}, {"temperature": float("nan")}, {"classes": sorted(CLASSES)}, {"architecture": "../x"},
+    {"architecture": "alizadeh_same", "recipe": RECIPE | {"crop": 42}}, {"more": 1},
 ], ids=lambda change: str(change)[:40])  # fmt: skip
 def test_invalid_metadata_are_refused(tmp_path, change):
     packed.read(copied(tmp_path))
     refused(copied(tmp_path, **change), "student.json")
 
 
-def test_a_pipe_is_refused_without_waiting(tmp_path):
-    os.mkfifo(tmp_path / "student.json")
-    refused(tmp_path / "student.json", "student.json")
-
-
-@pytest.mark.parametrize("text", ["[" * 1000 + "]" * 1000, '{"a":' * 1000, "", "[]", " " * 6_000_000], ids=range(5))
-def test_malformed_metadata_are_refused(tmp_path, text):
-    (path := copied(tmp_path)).write_text(text)
-    refused(path, "student.json")
-
-
-@pytest.mark.parametrize("change", [
-    {"sha256": "0" * 64}, {"recipe": RECIPE | {"crop": 42}}, {"recipe": RECIPE | {"scaling": "raw"}},
-    {"temperature": 0.5}, {"views": 2},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "change", [{"sha256": "0" * 64}, {"recipe": RECIPE | {"scaling": "raw"}}, {"temperature": 0.5}]
+)
 def test_metadata_that_contradict_the_weights_are_refused(tmp_path, change):
     refused(copied(tmp_path, **change), "student.safetensors")
 
 
-def header(**tensors):
-    """Return a .safetensors file of zeros with these types, shapes and sizes in bytes."""
-    start, about = 0, {}
-    for name, (kind, shape, size) in tensors.items():
-        about[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, start := start + size]}
-    text = json.dumps(about).encode()
-    return len(text).to_bytes(8, "little") + text + bytes(min(start, 100))
-
-
 @pytest.mark.parametrize("content", [
-    b"", b"no weights", b"\xff" * 99, bytes(6_000_000), header(a=("F32", [10**12], 4 * 10**12)),
-    header(a=("F32", [2**62, 8], 0)), header(a=("S4", [2], 8)), header(a=("BF16", [2], 4)), header(a=("F32", [2], 8)),
-    (8).to_bytes(8, "little") + b"[" * 8,
-], ids=lambda content: str(content[-30:]))  # fmt: skip
-def test_damaged_and_too_large_weights_are_refused(tmp_path, content):
+    b"no weights", bytes(6_000_000), safetensors.numpy.save({"weights": np.zeros(2, "float32")}),
+], ids=["damaged", "too large", "without metadata"])  # fmt: skip
+def test_damaged_and_too_large_weights_and_those_of_others_are_refused(tmp_path, content):
     refused(copied(tmp_path, content, bytes=99), "student.safetensors")
+
+
+def test_the_card_leaves_out_rows_with_unknown_labels():
+    about, _ = packed.read(ROOT / "released/student.json")
+    known = {"held-out fold of Training": about.scores["held-out fold of Training"]}
+    card = release.card(about.model_copy(update={"scores": known, "mean_over_folds": "unknown"}))
+    assert ("| held-out fold of Training |" in card, "PrivateTest |" in card) == (True, False)
 
 
 def test_the_committed_files_belong_to_one_network_and_predict_alike(monkeypatch):
