@@ -124,8 +124,8 @@ def copied(folder, content=None, **changes):
     return path
 
 
-def refused(path, file):
-    with pytest.raises(UserError, match=rf"{file} .*make release") as error:
+def refused(path, file, cause=""):
+    with pytest.raises(UserError, match=rf"{file} is damaged .*{cause}.*make release") as error:
         packed.read(path)
     assert len(str(error.value)) < 400
 
@@ -146,11 +146,12 @@ def test_metadata_that_contradict_the_weights_are_refused(tmp_path, change):
     refused(copied(tmp_path, **change), "student.safetensors")
 
 
-@pytest.mark.parametrize("content", [
-    b"no weights", bytes(6_000_000), safetensors.numpy.save({"weights": np.zeros(2, "float32")}),
+@pytest.mark.parametrize(("content", "cause"), [
+    (b"no weights", ""), (bytes(packed.LIMIT + 1), "larger than 5,000,000 bytes"),
+    (safetensors.numpy.save({"weights": np.zeros(2, "float32")}), ""),
 ], ids=["damaged", "too large", "without metadata"])  # fmt: skip
-def test_damaged_and_too_large_weights_and_those_of_others_are_refused(tmp_path, content):
-    refused(copied(tmp_path, content, bytes=99), "student.safetensors")
+def test_damaged_and_too_large_weights_and_those_of_others_are_refused(tmp_path, content, cause):
+    refused(copied(tmp_path, content, bytes=99), "student.safetensors", cause)
 
 
 def test_the_card_leaves_out_rows_with_unknown_labels():
