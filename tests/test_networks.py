@@ -107,8 +107,9 @@ def test_the_ensemble_blends_like_its_stage(predicted, method, weights):
     assert (maps.shape, 0 <= maps.min() < maps.max() <= 1) == ((3, 48, 48), True)
 
 
-@pytest.mark.parametrize("form", [PIXELS[..., None], PIXELS / 255, (PIXELS / 255).astype("float16")],
-                         ids=["one channel", "float64", "float16"])  # fmt: skip
+@pytest.mark.parametrize("form", [
+    PIXELS[..., None], (PIXELS / 255).astype("float16"), np.maximum(PIXELS - 0.4, 0) / 255,
+], ids=["one channel", "float16", "to be rounded"])  # fmt: skip
 def test_pictures_of_all_forms_give_equal_grey_levels(form):
     np.testing.assert_array_equal(networks.grey_levels(form), PIXELS)
 
