@@ -84,7 +84,7 @@ predict: light ## predict the expressions in pictures, folders, a .csv, a video 
 serve: setup ## predict expressions on a local web page, from pictures or the camera: PORT=8013
 	@exec $(RUN) serve $(call option,PORT,port)
 
-release: setup ## write a trained network of at most 5 MB and its model card to released/: NAME=... FOLD=0
+release: setup ## write trained networks of at most 5 MB and a model card to released/: NAME=... FOLD=0,1
 	@$(RUN) release -- "$$NAME" "$${FOLD:-0}"
 
 export: setup ## export the released network (or NAME=... FOLD=0) to ONNX and LiteRT, in artifacts/exported/

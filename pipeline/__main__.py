@@ -205,7 +205,9 @@ def leaderboard(
 @verb(USE, settings=False)
 def predict(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders, .csv, .tar.gz, videos, or camera[:NUMBER].")],
-    network: Annotated[str, typer.Option(help="Network to use: released, ensemble, MODEL or MODEL-FOLD.")] = "released",
+    network: Annotated[
+        str, typer.Option(help="Network to use: released, ensemble, MODEL or MODEL-FOLDS.")
+    ] = "released",
     csv: Annotated[Path | None, typer.Option(help="Table to write: boxes, labels and probabilities.")] = None,
     out: Annotated[Path | None, typer.Option(help="File or folder for annotated pictures and videos.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Add Grad-CAM heat maps to the files in --out.")] = False,
@@ -234,9 +236,9 @@ def serve(
 @verb(USE)
 def release(
     name: Annotated[str, typer.Argument(help="Model to release. Default: the best out of fold.")] = "",
-    fold: Annotated[str, typer.Argument(help="Fold whose network is packed.")] = "0",
+    fold: Annotated[str, typer.Argument(help="Folds whose networks are packed, like 0 or 0,1,2.")] = "0",
 ) -> None:
-    """Pack a trained network into released/, with a model card."""
+    """Pack trained networks of one model into released/, with a model card."""
     call("apps.release", name, fold)
 
 

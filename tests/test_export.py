@@ -39,14 +39,16 @@ PIXELS = synthetic.competition(0, 16, seed=3)[0]
 
 
 def network(temperature, **recipe):
-    """Return a tiny network whose predictions are confident and differ between pictures."""
-    backend.prepare(1, "float32")
-    keras_network = tiny.build()
-    dense = keras_network.layers[-1]
-    dense.kernel.assign(dense.kernel * (0.25 if recipe.get("scaling") == "raw" else 30))
-    facts = Facts(model="tiny", architecture="small_vgg", fold=0, seed=5, recipe=Recipe(epochs=1, **recipe),
+    """Return two tiny networks whose mean predictions are confident and differ between pictures."""
+    built = []
+    for seed in (4, 5):
+        backend.prepare(seed, "float32")
+        built.append(tiny.build())
+        dense = built[-1].layers[-1]
+        dense.kernel.assign(dense.kernel * (0.25 if recipe.get("scaling") == "raw" else 30))
+    facts = Facts(model="tiny", architecture="small_vgg", seed=5, recipe=Recipe(epochs=1, **recipe),
                   precision="float32")  # fmt: skip
-    return networks.Network({"tiny": [networks.Member(keras_network, facts)]}, "mean", [1.0], temperature)
+    return networks.Network({"tiny": [networks.Member(each, facts) for each in built]}, "mean", [1.0], temperature)
 
 
 @pytest.mark.parametrize(("contrast", "crop", "scaling"), [

@@ -1,8 +1,8 @@
 """Export of a trained network to ONNX and LiteRT, with a comparison of each file's predictions with those of Keras.
 
 Reads released/ or a trained cell; for the comparison, the test rows of data/faces.npz, or drawn faces if that file is
-missing. Writes into artifacts/exported/: NAME.onnx and NAME-float16.tflite, both with weights in float16, NAME.tflite,
-and NAME.json, a description of the files.
+missing. Writes into artifacts/exported/: NAME.onnx and NAME-float16.tflite, both with weights in float16 or fewer bits,
+NAME.tflite, and NAME.json, a description of the files.
 
 An exported file maps pictures, uint8 [n, 48, 48], grey levels 0 to 255, to probabilities, float32 [n, 7]. It includes
 contrast, crop, scaling, test-time augmentation and temperature scaling. Files that differ too much from Keras are
@@ -28,13 +28,14 @@ from pipeline.evaluation.submission import percent
 
 if TYPE_CHECKING:
     import keras
+    import onnx
 
 FOLDER = Path("artifacts/exported")
 # Limits of the comparison with Keras: largest difference of a probability, lowest share of equal labels.
 LIMITS = {".onnx": (0.005, 0.999), ".tflite": (0.005, 0.999), "-float16.tflite": (0.05, 0.99)}
 BATCH = 128  # pictures at a time
 CHECKED = 1024  # pictures for the comparison with Keras; more take too long in LiteRT
-KERNEL = 256  # elements: smallest array that an ONNX file stores in float16
+KERNEL = 256  # elements: smallest array that an ONNX file stores in fewer bits
 
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [n, 48, 48] to probabilities [n, 7]
 
@@ -75,25 +76,27 @@ def resampled(step: float, start: float, crop: int) -> np.ndarray:
 
 
 def build_graph(network: networks.Network) -> "keras.Model":
-    """Build one Keras model of all that a Network with one member computes: uint8 [n, 48, 48] to float32 [n, 7]."""
+    """Build one Keras model of all that the networks of one model compute: uint8 [n, 48, 48] to float32 [n, 7]."""
     import keras
     from keras import ops
 
     from pipeline.training import models
 
-    ((member,),) = network.members.values()
-    crop, maps = member.facts.recipe.crop, member.views
-    factor, offset = models.SCALINGS[member.facts.recipe.scaling]
+    (members,) = network.members.values()
+    recipe, maps = members[0].facts.recipe, members[0].views
+    factor, offset = models.SCALINGS[recipe.scaling]
     pictures = keras.Input((SIDE, SIDE), dtype="uint8", name="pictures")
-    x = contrasted(pictures, member.facts.recipe.contrast)
+    x = contrasted(pictures, recipe.contrast)
     views = [
-        ops.matmul(ops.matmul(resampled(down, top, crop), x), resampled(across, left, crop).T)
+        ops.matmul(ops.matmul(resampled(down, top, recipe.crop), x), resampled(across, left, recipe.crop).T)
         for across, _, left, _, down, top, *_ in maps
     ]
-    outputs = member.network(ops.concatenate(views)[..., None] * factor + offset, training=False)
-    outputs = ops.maximum(outputs, 1e-7)
-    outputs = outputs / ops.sum(outputs, axis=1, keepdims=True)
-    mean = ops.mean(ops.reshape(outputs, (len(maps), -1, len(CLASSES))), axis=0)
+    shown, parts = ops.concatenate(views)[..., None] * factor + offset, []
+    for number, member in enumerate(members):
+        member.network.name = f"network{number}"  # Keras requires different names
+        outputs = ops.maximum(member.network(shown, training=False), 1e-7)
+        parts.append(outputs / ops.sum(outputs, axis=1, keepdims=True))
+    mean = ops.mean(ops.reshape(ops.concatenate(parts), (len(members) * len(maps), -1, len(CLASSES))), axis=0)
     model = keras.Model(pictures, ops.softmax(ops.log(mean) / network.temperature))
     model(np.zeros((1, SIDE, SIDE), "uint8"))  # Keras exports only models that were called
     return model
@@ -112,25 +115,43 @@ def write(model: "keras.Model", path: Path, about: dict[str, str]) -> None:
         _finish(path, about)
 
 
+def _compressed(array: "onnx.TensorProto", graph: "onnx.GraphProto") -> "list[onnx.NodeProto]":
+    """Replace a large array by one of fewer bits, and return the nodes that restore it.
+
+    A kernel whose values have 8 bits, as in a release, becomes int8 with scales, another array float16. The nodes are
+    Cast and Mul, which ONNX Runtime evaluates once when it loads the file; DequantizeLinear it would run every time.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    resampling = len(array.dims) == 2 and SIDE in array.dims  # these matrices stay exact
+    if array.data_type != TensorProto.FLOAT or np.prod(array.dims) < KERNEL or resampling:
+        return []
+    values, name = numpy_helper.to_array(array), array.name
+    if values.ndim == 4:
+        levels, scale = packed.quantised(values, axis=0)
+        if (abs(levels * scale - values) < 0.01 * scale).all():
+            array.CopyFrom(numpy_helper.from_array(levels, f"{name}/int8"))
+            graph.initializer.append(numpy_helper.from_array(scale, f"{name}/scale"))
+            cast = helper.make_node("Cast", [array.name], [f"{name}/levels"], to=TensorProto.FLOAT)
+            return [cast, helper.make_node("Mul", [f"{name}/levels", f"{name}/scale"], [name])]
+    array.CopyFrom(numpy_helper.from_array(values.astype("float16"), f"{name}/float16"))
+    return [helper.make_node("Cast", [array.name], [name], to=TensorProto.FLOAT)]
+
+
 def _finish(path: Path, about: dict[str, str]) -> None:
-    """Name input, output and batch axis of an ONNX file, convert its large arrays to float16, and add metadata."""
+    """Name input, output and batch axis of an ONNX file, compress its large arrays, and add metadata."""
     import onnx
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
     model = onnx.load(path)
-    graph, casts = model.graph, []
-    for array in graph.initializer:
-        resampling = len(array.dims) == 2 and SIDE in array.dims  # these matrices stay exact
-        if array.data_type == onnx.TensorProto.FLOAT and np.prod(array.dims) >= KERNEL and not resampling:
-            half = numpy_helper.from_array(numpy_helper.to_array(array).astype("float16"), f"{array.name}/float16")
-            casts.append(helper.make_node("Cast", [half.name], [array.name], to=onnx.TensorProto.FLOAT))
-            array.CopyFrom(half)
+    graph = model.graph
+    compressed = [nodes for array in list(graph.initializer) for nodes in _compressed(array, graph)]
     ((output,), last) = graph.output, graph.node[-1]
     assert list(last.output) == [output.name]
     output.name = last.output[0] = "probabilities"
     for each in (*graph.input, output):
         each.type.tensor_type.shape.dim[0].dim_param = "n"
-    nodes = [*casts, *graph.node]
+    nodes = [*compressed, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
     graph.name = about["model"]
@@ -185,7 +206,7 @@ def check(path: Path, pictures: np.ndarray, expected: np.ndarray) -> dict[str, A
 def export(
     network: networks.Network, base: Path, endings: Iterable[str], about: dict[str, str]
 ) -> tuple[dict[str, dict[str, Any]], str]:
-    """Write a network with one member to the files `base` + ending.
+    """Write the networks of one model to the files `base` + ending.
 
     Returns
     -------
@@ -221,9 +242,10 @@ def main(name: str, fold: str) -> None:
     if fold and not name:
         raise UserError(f"FOLD={fold} needs a model: make export NAME=... FOLD={fold}")
     network = networks.load(f"{name}-{fold or 0}" if name else networks.RELEASED, "tensorflow", "float32")
-    ((member,),) = network.members.values()
-    base = FOLDER / (f"{name}-fold{fold or 0}" if name else member.facts.model)
-    about = packed.notes(member.facts, network.temperature, len(member.views))
+    (members,) = network.members.values()
+    facts, views = members[0].facts, members[0].views
+    base = FOLDER / (f"{name}-fold{fold or 0}" if name else facts.model)
+    about = packed.notes(facts, network.temperature, len(views), len(members))
     checked, description = export(network, base, LIMITS, about)
     files.write_json(base.with_name(f"{base.name}.json"), about | {"checked": checked})
     lines = [

@@ -164,7 +164,7 @@ def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, Path, str, str
         about = store.About.model_validate_json(path.read_bytes())
         old, recipe = about.plan, about.plan.settings()
         facts = Facts.model_validate({
-            "model": name, "architecture": old.architecture, "fold": fold, "seed": old.seed, "recipe": recipe,
+            "model": name, "architecture": old.architecture, "seed": old.seed, "recipe": recipe,
             "precision": about.precision,
         })  # fmt: skip
         code = plan.code(plan.ingredients(old.architecture, recipe))
@@ -195,10 +195,10 @@ def _released(library: str, precision: str | None) -> Network:
     path = packed.find()
     facts, weights = packed.read(path)
     _prepare([facts], library, precision)
-    network = architectures.build(facts.architecture)
+    built = [architectures.build(facts.architecture) for _ in facts.folds]
     with files.reading(path.with_suffix(packed.WEIGHTS), packed.REMEDY):
-        packed.unpack(network, weights)
-    return Network({facts.model: [Member(network, facts)]}, "mean", [1.0], facts.temperature)
+        packed.unpack(built, weights)
+    return Network({facts.model: [Member(network, facts) for network in built]}, "mean", [1.0], facts.temperature)
 
 
 def _trained(which: str, library: str, precision: str | None) -> Network:
@@ -211,8 +211,8 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
         method, shares = result.method, {each: share for each, share in result.weights.items() if share != 0}
     if unknown := [each for each in shares if each not in settings.names]:
         known = ", ".join([RELEASED, ENSEMBLE, *settings.names])
-        raise UserError(f"unknown network: {', '.join(unknown)}; name one of {known}, or one fold: NAME-FOLD")
-    folds = [settings.fold(fold)] if fold else settings.folds
+        raise UserError(f"unknown network: {', '.join(unknown)}; name one of {known}, or some folds: NAME-0,1")
+    folds = [settings.fold(number) for number in fold.split(",")] if fold else settings.folds
     cells = {each: [_cell(settings, each, number) for number in folds] for each in shares}
     _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
     members = {each: [_restored(*cell) for cell in parts] for each, parts in cells.items()}
@@ -233,8 +233,8 @@ def load(which: str = RELEASED, library: str | None = None, precision: str | Non
 
     Parameters
     ----------
-    which : "released", "ensemble", "speedrun", a model (the mean over all its folds), or one fold of a model, like
-        "small_resnet-0".
+    which : "released", "ensemble", "speedrun", a model (the mean over all its folds), or some folds of a model, like
+        "small_resnet-0" or "small_resnet-0,1".
     library, precision : of Keras; by default those that suit this machine.
 
     Raises

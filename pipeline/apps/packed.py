@@ -1,6 +1,7 @@
-"""Files of a released network: released/MODEL.json describes it, released/MODEL.safetensors contains its weights.
+"""Files of a release: released/MODEL.json describes its networks, released/MODEL.safetensors contains their weights.
 
-Both are validated before use, and nothing in them is executed.
+Both are validated before use, and nothing in them is executed. Convolution kernels are stored in 8 bits, with one scale
+per output channel (Krishnamoorthi 2018, arXiv 1806.08342, section 2.1), other kernels in float16, the rest in float32.
 """
 
 import json
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path("released")
 WEIGHTS = ".safetensors"
+SCALE = "/scale"  # ending of the name of an int8 array's scales
 LIMIT = 5_000_000  # bytes of a file, because the files are in git
 REMEDY = "make release"
 
@@ -36,7 +38,6 @@ class Facts(BaseModel, frozen=True, strict=True):
 
     model: Name
     architecture: Annotated[str, AfterValidator(lambda name: config.known(name, architectures.names()))]
-    fold: int = Field(ge=0)
     seed: Seed
     recipe: Recipe
     precision: Literal["float32", "bfloat16"]
@@ -59,12 +60,15 @@ class Released(Facts, frozen=True, extra="forbid"):
 
     Parameters
     ----------
-    views : number of views that test-time augmentation averages. bytes, sha256 : of the weights file.
-    scores : by rows, see release.scores. mean_over_folds : mean PrivateTest accuracy of the networks of all folds.
-    float16 : differences due to half precision. onnx : result of export.check, and the pictures it used.
+    folds : held-out fold of each network. run_folds : number of folds of the run.
+    views : number of views that test-time augmentation averages.
+    parameters : of all networks. bytes, sha256 : of the weights file. scores : by rows, see release.scores.
+    rounding : differences due to rounded weights. onnx : result of export.check, and the pictures it used.
     data : digest of the faces, and their provenance.
     """
 
+    folds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    run_folds: int = Field(ge=2)
     classes: Annotated[tuple[str, ...], AfterValidator(_competition)]
     temperature: float = Field(gt=0, allow_inf_nan=False)
     views: int = Field(ge=1)
@@ -74,17 +78,17 @@ class Released(Facts, frozen=True, extra="forbid"):
     teachers: tuple[Name, ...] = ()
     teacher_weight: Part = 0.0
     scores: dict[str, dict[str, Any]]
-    mean_over_folds: float | Literal["unknown"]
-    float16: dict[str, float]
+    rounding: dict[str, float]
     onnx: dict[str, float | str]
     data: dict[str, str]
     trained_with: dict[str, str]
 
 
-def notes(facts: Facts, temperature: float, views: int) -> dict[str, str]:
+def notes(facts: Facts, temperature: float, views: int, networks: int) -> dict[str, str]:
     """Return the metadata that every weights file contains."""
     return {
-        "model": facts.model, "architecture": facts.architecture, "license": "MIT", "classes": " ".join(CLASSES),
+        "model": facts.model, "architecture": facts.architecture, "networks": str(networks), "license": "MIT",
+        "classes": " ".join(CLASSES),
         "input": f"uint8 [n, {SIDE}, {SIDE}]: grey levels 0 to 255 of faces cut out as in FER2013",
         "output": f"float32 [n, {len(CLASSES)}]: probabilities that sum to 1, in the order of classes",
         **{key: str(getattr(facts.recipe, key)) for key in ("contrast", "crop", "scaling")},
@@ -94,12 +98,35 @@ def notes(facts: Facts, temperature: float, views: int) -> dict[str, str]:
     }  # fmt: skip
 
 
-def pack(network: "keras.Model") -> dict[str, np.ndarray]:
-    """Return the variables of `network` by path: kernels in float16, the others in float32."""
+def quantised(kernel: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Round a kernel to 8 bits; the product of both results is the rounded kernel.
+
+    Parameters
+    ----------
+    kernel : float32, 4 axes. axis : of the output channels.
+
+    Returns
+    -------
+    Levels from -127 to 127, int8 of the same shape; scales, float32, of size 1 along the other axes.
+    """
+    largest = abs(kernel).max(axis=tuple({0, 1, 2, 3} - {axis}), keepdims=True)
+    scale = (np.where(largest > 0, largest, 1) / 127).astype("float32")
+    return (kernel / scale).round().astype("int8"), scale
+
+
+def pack(networks: "list[keras.Model]") -> dict[str, np.ndarray]:
+    """Return the variables of all networks, and the scales of int8 kernels, by the network's number and their path."""
     from keras import ops
 
-    values = {variable.path: ops.convert_to_numpy(variable) for variable in network.weights}
-    return {path: array.astype("float16") if path.endswith("kernel") else array for path, array in values.items()}
+    arrays: dict[str, np.ndarray] = {}
+    for number, network in enumerate(networks):
+        for variable in network.weights:
+            path, values = f"{number}/{variable.path}", ops.convert_to_numpy(variable)
+            if path.endswith("kernel") and values.ndim == 4:  # of a depthwise convolution: one output per channel
+                arrays[path], arrays[path + SCALE] = quantised(values, axis=3 if values.shape[3] > 1 else 2)
+            else:
+                arrays[path] = values.astype("float16") if path.endswith("kernel") else values
+    return arrays
 
 
 def to_safetensors(arrays: dict[str, np.ndarray], about: dict[str, str]) -> bytes:
@@ -107,14 +134,18 @@ def to_safetensors(arrays: dict[str, np.ndarray], about: dict[str, str]) -> byte
     return save(arrays, {"about": json.dumps(about)})  # one key, because the library does not keep the order of several
 
 
-def unpack(network: "keras.Model", arrays: dict[str, np.ndarray]) -> None:
-    """Assign the result of `pack` to a network of the same architecture. Raises ValueError if they do not match."""
-    if {each.path: tuple(each.shape) for each in network.weights} != {path: a.shape for path, a in arrays.items()}:
-        raise ValueError(f"the weights do not fit {network.name}")
-    if not all(each.dtype in ("float16", "float32") and np.isfinite(each).all() for each in arrays.values()):
-        raise ValueError("some weights are not finite floats")
-    for variable in network.weights:
-        variable.assign(arrays[variable.path].astype("float32"))
+def unpack(networks: "list[keras.Model]", arrays: dict[str, np.ndarray]) -> None:
+    """Assign the result of `pack` to networks of the same architecture. Raises ValueError if they do not match."""
+    kinds = {path: ("int8", "float32") if path + SCALE in arrays else ("float16", "float32") for path in arrays}
+    if not all(each.dtype in kinds[path] and np.isfinite(each).all() for path, each in arrays.items()):
+        raise ValueError("some weights are not finite floats, or have no scale")
+    values = {path: each * arrays.get(path + SCALE, np.float32(1)) for path, each in arrays.items()
+              if not path.endswith(SCALE)}  # fmt: skip
+    variables = {f"{number}/{each.path}": each for number, network in enumerate(networks) for each in network.weights}
+    if {path: tuple(each.shape) for path, each in variables.items()} != {path: a.shape for path, a in values.items()}:
+        raise ValueError(f"the weights do not fit {networks[0].name}")
+    for path, variable in variables.items():
+        variable.assign(values[path].astype("float32"))
 
 
 def find() -> Path:
@@ -146,7 +177,7 @@ def read(path: Path) -> tuple[Released, dict[str, np.ndarray]]:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(str(error)) from None
-        expected = notes(about, about.temperature, about.views)
+        expected = notes(about, about.temperature, about.views, len(about.folds))
         if different := [key for key in expected if metadata.get(key) != expected[key]]:
             raise ValueError(f"{path.name} states a different {', '.join(different)}")
         return about, arrays

@@ -1,12 +1,11 @@
-"""Release of one trained network: its weights in less than 5 MB, their description, and a model card.
+"""Release of trained networks of one model: weights in less than 5 MB, their description, and a model card.
 
-Reads params.yaml, the data, the cell with its weights, results/ensemble.json and results/analysis.json. Writes
-released/MODEL.safetensors (kernels in float16, other weights in float32), released/MODEL.json, released/MODEL.onnx and
-the model card, released/README.md; they replace the previous release. The scores are measured on the packed network.
+Reads params.yaml, the data, the cells with their weights, and results/ensemble.json. Writes released/MODEL.safetensors
+(see packed.py), released/MODEL.json, released/MODEL.onnx and the model card, released/README.md; they replace the
+previous release. Predictions are the mean over the networks. The scores are measured with the rounded weights.
 """
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ from pipeline import config, files
 from pipeline.apps import export, networks, packed
 from pipeline.apps.packed import FOLDER, LIMIT, WEIGHTS, Released
 from pipeline.cells import store
-from pipeline.competition import CLASSES, PRIVATE, PUBLIC
+from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SPLITS
 from pipeline.data import faces, folds, provenance, solution
 from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, metrics, submission
 
 TEMPLATE = Path(__file__).parent / "release.md.j2"
+HELD_OUT = "held-out rows of Training"
 
 
 def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -41,21 +41,19 @@ def choose(names: list[str]) -> str:
 
 
 def scores(
-    predict: Callable[[np.ndarray], np.ndarray], data: faces.Faces, truth: np.ndarray, held_out: np.ndarray,
-    duplicates: np.ndarray,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Compute the scores of a network on rows that it was not trained on.
+    predictions: dict[str, tuple[np.ndarray, np.ndarray]], truth: np.ndarray, duplicates: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Compute the scores on rows that the networks were not trained on, where all labels are known.
 
     Parameters
     ----------
-    predict : maps rows, int [m], to probabilities [m, 7]. truth : int [n], labels of all rows, -1 if unknown.
-    held_out : int, rows of its fold. duplicates : bool [n], rows whose picture is also in Training.
+    predictions : rows, int [m], and their probabilities, float [m, 7], by name. truth : int [n], labels of all rows, -1
+        if unknown. duplicates : bool [n], rows whose picture is also in Training.
     """
-    parts = {"held-out fold of Training": held_out, "PublicTest": data.rows(PUBLIC), "PrivateTest": data.rows(PRIVATE)}
     scores: dict[str, dict[str, Any]] = {}
-    for name, rows in parts.items():
+    for name, (rows, probabilities) in predictions.items():
         if len(rows) and (truth[rows] >= 0).all():
-            probabilities, unique = predict(rows), ~duplicates[rows]
+            unique = ~duplicates[rows]
             scores[name] = measure(probabilities, truth[rows])
             scores[name]["by_class"] = metrics.by_class(probabilities, truth[rows])
             if name == "PrivateTest" and unique.any():
@@ -71,41 +69,53 @@ def card(about: Released) -> str:
     return environment.from_string(TEMPLATE.read_text()).render(about.model_dump(), note=note)
 
 
-def round_weights(member: networks.Member, held_out: np.ndarray) -> dict[str, float]:
-    """Replace the weights of a network by their packed values, and return how its predictions change.
+def round_weights(members: list[networks.Member], held_out: list[np.ndarray]) -> tuple[np.ndarray, dict[str, float]]:
+    """Replace the weights of all networks by their packed values.
 
     Parameters
     ----------
-    held_out : uint8 [m, 48, 48], pictures that it was not trained on.
+    held_out : of each network, the pictures that it was not trained on, uint8 [m, 48, 48].
+
+    Returns
+    -------
+    Probabilities of all held-out pictures, each by its own network, float32 [sum of m, 7]; and how they changed.
     """
-    before = member.probabilities(held_out)
-    packed.unpack(member.network, packed.pack(member.network))
-    after = member.probabilities(held_out)
-    return {
+
+    def predict() -> np.ndarray:
+        return np.concatenate([each.probabilities(part) for each, part in zip(members, held_out, strict=True)])
+
+    built = [each.network for each in members]
+    before = predict()
+    packed.unpack(built, packed.pack(built))
+    after = predict()
+    return after, {
         "largest_difference": round(float(abs(after - before).max()), 6),
         "equal_labels": round(float((after.argmax(1) == before.argmax(1)).mean()), 6),
     }
 
 
 def write(network: networks.Network, facts: dict[str, Any]) -> Released:
-    """Write all files of a halved network, replacing the previous release; return the content of the JSON file.
+    """Write all files of rounded networks, replacing the previous release; return the content of the JSON file.
 
     Parameters
     ----------
-    network : with one member. facts : the other fields of packed.Released.
+    network : of one model. facts : the other fields of packed.Released.
     """
-    ((member,),) = network.members.values()
-    name, notes = member.facts.model, packed.notes(member.facts, network.temperature, len(member.views))
-    weights = packed.to_safetensors(packed.pack(member.network), notes)
+    (members,) = network.members.values()
+    first, name = members[0].facts, members[0].facts.model
+    notes = packed.notes(first, network.temperature, len(members[0].views), len(members))
+    weights = packed.to_safetensors(packed.pack([each.network for each in members]), notes)
     sha256 = files.sha256(weights)
     with tempfile.TemporaryDirectory() as folder:
         checked, pictures = export.export(network, Path(folder) / name, [".onnx"], notes | {"sha256": sha256})
         contents = {WEIGHTS: weights, ".onnx": (Path(folder) / f"{name}.onnx").read_bytes()}
     for ending, content in contents.items():
         if len(content) > LIMIT:
-            raise UserError(f"{name}{ending} has {len(content):,} bytes, more than {LIMIT:,}; name a smaller network")
+            raise UserError(
+                f"{name}{ending} has {len(content):,} bytes, more than {LIMIT:,}; name fewer folds or a smaller network"
+            )
     about = Released(
-        **dict(member.facts), classes=CLASSES, temperature=network.temperature, views=len(member.views),
+        **dict(first), classes=CLASSES, temperature=network.temperature, views=len(members[0].views),
         bytes=len(weights), sha256=sha256, onnx=checked[f"{name}.onnx"] | {"pictures": pictures}, **facts,
     )  # fmt: skip
     contents[".json"] = files.as_json(about.model_dump(mode="json"))
@@ -119,22 +129,30 @@ def write(network: networks.Network, facts: dict[str, Any]) -> Released:
 
 
 def main(name: str, fold: str) -> None:
-    """Run the command; without a name, release the model with the best out-of-fold accuracy."""
+    """Run the command.
+
+    Parameters
+    ----------
+    name : model; "" for the one with the best out-of-fold accuracy. fold : folds of its networks, like "0" or "0,1,2".
+    """
     settings, data = config.load(), faces.load()
-    name, number = name or choose(settings.names), settings.fold(fold)
+    name = name or choose(settings.names)
+    numbers = [settings.fold(number) for number in fold.split(",")]
     settings.model(name)
     assignment, truth = folds.load(data), solution.join(data.labels, solution.load(data))
-    trained = store.load(settings, name, number, data, assignment).about
-    singles = submission.single_networks(submission.analysis(), name)
-    network = networks.load(f"{name}-{number}", "tensorflow", "float32")  # needed for ONNX
-    held_out = assignment.held_out(number)
-    member = network.members[name][0]
-    changed = round_weights(member, data.pixels[held_out])
+    trained = store.load(settings, name, numbers[0], data, assignment).about
+    network = networks.load(f"{name}-{fold}", "tensorflow", "float32")  # needed for ONNX
+    held_out = [assignment.held_out(number) for number in numbers]
+    own, changed = round_weights(network.members[name], [data.pixels[rows] for rows in held_out])
+    tests = {SPLITS[split]: data.rows(split) for split in (PUBLIC, PRIVATE)}
+    predictions = {HELD_OUT: (np.concatenate(held_out), own)} | {
+        title: (rows, network.probabilities(data.pixels[rows])) for title, rows in tests.items()
+    }
     duplicates = (audit.load_duplicates(len(truth))["identical"] > 0).to_numpy()
     about = write(network, {
-        "parameters": trained.parameters, "teachers": tuple(trained.plan.teachers),
-        "teacher_weight": trained.plan.teacher_weight, "float16": changed, "mean_over_folds": singles["mean"],
-        "scores": scores(lambda rows: member.probabilities(data.pixels[rows]), data, truth, held_out, duplicates),
+        "folds": tuple(numbers), "run_folds": len(settings.folds), "parameters": trained.parameters * len(numbers),
+        "teachers": tuple(trained.plan.teachers), "teacher_weight": trained.plan.teacher_weight, "rounding": changed,
+        "scores": scores(predictions, truth, duplicates),
         "data": {"faces": data.digest, "provenance": provenance.kind(provenance.read())},
         "trained_with": {"backend": trained.backend, **(trained.model_extra or {}), "processor": trained.processor},
     })  # fmt: skip

@@ -100,7 +100,7 @@ def leave(data: Faces, tasks: dict[int, Training], results: list[Result]) -> Non
     """Write the submission of a seed, and the description of its networks for `predict`."""
     submission.write(SUBMISSION, mean_of(results).argmax(axis=1))
     networks = [
-        {"model": "speedrun", "architecture": task.architecture, "fold": 0, "seed": task.seed,
+        {"model": "speedrun", "architecture": task.architecture, "seed": task.seed,
          "recipe": task.recipe.model_dump(), "precision": json.loads(str(result.about))["precision"],
          "weights": str(runner.weights(data, task, FOLDER))}
         for task, result in zip(tasks.values(), results, strict=True)
