@@ -1,5 +1,4 @@
-import io
-import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +34,6 @@ def test_rows_of_each_split_are_in_order():
 
 @pytest.mark.parametrize(("bad", "word"), [
     ({"pixels": pictures(6) / 255}, "pixels"),
-    ({"pixels": pictures(6).reshape(6, -1)}, "pixels"),
     ({"labels": np.zeros(5, np.int8)}, "labels"),
     ({"labels": np.array([7, 0, 0, -1, -1, -1], np.int8)}, "labels"),
     ({"labels": np.array([0, 0, 0, 0, -1, -1], np.int8)}, "not Training"),  # a label of a test row
@@ -49,33 +47,20 @@ def test_types_shapes_and_ranges_are_validated_in_memory_and_on_disk(tmp_path, b
         faces.load(tmp_path / "faces.npz")
 
 
-def hollow():
-    """Return an archive with an array whose header claims more than the memory."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive, archive.open("pixels.npy", "w") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (10**12, 48, 48)}
-        np.lib.format.write_array_header_1_0(file, header)
-    return content.getvalue()
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not an archive", "cut", hollow()], ids=range(5))
-def test_a_missing_or_invalid_file_is_an_error_with_its_remedy(tmp_path, content):
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-100])])
+def test_a_missing_or_truncated_file_is_an_error_with_its_remedy(tmp_path, damage):
     path = tmp_path / "faces.npz"
     Faces(**arrays()).save(path)
-    path.write_bytes(path.read_bytes()[:-100] if content == "cut" else content or b"")
-    if content is None:
-        path.unlink()
+    damage(path)
     with pytest.raises(UserError, match=r"faces\.npz .*dvc repro prepare"):
         faces.load(path)
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_picture_groups_are_equal_for_equal_pictures_only(order):
+def test_picture_groups_are_equal_for_equal_pictures_only():
     distinct = pictures(10)
     distinct[1:4] = distinct[0]
     distinct[[1, 2, 3], [0, 47, 20], [0, 47, 20]] ^= 1  # differ in one bit from picture 0
     which = np.random.default_rng(0).integers(0, 10, 40)
-    groups = faces.picture_groups(np.asarray(distinct[which], order=order))
+    groups = faces.picture_groups(distinct[which])
     np.testing.assert_array_equal(groups[:, None] == groups, which[:, None] == which)
     assert list(dict.fromkeys(groups)) == list(range(groups.max() + 1))  # numbered by first appearance
-    assert len(faces.picture_groups(pictures(0))) == 0

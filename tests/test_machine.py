@@ -20,10 +20,9 @@ def _bare(monkeypatch):
 
 
 @pytest.mark.parametrize(("installed", "devices", "chosen"), [
-    ("tensorflow jax torch", "", "tensorflow"), ("jax torch", "", "jax"), ("torch", "0", "torch"),
+    ("tensorflow jax torch", "", "tensorflow"), ("torch", "0", "torch"), ("", "", "tensorflow"),
     ("tensorflow jax", "0", "tensorflow"),  # JAX without its CUDA plugin
-    ("tensorflow jax jax_cuda12_plugin", "0", "jax"), ("tensorflow jax jax_cuda13_plugin", "0,1", "jax"),
-    ("tensorflow jax jax_cuda12_plugin", "-1", "tensorflow"), ("", "", "tensorflow"),
+    ("tensorflow jax jax_cuda13_plugin", "0,1", "jax"), ("tensorflow jax jax_cuda12_plugin", "-1", "tensorflow"),
 ])  # fmt: skip
 def test_auto_selects_the_library_that_suits_the_machine(installed, devices, chosen, monkeypatch):
     monkeypatch.setattr(machine, "_installed", installed.split().__contains__)
@@ -39,11 +38,9 @@ def test_auto_selects_the_library_that_suits_the_machine(installed, devices, cho
 
 @pytest.mark.parametrize(("library", "devices", "beside", "processor", "precision"), [
     ("tensorflow", "", "", True, "bfloat16"), ("tensorflow", "", "", False, "float32"),
-    ("tensorflow", "0", "nvidia.cudnn", False, "bfloat16"), ("tensorflow", "", "nvidia.cudnn", False, "float32"),
-    ("jax", "", "", True, "float32"), ("jax", "0", "jax_cuda13_plugin", False, "bfloat16"),
-    ("jax", "0", "", False, "float32"), ("torch", "", "", True, "float32"), ("torch", "0", "torch", False, "bfloat16"),
+    ("tensorflow", "0", "nvidia.cudnn", False, "bfloat16"), ("jax", "", "", True, "float32"),
+    ("jax", "0", "jax_cuda13_plugin", False, "bfloat16"), ("torch", "0", "torch", False, "bfloat16"),
     ("tensorflow", "0", "", False, "float32"),  # without cuDNN the GPU is unused, and the processor emulates bfloat16
-    ("tensorflow", "0", "", True, "bfloat16"),
 ])  # fmt: skip
 def test_auto_precision_is_bfloat16_if_it_is_fast(library, devices, beside, processor, precision, monkeypatch):
     monkeypatch.setattr(machine, "bfloat16_on_cpu", lambda: processor)
@@ -58,41 +55,30 @@ def test_auto_precision_is_bfloat16_if_it_is_fast(library, devices, beside, proc
     assert machine.suitable("float32", library, "vgg8") == "float32"
 
 
-def claim(folder, devices):
-    """Start a process that claims a GPU twice, prints the visible one, and lives until its input ends."""
+def claim(folder):
+    """Start a process that claims one of two GPUs twice, and lives until its input ends; return it and its GPU."""
     code = (
         "import os; from pipeline.training import machine; machine.claim_gpu(); machine.claim_gpu();"
-        "print(os.getpid(), os.environ['CUDA_VISIBLE_DEVICES'], flush=True); input()"
+        "print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); input()"
     )
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": devices, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-
-def seen(worker):
-    pid, devices = worker.stdout.readline().split()
-    return int(pid), devices
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "2,5", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    worker = subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
+    return worker, worker.stdout.readline().strip()
 
 
 def test_each_process_claims_its_own_gpu_until_it_ends(tmp_path):
-    workers = [claim(tmp_path, "2,5")]
-    assert seen(workers[0])[1] == "2"
-    workers.append(claim(tmp_path, "2,5"))
-    assert seen(workers[1])[1] == "5"
-    workers.append(claim(tmp_path, "2,5"))  # more processes than GPUs: it shares one
-    pid, devices = seen(workers[2])
-    assert devices == ["2", "5"][pid % 2]
-    workers[0].kill()
-    workers[0].wait()
-    workers.append(claim(tmp_path, "2,5"))
-    assert seen(workers[3])[1] == "2"
-    for worker in workers[1:]:
+    (first, one), (second, two), (third, shared) = (claim(tmp_path) for _ in range(3))
+    assert (one, two, shared) == ("2", "5", ("2", "5")[third.pid % 2])
+    first.kill()
+    first.wait()
+    fourth, free = claim(tmp_path)
+    assert free == "2"
+    for worker in (second, third, fourth):
         worker.communicate("\n")
 
 
-@pytest.mark.parametrize(("files", "numbers"), [([], []), (["/dev/nvidia2", "/dev/nvidia5"], ["0", "1"])])
-def test_gpus_are_numbered_as_by_cuda(files, numbers, monkeypatch):
+def test_gpus_are_numbered_as_by_cuda(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(machine.glob, "glob", lambda pattern: files)
-    assert machine.gpus() == numbers
+    monkeypatch.setattr(machine.glob, "glob", lambda pattern: ["/dev/nvidia2", "/dev/nvidia5"])
+    assert machine.gpus() == ["0", "1"]

@@ -1,18 +1,12 @@
 import time
 
 import numpy as np
-import pytest
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.competition import TRAINING
 from pipeline.data import faces, synthetic
 
 HEADERS = {"train.csv": "emotion,pixels", "test.csv": "pixels", "icml_face_data.csv": "emotion, Usage, pixels"}
-
-
-@pytest.fixture(scope="module")
-def large():
-    return synthetic.competition(700, 140, seed=3)
 
 
 def written(folder, seed):
@@ -29,8 +23,8 @@ def test_equal_seeds_give_equal_bytes_at_any_time(tmp_path, monkeypatch):
     assert all(first[name].decode().split("\n")[0] == header for name, header in HEADERS.items())
 
 
-def test_expressions_can_be_learnt_from_the_pixels_but_not_from_the_light(large):
-    pixels, labels, usage = large
+def test_expressions_can_be_learnt_from_the_pixels_but_not_from_the_light():
+    pixels, labels, usage = synthetic.competition(700, 140, seed=3)
     small = pixels.reshape(-1, 16, 3, 16, 3).mean(axis=(2, 4)).reshape(len(pixels), -1)
     small = (small - small.mean(axis=1, keepdims=True)) / small.std(axis=1, keepdims=True)
     light = np.stack([pixels.mean(axis=(1, 2)) / 255, pixels.std(axis=(1, 2)) / 255], axis=1)
