@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import pipeline
 from pipeline import config
 from pipeline.training import plan
 
@@ -55,19 +54,15 @@ CHANGES = [
     ("training/loop.py", "make learning_rate smaller", "lower learning_rate", set()),
     ("training/loop.py", "epoch: int, on_batch: Callable[[float], None]", "epoch: int, on_batch: Any", set()),
     ("training/cell.py", '"processor": machine.processor(),', '"cpu": machine.processor(),', set()),
-    ("evaluation/report.html.j2", "<", "<!-- new --><", set()),
     ("cells/progress.py", "s/epoch", "s per epoch", set()),
     ("config.py", "ema: Fraction = 0.0", "new_key: Fraction = 0.0\n    ema: Fraction = 0.0", set()),
     # code that affects the weights
     ("architectures/small_vgg.py", "(32, 64, 128, 256)", "(32, 64, 128, 255)", {"vgg"}),
-    ("architectures/_blocks.py", "kernel: int = 3", "kernel: int = 5", {"vgg"}),
     ("architectures/_blocks.py", "layers.GlobalAveragePooling2D()", "layers.GlobalMaxPooling2D()", {"vgg", "resnet"}),
     ("architectures/_blocks.py", "layers.Dropout(dropout)", "layers.GaussianDropout(dropout)", {"old"}),
     ("training/optimizers/muon.py", "MOMENTUM = 0.95", "MOMENTUM = 0.9", {"vgg"}),
-    ("training/optimizers/sgd.py", "momentum=0.9", "momentum=0.8", {"old"}),
     ("training/contrasts/histogram.py", "counts / 2", "counts", {"resnet"}),
     ("training/augmentations/erasing.py", "GREY = 128.0", "GREY = 100.0", {"resnet"}),
-    ("training/augmentations/mixing.py", "np.maximum(part, 1 - part)", "part", {"old"}),
     ("training/augmentations/_rectangles.py", "+ 0.5", "+ 0.4", {"resnet", "old"}),
     ("training/augment.py", 'fill_mode="nearest"', 'fill_mode="constant"', {"vgg", "resnet", "old"}),
     ("training/loop.py", "RECALIBRATION = 16", "RECALIBRATION = 8", {"vgg", "resnet", "old"}),
@@ -82,8 +77,7 @@ def test_a_change_of_the_code_changes_the_plans_that_use_it(code, file, old, new
 
 @pytest.mark.parametrize(("path", "value", "stale"), [
     (("recipes", "spare", "epochs"), 9, set()), (("recipes", "strong", "epochs"), 9, {"vgg"}),
-    (("models", "resnet", "contrast"), "none", {"resnet"}), (("models", "old", "seed"), 5, {"old"}),
-    (("seed",), 2, {"vgg", "resnet", "old"}), (("ensemble", "members"), ["old"], set()),
+    (("models", "old", "seed"), 5, {"old"}), (("seed",), 2, {"vgg", "resnet", "old"}),
 ])  # fmt: skip
 def test_a_changed_key_changes_the_plans_that_use_it(code, path, value, stale):
     def changed(part, keys):
@@ -107,24 +101,18 @@ def test_a_plan_contains_the_recipe_and_test_time_settings_do_not_affect_the_wei
 def test_all_code_that_builds_a_network_is_in_its_plan(code):
     """The digests follow names, so they would miss other kinds of imports."""
     definitions = code()["vgg"].code
-    for name in ("architectures.small_vgg.build", "architectures._blocks.normalised", "architectures._blocks.head",
-                 "training.models.Feed", "training.models.Learner", "training.loop.Trainer", "training.loop.fit",
-                 "training.augment.draw", "training.schedules.Stepwise", "training.optimizers.muon.orthogonalized",
-                 "training.tensorflow_cpu.fuse_normalisation", "training.backend.prepare", "training.cell.train",
-                 "training.attention.class_maps", "training.checkpoint.Checkpoint"):  # fmt: skip
-        assert name in definitions, name
+    assert definitions.keys() >= {
+        "architectures.small_vgg.build", "architectures._blocks.normalised", "architectures._blocks.head",
+        "training.models.Learner", "training.loop.fit", "training.augment.draw", "training.schedules.Stepwise",
+        "training.optimizers.muon.orthogonalized", "training.tensorflow_cpu.fuse_normalisation",
+        "training.backend.prepare", "training.attention.class_maps", "training.checkpoint.Checkpoint",
+    }  # fmt: skip
 
 
 def test_modules_of_the_training_are_imported_only_in_ways_that_a_plan_can_follow():
     """Only these modules import by a computed name; plan.ingredients knows what they import."""
-    folder = Path(pipeline.__file__).parent
-    users = {
-        str(path.relative_to(folder))
-        for part in ("training", "architectures") for path in (folder / part).rglob("*.py")
-        if "import_module" in path.read_text()
-    }  # fmt: skip
-    inits = {f"training/{part}/__init__.py" for part in ("optimizers", "augmentations", "contrasts")}
-    assert users == {*inits, "architectures/__init__.py", "training/executors.py"}
-    for part in ("training", "architectures"):
-        for path in (folder / part).rglob("*.py"):
-            assert "import *" not in path.read_text(), path
+    paths = [*ROOT.glob("pipeline/training/**/*.py"), *ROOT.glob("pipeline/architectures/*.py")]
+    users = {f"{path.parent.name}/{path.name}" for path in paths if "import_module" in path.read_text()}
+    inits = {f"{part}/__init__.py" for part in ("optimizers", "augmentations", "contrasts", "architectures")}
+    assert users == {*inits, "training/executors.py"}
+    assert [path for path in paths if "import *" in path.read_text()] == []
