@@ -78,14 +78,10 @@ def parts(maps, side=48):
 
 
 def composed(angle, zoom_x, zoom_y, mirrored, shift_x, shift_y):
-    """Return the map with these parts, as a product of matrices that are applied from right to left."""
-    to_middle = np.array([[1, 0, -MIDDLE], [0, 1, -MIDDLE], [0, 0, 1]])
-    mirror = np.diag([-1.0 if mirrored else 1.0, 1, 1])
-    zoom = np.diag([zoom_x, zoom_y, 1])
+    """Return the map with these parts: mirroring and zoom first, then rotation, about the centre, then shift."""
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    rotation = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
-    shift_back = np.array([[1, 0, MIDDLE + shift_x], [0, 1, MIDDLE + shift_y], [0, 0, 1]])
-    return (shift_back @ rotation @ zoom @ mirror @ to_middle)[:2]
+    linear = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([-zoom_x if mirrored else zoom_x, zoom_y])
+    return np.column_stack([linear, np.array([shift_x, shift_y]) + MIDDLE - linear @ [MIDDLE, MIDDLE]])
 
 
 def covered(boxes, side=48):
@@ -118,13 +114,8 @@ def smooth(pictures):
 # Maps
 
 
-def test_no_augmentation_keeps_pictures(pictures):
-    assert (vary(pictures) == pictures).all()
-
-
-@pytest.mark.parametrize("ranges", [{"rotation": 40.0}, {"zoom": 0.3}, {"shift": 0.2}, {"flip": True}, MOVED], ids=str)
-def test_maps_are_mirroring_then_zoom_then_rotation_about_the_centre_then_shift(ranges):
-    drawn = maps(200, **ranges)
+def test_maps_are_mirroring_then_zoom_then_rotation_about_the_centre_then_shift():
+    drawn = maps(200, **MOVED)
     expected = [composed(*values) for values in zip(*parts(drawn).values(), strict=True)]
     np.testing.assert_allclose(drawn, expected, atol=1e-4)
 
@@ -134,13 +125,12 @@ REACH = {"rotation": {"angle": 30}, "zoom": {"zoom_x": 0.3, "zoom_y": 0.3}, "shi
 
 
 @pytest.mark.parametrize("key", REACH)
-@pytest.mark.parametrize("alone", [True, False])
-def test_draws_are_uniform_in_their_range_and_change_no_other_part(key, alone):
+def test_draws_are_uniform_in_their_range_and_change_no_other_part(key):
     identity = parts(np.eye(3)[None, :2])
-    for part, values in parts(maps(4000, **{key: MOVED[key]} if alone else MOVED)).items():
+    for part, values in parts(maps(4000, **{key: MOVED[key]})).items():
         middle, reach = float(identity[part][0]), REACH[key].get(part)
         if reach is None:
-            assert not alone or abs(values - middle).max() < 1e-5, part
+            assert abs(values - middle).max() < 1e-5, part
         elif key == "flip":
             assert 0.46 < values.mean() < 0.54  # five standard errors
         else:
@@ -150,17 +140,15 @@ def test_draws_are_uniform_in_their_range_and_change_no_other_part(key, alone):
 
 def test_parts_are_drawn_independently():
     drawn = draw(4000, **MOVED, random_erasing=1.0, cutmix=1.0)
-    holes, patches = drawn[:, HOLE], patch(drawn)
-    each = [*parts(maps(4000, **MOVED, random_erasing=1.0, cutmix=1.0)).values(), holes[:, 0], patches[:, 0]]
+    each = [*parts(matrices(drawn[:, : augment.MAP])).values(), drawn[:, HOLE][:, 0], patch(drawn)[:, 0]]
     correlation = np.corrcoef([part.astype(float) for part in each])
     np.testing.assert_allclose(correlation, np.eye(len(each)), atol=0.1)
 
 
-@pytest.mark.parametrize("ranges", [{"rotation": 180.0}, {"zoom": 0.9}, {"shift": 0.9}, MOVED], ids=str)
-@pytest.mark.parametrize(("crop", "side"), [(48, 48), (40, 40), (48, 36), (40, 24)])
-def test_resampling_equals_that_of_scipy(ranges, crop, side, smooth):
+@pytest.mark.parametrize(("crop", "side"), [(48, 48), (40, 24)])
+def test_resampling_equals_that_of_scipy(crop, side, smooth):
+    ranges = {"rotation": 180.0, "shift": 0.9, "zoom": 0.9, "flip": True}
     varied = vary(smooth, side=side, crop=crop, **ranges)
-    assert varied.shape == (32, side, side, 1)
     drawn = maps(len(smooth), side=side, crop=crop, **ranges)
     for picture, result, ((a0, a1, a2), (b0, b1, b2)) in zip(smooth, varied, drawn, strict=True):
         expected = ndimage.affine_transform(
@@ -169,22 +157,10 @@ def test_resampling_equals_that_of_scipy(ranges, crop, side, smooth):
         np.testing.assert_allclose(result[..., 0], expected, atol=0.05)
 
 
-# Crop and side
+# Side
 
 
-@pytest.mark.parametrize("crop", [8, 42, 47, 48])
-def test_crop_is_the_central_window(crop, pictures):
-    window = vary(pictures, crop=crop)
-    assert window.shape == (32, crop, crop, 1)
-    if crop % 2 == 0:
-        edge = (48 - crop) // 2
-        assert (window == pictures[:, edge : 48 - edge, edge : 48 - edge]).all()
-    else:  # its centre is between two pixels
-        mean = (pictures[:, :-1, :-1] + pictures[:, 1:, :-1] + pictures[:, :-1, 1:] + pictures[:, 1:, 1:]) / 4
-        np.testing.assert_allclose(window, mean, atol=1e-3)
-
-
-@pytest.mark.parametrize(("crop", "side"), [(48, 36), (48, 24), (48, 47), (40, 20), (40, 48), (24, 48)])
+@pytest.mark.parametrize(("crop", "side"), [(48, 36), (40, 20), (40, 48)])
 def test_side_changes_neither_the_window_nor_other_draws(crop, side):
     """Pixels are squares: the corners of the window stay, not the centres of its pixels."""
     drawn, corners = {}, {}
@@ -199,11 +175,9 @@ def test_side_changes_neither_the_window_nor_other_draws(crop, side):
 # Erasing
 
 
-@pytest.mark.parametrize("part", [0.0, 0.25, 1.0])
-def test_probability_of_erasing(part):
-    holes = draw(4000, random_erasing=part)[:, HOLE]
-    atol = 0.0 if part in (0, 1) else 0.04  # six standard errors
-    np.testing.assert_allclose((holes != 0).any(axis=1).mean(), part, atol=atol)
+def test_probability_of_erasing():
+    holes = draw(4000, random_erasing=0.25)[:, HOLE]
+    np.testing.assert_allclose((holes != 0).any(axis=1).mean(), 0.25, atol=0.04)  # six standard errors
 
 
 def inside(boxes):
@@ -240,10 +214,6 @@ def test_erased_rectangle_is_grey_and_the_rest_unchanged(side, pictures):
 # Mixing
 
 
-FLAT = np.arange(1, 33, dtype="float32") * 7  # grey levels of constant pictures
-FLAT_PICTURES = np.broadcast_to(FLAT[:, None, None, None], (32, 48, 48, 1)).astype("float32")
-
-
 def test_patches_are_squares_with_uniform_area():
     _, _, width, height = inside(patch(draw(4000, cutmix=1.0)))
     np.testing.assert_allclose(width, height, atol=1e-6)
@@ -263,7 +233,7 @@ def test_patch_is_from_the_partner_and_the_own_weight_is_the_rest(side, pictures
     np.testing.assert_allclose(1 - square.mean((1, 2, 3)), kept[:, 0], atol=2 / side + 1 / side**2)
 
 
-@pytest.mark.parametrize("strength", [0.2, 1.0, 4.0])
+@pytest.mark.parametrize("strength", [0.2, 4.0])
 def test_mixup_weights_are_beta_distributed_and_at_least_one_half(strength):
     kept = own(draw(20_000, mixup=strength))[:, 0]
     weights = np.random.default_rng(9).beta(strength, strength, 20_000)
@@ -271,19 +241,12 @@ def test_mixup_weights_are_beta_distributed_and_at_least_one_half(strength):
     np.testing.assert_allclose(np.quantile(kept, [0.1, 0.5, 0.9]), np.quantile(wanted, [0.1, 0.5, 0.9]), atol=0.02)
 
 
-@pytest.mark.parametrize("cutmix", [0.0, 0.5])
-def test_patched_pictures_are_not_blended_and_labels_match_pixels(cutmix):
-    both = {"mixup": 1.0, "cutmix": cutmix}
-    drawn = draw(32, **both)
-    patched = patch(drawn).any(axis=1) & (cutmix > 0)
-    assert (4 < patched.sum() < 28) == (cutmix > 0)
+def test_with_cutmix_and_mixup_a_picture_is_either_patched_or_blended():
+    drawn = draw(32, mixup=1.0, cutmix=0.5)
+    patched = patch(drawn).any(axis=1)
+    assert 4 < patched.sum() < 28
     assert (drawn[patched, -1] == 1).all()
     assert (drawn[~patched, -1] < 1).all()
-    kept, seen = own(drawn)[:, 0], apply(FLAT_PICTURES, drawn, **both)
-    assert min(kept[~patched]) >= 0.5
-    parts_kept = (seen[..., 0] - FLAT[::-1, None, None]) / (FLAT - FLAT[::-1])[:, None, None]
-    assert abs(parts_kept - kept[:, None, None])[~patched].max() < 1e-4
-    np.testing.assert_allclose(parts_kept[patched].mean((1, 2)), kept[patched], atol=2 / 48 + 1 / 48**2)
 
 
 def test_partner_is_mixed_after_its_own_augmentation(smooth):
@@ -297,7 +260,7 @@ def test_partner_is_mixed_after_its_own_augmentation(smooth):
 # Plain epochs and seeds
 
 
-def test_plain_pictures_are_only_mirrored(pictures):
+def test_plain_pictures_are_only_cropped_and_mirrored(pictures):
     drawn = draw(32, plain=True, **EVERYTHING)
     assert (drawn[:, 8:16] == 0).all()
     assert (own(drawn) == 1).all()
@@ -308,19 +271,17 @@ def test_plain_pictures_are_only_mirrored(pictures):
 
 
 def test_seed_determines_draws(pictures):
-    first, again, other = (draw(32, seed, **EVERYTHING) for seed in (5, 5, 6))
+    first, again, other = (vary(pictures, seed, **EVERYTHING) for seed in (5, 5, 6))
     assert first.tobytes() == again.tobytes()
     assert (first != other).any()
-    assert apply(pictures, first, **EVERYTHING).tobytes() == apply(pictures, again, **EVERYTHING).tobytes()
 
 
 # Test-time augmentation
 
 
-@pytest.mark.parametrize("crop", [48, 40])
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("shift", [0, 2])
-@pytest.mark.parametrize("zoom", [0.0, 0.125])
+@pytest.mark.parametrize(
+    ("crop", "flip", "shift", "zoom"), [(48, False, 0, 0.0), (47, True, 0, 0.125), (40, True, 2, 0.0)]
+)
 def test_views_are_plain_shifted_and_zoomed_each_with_its_mirror_image(crop, flip, shift, zoom):
     views = augment.tta_maps(recipe(crop=crop, tta_flip=flip, tta_shift=shift, tta_zoom=zoom))
     assert views.dtype == "float32"
@@ -336,8 +297,9 @@ def test_views_are_plain_shifted_and_zoomed_each_with_its_mirror_image(crop, fli
 
 
 def equalised(picture):
-    """Return the mean rank of each pixel's grey level among all pixels, 0 to 1."""
-    return np.array([[((picture < level).mean() + (picture <= level).mean()) / 2 for level in row] for row in picture])
+    """Return 255 times the mean rank of each pixel's grey level among all pixels."""
+    ranks = [((picture < level).mean() + (picture <= level).mean()) / 2 for level in picture.ravel()]
+    return 255 * np.reshape(ranks, picture.shape)
 
 
 def locally_normalised(picture):
@@ -347,23 +309,13 @@ def locally_normalised(picture):
     return np.clip(128 + 48 * (picture - mean) / (deviation + 8), 0, 255)
 
 
-@pytest.fixture
-def dim():
-    """Five pictures with different low contrasts, uint8 [5, 48, 48]."""
-    rng = np.random.default_rng(4)
-    slopes = np.linspace(0, 60, 48) * np.linspace(0.2, 1, 5)[:, None, None]
-    return (20 + slopes + rng.integers(0, 30, (5, 48, 48))).astype("uint8")
-
-
-@pytest.mark.parametrize("kind", ["histogram", "local"])
-def test_contrast_equals_a_computation_per_picture(kind, dim):
-    before = dim.copy()
+@pytest.mark.parametrize(("kind", "one"), [("histogram", equalised), ("local", locally_normalised)])
+def test_contrast_equals_a_computation_per_picture(kind, one):
+    slopes = np.linspace(0, 60, 48) * np.linspace(0.2, 1, 5)[:, None, None]  # five different low contrasts
+    dim = (20 + slopes + np.random.default_rng(4).integers(0, 30, (5, 48, 48))).astype("uint8")
     result = contrasts.normalise(dim, kind)
-    assert (result.dtype, result.shape) == ("uint8", dim.shape)
-    assert (dim == before).all(), "the input must not change"
-    for picture, normalised in zip(dim, result, strict=True):
-        wanted = 255 * equalised(picture) if kind == "histogram" else locally_normalised(picture)
-        np.testing.assert_allclose(normalised, wanted, atol=0.51)  # rounded to a grey level
+    assert result.dtype == "uint8"
+    np.testing.assert_allclose(result, [one(picture) for picture in dim], atol=0.51)  # rounded to a grey level
 
 
 @pytest.mark.parametrize("kind", ["histogram", "local"])
