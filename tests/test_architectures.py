@@ -11,26 +11,23 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
 from pipeline import architectures, config
 from pipeline.training import backend
 
 ROOT = Path(__file__).parent.parent
-COMMITTED = ROOT / "params.yaml"
-GOLDEN = Path(__file__).parent / "golden"
-
+GOLDEN = ROOT / "tests/golden"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.txt"))
 NETWORKS = pytest.mark.parametrize("name", NAMES)
 
 ROW = "{:>3}  {:<22}  {:<9}  {:>10}  {:<6}  {}"
 HEADER = ("row", "layer", "output", "parameters", "from", "settings")
 SETTINGS = {  # config key: how the table shows it
-    "kernel_size": lambda size: "kernel " + "x".join(map(str, size)),
-    "pool_size": lambda size: "pool " + "x".join(map(str, size)),
-    "strides": lambda size: "strides " + "x".join(map(str, size)),
+    "kernel_size": "kernel {0[0]}x{0[1]}".format,
+    "pool_size": "pool {0[0]}x{0[1]}".format,
+    "strides": "strides {0[0]}x{0[1]}".format,
     "padding": "padding {}".format,
-    "use_bias": lambda used: "bias " + ("yes" if used else "no"),
+    "use_bias": lambda used: f"bias {'yes' if used else 'no'}",
     "activation": str,
     "rate": "rate {}".format,
     "momentum": "momentum {}".format,
@@ -40,10 +37,6 @@ SETTINGS = {  # config key: how the table shows it
     "dropout": "dropout {}".format,
     "target_shape": "to {}".format,
 }
-REGULARIZERS = (
-    "kernel_regularizer", "bias_regularizer", "depthwise_regularizer", "pointwise_regularizer", "activity_regularizer",
-    "gamma_regularizer", "beta_regularizer",
-)  # fmt: skip
 # Required arguments of layers, whose other settings are compared with Keras's defaults.
 REQUIRED = {"Conv2D": (1, 1), "SeparableConv2D": (1, 1), "Dense": (1,), "Dropout": (0.5,), "Activation": ("relu",),
             "MultiHeadAttention": (1, 1), "Reshape": ((1,),)}  # fmt: skip
@@ -76,8 +69,8 @@ def chain(layer):
 def settings(layer):
     config = layer.get_config()
     shown = [show(config[key]) for key, show in SETTINGS.items() if key in config]
-    for key in REGULARIZERS:
-        if config.get(key):
+    for key in config:
+        if key.endswith("_regularizer") and config[key]:
             kind, values = config[key]["class_name"], config[key]["config"]
             factor = ", ".join(f"{value:.6g}" for value in values.values())
             shown.append(f"{key.removesuffix('_regularizer')} {kind} {factor}")
@@ -92,9 +85,8 @@ def table(model):
     for i, layer in enumerate(layers):
         output = "x".join(map(str, layer.output.shape[1:]))
         inputs = ", ".join(str(layers.index(source)) for source in sources(layer))
-        lines.append(
-            ROW.format(i, type(layer).__name__, output, f"{layer.count_params():,}", inputs, settings(layer)).rstrip()
-        )
+        row = ROW.format(i, type(layer).__name__, output, f"{layer.count_params():,}", inputs, settings(layer))
+        lines.append(row.rstrip())
     return lines
 
 
@@ -118,10 +110,7 @@ def test_input_size_and_layers_are_known_without_building_a_network(name):
 
 
 @pytest.mark.parametrize(("line", "whole"), [
-    ("layers.Input((48, 48, 1))", True), ("keras.Input(shape=(SIDE, SIDE, 1))", True), ("    return stack(", True),
-    ("keras.Input([48, 48, 1])", True), ("layers.Input((48,48,1))", True), ("return _blocks.stack(", True),
-    ("x = ops.stack([x, y])", False), ("layers.Input((None, None, 1))", False), ("layers.Reshape((48, 48, 1))", False),
-    ("# not (SIDE, SIDE, 1), no stack( here", False),
+    ("keras.Input(shape=[SIDE, SIDE, 1])", True), ("x = ops.stack([x, y])", False), ("Reshape((48, 48, 1))", False),
 ])  # fmt: skip
 def test_input_size_is_found_in_the_source(tmp_path, monkeypatch, line, whole):
     (tmp_path / "mine.py").write_text(f"def build():\n    {line}\n")
@@ -145,8 +134,8 @@ def test_settings_outside_the_tables_are_keras_defaults(name):
         if isinstance(layer, keras.layers.InputLayer):
             continue
         default = type(layer)(*REQUIRED.get(type(layer).__name__, ())).get_config()
-        left_out = default.keys() - {"name", "filters", "units", *SETTINGS, *REGULARIZERS}
-        left_out -= FILLED.get(type(layer).__name__, set())
+        left_out = {key for key in default if not key.endswith("_regularizer")}
+        left_out -= {"name", "filters", "units", *SETTINGS, *FILLED.get(type(layer).__name__, ())}
         config = layer.get_config()
         assert {key: config[key] for key in left_out} == {key: default[key] for key in left_out}, layer.name
 
@@ -168,20 +157,15 @@ def head(name):
     return (GOLDEN / f"{name}.txt").read_text().split()[-1]
 
 
-@pytest.mark.parametrize("name", config.parse(YAML(typ="safe").load(COMMITTED.read_text())).names)
-def test_loss_of_a_recipe_matches_the_head(name, monkeypatch):
+def test_loss_of_every_recipe_matches_the_head(monkeypatch):
     monkeypatch.chdir(ROOT)
-    model = config.load().model(name)
-    assert model.loss == {"softmax": "categorical", "sigmoid": "binary"}[head(model.architecture)]
+    models = map(config.load().model, config.load().names)
+    heads = {"categorical": "softmax", "binary": "sigmoid"}
+    assert [model for model in models if heads[model.loss] != head(model.architecture)] == []
 
 
-@pytest.mark.parametrize("name", ["resnet", "", "_blocks", "vgg8.py", "VGG8"])
+@pytest.mark.parametrize("name", ["resnet", "_blocks"])
 def test_unknown_name_is_refused_with_a_list_of_known_names(name):
     with pytest.raises(ValueError, match="unknown architecture") as refused:
         architectures.build(name)
     assert all(known in str(refused.value) for known in NAMES)
-
-
-def test_each_build_is_a_new_network():
-    first, second = (architectures.build("mini_xception").get_weights() for _ in range(2))
-    assert any((a != b).any() for a, b in zip(first, second, strict=True))

@@ -36,22 +36,8 @@ def test_with_global_pooling_the_weights_are_those_of_the_last_layer():
 
 
 @pytest.mark.parametrize(("name", "size"), [("mini_xception", (3, 3)), ("vgg8", (5, 5))])
-def test_one_training_step_computes_the_gradient_of_tensorflow(name, size):
-    import tensorflow as tf
-
-    gradcam = cam(name)
-    assert gradcam.body.output_shape[1:3] == size  # of the last maps before pooling
-    maps = ops.convert_to_numpy(gradcam.body((PIXELS[:16] / 255).astype("float32")[..., None], training=False))
-    chosen = np.eye(7, dtype="float32")[LABELS[:16]]
-    found = gradcam.probe.gradient(maps, chosen)
-    gradcam.probe.offset.assign(np.zeros_like(maps))
-    inputs = tf.constant(maps)
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        score = tf.reduce_sum(gradcam.probe(inputs) * chosen) / 16
-    expected = tape.gradient(score, inputs).numpy()
-    assert abs(expected).max() > 0
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+def test_the_maps_are_the_last_ones_before_pooling_or_flattening(name, size):
+    assert cam(name).body.output_shape[1:3] == size
 
 
 def test_maps_are_zero_outside_the_central_crop():
