@@ -1,13 +1,13 @@
 """The training loop: rates, scalings, probabilities, errors and reproducible bytes."""
 
 import functools
-import itertools
 import math
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -41,7 +41,6 @@ ANYWHERE = {"crop": 40, "progressive_epochs": 1, "progressive_side": 32}
 ROWS = np.arange(64)
 LABELS = ROWS % 7
 OPTIMIZERS = pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
-HEADS = pytest.mark.parametrize(("loss", "head"), [("categorical", "softmax"), ("binary", "sigmoid")])
 
 
 def recipe(**changes):
@@ -64,15 +63,11 @@ def tiny(head="softmax"):
     return keras.Sequential([*pooled, *hidden, layers.Dense(7, activation=head)])
 
 
-def anywhere(*first):
+def anywhere():
     """Return a small network for pictures of any side, with every kind of kernel."""
     body = [layers.Conv2D(8, 5, strides=3), layers.BatchNormalization(), layers.SeparableConv2D(8, 3)]
     head = [layers.GlobalAveragePooling2D(), layers.Dropout(0.1), layers.Dense(7, activation="softmax")]
-    return keras.Sequential([layers.Input((None, None, 1)), *first, *body, *head])
-
-
-class Stop(Exception):
-    """Interruption of a training."""
+    return keras.Sequential([layers.Input((None, None, 1)), *body, *head])
 
 
 def new_trainer(settings, build=tiny, seed=1, rows=ROWS[:48]):
@@ -83,9 +78,15 @@ def new_trainer(settings, build=tiny, seed=1, rows=ROWS[:48]):
 def train(path, settings, build=tiny, seed=1, rows=ROWS[:48], monitored=ROWS[48:], trainer=None, **more):
     """Train as a cell is trained, with 48 of 64 faces; 16 are monitored. Return the predictor and the progress."""
     trainer = trainer or new_trainer(settings, build, seed, rows)
-    labels = more.pop("labels", LABELS[monitored])
-    data = loop.Rows(rows, loop.one_hot(LABELS[rows]), monitored, labels)
+    data = loop.Rows(rows, loop.one_hot(LABELS[rows]), monitored, LABELS[monitored])
     return trainer.predictor, loop.fit(trainer, data, seed, Checkpoint(path), **more)
+
+
+def observe(path, settings, see, build=tiny):
+    """Train, and return the trainer, its progress, and the value of `see(trainer)` after each step."""
+    trainer, seen = new_trainer(settings, build), []
+    _, progress = train(path, settings, trainer=trainer, on_batch=lambda part: seen.append(see(trainer)))
+    return trainer, progress, seen
 
 
 def outcome(trained):
@@ -100,6 +101,10 @@ def outcome(trained):
 
 def numbers(variables):
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def variables(trainer):
+    return numbers(trainer.network.variables)
 
 
 def test_monitored_rows_are_optional(tmp_path):
@@ -122,22 +127,21 @@ def test_muon_updates_convolutions_orthogonally_and_the_rest_as_adam():
     assert ((sizes > 0.6) & (sizes < 1.3)).all()
     assert np.sum(step * gradients[0].reshape(36, 5)) < 0
     for variable, gradient in ((last, gradients[1]), (shift, gradients[2])):
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), -0.05 * np.sign(gradient), rtol=1e-3)
+        np.testing.assert_allclose(variable, -0.05 * np.sign(gradient), rtol=1e-3)
 
 
 # Rates
 
 
 @pytest.mark.parametrize("losses", [
-    [1.0] * 9, [1.0 - 0.00009 * i for i in range(8)], [1.0 - 0.00011 * i for i in range(8)],
-    [round(2 + noise, 4) for noise in np.random.default_rng(0).normal(0, 1, 40)],
-], ids=["flat", "falling too little", "falling just enough", "noise"])  # fmt: skip
-@pytest.mark.parametrize(("factor", "patience"), [(0.1, 1), (0.1, 2), (0.9, 3), (0.5, 12)])
-def test_plateau_is_keras_reduce_lr_on_plateau(losses, factor, patience):
-    settings = recipe(schedule="plateau", learning_rate=0.1, plateau_factor=factor, plateau_patience=patience)
+    1 - 0.00009 * np.arange(8), 1 - 0.00011 * np.arange(8), np.random.default_rng(0).normal(2, 1, 40),
+], ids=["falling too little", "falling just enough", "noise"])  # fmt: skip
+@pytest.mark.parametrize("patience", [1, 3])
+def test_plateau_is_keras_reduce_lr_on_plateau(losses, patience):
+    settings = recipe(schedule="plateau", learning_rate=0.1, plateau_factor=0.9, plateau_patience=patience)
     model = keras.Sequential([layers.Input((1,)), layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
-    callback = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=factor, patience=patience)
+    callback = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.9, patience=patience)
     callback.set_model(model)
     callback.on_train_begin()
     for epoch, loss in enumerate(losses):
@@ -178,51 +182,42 @@ def test_weight_decay_affects_only_kernels_at_the_rate_of_each_step(optimizer):
         left *= 1 - 0.1 * rate
         for variable in network.trainable_variables:
             np.testing.assert_allclose(variable, left if "kernel" in variable.name else 1, rtol=1e-5)
-    names = {variable.name for variable in network.trainable_variables}
-    assert names == {"kernel", "depthwise_kernel", "pointwise_kernel", "bias", "gamma", "beta"}
 
 
-@pytest.mark.parametrize("schedule", ["constant", "plateau", "linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "plateau", "linear"])
 def test_history_contains_the_rate_of_every_epoch(schedule, tmp_path):
-    changes = {"schedule": schedule, "learning_rate": 0.5, "warmup": 0.1}  # too high: the loss jumps
-    settings, used = recipe(**changes, epochs=4), []
-    trainer = new_trainer(settings)
-    optimizer = trainer.model.optimizer
-    _, progress = train(
-        tmp_path / "c.npz", settings, trainer=trainer, on_batch=lambda part: used.append(float(optimizer.learning_rate))
+    changes = {"schedule": schedule, "learning_rate": 0.5, "warmup": 0.1, "epochs": 4}  # too high: the loss jumps
+    settings = recipe(**changes)
+    _, progress, used = observe(
+        tmp_path / "c.npz", settings, lambda trainer: float(trainer.model.optimizer.learning_rate)
     )
-    history = [epoch["learning_rate"] for epoch in progress.history]
-    if schedule in ("linear", "cosine"):
-        of_steps = rates(24, **changes)
-        np.testing.assert_allclose(history, of_steps[:24:6], rtol=1e-5)  # the first step of each epoch
-        np.testing.assert_allclose(used, of_steps[1:], atol=1e-7)  # of the next step
-        return
     losses = [epoch["loss"] for epoch in progress.history]
     expected = [schedules.plateau(settings, losses[:epoch]) for epoch in range(4)]
-    assert (len(set(expected)) == 1) == (schedule == "constant")
-    np.testing.assert_allclose(history, expected, rtol=1e-6)
-    np.testing.assert_allclose(used, np.repeat(expected, 6), rtol=1e-6)
+    assert (len(set(expected)) == 1) == (schedule != "plateau")
+    next_steps = np.repeat(expected, 6)
+    if schedule == "linear":
+        of_steps = rates(24, **changes)
+        expected, next_steps = of_steps[:24:6], of_steps[1:]
+    np.testing.assert_allclose([epoch["learning_rate"] for epoch in progress.history], expected, rtol=1e-5)
+    np.testing.assert_allclose(used, next_steps, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("loss", ["categorical", "binary"])
-def test_label_smoothing(loss):
+@pytest.mark.parametrize(("loss", "kind"), [
+    ("categorical", keras.losses.CategoricalCrossentropy), ("binary", keras.losses.BinaryCrossentropy),
+])  # fmt: skip
+def test_a_recipe_selects_the_loss_and_its_label_smoothing(loss, kind):
     settings = recipe(loss=loss, label_smoothing=0.2)
-    model = loop.compiled(Feed(faces(), settings), tiny(), settings, 1)
-    label, prediction = np.eye(7)[[3]], np.full((1, 7), 0.1) + 0.3 * np.eye(7)[[3]]
-    smooth = label * 0.8 + (0.2 / 7 if loss == "categorical" else 0.1)
-    wanted = -(smooth * np.log(prediction)).sum()
-    if loss == "binary":
-        wanted = -(smooth * np.log(prediction) + (1 - smooth) * np.log(1 - prediction)).mean()
-    assert float(model.loss(label, prediction)) == pytest.approx(wanted, rel=1e-5)
+    found = loop.compiled(Feed(faces(), settings), tiny(), settings, 1).loss
+    assert (type(found), found.label_smoothing) == (kind, 0.2)
 
 
 # Fused batch normalisation
 
 
-def normalised(call, momentum):
+def normalised(call):
     """Return outputs, gradients and moving averages of a layer with the function `call`, for random inputs."""
     tf = pytest.importorskip("tensorflow")
-    layer, rng = layers.BatchNormalization(momentum=momentum), np.random.default_rng(0)
+    layer, rng = layers.BatchNormalization(momentum=0.9), np.random.default_rng(0)
     layer.build((None, 5, 6, 3))
     layer.gamma.assign(rng.normal(1, 0.2, 3))
     layer.beta.assign(rng.normal(0, 0.2, 3))
@@ -236,57 +231,38 @@ def normalised(call, momentum):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the kernel is TensorFlow's")
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_fused_normalisation_equals_keras_normalisation(momentum):
+def test_fused_normalisation_equals_keras_normalisation():
     fused = layers.BatchNormalization.call
     assert fused.fused
     backend.start("tensorflow")
     assert layers.BatchNormalization.call is fused  # not wrapped twice
     composed = fused.__closure__[0].cell_contents
-    for ours, expected in zip(normalised(fused, momentum), normalised(composed, momentum), strict=True):
+    for ours, expected in zip(normalised(fused), normalised(composed), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 # Feed and Predictor
 
 
-def shown(feed, rows=ROWS):
-    """Return the network's input for `rows` in prediction, [n, side, side]."""
-    maps = np.tile(augment.tta_maps(feed.recipe)[0], (len(rows), 1))
-    return keras.ops.convert_to_numpy(feed.shown((rows.astype("int32"), maps)))[..., 0]
-
-
-@pytest.mark.parametrize(("scaling", "black", "white"), [("unit", 0, 1), ("symmetric", -1, 1), ("raw", 0, 255)])
-def test_scaling_of_black_and_white(scaling, black, white):
-    pixels = np.arange(256, dtype="uint8")[:, None, None].repeat(48, 1).repeat(48, 2)
-    feed, rows = Feed(pixels, recipe(scaling=scaling)), np.array([255, 0, 51], "int32")
-    varied = feed.varied((rows, augment.draw(feed.recipe, 3, np.random.default_rng(0), 48)), 48)
-    for pictures in (shown(feed, rows), keras.ops.convert_to_numpy(varied)[..., 0]):
-        assert (pictures.shape, pictures.dtype) == ((3, 48, 48), "float32")
-        grey = black + (white - black) * 51 / 255
-        np.testing.assert_allclose(pictures[:, 20, 30], [white, black, grey], atol=1e-5)
-
-
-@pytest.mark.parametrize("contrast", ["none", "histogram", "local"])
-def test_contrast_is_normalised_before_prediction_and_augmentation(contrast):
-    settings = recipe(**VARIED | {"scaling": "raw", "contrast": contrast, "crop": 40})
+@pytest.mark.parametrize(("scaling", "factor", "offset"), [
+    ("unit", 1 / 255, 0), ("symmetric", 2 / 255, -1), ("raw", 1, 0),
+])  # fmt: skip
+def test_contrast_and_scale_are_normalised_in_prediction_and_in_training(scaling, factor, offset):
+    settings = recipe(**VARIED | {"scaling": scaling, "contrast": "histogram", "crop": 40})
     feed, rows = Feed(faces(), settings), ROWS[::-1].astype("int32")
-    pixels = faces()[::-1]
-    if contrast != "none":
-        pixels = contrasts.normalise(pixels, contrast)
-        assert (pixels != faces()[::-1]).any()
-    np.testing.assert_array_equal(shown(feed, rows), pixels[:, 4:44, 4:44])
+    pixels = contrasts.normalise(faces()[::-1], "histogram")[..., None].astype("float32")
+    shown = feed.shown((rows, np.tile(augment.tta_maps(settings)[0], (64, 1))))
+    np.testing.assert_allclose(shown, factor * pixels[:, 4:44, 4:44] + offset, rtol=1e-5, atol=1e-5)
     drawn = augment.draw(settings, 64, np.random.default_rng(0), 36)
-    wanted = augment.vary(pixels[..., None].astype("float32"), drawn, settings, 36)
-    np.testing.assert_array_equal(*numbers((feed.varied((rows, drawn), 36), wanted)))
+    varied = np.asarray(augment.vary(pixels, drawn, settings, 36))
+    np.testing.assert_allclose(feed.varied((rows, drawn), 36), factor * varied + offset, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("output", "wanted"), [([-1e4] * 7, [1 / 7] * 7), ([-1e4] * 6 + [0], [0] * 6 + [1])], ids=str)
-def test_sigmoids_near_zero_are_normalised_without_division_by_zero(output, wanted):
+def test_sigmoids_near_zero_are_normalised_without_division_by_zero():
     network = tiny("sigmoid")
-    network.layers[-1].set_weights([np.zeros((16, 7)), np.array(output)])
+    network.layers[-1].set_weights([np.zeros((16, 7)), np.full(7, -1e4)])
     probabilities = Predictor(Feed(faces(), recipe()), network).probabilities(ROWS)
-    np.testing.assert_allclose(probabilities, np.tile(wanted, (64, 1)), atol=1e-5)
+    np.testing.assert_allclose(probabilities, np.full((64, 7), 1 / 7), atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
@@ -296,18 +272,11 @@ def test_views_are_predictions_for_each_map_and_any_number_of_rows(head):
     expected = outputs / outputs.sum(axis=2, keepdims=True)
     assert (abs(expected[0] - expected[1]) > 1e-4).any(), "the views must differ"
     predictor, shuffled = Predictor(Feed(pixels, recipe()), network), np.random.default_rng(1).permutation(300)
-    for count in (1, 2, 127, 128, 129, 257):
+    for count in (1, 128, 129):
         rows = shuffled[:count]
         views = predictor.views(rows, maps)
         np.testing.assert_allclose(views, expected[:, rows], atol=1e-5)
         np.testing.assert_array_equal(predictor.probabilities(rows), views[0])
-
-
-def test_loss_and_accuracy_equal_those_of_scikit_learn():
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(7), 64).astype("float32")
-    loss, accuracy = loop.validation_scores(probabilities, LABELS)
-    assert loss == pytest.approx(log_loss(LABELS, probabilities, labels=range(7)), rel=1e-5)
-    assert accuracy == accuracy_score(LABELS, probabilities.argmax(1))
 
 
 # fit
@@ -333,44 +302,30 @@ def test_incomplete_batch_is_left_out_and_one_larger_than_the_rows_is_refused(tm
         train(tmp_path / "d.npz", recipe(batch_size=49, schedule="linear", recalibrate=True))
 
 
-@HEADS
-def test_infinite_loss_is_refused_and_not_saved(loss, head, tmp_path):
-    steep = recipe(loss=loss).model_copy(update={"learning_rate": 1e30})  # more than params.yaml allows
+def test_infinite_loss_is_refused_and_not_saved(tmp_path):
+    steep = recipe().model_copy(update={"learning_rate": 1e30})  # more than params.yaml allows
     with pytest.raises(UserError, match=r"nan in epoch 1.*learning_rate"):
-        train(tmp_path / "c.npz", steep, lambda: tiny(head))
+        train(tmp_path / "c.npz", steep)
     assert not (tmp_path / "c.npz").exists()
 
 
-def stop_at(count):
-    """Return a callback that interrupts the training when it is called for the `count`-th time."""
-    calls = itertools.count(1)
-
-    def callback(_):
-        if next(calls) == count:
-            raise Stop
-
-    return callback
-
-
-SLOW = pytest.mark.slow
 LINEAR = {"optimizer": "sgd", "schedule": "linear", "warmup": 0.3}
 AFTER_EPOCH, WITHIN_EPOCH = ("on_epoch", 1), ("on_batch", 9)  # the first epoch; the middle of the second
+MINI_XCEPTION = functools.partial(architectures.build, "mini_xception")
 
 
 @pytest.mark.parametrize(("build", "changes", "stop"), [
-    pytest.param("mini_xception", {"precision": "float32"}, AFTER_EPOCH, marks=SLOW),
-    pytest.param("mini_xception", {"precision": "bfloat16"}, AFTER_EPOCH, marks=SLOW),
-    (tiny, {"optimizer": "muon", "ema": 0.5}, AFTER_EPOCH), (tiny, {"schedule": "cosine"}, WITHIN_EPOCH),
-    (tiny, {"ema": 0.0, "recalibrate": False}, AFTER_EPOCH), (anywhere, ANYWHERE, AFTER_EPOCH),
+    pytest.param(MINI_XCEPTION, {"precision": "bfloat16"}, AFTER_EPOCH, marks=pytest.mark.slow),
+    (tiny, {"optimizer": "muon", "ema": 0.5}, AFTER_EPOCH), (tiny, {"ema": 0.0, "recalibrate": False}, AFTER_EPOCH),
     (anywhere, ANYWHERE | LINEAR, WITHIN_EPOCH),
 ])  # fmt: skip
 def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build, changes, stop, tmp_path):
     settings, path = recipe(**EVERYTHING | changes), tmp_path / "c.npz"
-    build = build if callable(build) else functools.partial(architectures.build, build)
     uninterrupted = outcome(train(tmp_path / "uninterrupted.npz", settings, build))
     callback, count = stop
-    with pytest.raises(Stop):
-        train(path, settings, build, **{callback: stop_at(count)})
+    interruption = Mock(side_effect=[None] * (count - 1) + [KeyboardInterrupt])
+    with pytest.raises(KeyboardInterrupt):
+        train(path, settings, build, **{callback: interruption})
     epochs = []
     resumed = train(path, settings, build, on_epoch=lambda progress: epochs.append(len(progress.history)))
     assert epochs == [2, 3]
@@ -379,28 +334,16 @@ def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build,
     assert resumed[1].seconds == finished[1].seconds
 
 
-def test_validation_labels_cannot_change_the_training(tmp_path):
-    settings = recipe(**EVERYTHING)  # with "plateau", which depends on a loss
-    true, scrambled = (
-        outcome(train(tmp_path / f"{shift}.npz", settings, labels=(LABELS[48:] + shift) % 7)) for shift in (0, 3)
-    )
-    for first, second in zip(true["history"], scrambled["history"], strict=True):
-        changed = {key for key in first if first[key] != second[key]}
-        assert {"val_loss"} <= changed <= {"val_loss", "val_accuracy"}
-    assert true | {"history": []} == scrambled | {"history": []}
-
-
 # Training data
 
 
-@pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 0.5}], ids=str)
-def test_targets_are_mixed_as_the_pictures_are(mixing, tmp_path, monkeypatch):
-    epochs, batches = [], backend.batches
-    monkeypatch.setattr(backend, "batches", lambda inputs, targets, size: (
-        epochs.append((*inputs, targets)) or batches(inputs, targets, size)))  # fmt: skip
+def test_targets_are_mixed_as_the_pictures_are(tmp_path, monkeypatch):
+    batches = Mock(wraps=backend.batches)
+    monkeypatch.setattr(backend, "batches", batches)
     rows = ROWS[:61]  # 56 in complete batches
-    settings = recipe(**mixing, flip=True, epochs=2)
+    settings = recipe(mixup=0.4, cutmix=0.5, flip=True, epochs=2)
     train(tmp_path / "c.npz", settings, rows=rows)
+    epochs = [(*call.args[0], call.args[1]) for call in batches.call_args_list]
     assert len(epochs) == 2
     for order, drawn, targets in epochs:
         assert len(np.unique(order)) == len(order) == 56
@@ -414,65 +357,36 @@ def test_targets_are_mixed_as_the_pictures_are(mixing, tmp_path, monkeypatch):
     assert (epochs[0][1] != epochs[1][1]).any()
 
 
-SIDES = []  # of the pictures, whenever a program is traced
-
-
-class Probe(layers.Layer):
-    """Layer that records the side of its input while a program is traced."""
-
-    def call(self, pictures):
-        if pictures.shape[1] is not None:
-            SIDES.append(pictures.shape[1])
-        return pictures
-
-
 def test_epochs_have_their_side_and_augmentation_and_each_side_is_compiled_once(tmp_path, monkeypatch):
-    draws, draw, sides = [], augment.draw, []
-
-    def record(recipe, count, random, side, plain=False):
-        draws.append((side, plain))
-        return draw(recipe, count, random, side, plain)
-
-    monkeypatch.setattr(augment, "draw", record)
-    SIDES.clear()
+    draw, vary = Mock(wraps=augment.draw), Mock(wraps=augment.vary)  # vary is called while a program is traced
+    monkeypatch.setattr(augment, "draw", draw)
+    monkeypatch.setattr(augment, "vary", vary)
     settings = recipe(**VARIED | ANYWHERE)
-    trainer = new_trainer(settings, lambda: anywhere(Probe()))
-    train(tmp_path / "1.npz", settings, trainer=trainer, on_batch=lambda part: sides.append(trainer.model.side))
+    trainer, _, sides = observe(tmp_path / "1.npz", settings, lambda trainer: trainer.model.side, anywhere)
     # Three epochs of training and recalibration, and the final recalibration, which always has the side of prediction
+    draws = [call.args[3:] for call in draw.call_args_list]
     assert draws == [(32, False), (40, False), (40, False), (40, False), (40, True), (40, True), (40, True)]
     assert sides == [32] * 6 + [40] * 12
-    assert set(SIDES) == {32, 40}
-    traced, early, late = list(SIDES), trainer.model.programs[32], trainer.model.train_function
-    assert early is not late
+    assert {call.args[3] for call in vary.call_args_list} == {32, 40}
+    traced = vary.call_count
     trainer.reset(2)
     train(tmp_path / "2.npz", settings, seed=2, trainer=trainer)
-    assert traced == SIDES
-    assert (trainer.model.programs[32], trainer.model.train_function) == (early, late)
+    assert vary.call_count == traced
 
 
 # Averaged weights and recalibration
 
 
-def steps(settings, path):
-    """Train, and return the final network, and its variables after each step."""
-    trainer, states = new_trainer(settings), []
+def test_averaging_and_recalibration_affect_prediction_but_not_training(tmp_path):
+    changes = {"optimizer": "muon", "flip": True, "shift": 0.1}
+    _, _, plain = observe(tmp_path / "plain.npz", recipe(**changes), variables)
+    settings = recipe(**changes, ema=0.8, recalibrate=True)
+    trainer, _, averaged = observe(tmp_path / "averaged.npz", settings, variables)
+    assert len(averaged) == 18
+    np.testing.assert_equal(plain, averaged)
     network = trainer.network
-    train(path, settings, trainer=trainer, on_batch=lambda part: states.append(numbers(network.variables)))
-    return network, states
-
-
-@OPTIMIZERS
-def test_averaging_and_recalibration_affect_prediction_but_not_training(optimizer, tmp_path):
-    settings = recipe(optimizer=optimizer, flip=True, shift=0.1)
-    _, plain = steps(settings, tmp_path / "plain.npz")
-    network, averaged = steps(settings.model_copy(update={"ema": 0.8, "recalibrate": True}), tmp_path / "averaged.npz")
-    assert len(plain) == len(averaged) == 18
-    for first, second in zip(plain, averaged, strict=True):
-        assert [each.tobytes() for each in first] == [each.tobytes() for each in second]
     for k in (k for k, variable in enumerate(network.variables) if variable.trainable):
-        mean = averaged[0][k]
-        for weights in averaged[1:]:
-            mean = 0.8 * mean + 0.2 * weights[k]
+        mean = functools.reduce(lambda mean, state: 0.8 * mean + 0.2 * state, [state[k] for state in averaged])
         np.testing.assert_allclose(network.variables[k], mean, rtol=1e-4, atol=1e-6)
         assert abs(mean - averaged[-1][k]).max() > 1e-3, "the last weights differ"
 
@@ -496,29 +410,26 @@ def test_every_epoch_is_evaluated_as_if_it_were_the_last(tmp_path):
     trained = {epochs: train(tmp_path / f"{epochs}.npz", recipe(**changes, epochs=epochs)) for epochs in (1, 3)}
     for epochs, (predictor, progress) in trained.items():
         last = progress.history[-1]
-        scores = loop.validation_scores(predictor.probabilities(ROWS[48:]), LABELS[48:])
-        assert scores == (last["val_loss"], last["val_accuracy"])
+        probabilities = predictor.probabilities(ROWS[48:])
+        assert last["val_loss"] == pytest.approx(log_loss(LABELS[48:], probabilities, labels=range(7)), rel=1e-5)
+        assert last["val_accuracy"] == accuracy_score(LABELS[48:], probabilities.argmax(1))
         assert last == trained[3][1].history[epochs - 1]
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.1])
-def test_recalibration_averages_the_statistics_of_batches_and_keeps_the_weights(shift):
-    settings = recipe(shift=shift)
+def test_recalibration_averages_the_statistics_of_batches_and_keeps_the_weights():
+    settings = recipe(shift=0.1)
     trainer = new_trainer(settings)
     before = numbers(trainer.network.trainable_weights)
     batches = ROWS[:48][::-1].reshape(6, 8)
     drawn = augment.draw(settings, 48, np.random.default_rng(3), 48)
     trainer.recalibrator.measure(batches, drawn)
     pictures = augment.vary(faces()[batches.ravel(), :, :, None].astype("float32"), drawn, settings, 48)
-    pooled = (
-        (keras.ops.convert_to_numpy(pictures) / 255).reshape(6, 8, 12, 4, 12, 4).mean(axis=(3, 5)).reshape(6, 8, -1)
-    )
+    pooled = np.reshape(pictures / 255, (6, 8, 12, 4, 12, 4)).mean(axis=(3, 5)).reshape(6, 8, -1)
     normaliser = trainer.network.layers[2]
     np.testing.assert_allclose(normaliser.moving_mean, pooled.mean(axis=1).mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(normaliser.moving_variance, pooled.var(axis=1).mean(axis=0), rtol=1e-3)
     assert normaliser.momentum == 0.99
-    for old, new in zip(before, trainer.network.trainable_weights, strict=True):
-        np.testing.assert_array_equal(old, new.numpy())
+    np.testing.assert_equal(numbers(trainer.network.trainable_weights), before)
 
 
 def test_recalibration_includes_nested_layers():
@@ -527,36 +438,15 @@ def test_recalibration_includes_nested_layers():
     assert Recalibrator(Feed(faces(), recipe()), network).normalisers == [inner.layers[1]]
 
 
-def test_recalibration_keeps_the_momentum_of_training(tmp_path):
-    """Both programs are compiled once; the first one must not fix the momentum of the second."""
-    plain, measured = new_trainer(recipe(epochs=1)), new_trainer(recipe(epochs=1))
-    measured.recalibrator.measure(ROWS[:48].reshape(6, 8), augment.draw(plain.recipe, 48, np.random.default_rng(0), 48))
-    measured.reset(1)
-    first, second = (train(tmp_path / f"{i}.npz", plain.recipe, trainer=t) for i, t in enumerate((plain, measured)))
-    assert outcome(first) == outcome(second)
-
-
-@pytest.mark.parametrize("first_seed", [pytest.param(1, id="same_seed", marks=SLOW), 2])
 @pytest.mark.parametrize(("schedule", "precision"), [("plateau", "float32"), ("linear", "bfloat16")])
-def test_reset_trainer_equals_a_new_one_and_seeds_differ(first_seed, schedule, precision, tmp_path):
-    changes = {"schedule": schedule, "precision": precision, "epochs": 2}
-    settings = recipe(**EVERYTHING | ANYWHERE | changes)
+def test_reset_trainer_equals_a_new_one_and_seeds_differ(schedule, precision, tmp_path):
+    settings = recipe(**EVERYTHING | ANYWHERE | {"schedule": schedule, "precision": precision, "epochs": 2})
     new = outcome(train(tmp_path / "new.npz", settings, anywhere))
-    trainer = new_trainer(settings, anywhere, first_seed)
-    first = outcome(train(tmp_path / "first.npz", settings, seed=first_seed, trainer=trainer))
-    for key in ("weights", "probabilities"):
-        assert (first[key] == new[key]) == (first_seed == 1)
+    trainer = new_trainer(settings, anywhere, seed=2)
+    other = outcome(train(tmp_path / "other.npz", settings, seed=2, trainer=trainer))
+    assert other["weights"] != new["weights"]
     trainer.reset(1)
     assert outcome(train(tmp_path / "again.npz", settings, trainer=trainer)) == new
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends receive arrays")
-def test_batches_are_complete_and_in_order():
-    rows, drawn, targets = ROWS[:21].astype("int32"), np.arange(42.0).reshape(21, 2), np.eye(7)[LABELS[:21]]
-    batches = [(*inputs, labels) for inputs, labels in backend.batches((rows, drawn), targets, 8)["x"]]
-    assert len(batches) == 2
-    for parts, array in zip(zip(*batches, strict=True), (rows, drawn, targets), strict=True):
-        np.testing.assert_array_equal(np.concatenate(parts), array[:16])
 
 
 def test_use_of_the_global_generator_changes_nothing(tmp_path):
