@@ -41,19 +41,21 @@ def wait(data, folder):
     time.sleep(120)
 
 
+def wait_until(happened):
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def refuse(data, factor):
     if factor == 3:
         raise UserError(f"no {factor}")
     return factor
 
 
-TASKS = {f"times {factor}": (factor,) for factor in range(1, 6)}
-WANTED = {f"times {factor}": int(DATA.sum()) * factor for factor in range(1, 6)}
-
-
-@pytest.mark.parametrize(("name", "jobs"), [("loky", 1), RAY])
-def test_every_task_has_its_result(name, jobs):
-    assert dict(executors.results(total, DATA, TASKS, name, jobs, None)) == WANTED
+TASKS = {factor: (factor,) for factor in range(1, 6)}
+WANTED = {factor: int(DATA.sum()) * factor for factor in range(1, 6)}
 
 
 def test_tasks_run_sequentially_without_semaphores(monkeypatch, capsys):
@@ -77,10 +79,10 @@ def test_task_of_a_killed_worker_is_repeated(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["loky", "dask"])
 def test_workers_that_die_repeatedly_are_an_error(name, tmp_path):
-    tasks = {"times 2": (2, tmp_path / "mark", 99)}
+    tasks = {2: (2, tmp_path / "mark", 99)}
     with pytest.raises(UserError, match="workers did nothing but die"):
         list(executors.results(total_if_alive, DATA, tasks, name, 2, None))
-    assert len((tmp_path / "mark").read_text()) >= 4
+    assert len((tmp_path / "mark").read_text()) >= 4, "they were started again"
 
 
 @pytest.mark.parametrize("name", ["spark", "dask", pytest.param("ray", marks=pytest.mark.slow)])
@@ -96,15 +98,10 @@ def test_workers_end_with_a_killed_driver(tmp_path):
         "list(executors.results(test_executors.wait, 0, tasks, 'loky', 2, None))"
     )
     driver = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    deadline = time.monotonic() + 60
-    while len(pids := [int(path.name) for path in tmp_path.iterdir()]) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
     driver.kill()
     driver.wait()
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not any(Path("/proc", path.name).exists() for path in tmp_path.iterdir()))
 
 
 @pytest.mark.parametrize(("name", "jobs"), [("loky", 1), ("loky", 2), ("dask", 2), RAY])
