@@ -310,7 +310,8 @@ def locally_normalised(picture):
 
 
 @pytest.mark.parametrize(("kind", "one"), [("histogram", equalised), ("local", locally_normalised)])
-def test_contrast_equals_a_computation_per_picture(kind, one):
+def test_contrast_equals_a_computation_per_picture(kind, one, monkeypatch):
+    monkeypatch.setattr(contrasts, "PART", 2)  # three chunks, the last one incomplete
     slopes = np.linspace(0, 60, 48) * np.linspace(0.2, 1, 5)[:, None, None]  # five different low contrasts
     dim = (20 + slopes + np.random.default_rng(4).integers(0, 30, (5, 48, 48))).astype("uint8")
     result = contrasts.normalise(dim, kind)
@@ -319,10 +320,6 @@ def test_contrast_equals_a_computation_per_picture(kind, one):
 
 
 @pytest.mark.parametrize("kind", ["histogram", "local"])
-def test_constant_pictures_become_grey_and_pictures_are_independent(kind):
-    for level in (0, 1, 128, 255):
-        assert (contrasts.normalise(np.full((2, 48, 48), level, "uint8"), kind) == 128).all()
-    pixels = np.random.default_rng(0).integers(0, 256, (1030, 48, 48)).astype("uint8")  # more than one chunk
-    result = contrasts.normalise(pixels, kind)
-    for row in (0, 1023, 1024, 1029):
-        assert (contrasts.normalise(pixels[[row]], kind)[0] == result[row]).all()
+def test_constant_pictures_become_grey(kind):
+    constant = np.array([0, 1, 128, 255], "uint8").repeat(48 * 48).reshape(4, 48, 48)
+    assert (contrasts.normalise(constant, kind) == 128).all()
