@@ -1,4 +1,5 @@
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -13,14 +14,12 @@ from pipeline.errors import UserError
 from pipeline.evaluation import ensemble
 from pipeline.evaluation.ensemble import Predictions, blend, fit_weights, geometric_mean, weighted_mean
 
-METHODS = pytest.mark.parametrize("method", ensemble.METHODS)
 
-
-def skilled(rows=400, seed=0):
+def skilled():
     """Return three members with independent errors that are mostly right, and the labels."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 7, rows)
-    scores = rng.normal(0, 1, (3, rows, 7)) + rng.uniform(1, 3, (3, 1, 1)) * np.eye(7)[labels]
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 400)
+    scores = rng.normal(0, 1, (3, 400, 7)) + rng.uniform(1, 3, (3, 1, 1)) * np.eye(7)[labels]
     return (np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)).astype("float32"), labels
 
 
@@ -33,12 +32,9 @@ def seven(*first):
     return [*first, *[(1 - sum(first)) / (7 - len(first))] * (7 - len(first))]
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_fit_weights_finds_the_optimum_of_scipy(seed):
-    oof, labels = skilled(seed=seed)
+def test_fit_weights_finds_the_optimum_of_scipy():
+    oof, labels = skilled()
     weights = fit_weights(oof, labels)
-    assert weights.min() >= 0
-    assert weights.sum() == pytest.approx(1, abs=1e-12)
     own = oof[:, np.arange(len(labels)), labels].astype("float64")
     best = minimize(
         lambda w: -np.log(w @ own).mean(), np.full(3, 1 / 3), method="SLSQP", bounds=[(0, 1)] * 3,
@@ -47,7 +43,6 @@ def test_fit_weights_finds_the_optimum_of_scipy(seed):
     )  # fmt: skip
     assert best.success
     np.testing.assert_allclose(weights, best.x, atol=2e-3)
-    assert log_loss(weighted_mean(oof, weights), labels) == pytest.approx(best.fun, abs=1e-6)
 
 
 def test_fit_weights_handles_zeros_equal_members_and_a_single_member():
@@ -66,7 +61,7 @@ def test_means_by_hand():
     np.testing.assert_allclose(geometric_mean(two), [roots / 0.76], rtol=1e-6)
 
 
-@METHODS
+@pytest.mark.parametrize("method", ensemble.METHODS)
 def test_an_ensemble_is_no_worse_than_its_worst_member(method):
     oof, labels = skilled()
     blended, weights = blend(method, [Predictions(each, each[:50]) for each in oof], labels, np.arange(400) % 4)
@@ -79,29 +74,25 @@ def test_an_ensemble_is_no_worse_than_its_worst_member(method):
         np.testing.assert_allclose(blended.test, weighted_mean(oof[:, :50], weights))
 
 
-@pytest.mark.parametrize("fold", range(3))
-def test_the_labels_of_a_fold_change_neither_its_blend_nor_its_temperature(fold):
-    oof, labels = skilled()
+def test_the_labels_of_a_fold_change_neither_its_blend_nor_its_temperature():
+    fold, (oof, labels) = 1, skilled()
     fold_of = np.random.default_rng(1).integers(0, 3, 400)
     own, members = fold_of == fold, [Predictions(each, each[:50]) for each in oof]
     scrambled = np.where(own, (labels + 1) % 7, labels)
     blends = [blend("weights", members, known, fold_of)[0].oof for known in (labels, scrambled)]
     temperatures = [ensemble.fit_temperatures(oof[0], known, fold_of) for known in (labels, scrambled)]
-    assert (temperatures[0] == temperatures[1]).tolist() == [number == fold for number in range(4)]
+    assert (temperatures[0] == temperatures[1]).tolist() == [False, True, False, False]
     for before, after in (blends, [ensemble.tempered(oof[0], each, fold_of) for each in temperatures]):
         np.testing.assert_array_equal(before[own], after[own])
         assert not np.allclose(before[~own], after[~own], rtol=0, atol=1e-9), "other folds do change"
 
 
 def test_scores_are_accuracy_log_loss_and_brier_score():
-    oof = np.array([seven(0.4, 0.3), seven(0.2, 0.6), seven(0.5)])
-    squares = [
-        0.6**2 + 0.3**2 + 5 * 0.06**2, 0.2**2 + 0.4**2 + 5 * 0.04**2, 0.5**2 + (5.5 / 6) ** 2 + 5 * (0.5 / 6) ** 2,
-    ]  # fmt: skip
-    assert ensemble.scores(oof, np.array([0, 1, 1])) == {
-        "oof_accuracy": 0.666667,
-        "oof_log_loss": pytest.approx(-np.log(0.4 * 0.6 * (0.5 / 6)) / 3, abs=1e-5),
-        "oof_brier": pytest.approx(sum(squares) / 3, abs=1e-6),
+    squares = 0.6**2 + 0.3**2 + 5 * 0.06**2, 0.8**2 + 0.6**2 + 5 * 0.04**2
+    assert ensemble.scores(np.array([seven(0.4, 0.3), seven(0.2, 0.6)]), np.array([0, 0])) == {
+        "oof_accuracy": 0.5,
+        "oof_log_loss": pytest.approx(-np.log(0.4 * 0.2) / 2, abs=1e-5),
+        "oof_brier": pytest.approx(sum(squares) / 2, abs=1e-6),
     }
 
 
@@ -181,27 +172,14 @@ def test_another_system_can_be_a_member(run, rows):
 
 
 GOOD = fake_run.probabilities("good", fake_run.labels()[:70])
-WRONG = {
-    "too few rows": GOOD[1:],
-    "six classes": GOOD[:, :6],
-    "not a number": np.where(GOOD[0, 0] == GOOD, np.nan, GOOD),
-    "negative": np.where(GOOD[0, 0] == GOOD, -GOOD, GOOD),
-    "a sum of 1.002": GOOD * 1.002,
-}
+NOT_A_NUMBER = np.where(GOOD[0, 0] == GOOD, np.nan, GOOD)
 
 
-@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_a_file_of_another_system_without_probabilities_raises(run, wrong):
+@pytest.mark.parametrize("wrong", [GOOD[1:], NOT_A_NUMBER, GOOD * 1.002], ids=["too few rows", "nan", "a sum of 1.002"])
+def test_a_file_of_another_system_without_probabilities_raises_and_nothing_is_written(run, wrong):
     fake_run.external("other", np.arange(70), oof=wrong)
-    settings = fake_run.params(ensemble={"method": "mean", "members": ["plain_net", "other"]})
+    fake_run.params(ensemble={"method": "mean", "members": ["plain_net", "other"]})
     with pytest.raises(UserError, match=r"^external/other\.npz .*external/README\.md"):
-        ensemble.read(settings, *run[1:])
-
-
-def test_a_damaged_cell_raises_with_its_stage_and_nothing_is_written(run):
-    path = Path("artifacts/students/pupil/fold1/predictions.npz")
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(UserError, match=r"^artifacts/students/pupil/fold1/pred.*dvc repro distill@pupil-1"):
         ensemble.main()
     assert not ensemble.RESULT.exists()
     assert not ensemble.BLENDS.exists()
@@ -211,22 +189,19 @@ def test_a_blend_that_is_missing_or_for_other_rows_raises(run):
     _, data, assignment = run
     ensemble.main()
     path = ensemble.BLENDS / "plain_net.npz"
-    other = ensemble.BLENDS / "deep_net.npz"
     short = partial(np.savez, path, oof=GOOD[1:], test=GOOD[:35], of=["plain_net", data.digest, assignment.digest])
-    for damage in (lambda: path.write_bytes(other.read_bytes()), short, path.unlink):
+    for damage in (partial(shutil.copy, ensemble.BLENDS / "deep_net.npz", path), short, path.unlink):
         damage()
         with pytest.raises(UserError, match=r"^artifacts/blends/plain_net\.npz .*dvc repro -f ensemble"):
             ensemble.load("plain_net", data, assignment)
 
 
-@pytest.mark.parametrize("temperature", [0, float("nan"), None])
-def test_a_result_that_is_damaged_or_lacks_a_submission_raises(run, temperature):
+def test_a_result_that_is_damaged_or_lacks_a_submission_raises(run):
     ensemble.main()
-    assert ensemble.temperatures(["pupil"])["pupil"] > 0
     with pytest.raises(UserError, match=r"^results/ensemble\.json .*lacks other"):
         ensemble.result(["other"])
     content = json.loads(ensemble.RESULT.read_text())
-    content["submissions"]["pupil"]["temperature"] = temperature
+    content["submissions"]["pupil"]["temperature"] = 0
     ensemble.RESULT.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"(?s)^results/ensemble\.json .*dvc repro -f ensemble"):
         ensemble.result()
