@@ -29,13 +29,23 @@ def duplicates(rows, part, labels_agree):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_examine_counts_a_handmade_competition(known):
-    result = audit.examine(PIXELS, np.where((USAGE == 0) | known, LABELS, -1), USAGE)
+def test_main_counts_a_handmade_competition(stand, monkeypatch, known):
+    monkeypatch.setattr(audit, "draw_classes", lambda counts: None)  # drawing is slow
+    faces.Faces(PIXELS, np.where(USAGE == 0, LABELS, -1).astype("int8"), USAGE.astype("uint8")).save()
+    solution.save(solution.table(np.arange(6, 14), USAGE[6:], LABELS[6:] if known else np.full(8, -1)))
+    facts = {"source": "synthetic", "official": False, "files": {}}
+    files.write_json(provenance.PATH, facts)
+    audit.main()
+    assert audit.load_duplicates(14)["identical"].tolist() == [2, 2, 2, 0, 0, 0, 1, 3, 0, 0, 1, 3, 0, 1]
+    assert audit.PAIRS.read_text().startswith("first,second,how\n0,1,identical\n")
+    result = json.loads(audit.RESULT.read_text())
+    assert "PrivateTest in Training" in result.pop("nearly_identical_pictures")
     classes = result.pop("classes")
     assert list(classes["Training"].values()) == [2, 1, 1, 1, 0, 0, 1]
     assert list(classes["PrivateTest"].values()) == ([0, 1, 1, 0, 0, 1, 2] if known else [0] * 7)
     assert list(classes["PublicTest"]) == list(CLASSES)
     assert result == {
+        "provenance": facts,
         "rows": {"Training": 6, "PublicTest": 3, "PrivateTest": 5},
         "classes_as_published": False,
         "constant_pictures": {"Training": 1, "PublicTest": 0, "PrivateTest": 2},
@@ -51,20 +61,6 @@ def test_examine_counts_a_handmade_competition(known):
             "PrivateTest in PublicTest": duplicates(3, 0.6, 0.66667 if known else "unknown"),
         },
     }
-
-
-def test_main_writes_all_results(stand, monkeypatch):
-    monkeypatch.setattr(audit, "draw_classes", lambda counts: None)  # drawing is slow
-    faces.Faces(PIXELS, np.where(USAGE == 0, LABELS, -1).astype("int8"), USAGE.astype("uint8")).save()
-    solution.save(solution.table(np.arange(6, 14), USAGE[6:], LABELS[6:]))
-    facts = {"source": "synthetic", "official": False, "files": {}}
-    files.write_json(provenance.PATH, facts)
-    audit.main()
-    result = json.loads(audit.RESULT.read_text())
-    assert "PrivateTest in Training" in result.pop("nearly_identical_pictures")
-    assert result == audit.examine(PIXELS, LABELS, USAGE) | {"provenance": facts}
-    assert audit.load_duplicates(14)["identical"].tolist() == [2, 2, 2, 0, 0, 0, 1, 3, 0, 0, 1, 3, 0, 1]
-    assert audit.PAIRS.read_text().startswith("first,second,how\n0,1,identical\n")
 
 
 def portrait(seed):

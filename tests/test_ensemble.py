@@ -6,25 +6,19 @@ from pathlib import Path
 import fake_run
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 from pipeline.config import ENSEMBLE, EXTERNAL
 from pipeline.data import solution
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble
 from pipeline.evaluation.ensemble import Predictions, blend, fit_weights, geometric_mean, weighted_mean
+from pipeline.evaluation.metrics import cross_entropy
 
 
 def skilled():
     """Return three members with independent errors that are mostly right, and the labels."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 7, 400)
-    scores = rng.normal(0, 1, (3, 400, 7)) + rng.uniform(1, 3, (3, 1, 1)) * np.eye(7)[labels]
-    return (np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)).astype("float32"), labels
-
-
-def log_loss(probabilities, labels):
-    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels].astype("float64"), 1e-12)).mean()
+    labels = np.arange(400) % 7
+    return np.stack([fake_run.probabilities(skill, labels, skill) for skill in (1.2, 2.0, 2.5)]), labels
 
 
 def seven(*first):
@@ -32,17 +26,14 @@ def seven(*first):
     return [*first, *[(1 - sum(first)) / (7 - len(first))] * (7 - len(first))]
 
 
-def test_fit_weights_finds_the_optimum_of_scipy():
+def test_fit_weights_finds_the_optimum():
+    """At the least log-loss, no member has a higher likelihood ratio to the mixture than 1 (Karush-Kuhn-Tucker)."""
     oof, labels = skilled()
     weights = fit_weights(oof, labels)
-    own = oof[:, np.arange(len(labels)), labels].astype("float64")
-    best = minimize(
-        lambda w: -np.log(w @ own).mean(), np.full(3, 1 / 3), method="SLSQP", bounds=[(0, 1)] * 3,
-        jac=lambda w: -(own / (w @ own)).mean(axis=1), options={"ftol": 1e-12},
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(3)},
-    )  # fmt: skip
-    assert best.success
-    np.testing.assert_allclose(weights, best.x, atol=2e-3)
+    own = oof[:, np.arange(400), labels]
+    assert weights.sum() == pytest.approx(1)
+    assert sorted(weights > 0.01) == [False, True, True]
+    assert (own / (weights @ own)).mean(axis=1).max() == pytest.approx(1, abs=1e-4)
 
 
 def test_fit_weights_handles_zeros_equal_members_and_a_single_member():
@@ -65,9 +56,8 @@ def test_means_by_hand():
 def test_an_ensemble_is_no_worse_than_its_worst_member(method):
     oof, labels = skilled()
     blended, weights = blend(method, [Predictions(each, each[:50]) for each in oof], labels, np.arange(400) % 4)
-    assert log_loss(blended.oof, labels) <= max(log_loss(each, labels) for each in oof)
+    assert cross_entropy(blended.oof, labels) <= max(cross_entropy(each, labels) for each in oof)
     for array in blended:
-        assert array.dtype == np.float32
         np.testing.assert_allclose(array.sum(axis=1), 1, atol=1e-5)
     assert (weights is None) == (method == "geometric")
     if weights is not None:
@@ -85,15 +75,6 @@ def test_the_labels_of_a_fold_change_neither_its_blend_nor_its_temperature():
     for before, after in (blends, [ensemble.tempered(oof[0], each, fold_of) for each in temperatures]):
         np.testing.assert_array_equal(before[own], after[own])
         assert not np.allclose(before[~own], after[~own], rtol=0, atol=1e-9), "other folds do change"
-
-
-def test_scores_are_accuracy_log_loss_and_brier_score():
-    squares = 0.6**2 + 0.3**2 + 5 * 0.06**2, 0.8**2 + 0.6**2 + 5 * 0.04**2
-    assert ensemble.scores(np.array([seven(0.4, 0.3), seven(0.2, 0.6)]), np.array([0, 0])) == {
-        "oof_accuracy": 0.5,
-        "oof_log_loss": pytest.approx(-np.log(0.4 * 0.2) / 2, abs=1e-5),
-        "oof_brier": pytest.approx(sum(squares) / 2, abs=1e-6),
-    }
 
 
 def test_describe_by_hand():
@@ -159,14 +140,11 @@ def test_another_system_can_be_a_member(run, rows):
     members = {"method": "weights", "members": ["plain_net", "other"]}
     fake_run.external("other", np.arange(70), 3.0)
     _, data, assignment = fake_run.build(duplicates="drop_repeats", ensemble=members)
-    assert len(assignment.rows) == 69
     if rows == "kept":
         oof = np.load(EXTERNAL / "other.npz")["oof"][assignment.rows]
         fake_run.external("other", assignment.rows, 3.0, oof=oof)
     ensemble.main()
-    result = ensemble.result(["other"])
-    assert result.weights["other"] > 0.2
-    assert result.submissions["other"].test_time_augmentation is None
+    assert ensemble.result(["other"]).weights["other"] > 0.2
     expected = fake_run.probabilities(("other", "oof"), fake_run.labels()[:70], 3.0)[assignment.rows]
     np.testing.assert_allclose(ensemble.load("other", data, assignment).oof, expected)
 
