@@ -56,14 +56,14 @@ def params(**changes):
 
 
 def write_cell(run, name, fold, data, assignment, **arrays):
-    """Write a cell; `arrays` replace arrays of predictions.npz, or remove them if None."""
+    """Write a cell; `arrays` replace arrays of predictions.npz."""
     rows, tests = assignment.held_out(fold), data.test_rows()
     predictions = {"rows": rows.astype("int32"), "attention": np.full((7, SIDE, SIDE), 40 * fold, "uint8")}
     for suffix, skill in (("", 2.0), ("_plain", 1.5)):
         predictions[f"oof{suffix}"] = probabilities((name, fold, "oof", suffix), labels()[rows], skill)
         predictions[f"test{suffix}"] = probabilities((name, fold, "test", suffix), labels()[tests], skill)
     content = io.BytesIO()
-    np.savez_compressed(content, **{key: each for key, each in (predictions | arrays).items() if each is not None})
+    np.savez_compressed(content, **(predictions | arrays))
     history = pd.DataFrame([[epoch, 0.01, 2.0, 0.2, 1.9, 0.3] for epoch in (1, 2)], columns=list(HISTORY))
     contents = {"predictions.npz": content.getvalue(), "history.csv": history.to_csv(index=False).encode()}
     model = run.model(name)
