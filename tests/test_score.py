@@ -195,10 +195,12 @@ def test_single_networks_are_scored_separately(project):
 
 def test_one_missing_label_makes_all_of_privatetest_unknown(project):
     project()
-    solution.PATH.write_text(solution.PATH.read_text().strip()[:-1] + "\n")
+    text = solution.PATH.read_text()
+    assert "\n84,PrivateTest,0\n" in text  # a duplicate, so private_no_duplicate does not contain it
+    solution.PATH.write_text(text.replace("84,PrivateTest,0", "84,PrivateTest,"))
     score.main()
     line = submission.scores()[0]
-    assert line["private_accuracy"] == line["rank_2013"] == "unknown"
+    assert line["private_accuracy"] == line["private_no_duplicate"] == line["rank_2013"] == "unknown"
     assert submission.single_networks(submission.analysis(), "deep_net")["mean"] == "unknown"
     assert 0 <= line["public_accuracy"] <= 1
 
