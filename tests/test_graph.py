@@ -6,13 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import small
 import tiny
-from ruamel.yaml import YAML
 
 from pipeline.data import synthetic
 from pipeline.files import sha256
@@ -38,51 +38,42 @@ MAY_CHANGE = re.compile(
 )
 
 
+@dataclass
 class Project:
     """DVC project in a folder, with a copy of the code."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    folder: Path
 
-    def run(self, *words, fails=False, **environment):
-        """Run a command in the project. Return its output."""
+    def run(self, *words, fails=False):
+        """Run a module of Python in the project. Return its output."""
         done = subprocess.run(
-            words, cwd=self.folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": "", "PATH": PATH} | environment,
+            ["python", "-m", *words], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONPATH": "", "PATH": PATH},
         )  # fmt: skip
-        output = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, output
-        return output
+        assert (done.returncode != 0) == fails, done.stdout
+        return done.stdout
 
     def repro(self, *words):
         """Run `dvc repro`. Return the names of the stages that ran."""
-        return set(re.findall(r"Running stage '([^']+)'", self.run("python", "-m", "dvc", "repro", *words)))
+        return set(re.findall(r"Running stage '([^']+)'", self.run("dvc", "repro", *words)))
 
     def outdated(self, *stages):
         """Return those of the stages that DVC would run."""
-        output = self.run("python", "-m", "dvc", "status", "--json", *stages)
+        output = self.run("dvc", "status", "--json", *stages)
         return set(json.loads(output[output.index("{") :]))
-
-    def pipeline(self, *words, fails=False, **environment):
-        return self.run("python", "-m", "pipeline", *words, fails=fails, **environment)
 
     def files(self):
         """Return the digest of every file, except those of DVC and the code."""
-        paths = {str(path.relative_to(self.folder)): path for path in self.folder.rglob("*") if path.is_file()}
-        return {
-            name: sha256(path.read_bytes()) for name, path in paths.items()
-            if not name.startswith((".dvc", "pipeline", ".git"))
-        }  # fmt: skip
+        names = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
+        return {name: sha256((self.folder / name).read_bytes()) for name in names
+                if not name.startswith((".dvc", "pipeline"))}  # fmt: skip
 
     def json(self, name):
         return json.loads((self.folder / name).read_text())
 
     def set(self, **changes):
         """Change sections of params.yaml."""
-        path = self.folder / "params.yaml"
-        document = YAML(typ="safe").load(path.read_text()) | changes
-        with open(path, "w") as file:
-            YAML().dump(document, file)
+        (self.folder / "params.yaml").write_text(json.dumps(DOCUMENT | changes))  # JSON is valid YAML
 
 
 def changed(before, after):
@@ -105,10 +96,9 @@ def once(tmp_path_factory):
     tiny.write(folder / "pipeline")
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / ".dvcignore").write_text("__pycache__\n")
-    with open(folder / "params.yaml", "w") as file:
-        YAML().dump(DOCUMENT, file)
     bring(folder)
     project = Project(folder)
+    project.set()
     assert project.repro() == CHEAP | CELLS
     return project
 
@@ -124,7 +114,7 @@ def test_a_second_repro_runs_nothing(once):
     before = once.files()
     assert once.repro() == set()
     assert once.files() == before
-    assert "nothing is stale" in once.pipeline("plan", "--show")
+    assert "nothing is stale" in once.run("pipeline", "plan", "--show")
 
 
 def test_test_labels_affect_only_solution_audit_score_and_report(project):
@@ -135,7 +125,7 @@ def test_test_labels_affect_only_solution_audit_score_and_report(project):
     assert project.repro() == {"download", "prepare", "audit", "score", "report"}
     # The other stages also give equal results if they are forced to run with the scrambled labels.
     assert project.repro("--single-item", "--force", "folds", "ensemble") == {"folds", "ensemble"}
-    project.pipeline("train", "one", "0", "--retrain")
+    project.run("pipeline", "train", "one", "0", "--retrain")
     names = changed(before, project.files())
     assert {"data/solution.csv", "submissions/scores.csv", "results/scores.json"} <= names
     unexpected = {name for name in names if not MAY_CHANGE.fullmatch(name)}
@@ -145,13 +135,12 @@ def test_test_labels_affect_only_solution_audit_score_and_report(project):
 def test_a_new_model_trains_only_its_own_cells(project):
     before = project.files()
     project.set(models=MODELS | {"three": {"architecture": "tiny", "recipe": "short", "seed": 9}})
-    assert "2 cells stale" in project.pipeline("plan", "--show")
-    output = project.pipeline("train", "--jobs", "2", "--threads", "1")
-    assert "2 of 2" in output
+    assert "2 cells stale" in project.run("pipeline", "plan", "--show")
+    assert "2 of 2" in project.run("pipeline", "train", "--jobs", "2", "--threads", "1")
     lock, known = project.folder / "dvc.lock", (project.folder / "dvc.lock").read_text()
     lock.write_text(re.split(r"  train@three-\d:", known)[0])  # as if the cells were copied from another machine
     assert project.outdated("train") >= {"train@three-0", "train@three-1"}
-    assert "nothing is stale" in project.pipeline("plan", "--show")
+    assert "nothing is stale" in project.run("pipeline", "plan", "--show")
     lock.write_text(known)
     assert project.repro() == {"ensemble", "score", "report"}
     assert not [name for name in changed(before, project.files()) if "students" in name]
@@ -194,21 +183,9 @@ def test_predictions_of_another_system_can_be_a_member_and_no_weights_are_needed
     assert project.repro() == {"ensemble", "score", "report"}
     assert project.json("results/ensemble.json")["method"] == "mean"
     assert "theirs" in project.json("results/scores.json")
-    np.savez(project.folder / "external/theirs.npz", oof=oof * 2, test=test)
-    output = project.run("python", "-m", "dvc", "repro", fails=True)
-    assert "external/theirs.npz" in output
-    assert "Traceback" not in output
 
 
-def test_an_error_in_params_is_reported_and_changes_nothing(project):
-    before = project.files()
-    project.set(models=MODELS | {"one": MODELS["one"] | {"epoch": 3}})
-    output = project.run("python", "-m", "dvc", "repro", fails=True)
-    assert "error: params.yaml: models.one.epoch is an unknown key" in output
-    assert changed(before, project.files()) == {"params.yaml"}
-
-
-def test_train_and_test_csv_give_equal_submissions_and_an_invalid_row_is_reported(project):
+def test_train_and_test_csv_give_equal_submissions_and_an_invalid_row_changes_nothing(project):
     before, incoming = project.files(), project.folder / "data/incoming"
     (incoming / "fer2013.tar.gz").unlink()
     bring(project.folder, names={"train.csv", "test.csv"})
@@ -216,12 +193,10 @@ def test_train_and_test_csv_give_equal_submissions_and_an_invalid_row_is_reporte
     assert project.files()["submissions/ensemble.csv"] == before["submissions/ensemble.csv"]
     for entry in project.json("results/scores.json").values():
         assert {entry["private_accuracy"], entry["public_accuracy"], entry["rank_2013"]} == {"unknown"}
-    before = project.files()
-    text = (incoming / "train.csv").read_text().splitlines()
-    text[40] = text[40].replace(" ", " 256 ", 1)
-    (incoming / "train.csv").write_text("\n".join(text) + "\n")
-    output = project.run("python", "-m", "dvc", "repro", fails=True)
-    assert "error: data/incoming/train.csv, line 41" in output
+    before, text = project.files(), (incoming / "train.csv").read_text()
+    (incoming / "train.csv").write_text(text.replace(" ", " 256 ", 1))
+    output = project.run("dvc", "repro", fails=True)
+    assert "error: data/incoming/train.csv, line 2" in output
     assert "Traceback" not in output
     others = {name for name in changed(before, project.files()) if not name.startswith(("data/raw/", "dvc.lock"))}
     assert others == {"data/incoming/train.csv"}
@@ -233,14 +208,10 @@ def test_the_demo_is_better_than_chance_and_a_second_run_does_nothing(tmp_path):
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(ROOT / name, tmp_path / name)
     project = Project(tmp_path)
-    first = project.pipeline("demo")
+    project.run("pipeline", "demo")
     scores = project.json("demo/results/scores.json")
     assert len(scores) == 4  # three networks and the ensemble
     assert scores["ensemble"]["private_accuracy"] > 0.7  # chance is one in seven
-    assert all(entry["oof_accuracy"] > 0.25 for entry in scores.values())
-    assert "The submission: demo/submissions/ensemble.csv" in first
     assert (tmp_path / "demo/submissions/ensemble.csv").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"pipeline", "dvc.yaml", "params.yaml", "demo"}
-    second = project.pipeline("demo")
-    assert "up to date" in second
-    assert "Running stage" not in second
+    assert "Running stage" not in project.run("pipeline", "demo")
