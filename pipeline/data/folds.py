@@ -92,14 +92,9 @@ def assign(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.
     return fold
 
 
-def load(data: faces.Faces, count: int | None = None) -> Folds:
-    """Load data/folds.csv. Raises UserError if it is missing, invalid, or for a different dataset or number of folds.
-
-    Parameters
-    ----------
-    count : expected number of folds. Default: the number in params.yaml.
-    """
-    count = len(config.load().folds) if count is None else count
+def load(data: faces.Faces) -> Folds:
+    """Load data/folds.csv. Raises UserError if it is missing, invalid, or for a different dataset or number of folds."""
+    count = len(config.load().folds)
     with files.reading(PATH, "dvc repro folds"):
         rows, fold = pd.read_csv(PATH, dtype="int64")[["row", "fold"]].to_numpy().T.copy()
         if (np.diff(rows) <= 0).any() or not np.isin(rows, data.rows(TRAINING)).all():

@@ -33,6 +33,7 @@ def _dask(jobs: int, address: str | None, data: Any) -> Iterator[Run]:
         client = stack.enter_context(distributed.Client(cluster))
 
         def run(work: Callable[..., Any], tasks: Tasks) -> Iterator[tuple[Any, Any]]:
+            client.wait_for_workers(1)  # all may have died; scatter fails without one
             shared = client.scatter(data, broadcast=True, hash=False)  # sent once to each worker
             futures = {client.submit(work, shared, *words, pure=False): key for key, words in tasks.items()}
             for future in distributed.as_completed(futures):
