@@ -5,22 +5,25 @@ requests to this server's port. Tests put the failures that they need into `Serv
 """
 
 import base64
-import io
 import itertools
 import json
 import os
 import re
 import threading
 import time
-import zipfile
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+import settings
+
+from pipeline.errors import UserError
 from pipeline.kaggle import client
 
 TOKEN, KEY = "kgat_the-good-token-0123456789", "the-good-key-9876543210"
 SIGNATURE = "X-Signature=the-secret-signature"
 SECRETS = (TOKEN, KEY, SIGNATURE, "bad-token", "storage.local")
+OWN = re.compile("KAGGLE|XDG|.*_PROXY$", re.IGNORECASE)  # environment variables that the client reads
 ALL = itertools.repeat
 
 
@@ -42,7 +45,7 @@ class Server:
 
     def __init__(self, slug):
         self.slug, self.files, self.uploads, self.script = slug, {}, {}, {}
-        self.zipped, self.requests, self.submissions = set(), [], []
+        self.requests, self.submissions, self.pauses = [], [], []
         self.verdicts = itertools.repeat({"status": "PENDING"})
         self.limits = {"numToday": 0, "numTotal": 3, "numAllowedNow": 2}
         self.released = threading.Event()
@@ -63,25 +66,33 @@ class Server:
         self.http.daemon_threads = True
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
-    def close(self):
-        self.released.set()
-        self.http.shutdown()
-        self.http.server_close()
-
-    def environment(self, home, **credentials):
-        """Return environment variables that connect a command with this server."""
+    def environment(self, **credentials):
+        """Return environment variables that connect a command with this server; the folder home/ is its home."""
         address = f"http://127.0.0.1:{self.http.server_port}"
-        clean = {key: value for key, value in os.environ.items() if not re.match("KAGGLE|XDG|.*_PROXY$", key.upper())}
+        clean = {key: value for key, value in os.environ.items() if not OWN.match(key)}
         kaggle = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": address, "https_proxy": address}
-        return clean | kaggle | {"HOME": str(home)} | credentials
+        return clean | kaggle | {"HOME": os.path.abspath("home")} | credentials
+
+    def log_in(self, monkeypatch, **credentials):
+        """Connect the client of this process. Its pauses are appended to `pauses`, instead of waiting."""
+        for key in filter(OWN.match, list(os.environ)):
+            monkeypatch.delenv(key)
+        for key, value in self.environment(**credentials).items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.setattr(time, "sleep", self.pauses.append)
+        monkeypatch.setattr(client, "TIMEOUT", (1, 0.3))
+        from kaggle.api.kaggle_api_extended import KaggleApi
+
+        monkeypatch.setattr(KaggleApi, "args", ["--local"])  # as if the environment had been set before the import
+        monkeypatch.setattr(KaggleApi, "config", os.path.abspath("home/.kaggle/kaggle.json"))
+        self.requests.clear()  # requests of the import
 
     def respond(self, handler):
         """Respond to one request."""
-        path = re.sub(r"^https?://[^/]+", "", handler.path)
-        name = path.split("?")[0].rpartition("/")[2]
+        name = handler.path.split("?")[0].rpartition("/")[2]
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         operation = name if handler.command == "POST" else handler.command
-        request = json.loads(body) if handler.command == "POST" else {"name": name, "body": body, "path": path}
+        request = json.loads(body) if handler.command == "POST" else {"name": name, "body": body, "path": handler.path}
         self.requests.append(f"{operation} {request.get('fileName') or (name if operation == 'GET' else '')}".strip())
         failure = next(self.script.get(operation, iter(())), None) or Failure()
         lost = failure.silent or (failure.cut and operation != "GET")
@@ -93,13 +104,13 @@ class Server:
         if lost:
             return
         if failure.content is not None:
-            kind = {"Content-Type": "application/octet-stream"} if operation == "GET" else {}
-            status, reply, headers = failure.status or 200, failure.content, kind | failure.headers
+            status, reply, headers = 200, failure.content, {}
         elif failure.status:
             status, headers = failure.status, failure.headers
             reply = json.dumps({"code": status, "message": failure.message}).encode()
         handler.send_response(status)
-        for key, value in ({"Content-Type": "application/json", "Content-Length": str(len(reply))} | headers).items():
+        headers |= {"Content-Type": f"application/{'octet-stream' if operation == 'GET' else 'json'}"}
+        for key, value in (headers | {"Content-Length": str(len(reply))}).items():
             handler.send_header(key, value)
         handler.end_headers()
         handler.wfile.write(reply[: len(reply) // 2] if failure.cut else reply)
@@ -108,8 +119,7 @@ class Server:
         """Execute a request, and return status, body and headers of its response."""
         if operation == "GET":
             start = int(headers.get("Range", "bytes=0-")[6:-1])
-            more = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
-            return 206 if start else 200, self.content(request["name"])[start:], more
+            return 206 if start else 200, self.files[request["name"]][start:], {"Accept-Ranges": "bytes"}
         basic = base64.b64encode(f"someone:{KEY}".encode()).decode()
         status, reply, more = 200, {}, {}
         if operation == "PUT":
@@ -126,25 +136,14 @@ class Server:
             status, reply, more = getattr(self, operation)(request)
         return status, json.dumps(reply).encode(), more
 
-    def content(self, name):
-        """Return the content of a link."""
-        if not name.endswith(".zip"):
-            return self.files[name]
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(name.removesuffix(".zip"), self.files[name.removesuffix(".zip")])
-        return packed.getvalue()
-
     def DownloadDataFile(self, request):  # noqa: N802
-        name = request["fileName"] + ".zip" * (request["fileName"] in self.zipped)
-        return 302, {}, {"Location": f"http://storage.local/files/{name}?{SIGNATURE}"}
+        return 302, {}, {"Location": f"http://storage.local/files/{request['fileName']}?{SIGNATURE}"}
 
     def GetSubmissionLimits(self, request):  # noqa: N802
         return 200, self.limits, {}
 
     def StartSubmissionUpload(self, request):  # noqa: N802
-        token = f"blob{len(self.uploads)}"
-        return 200, {"token": token, "createUrl": f"http://storage.local/upload/{token}?{SIGNATURE}"}, {}
+        return 200, {"token": "blob", "createUrl": f"http://storage.local/upload/blob?{SIGNATURE}"}, {}
 
     def CreateSubmission(self, request):  # noqa: N802
         ref = 1001 + len(self.submissions)
@@ -163,21 +162,25 @@ class Server:
         return 200, {"submissions": shown[start : start + 20], "nextPageToken": ""}, {}
 
 
-def in_this_process(kaggle, home, monkeypatch, **credentials):
-    """Connect the client of this process with the server `kaggle`, with a valid token unless `credentials` are given.
+def connected(slug, folder, monkeypatch):
+    """Yield a server for one competition, which params.yaml in `folder` names, and to which this process is logged in.
 
-    Returns the list to which the client's pauses are appended, instead of waiting.
+    Use it in a fixture.
     """
-    for key in [key for key in os.environ if re.match("KAGGLE|XDG|.*_PROXY$", key.upper())]:
-        monkeypatch.delenv(key)
-    for key, value in kaggle.environment(home, **(credentials or {"KAGGLE_API_TOKEN": TOKEN})).items():
-        monkeypatch.setenv(key, value)
-    pauses = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
-    monkeypatch.setattr(client, "TIMEOUT", (1, 0.3))
-    from kaggle.api.kaggle_api_extended import KaggleApi
+    settings.write({"source": "kaggle", "slug": slug})
+    (folder / "home").mkdir()
+    server = Server(slug)
+    server.log_in(monkeypatch, KAGGLE_API_TOKEN=TOKEN)
+    yield server
+    server.released.set()
+    server.http.shutdown()
+    server.http.server_close()
 
-    monkeypatch.setattr(KaggleApi, "args", ["--local"])  # as if the environment had been set before the import
-    monkeypatch.setattr(KaggleApi, "config", str(home / ".kaggle/kaggle.json"))
-    kaggle.requests.clear()  # requests of the import
-    return pauses
+
+def refused(words, command, *arguments):
+    """Assert that a command fails with one line that contains `words` and no secret."""
+    with pytest.raises(UserError) as refusal:
+        command(*arguments)
+    message = str(refusal.value)
+    assert all(word in message for word in words), message
+    assert not any(secret in message for secret in (*SECRETS, "\n", "\x1b"))
