@@ -16,7 +16,6 @@ from pipeline import __main__
 ROOT = Path(__main__.__file__).parents[1]
 HEAD = """
 import signal, sys
-from pathlib import Path
 from pipeline import command
 from pipeline.errors import UserError
 
@@ -26,58 +25,44 @@ def main():
 
 main()
 """
+STOPPED = "the same command resumes from there\n"
+MUCH = "print('text' * 100_000)"
 
 
-STOPPED = "\nstopped; the same command resumes from there\n"
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Return a function that runs a command with the given body of main() and standard output, buffered as usual."""
-
-    def run(body, output=subprocess.PIPE):
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-        return subprocess.run(
-            [sys.executable, "-c", HEAD.format(body)], env=environment | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
-            cwd=tmp_path, stdout=output, stderr=subprocess.PIPE, text=True, timeout=30,
-        )  # fmt: skip
-
-    return run
+def start(body, output=subprocess.PIPE):
+    """Run a command with the given body of main() and standard output, buffered as usual."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [sys.executable, "-c", HEAD.format(body)], env=environment | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        stdout=output, stderr=subprocess.PIPE, text=True, timeout=60,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("body", "status", "out", "err"), [
     ("print('done')", 0, "done\n", ""),
     ("sys.exit(7)", 7, "", ""),
-    ("raise UserError('a.csv, line 3: no pixels; add some')", 1, "", "error: a.csv, line 3: no pixels; add some\n"),
     (r"raise UserError('two\nlines\r\n  and\ta tab ')", 1, "", "error: two\nerror: lines\nerror: and a tab\n"),
     (r"raise UserError('d\xe9j\xe0 \x1b[31m\udcfc')", 1, "", "error: d\xe9j\xe0 \\x1b[31m\\udcfc\n"),
     ("open('no/file.txt')", 1, "", "error: No such file or directory (no/file.txt)\n"),
-    ("raise OSError('connection lost')", 1, "", "error: connection lost\n"),
-    ("raise BrokenPipeError(32, 'Broken pipe')", 1, "", "error: Broken pipe\n"),  # not the pipe of standard output
-    ("raise KeyboardInterrupt('2 epochs')", 130, "", "\nstopped (2 epochs); the same command resumes from there\n"),
-    ("signal.signal(signal.SIGINT, signal.default_int_handler); signal.raise_signal(signal.SIGINT)", 130, "", STOPPED),
-    ("signal.raise_signal(signal.SIGTERM)", 130, "", STOPPED),
+    ("raise KeyboardInterrupt('2 epochs')", 130, "", f"\nstopped (2 epochs); {STOPPED}"),
+    ("signal.raise_signal(signal.SIGTERM)", 130, "", f"\nstopped; {STOPPED}"),
 ])  # fmt: skip
-def test_a_command_exits_with_its_status_and_message(start, body, status, out, err):
+def test_a_command_exits_with_its_status_and_message(body, status, out, err):
     done = start(body)
     assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
 
 
-def test_any_other_exception_keeps_its_traceback(start):
+def test_any_other_exception_keeps_its_traceback():
     done = start("raise ValueError('a bug')")
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):\n")
     assert "error: " not in done.stderr
 
 
-MUCH, LINES = "print('text' * 100_000)", "[print('text') for _ in range(100_000)]"
-
-
 @pytest.mark.parametrize(("body", "status", "err"), [
-    ("print('text')", 1, ""), (MUCH, 1, ""), (LINES, 1, ""), ("print('text'); sys.exit(3)", 3, ""),
-    ("print('text'); raise UserError('x')", 1, "error: x\n"),
+    ("print('text'); sys.exit(3)", 3, ""), (MUCH, 1, ""), ("print('text'); raise UserError('x')", 1, "error: x\n"),
 ])  # fmt: skip
-def test_a_closed_pipe_ends_the_command_without_a_message(start, body, status, err):
+def test_a_closed_pipe_ends_the_command_without_a_message(body, status, err):
     reader, writer = os.pipe()
     os.close(reader)
     done = start(body, writer)
@@ -86,16 +71,10 @@ def test_a_closed_pipe_ends_the_command_without_a_message(start, body, status, e
 
 
 @pytest.mark.parametrize("body", ["print('text')", MUCH])
-def test_a_full_disk_is_reported_once(start, body):
+def test_a_full_disk_is_reported_once(body):
     with open("/dev/full", "wb") as full:
         done = start(body, full)
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
-
-
-def test_standard_output_may_be_closed():
-    words = ["sh", "-c", '"$0" -c "$1" >&-', sys.executable, HEAD.format("print('text')")]
-    done = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Command line
@@ -130,11 +109,9 @@ def invoke(*words, **environment):
     ("plan", ("cells.planning", "main")), ("plan --show", ("cells.planning", "show")),
     ("soft-targets student", ("cells.soft_targets", "main", "student")),
     ("score", ("evaluation.score", "main")), ("score a.csv", ("evaluation.score", "score_file", Path("a.csv"))),
-    ("submit", ("kaggle.submit", "main", "ensemble", "", False)),
     ("submit a --message b --force", ("kaggle.submit", "main", "a", "b", True)),
     ("serve --port 80", ("apps.serve", "main", "127.0.0.1", 80)),
-    ("leaderboard --refresh", ("kaggle.leaderboard", "main", True, "text")),
-    ("leaderboard --format csv", ("kaggle.leaderboard", "main", False, "csv")),
+    ("leaderboard --refresh --format csv", ("kaggle.leaderboard", "main", True, "csv")),
     ("outside a.h5 --side 64 --scaling raw", ("apps.outside", "main", "a.h5", 64, "raw", "", "")),
     ("seeds 1 2 3", ("experiments.seeds", "main", [1, 2, 3])),
     ("claims --epochs 2", ("experiments.claims", "main", "", 2)),
@@ -144,15 +121,17 @@ def test_a_command_calls_its_module_with_typed_arguments(calls, monkeypatch, wor
     done = invoke(*words.split())
     assert (done.exit_code, done.output, calls) == (0, "", [call])
     assert os.environ.pop("TF_NUM_INTRAOP_THREADS", "") == ("1" if "--threads" in words else "")
-    if words == "train":  # the environment variable approves long trainings too
-        invoke("train", YES="1")
-        assert calls[1][-1] is True
+
+
+def test_an_environment_variable_approves_long_trainings(calls):
+    invoke("train", YES="1")
+    assert calls[0][-1] is True
 
 
 @pytest.mark.parametrize(("words", "hint"), [
     ("trian", "Did you mean 'train'"), ("submit --forse", "--force"), ("train small_vgg", "MODEL FOLD"),
-    ("train --retrain", "MODEL"), ("train --jobs 0", "--jobs.* 1"), ("train --threads 1000", "--threads.* 999"),
-    ("train --executor spark", "loky"), ("seeds 1 x", "SEED"), ("seeds", "SEED"), ("folds now", "now"),
+    ("train --retrain", "MODEL"), ("train --executor spark", "loky"), ("train --threads 1000", "--threads.* 999"),
+    ("seeds", "SEED"),
 ])  # fmt: skip
 def test_an_invalid_command_line_is_an_error_with_a_hint_and_status_2(calls, words, hint):
     done = invoke(*words.split())
@@ -162,25 +141,18 @@ def test_an_invalid_command_line_is_an_error_with_a_hint_and_status_2(calls, wor
 
 def test_params_yaml_is_validated_before_a_command_that_needs_it(calls):
     assert invoke("check").exit_code == 0
-    settings.write(folds=[0, 2], seed=-1)
-    for words in (["check"], ["train"], ["download"], ["leaderboard"]):
-        done = invoke(*words)
+    settings.write(seed=-1)
+    for word in ("check", "train", "download", "leaderboard"):
+        done = invoke(word)
         assert (done.exit_code, calls) == (1, [])
-        assert (
-            done.stderr.count("error: params.yaml: ") == 1
-        )  # contradictions between keys are checked only if each key is valid
-        assert "seed" in done.stderr
+        assert "error: params.yaml: seed" in done.stderr
     assert invoke("predict", "a.png").exit_code == 0
     assert [call[0] for call in calls] == ["apps.predict"]
 
 
-def test_every_command_and_parameter_has_a_help_text(calls):
+def test_every_command_and_parameter_has_a_help_text():
     commands = typer.main.get_command(__main__.app).commands
     assert len(commands) > 20
     for name, command in commands.items():
         assert command.help.endswith("."), name
         assert all(parameter.help for parameter in command.params), name
-        done = invoke(name, "--help", COLUMNS="80")
-        assert done.exit_code == 0
-        assert max(map(len, done.output.splitlines())) <= 80
-    assert calls == []
