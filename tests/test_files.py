@@ -1,6 +1,5 @@
 """A file has its old or its complete new content, even if writing fails."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -23,16 +22,15 @@ DAMAGED = r"a.bin is damaged.*; make it with: dvc repro x"
 
 
 @pytest.mark.parametrize(("error", "message"), [
-    (ValueError("x"), DAMAGED), (KeyError("x"), DAMAGED), (EOFError(), DAMAGED), (AttributeError("x"), DAMAGED),
-    (OSError(5, "Input/output error"), DAMAGED), (FileNotFoundError(2, "x"), "a.bin is missing; .*: dvc repro x"),
-    (UserError("unchanged"), "^unchanged$"),
+    (ValueError("x"), DAMAGED), (KeyError("x"), DAMAGED), (OSError(5, "Input/output error"), DAMAGED),
+    (FileNotFoundError(2, "x"), "a.bin is missing; .*: dvc repro x"), (UserError("unchanged"), "^unchanged$"),
 ])  # fmt: skip
 def test_a_read_error_is_reported_with_its_remedy(error, message, tmp_path):
     with pytest.raises(UserError, match=message), files.reading(tmp_path / "a.bin", "dvc repro x"):
         raise error
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_old_content_is_kept_if_writing_fails(error, tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
@@ -49,16 +47,8 @@ def test_old_content_is_kept_if_writing_fails(error, tmp_path):
         assert raised.value.filename == str(path)
 
 
-def test_the_error_on_a_full_device_contains_the_name_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.tempfile, "mkstemp", lambda **_: (os.open("/dev/full", os.O_WRONLY), str(tmp_path / "p")))
-    with pytest.raises(OSError, match="No space left on device") as raised:
-        files.replace(tmp_path / "a.bin", lambda file: file.write(b"x" * 100_000))
-    assert raised.value.filename == str(tmp_path / "a.bin")
-
-
 def test_git_changes_no_line_ends_of_files_with_a_recorded_digest():
-    paths = ["artifacts/cells/a/fold0/history.csv", "submissions/ensemble.csv", "results/report.md", "dvc.lock",
-             "params.yaml", "pipeline/files.py", "requirements.lock", "results/plots/board.png"]  # fmt: skip
+    paths = ["artifacts/cells/a/fold0/history.csv", "submissions/ensemble.csv", "params.yaml", "pipeline/files.py"]
     command = ["git", "-C", Path(__file__).parent.parent, "check-attr", "text", *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert [line.rpartition(" ")[2] for line in done.stdout.splitlines()] == ["unset"] * len(paths)
