@@ -31,21 +31,17 @@ def notebook(tmp_path_factory):
     shutil.copyfile(ROOT / "notebooks/on_kaggle.py", folder / "on_kaggle.py")
     words = ["jupytext", "--quiet", "--to", "ipynb", "on_kaggle.py"]
     subprocess.run([sys.executable, "-m", *words], cwd=folder, check=True)
-    content = nbformat.read(folder / "on_kaggle.ipynb", as_version=4)
-    nbformat.validate(content)
-    return content
+    return nbformat.read(folder / "on_kaggle.ipynb", as_version=4)
 
 
 @pytest.fixture
 def kaggle(tmp_path, monkeypatch):
     """A folder laid out as on Kaggle: the competition's files in input/, and empty working folders."""
-    monkeypatch.setenv("FER2013_INPUT", str(tmp_path / "input"))
-    monkeypatch.setenv("FER2013_OUTPUT", str(tmp_path / "working"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temp"))
-    for name in ("FER2013_CODE", "KERAS_BACKEND", "JOBS"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("working", "temp"):
+    for variable, name in (("FER2013_INPUT", "input"), ("FER2013_OUTPUT", "working"), ("TMPDIR", "temp")):
+        monkeypatch.setenv(variable, str(tmp_path / name))
         (tmp_path / name).mkdir()
+    for variable in ("FER2013_CODE", "KERAS_BACKEND", "JOBS"):
+        monkeypatch.delenv(variable, raising=False)
     synthetic.write(tmp_path / "input" / SLUG, PIXELS, LABELS, USAGE)
     return tmp_path
 
@@ -71,8 +67,7 @@ def execute(notebook, folder, until=None):
     if until:
         last = next(index for index, cell in enumerate(notebook.cells) if until in cell.source)
         notebook.cells = notebook.cells[: last + 1]
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}})
-    client.execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = [output.data["image/png"] for output in outputs if output.output_type == "display_data"]
     return "".join(output.get("text", "") for output in outputs), shown
@@ -86,8 +81,8 @@ def digests(folder):
 def test_the_notebook_writes_a_submission(notebook, kaggle, monkeypatch):
     code = repository(kaggle / "code")
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
-        subprocess.run([*git, *words], cwd=code, check=True)
+    for words in ("init -q", "add .", "commit -qm all"):
+        subprocess.run([*git, *words.split()], cwd=code, check=True)
     monkeypatch.setenv("FER2013_CODE", f"file://{code}")
     mounted = digests(kaggle / "input")
     text, shown = execute(notebook, kaggle / "working")
@@ -109,10 +104,8 @@ def test_code_and_data_are_found_in_newer_mount_points_and_missing_packages_are_
     shutil.move(kaggle / "input" / SLUG, kaggle / "input/competitions" / SLUG)
     project = repository(kaggle / "input/datasets/somebody/fer2013-code/repository") / "pyproject.toml"
     text = project.read_text()
-    for old, new in (('"joblib>=1.5"', '"joblib>=99", "no_such_package>=1"'), ('"keras>=3.15,<4"', '"keras>=99"')):
-        assert old in text
-        text = text.replace(old, new)
-    project.write_text(text)
+    text = text.replace('"joblib>=1.5"', '"joblib>=99", "no_such_package>=1"')
+    project.write_text(text.replace('"keras>=3.15,<4"', '"keras>=99"'))
     offline = copy.deepcopy(notebook)
     (cell,) = [cell for cell in offline.cells if '"pip"' in cell.source]
     record = "import sys; open('arguments', 'w').write(' '.join(sys.argv[1:]))"
