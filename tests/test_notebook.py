@@ -1,6 +1,7 @@
 """The notebook for Kaggle, executed as on Kaggle, with drawn faces in place of the mounted files."""
 
 import copy
+import json
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import settings
 import tiny
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -50,14 +52,13 @@ def repository(folder):
     """Copy the code to `folder`, with a params.yaml that trains a tiny network and names another data source."""
     shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
-    document = YAML(typ="safe").load((ROOT / "pipeline/apps/demo.yaml").read_text())
-    document["data"]["source"] = "kaggle"
     tiny.write(folder / "pipeline")
     recipe = {"architecture": tiny.NAME, "epochs": 2, "batch_size": 8}
-    document["models"] = {"one": recipe}
-    document["students"] = {"two": recipe | {"teachers": ["one"], "teacher_weight": 0.5}}
-    document["ensemble"]["members"] = ["one", "two"]
-    YAML(typ="safe").dump(document, folder / "params.yaml")
+    document = settings.LEAST | {
+        "data": {"source": "kaggle"}, "models": {"one": recipe}, "ensemble": {"members": ["one", "two"]},
+        "students": {"two": recipe | {"teachers": ["one"], "teacher_weight": 0.5}},
+    }  # fmt: skip
+    (folder / "params.yaml").write_text(json.dumps(document))
     return folder
 
 

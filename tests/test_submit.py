@@ -1,8 +1,8 @@
 """Submission and leaderboard with the real Kaggle client and a local server."""
 
-import io
 import itertools
 import json
+import re
 from dataclasses import replace
 
 import loopback
@@ -30,7 +30,7 @@ def kaggle(stand, monkeypatch):
         "name": ["vgg8", "ensemble"], "private_accuracy": [0.7, 0.71], "public_accuracy": 0.70019,
         "oof_accuracy": 0.65432, "private_low": 0.68, "private_high": 0.72, "private_no_duplicate": 0.69,
         "rank_2013": 2, "parameters": 1234, "train_seconds": 60, "data": "official",
-        "sha256": [submission.write(path, column) for path, column in zip((FILE, ENSEMBLE), labels, strict=True)],
+        "sha256": [submission.write(FILE, labels[0]), submission.write(ENSEMBLE, labels[1])],
     }).to_csv(submission.TABLE, index=False)  # fmt: skip
     for server in loopback.connected(SLUG, stand, monkeypatch):
         server.verdicts = ALL(SCORED)
@@ -222,17 +222,15 @@ def test_leaderboard_shows_kaggles_scores_and_differences(kaggle, capsys):
         assert line.split() == ["vgg8", "COMPLETE", *cells]
 
 
-def test_leaderboard_for_other_programs_is_sorted_by_out_of_fold_accuracy(capsys):
+@pytest.mark.parametrize(("form", "start"), [
+    ("md", "|"), ("csv", "name,private_accuracy,public_accuracy,oof_accuracy,"), ("json", "[\n"),
+])  # fmt: skip
+def test_leaderboard_for_other_programs_is_sorted_by_out_of_fold_accuracy(capsys, form, start):
     edit_scores(oof_accuracy=[0.6, 0.7])
-    output = {}
-    for form in ("md", "csv", "json"):
-        leaderboard.main(form=form)
-        output[form] = capsys.readouterr().out
-    table = pd.read_csv(submission.TABLE)[::-1].reset_index(drop=True)
-    assert pd.read_csv(io.StringIO(output["csv"])).equals(table)
-    assert [line["name"] for line in json.loads(output["json"])] == ["ensemble", "vgg8"]
-    lines = [[cell.strip() for cell in line.split("|")[1:3]] for line in output["md"].splitlines()]
-    assert lines[2:5] == [["ensemble", "70.00%"], ["vgg8", "60.00%"], ["1. RBM", ""]]
+    leaderboard.main(form=form)
+    out = capsys.readouterr().out
+    assert out.startswith(start)
+    assert re.findall("ensemble|vgg8", out) == ["ensemble", "vgg8"]
 
 
 def test_score_of_a_different_file_is_not_shown(kaggle, capsys):
