@@ -148,7 +148,7 @@ def in_common(results: dict[str, Result], labels: np.ndarray, groups: np.ndarray
     if not pairs:
         return ""
     recipes = {name: limits.tempered([part.probabilities for part in pair], labels) for name, pair in pairs.items()}
-    hours = np.array([np.mean([float(part.seconds) for part in pair]) / 3600 for pair in pairs.values()])
+    hours = np.array([min(float(part.seconds) for part in pair) / 3600 for pair in pairs.values()])  # less disturbed
     lines, shared = [], []
     for pair in STUDY["mixed"]:
         if results.keys() >= set(pair):

@@ -1,7 +1,8 @@
 """Comparison of methods to combine the models of the run, each fitted on all folds except the one it is evaluated on.
 
 Reads artifacts/blends/. Writes results/joining.md: accuracy and log-loss out of fold, and the difference in accuracy
-from equal weights at one temperature, in percentage points. No test label is read.
+from equal weights, in percentage points. Every result is scaled by the temperature with the least log-loss. No test
+label is read.
 """
 
 from collections.abc import Callable
@@ -25,9 +26,8 @@ Joined = Callable[[np.ndarray], np.ndarray]  # probabilities [models, n, 7] to [
 
 
 def equal(every: np.ndarray, labels: np.ndarray) -> Joined:
-    """Return a mean with equal weights, at the temperature with the least log-loss."""
-    temperature = metrics.fit_temperature(every.mean(axis=0), labels)
-    return lambda models: metrics.temper(models.mean(axis=0), temperature)
+    """Return a mean with equal weights."""
+    return lambda models: np.mean(models, axis=0)
 
 
 def own_temperatures(every: np.ndarray, labels: np.ndarray) -> Joined:
@@ -62,8 +62,12 @@ def greedy(every: np.ndarray, labels: np.ndarray) -> Joined:
 
 
 def class_bias(every: np.ndarray, labels: np.ndarray) -> Joined:
-    """Return the result of `equal` with one factor per class, fitted to the least log-loss."""
-    even = equal(every, labels)
+    """Return a mean with equal weights, at the best temperature, with one factor per class of the least log-loss."""
+    temperature = metrics.fit_temperature(every.mean(axis=0), labels)
+
+    def even(models: np.ndarray) -> np.ndarray:
+        return metrics.temper(models.mean(axis=0), temperature)
+
     logits = np.log(even(every))
 
     def loss(factors: np.ndarray) -> float:
@@ -74,7 +78,7 @@ def class_bias(every: np.ndarray, labels: np.ndarray) -> Joined:
 
 
 WAYS = {
-    "equal weights, one temperature": equal, "equal weights, own temperatures": own_temperatures,
+    "equal weights": equal, "equal weights, own temperatures": own_temperatures,
     "least Brier score": least_brier, "least log-loss": least_log_loss, "greedy selection": greedy,
     "a factor for each class": class_bias,
 }  # fmt: skip
@@ -85,7 +89,10 @@ def nested(way: Any, every: np.ndarray, labels: np.ndarray, fold_of: np.ndarray)
     joined = np.zeros(every.shape[1:])
     for fold in np.unique(fold_of):
         held_out = fold_of == fold
-        joined[held_out] = way(every[:, ~held_out], labels[~held_out])(every[:, held_out])
+        known = every[:, ~held_out], labels[~held_out]
+        join = way(*known)
+        temperature = metrics.fit_temperature(join(known[0]), known[1])
+        joined[held_out] = metrics.temper(join(every[:, held_out]), temperature)
     return joined
 
 

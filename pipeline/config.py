@@ -200,6 +200,13 @@ class Config(Section):
             raise UserError(f"{PATH} has no fold {text!r}; known: {', '.join(map(str, self.folds))}")
         return int(text)
 
+    def some_folds(self, text: str) -> list[int]:
+        """Return the folds of a list like "0" or "0,1,2". Raises UserError if one is unknown or repeated."""
+        numbers = [self.fold(number) for number in text.split(",")]
+        if len({*numbers}) < len(numbers):
+            raise UserError(f"folds {text!r}: one is repeated")
+        return numbers
+
     def speedrun_recipe(self) -> Recipe:
         """Return the recipe of the speedrun's model with the overrides of the speedrun."""
         assert self.speedrun is not None

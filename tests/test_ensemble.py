@@ -59,7 +59,7 @@ def test_an_ensemble_is_no_worse_than_its_worst_member(method):
     assert cross_entropy(blended.oof, labels) <= max(cross_entropy(each, labels) for each in oof)
     for array in blended:
         np.testing.assert_allclose(array.sum(axis=1), 1, atol=1e-5)
-    assert (weights is None) == (method == "geometric")
+    assert (weights is None) == (method in ensemble.UNWEIGHTED)
     if weights is not None:
         np.testing.assert_allclose(blended.test, weighted_mean(oof[:, :50], weights))
 

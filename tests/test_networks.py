@@ -123,7 +123,13 @@ def test_pictures_of_another_form_are_errors(wrong):
 
 
 def test_unknown_networks_and_ensembles_with_external_members_are_errors(predicted):
-    messages = {"vgg9": "vgg9.*one, two", "one-7": "7", "released": "make release"}
+    messages = {
+        "vgg9": "vgg9.*one, two",
+        "one-7": "7",
+        "one-0,0": "repeated",
+        "one-": "no fold",
+        "released": "make release",
+    }
     for which, message in messages.items():
         with pytest.raises(UserError, match=message):
             networks.load(which)

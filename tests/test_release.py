@@ -115,7 +115,7 @@ def test_a_release_replaces_the_previous_one(project):
 
 
 def test_unknown_untrained_and_too_large_networks_cannot_be_released(project, monkeypatch):
-    for words in (("one", "0,7"), ("two", "0"), ("three", "0")):
+    for words in (("one", "0,7"), ("one", "0,0"), ("two", "0"), ("three", "0")):
         with pytest.raises(UserError):
             release.main(*words)
     monkeypatch.setattr(release, "LIMIT", 1000)

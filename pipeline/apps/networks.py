@@ -143,8 +143,8 @@ class Network:
             np.mean([each.probabilities(levels) for each in members], axis=0, dtype="float32")
             for members in self.members.values()
         ]
-        if self.method == "geometric":
-            blend = ensemble.geometric_mean(np.stack(means))
+        if self.method in ensemble.UNWEIGHTED:
+            blend = ensemble.UNWEIGHTED[self.method](np.stack(means))
         else:
             blend = ensemble.weighted_mean(np.stack(means), np.array(self.shares))
         return metrics.temper(blend, self.temperature).astype("float32")
@@ -203,7 +203,7 @@ def _released(library: str, precision: str | None) -> Network:
 
 def _trained(which: str, library: str, precision: str | None) -> Network:
     settings = config.load()
-    name, _, fold = which.partition("-")
+    name, dash, fold = which.partition("-")
     method = "mean"
     shares: dict[str, float | None] = {name: 1.0}
     if which == ENSEMBLE:
@@ -212,7 +212,7 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
     if unknown := [each for each in shares if each not in settings.names]:
         known = ", ".join([RELEASED, ENSEMBLE, *settings.names])
         raise UserError(f"unknown network: {', '.join(unknown)}; name one of {known}, or some folds: NAME-0,1")
-    folds = [settings.fold(number) for number in fold.split(",")] if fold else settings.folds
+    folds = settings.some_folds(fold) if dash else settings.folds
     cells = {each: [_cell(settings, each, number) for number in folds] for each in shares}
     _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
     members = {each: [_restored(*cell) for cell in parts] for each, parts in cells.items()}

@@ -25,7 +25,7 @@ FOLDER = Path("released")
 WEIGHTS = ".safetensors"
 SCALE = "/scale"  # ending of the name of an int8 array's scales
 LIMIT = 5_000_000  # bytes of a file, because the files are in git
-REMEDY = "make release"
+REMEDY = "git checkout released, or make release"
 
 
 class Facts(BaseModel, frozen=True, strict=True):

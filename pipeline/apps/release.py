@@ -63,7 +63,9 @@ def scores(
 
 def card(about: Released) -> str:
     """Render the model card from the content of the JSON file."""
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
     environment.filters["percent"] = submission.percent
     note = board.NOTES.get(about.data["provenance"], "")
     return environment.from_string(TEMPLATE.read_text()).render(about.model_dump(), note=note)
@@ -137,7 +139,7 @@ def main(name: str, fold: str) -> None:
     """
     settings, data = config.load(), faces.load()
     name = name or choose(settings.names)
-    numbers = [settings.fold(number) for number in fold.split(",")]
+    numbers = settings.some_folds(fold)
     settings.model(name)
     assignment, truth = folds.load(data), solution.join(data.labels, solution.load(data))
     trained = store.load(settings, name, numbers[0], data, assignment).about

@@ -151,11 +151,12 @@ def show() -> None:
     from pipeline.cells import soft_targets, train  # which import this module
 
     settings, times = config.load(), timings()
-    dvc("repro", "--quiet", "plan", *(["folds"] if Path("data/raw").is_dir() else []))
+    prepared_by = ["folds", *(["soft_targets"] if settings.students else [])] if Path("data/raw").is_dir() else []
+    dvc("repro", "--quiet", "plan", *prepared_by)
     stale = stale_stages("train", *(["distill"] if settings.students else []))
     prepared = Path("data/folds.csv").exists()
     run = train.start() if prepared and stale else None
-    lines, notes, total, cells = [], [], 0.0, 0
+    lines, notes, retrained, total, cells = [], [], set(), 0.0, 0
     for name in settings.names:
         now = plan.make(settings, name)
         each = times.seconds(now)
@@ -167,8 +168,10 @@ def show() -> None:
         total, cells = total + each * len(reasons), cells + len(reasons)
         counted = f"{len(reasons)} of {len(settings.folds)}"
         lines.append([name, counted, expected, "; ".join(dict.fromkeys(reasons))])
-        if reasons and (older := soft_targets.absent(settings, now.teachers)):
-            notes.append(f"\n{soft_targets.untrainable(name, older)}")
+        older = soft_targets.absent(settings, [each for each in now.teachers if each not in retrained])
+        if reasons:
+            retrained.add(name)
+            notes += [f"\n{soft_targets.untrainable(name, older)}"] if older else []
     titles = ["model", "stale cells", "core time", "why"]
     print(tabulate(lines, titles, disable_numparse=True, maxcolwidths=[None, None, None, 28]))
     summary = (

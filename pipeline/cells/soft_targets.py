@@ -8,6 +8,7 @@ Cells of an earlier version lack these predictions. Then the file contains the n
 trained student stays valid, and training a student raises an error.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,15 @@ def load(student: str, fold: int) -> np.ndarray:
 
 def absent(settings: config.Config, teachers: list[str]) -> list[str]:
     """Return the teachers that have a cell without predictions for its training rows."""
+
+    def lacks(path: Path) -> bool:
+        with suppress(*files.DAMAGE), np.load(path) as arrays:
+            return "train" not in arrays
+        return False  # missing or damaged, so it will be trained anyway
+
     paths = {name: [store.folder(settings, name, fold) / "predictions.npz" for fold in settings.folds]
              for name in teachers}  # fmt: skip
-    return [name for name in teachers if any(path.exists() and "train" not in np.load(path) for path in paths[name])]
+    return [name for name in teachers if any(map(lacks, paths[name]))]
 
 
 def untrainable(student: str, teachers: list[str]) -> str:

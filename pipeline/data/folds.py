@@ -93,7 +93,7 @@ def assign(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.
 
 
 def load(data: faces.Faces) -> Folds:
-    """Load data/folds.csv. Raises UserError if it is missing, invalid, or for a different dataset or number of folds."""
+    """Load data/folds.csv. Raises UserError if it is missing, invalid, or for another dataset or number of folds."""
     count = len(config.load().folds)
     with files.reading(PATH, "dvc repro folds"):
         rows, fold = pd.read_csv(PATH, dtype="int64")[["row", "fold"]].to_numpy().T.copy()

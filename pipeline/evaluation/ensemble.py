@@ -161,6 +161,9 @@ def geometric_mean(members: np.ndarray) -> np.ndarray:
     return mean.astype(np.float32)
 
 
+UNWEIGHTED = {"geometric": geometric_mean}  # methods without weights: functions of float [members, n, 7]
+
+
 def blend(
     method: str, members: Sequence[Predictions], labels: np.ndarray, fold_of: np.ndarray
 ) -> tuple[Predictions, np.ndarray | None]:
@@ -175,8 +178,8 @@ def blend(
     method : one of METHODS. labels, fold_of : int [n].
     """
     oof, test = (np.stack([each[part] for each in members]) for part in (0, 1))
-    if method == "geometric":
-        return Predictions(geometric_mean(oof), geometric_mean(test)), None
+    if method in UNWEIGHTED:
+        return Predictions(UNWEIGHTED[method](oof), UNWEIGHTED[method](test)), None
     weights = np.full(len(members), 1 / len(members))
     if method == "mean":
         return Predictions(weighted_mean(oof, weights), weighted_mean(test, weights)), weights
