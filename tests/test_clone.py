@@ -12,6 +12,11 @@ from test_real_data import COPY, pytestmark  # noqa: F401 (skips without a copy 
 ROOT = Path(__file__).parent.parent
 
 
+def git(project, *words):
+    """Run git in the project. Return its output."""
+    return subprocess.run(["git", *words], cwd=project.folder, check=True, capture_output=True, text=True).stdout
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """Clone the committed state, add an archive of the pictures and a note, and run `dvc repro`."""
@@ -22,31 +27,37 @@ def clone(tmp_path_factory):
     (folder / "data/incoming/NOTE.txt").write_text("a copy\n")
     made = Project(folder)
     for key in ("email", "name"):  # for `dvc exp run`
-        made.run("git", "config", f"user.{key}", "a@example.org")
+        git(made, "config", f"user.{key}", "a@example.org")
     made.ran = made.repro()
     return made
 
 
 def test_a_fresh_clone_trains_nothing_and_changes_no_submission(clone):
     assert not [stage for stage in clone.ran if stage.startswith(("train", "distill"))]
-    assert clone.run("git", "status", "--porcelain", "artifacts", "submissions") == ""
+    assert git(clone, "status", "--porcelain", "artifacts", "submissions") == ""
+
+
+def test_plan_in_a_fresh_clone_finds_nothing_stale(clone):
+    for path in (clone.folder / "artifacts/soft_targets").glob("*.npz"):
+        path.unlink()
+    assert "nothing is stale" in clone.run("pipeline", "plan", "--show")
 
 
 def test_an_experiment_blends_and_scores_again_and_keeps_params_yaml_readable(clone):
-    clone.run("git", "stash", "-q")
-    output = clone.run("python", "-m", "dvc", "exp", "run", "-S", "ensemble.method=geometric")
+    git(clone, "stash", "-q")
+    output = clone.run("dvc", "exp", "run", "-S", "ensemble.method=geometric")
     assert not re.search(r"Running stage '(train|distill|folds|plan)", output)
     assert clone.json("results/ensemble.json")["method"] == "geometric"
-    assert clone.run("git", "diff", "--numstat", "params.yaml").split() == ["1", "1", "params.yaml"]
-    assert "oof_accuracy" in clone.run("python", "-m", "dvc", "metrics", "diff")
-    clone.run("git", "checkout", "-q", ".")
+    assert git(clone, "diff", "--numstat", "params.yaml").split() == ["1", "1", "params.yaml"]
+    assert "oof_accuracy" in clone.run("dvc", "metrics", "diff")
+    git(clone, "checkout", "-q", ".")
 
 
 def test_training_of_stale_cells_needs_approval_and_changes_nothing_before(clone):
     before = {name: digest for name, digest in clone.files().items() if name.startswith(("artifacts/cells", "submi"))}
     path = clone.folder / "params.yaml"
     path.write_text(path.read_text().replace("duplicates: keep", "duplicates: drop_repeats"))
-    output = clone.run("python", "-m", "dvc", "repro", fails=True)
+    output = clone.run("dvc", "repro", fails=True)
     estimate = re.search(r"error: (\d+) cells.* to train, about (.*) of one core", output)
     assert estimate, output
     assert int(estimate[1]) >= len(list((clone.folder / "artifacts/cells").glob("*/*/cell.json")))

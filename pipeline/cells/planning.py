@@ -143,6 +143,16 @@ def _remedy(name: str, fold: int, about: store.About) -> str:
     return "predicted again with its weights" if usable else "retrained, as its weights are missing or different"
 
 
+def _add_soft_targets(settings: Config) -> None:
+    """Compute missing soft targets, as in a clone, of the students whose teachers are complete."""
+    from pipeline.cells import soft_targets  # which imports this module
+
+    for name, student in settings.students.items():
+        cells = [store.folder(settings, each, fold) for each in student.teachers for fold in settings.folds]
+        if not soft_targets.path(name).exists() and all(map(store.about, cells)):
+            dvc("repro", "--quiet", "--single-item", f"soft_targets@{name}")
+
+
 def show() -> None:
     """Print a table of the models: stale cells, reasons, and estimated training time.
 
@@ -151,10 +161,11 @@ def show() -> None:
     from pipeline.cells import soft_targets, train  # which import this module
 
     settings, times = config.load(), timings()
-    prepared_by = ["folds", *(["soft_targets"] if settings.students else [])] if Path("data/raw").is_dir() else []
-    dvc("repro", "--quiet", "plan", *prepared_by)
-    stale = stale_stages("train", *(["distill"] if settings.students else []))
+    dvc("repro", "--quiet", "plan", *(["folds"] if Path("data/raw").is_dir() else []))
     prepared = Path("data/folds.csv").exists()
+    if prepared:
+        _add_soft_targets(settings)
+    stale = stale_stages("train", *(["distill"] if settings.students else []))
     run = train.start() if prepared and stale else None
     lines, notes, retrained, total, cells = [], [], set(), 0.0, 0
     for name in settings.names:
