@@ -216,6 +216,8 @@ def test_plan_names_missing_soft_targets(copy):
     soft_targets.path("pupil").unlink()
     reason = planning.why(config.load(), "pupil", 0, planning.load("pupil"))
     assert reason == "soft targets are missing: dvc repro soft_targets@pupil"
+    Path("data/folds.csv").unlink()  # as in a clone without data
+    assert planning.why(config.load(), "pupil", 0, planning.load("pupil")) == planning.OTHER_DATA
 
 
 def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy, monkeypatch):

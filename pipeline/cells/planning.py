@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def why(settings: Config, name: str, fold: int, now: Plan) -> str:
     if about.plan.training() == now.training():
         from pipeline.cells import soft_targets  # which imports this module
 
-        without = now.teachers and not soft_targets.path(name).exists()
+        without = now.teachers and Path("data/folds.csv").exists() and not soft_targets.path(name).exists()
         same = f"soft targets are missing: dvc repro soft_targets@{name}" if without else OTHER_DATA
         return f"{changed}: {_remedy(name, fold, about)}" if changed else same
     return changed
@@ -182,7 +183,7 @@ def show() -> None:
         older = soft_targets.absent(settings, [each for each in now.teachers if each not in retrained])
         if reasons:
             retrained.add(name)
-            notes += [f"\n{soft_targets.untrainable(name, older)}"] if older else []
+            notes += ["\n" + textwrap.fill(soft_targets.untrainable(name, older), 80)] if older else []
     titles = ["model", "stale cells", "core time", "why"]
     print(tabulate(lines, titles, disable_numparse=True, maxcolwidths=[None, None, None, 28]))
     summary = (
