@@ -119,7 +119,7 @@ def _compressed(array: "onnx.TensorProto", graph: "onnx.GraphProto") -> "list[on
     """Replace a large array by one of fewer bits, and return the nodes that restore it.
 
     A kernel whose values have 8 bits, as in a release, becomes int8 with scales, another array float16. The nodes are
-    Cast and Mul, which ONNX Runtime evaluates once when it loads the file; DequantizeLinear it would run every time.
+    Cast and Mul, which ONNX Runtime evaluates once, when it loads the file.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -137,10 +137,12 @@ def to_safetensors(arrays: dict[str, np.ndarray], about: dict[str, str]) -> byte
 def unpack(networks: "list[keras.Model]", arrays: dict[str, np.ndarray]) -> None:
     """Assign the result of `pack` to networks of the same architecture. Raises ValueError if they do not match."""
     kinds = {path: ("int8", "float32") if path + SCALE in arrays else ("float16", "float32") for path in arrays}
-    if not all(each.dtype in kinds[path] and np.isfinite(each).all() for path, each in arrays.items()):
-        raise ValueError("some weights are not finite floats, or have no scale")
     values = {path: each * arrays.get(path + SCALE, np.float32(1)) for path, each in arrays.items()
               if not path.endswith(SCALE)}  # fmt: skip
+    if not all(each.dtype in kinds[path] for path, each in arrays.items()) or not all(
+        np.isfinite(each).all() for each in values.values()
+    ):
+        raise ValueError("some weights are not finite floats, or have no scale")
     variables = {f"{number}/{each.path}": each for number, network in enumerate(networks) for each in network.weights}
     if {path: tuple(each.shape) for path, each in variables.items()} != {path: a.shape for path, a in values.items()}:
         raise ValueError(f"the weights do not fit {networks[0].name}")
@@ -152,7 +154,7 @@ def find() -> Path:
     """Return the path of the released network's JSON file. Raises UserError unless there is exactly one."""
     paths = list(FOLDER.glob("[!.]*.json"))
     if len(paths) != 1:
-        raise UserError(f"{FOLDER}/ contains {len(paths)} networks instead of one; make it with: {REMEDY}")
+        raise UserError(f"{FOLDER}/ contains {len(paths)} .json files instead of one; make it with: {REMEDY}")
     return paths[0]
 
 
