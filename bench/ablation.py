@@ -185,13 +185,13 @@ def of_run(data: Faces, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
     return predictions
 
 
-def more_rows(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray) -> str:
-    """Return a table of the gain of one recipe from training on more rows.
+def gains(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray, first: str) -> str:
+    """Return a table of Brier scores and accuracies, each at its own temperature, and of the gains over the first line.
 
     Parameters
     ----------
-    known : by share of the rows, smallest first: predictions of each training for the same n rows, float [n, 7].
-    labels, groups : int [n]; groups of identical pictures.
+    known : by title of the line, predictions of one or more trainings for the same n rows, float [n, 7] each.
+    labels, groups : int [n]; groups of identical pictures. first : title of the first column.
     """
     lines: list[list[str]] = []
     base = np.empty(0)
@@ -205,8 +205,8 @@ def more_rows(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np
         less, more = (scores - base).mean(axis=0)
         lines.append([name, f"{brier:.4f}", f"{less:+.4f} ({low[0]:+.4f} to {high[0]:+.4f})",
                       f"{accuracy:.2f}%", f"{more:+.2f} ({low[1]:+.2f} to {high[1]:+.2f})"])  # fmt: skip
-    titles = ["trained on", "Brier", "difference from the first line (95 %)", "accuracy", "points (95 %)"]
-    return f"\n# More rows\n\n{tabulate(lines, titles, tablefmt='github', disable_numparse=True)}\n"
+    titles = [first, "Brier", "difference from the first line (95 %)", "accuracy", "points (95 %)"]
+    return tabulate(lines, titles, tablefmt="github", disable_numparse=True)
 
 
 def chart(measured: Limits, hours: np.ndarray) -> None:
@@ -268,7 +268,7 @@ def main(
     recipe = STUDY["rows"]["recipe"]
     if {recipe, recipe + AGAIN} <= first.keys():
         pair = {STUDY["rows"]["share"]: [first[name].probabilities for name in (recipe, recipe + AGAIN)]}
-        tables += more_rows(pair | of_run(data, rows), labels, groups)
+        tables += f"\n# More rows\n\n{gains(pair | of_run(data, rows), labels, groups, 'trained on')}\n"
     files.write(TABLES, tables.encode())
     print(tables)
 

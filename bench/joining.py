@@ -1,8 +1,8 @@
-"""Comparison of methods to combine the models of the run, each fitted on all folds except the one it is evaluated on.
+"""Comparison of methods to combine the models of the run, and growth of the ensemble with its members.
 
-Reads artifacts/blends/. Writes results/joining.md: accuracy and log-loss out of fold, and the difference in accuracy
-from equal weights, in percentage points. Every result is scaled by the temperature with the least log-loss. No test
-label is read.
+Reads artifacts/blends/, the run's cells and artifacts/next/cells/. Writes results/joining.md, .csv and .png: Brier
+score and accuracy out of fold of every method, fitted on all folds except the one it is evaluated on; accuracy by
+core-hours and number of networks; and what the complete cells of the next run add. No test label is read.
 """
 
 from collections.abc import Callable
@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import typer
 from scipy.optimize import minimize
 from scipy.special import softmax
 from tabulate import tabulate
 
+from bench.ablation import gains
 from pipeline import config, files
+from pipeline.cells import store
 from pipeline.command import guarded
 from pipeline.data import faces, folds
-from pipeline.evaluation import ensemble, limits, metrics
+from pipeline.evaluation import ensemble, figures, limits, metrics
 
 RESULT = Path("results/joining.md")
+NEXT = Path("artifacts/next/cells")
 ROUNDS = 20  # steps of the greedy selection
 Joined = Callable[[np.ndarray], np.ndarray]  # probabilities [models, n, 7] to [n, 7]
 
@@ -96,25 +100,79 @@ def nested(way: Any, every: np.ndarray, labels: np.ndarray, fold_of: np.ndarray)
     return joined
 
 
+def next_run() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return rows, int [n], and out-of-fold predictions, float [n, 7], of the complete cells of each model of NEXT."""
+    cells: dict[str, list[np.ndarray]] = {}
+    for path in sorted(NEXT.glob("*/fold*/predictions.npz")):
+        if store.about(path.parent):
+            with np.load(path) as arrays:
+                cells.setdefault(path.parts[-3], []).append(np.column_stack([arrays["rows"], arrays["oof"]]))
+    tables = {name: np.concatenate(parts) for name, parts in cells.items()}
+    return {name: (table[:, 0].astype(int), table[:, 1:]) for name, table in tables.items()}
+
+
+def with_next_run(run: dict[str, np.ndarray], rows: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> str:
+    """Return a table for each model of the next run: alone, compared with the same model of the run, and as a member.
+
+    Parameters
+    ----------
+    run : out-of-fold predictions of the members, float [n, 7]. rows, labels, groups : int [n].
+    """
+    text = ""
+    for name, (known, predicted) in next_run().items():
+        at = np.searchsorted(rows, known)
+        members = [each[at] for each in run.values()]
+        alone = {"this run": [run[name][at]], "next run": [predicted]} if name in run else {"next run": [predicted]}
+        joined = {"members of this run": [np.mean(members, axis=0)],
+                  "and of the next run": [np.mean([*members, predicted], axis=0)]}  # fmt: skip
+        text += f"\n\n# `{name}` of the next run, {len(at):,} rows\n\n"
+        text += "\n\n".join(gains(each, labels[at], groups[at], "predictions of") for each in (alone, joined))
+    return text
+
+
+def growth(run: dict[str, np.ndarray], hours: dict[str, tuple[int, float]], labels: np.ndarray) -> str:
+    """Return a table of the ensemble as its members are joined one after the other; write it as RESULT.csv and .png.
+
+    Parameters
+    ----------
+    run : out-of-fold predictions of the members, float [n, 7], in the order of params.yaml. labels : int [n].
+    hours : number of networks and core-hours of each member.
+    """
+    lines, points, networks, cost = [], [], 0, 0.0
+    for count, name in enumerate(run, 1):
+        networks, cost = networks + hours[name][0], cost + hours[name][1]
+        joined = np.mean(list(run.values())[:count], axis=0)
+        score = metrics.accuracy(joined, labels)
+        lines.append([name, networks, f"{cost:.1f}", f"{score['accuracy']:.2%}",
+                      f"{metrics.cross_entropy(joined, labels):.4f}"])  # fmt: skip
+        points += [("core-hours", cost, *score.values(), name), ("number of networks", networks, *score.values(), name)]
+    table = pd.DataFrame(points, columns=["cost", "value", "accuracy", "low", "high", "name"])
+    table = table.assign(cost="accuracy out of fold by " + table["cost"]).sort_values("cost", kind="stable")
+    figures.draw(table, RESULT.with_suffix(""), template="points")
+    titles = ["joined with the models above", "networks", "core-hours", "out of fold", "log-loss"]
+    return tabulate(lines, titles, tablefmt="github", disable_numparse=True)
+
+
 def main() -> None:
-    """Compare methods to combine the models, nested over the folds."""
+    """Compare methods to combine the models, nested over the folds, and show what each member adds."""
     settings, data = config.load(), faces.load()
     assignment = folds.load(data)
     labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)[assignment.rows]
-    oof = [ensemble.load(name, data, assignment).oof for name in settings.ensemble.members]
-    every = np.stack(oof).astype("float64")
-    lines, base = [], None
-    for name, way in WAYS.items():
-        joined = nested(way, every, labels, assignment.fold_of)
-        hits = metrics.right(joined, labels)
-        base = hits if base is None else base
-        low, high = limits.interval_95(limits.bootstrap(hits[:, None] * 1.0 - base[:, None], groups, 0)[:, 0])
-        points = f"{100 * (hits.mean() - base.mean()):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-        lines.append([name, f"{hits.mean():.2%}", f"{metrics.cross_entropy(joined, labels):.4f}", points])
-    table = tabulate(lines, ["method", "out of fold", "log-loss", "points"], tablefmt="github", disable_numparse=True)
-    members = ", ".join(settings.ensemble.members)
-    files.write(RESULT, f"# Methods to combine {members}\n\n{table}\n".encode())
-    print(table)
+    run = {name: ensemble.load(name, data, assignment).oof for name in settings.ensemble.members}
+    hours = {
+        name: (len(cells), sum(cell.about.seconds for cell in cells) / 3600) for name in run
+        for cells in [[store.load(settings, name, fold, data, assignment) for fold in settings.folds
+                       if name in settings.names]]
+    }  # fmt: skip
+    every = np.stack(list(run.values())).astype("float64")
+    methods = {name: [nested(way, every, labels, assignment.fold_of)] for name, way in WAYS.items()}
+    text = (
+        f"# Methods to combine {', '.join(run)}\n\n{gains(methods, labels, groups, 'method')}"
+        f"\n\n# Growth of the ensemble\n\n{growth(run, hours, labels)}"
+        f"{with_next_run(run, assignment.rows, labels, groups)}\n"
+    )
+    files.write(RESULT, text.encode())
+    print(text)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import fake_run
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 
@@ -14,6 +15,7 @@ from bench import ablation, contenders, joining
 from pipeline import architectures
 from pipeline.data import synthetic
 from pipeline.data.folds import Folds
+from pipeline.evaluation import limits
 from pipeline.experiments import runner
 from pipeline.training import cell
 
@@ -79,14 +81,47 @@ def test_every_variant_changes_the_base_and_can_be_trained(monkeypatch):
         assert sorted([*task.rows, *task.evaluated]) == list(range(70))
 
 
-def test_more_rows_reports_the_gain_over_the_mean_of_the_pair():
+def test_gains_are_over_the_mean_of_the_first_line():
     labels, groups = np.arange(700) % 7, np.arange(700)
     correct, uniform = np.eye(7)[labels] * 0.3 + 0.1, np.full((700, 7), 1 / 7)
     known = {"few": [uniform, correct], "same": [correct], "many": [np.eye(7)[labels]]}
-    table = ablation.more_rows(known, labels, groups)
-    few, _, many = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[-3:])
+    lines = ablation.gains(known, labels, groups, "trained on").splitlines()
+    few, _, many = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[-3:])
     assert few[2:] == ["+0.0000 (+0.0000 to +0.0000)", "57.14%", "+0.00 (+0.00 to +0.00)"]
     assert (many[1], many[3], many[4][:6]) == ("0.0000", "100.00%", "+42.86")
+
+
+def test_growth_joins_the_members_and_adds_up_their_networks_and_hours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = np.arange(70) % 7
+    right, wrong = np.eye(7)[labels], np.eye(7)[(labels + 1) % 7]
+    run = {"wrong": 0.5 * wrong + 0.1, "external": right, "again": 3 * wrong}
+    joining.growth(run, {"wrong": (5, 2.0), "external": (0, 0.0), "again": (5, 1.5)}, labels)
+    table = pd.read_csv("results/joining.csv").set_index(["cost", "name"])
+    by_hours, by_networks = (
+        table.loc[f"accuracy out of fold by {each}"] for each in ("core-hours", "number of networks")
+    )
+    assert by_hours["value"].to_dict() == {"wrong": 2, "external": 2, "again": 3.5}
+    assert by_networks["value"].to_dict() == {"wrong": 5, "external": 5, "again": 10}
+    assert (
+        by_hours["accuracy"].to_dict() == by_networks["accuracy"].to_dict() == {"wrong": 0, "external": 1, "again": 0}
+    )
+    assert (tmp_path / "results/joining.png").exists()
+
+
+def test_the_next_run_is_compared_on_the_rows_of_its_complete_cells(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(limits, "REPLICATES", 10)
+    rows, labels = np.arange(28_709), np.arange(28_709) % 7
+    cells = sorted(joining.NEXT.glob("small_vgg/fold*/predictions.npz"))
+    (known, predicted) = joining.next_run()["small_vgg"]
+    held_out = np.concatenate([np.load(path)["rows"] for path in cells])
+    np.testing.assert_array_equal(known, held_out)
+    assert len(predicted) == len(known) == len(set(known))
+    run = {"small_vgg": np.full((len(rows), 7), 1 / 7), "other": np.full((len(rows), 7), 1 / 7)}
+    run["small_vgg"][known] = predicted
+    same, *_ = (line for line in joining.with_next_run(run, rows, labels, rows).splitlines() if "next run  " in line)
+    assert same.count("+0.00") == 6  # the same predictions for these rows
 
 
 def test_the_committed_ablation_is_complete_and_in_its_tables():
