@@ -51,6 +51,13 @@ def test_readme_has_the_scores_of_the_run(first, name):
 
 
 @committed
+def test_readme_and_the_claims_page_have_the_score_of_mini_xception():
+    score = percent(ENTRIES.loc["mini_xception", "private_accuracy"])
+    assert f"scores {score} with our recipe" in README
+    assert table("docs/claims.md", "the project's recipe", "## With the project's recipe")[3] == score
+
+
+@committed
 def test_readme_and_howto_have_the_scores_of_the_speedrun_and_of_2013():
     public, private = SPEEDRUN["public_accuracy"], SPEEDRUN["private_accuracy"]
     means, minutes = [percent(private["mean"]), "", percent(public["mean"]), ""], str(SPEEDRUN["minutes"])

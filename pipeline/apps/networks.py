@@ -211,7 +211,8 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
         method, shares = result.method, {each: share for each, share in result.weights.items() if share != 0}
     if unknown := [each for each in shares if each not in settings.names]:
         known = ", ".join([RELEASED, ENSEMBLE, *settings.names])
-        raise UserError(f"unknown network: {', '.join(unknown)}; name one of {known}, or some folds: NAME-0,1")
+        wrong = ", ".join(unknown) if which == ENSEMBLE else which  # an external member has no network
+        raise UserError(f"unknown network: {wrong}; name one of {known}, or some folds of a model: MODEL-0,1")
     folds = settings.some_folds(fold) if dash else settings.folds
     cells = {each: [_cell(settings, each, number) for number in folds] for each in shares}
     _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
