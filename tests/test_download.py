@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -59,7 +61,7 @@ def taken(place):
     return held(place / "out")
 
 
-@pytest.mark.parametrize("form", ["folders", "zip", "tar", "tar.gz", "tgz"])
+@pytest.mark.parametrize("form", ["folders", "zip", "tar", "tgz"])
 def test_files_are_copied_from_every_form(place, form):
     deep = {f"fer2013/{'deep/' * i}{name}": content for i, (name, content) in enumerate(FILES.items())}
     deep |= {"fer2013/README": b"", "example_submission.csv": b"id"}
@@ -78,10 +80,9 @@ def test_suffixes_of_browsers_for_repeated_names_are_ignored(place, name, standa
 
 
 def test_without_a_file_of_the_competition_the_error_names_the_options(place, capsys):
-    for brought in ({}, {"deep/labels.csv": b"emotion,pixels\n"}):
-        put(brought)
-        with pytest.raises(UserError, match=rf"fer2013\.tar\.gz.* train\.csv.*/competitions/{SLUG}/data.*make demo"):
-            taken(place)
+    put({"deep/labels.csv": b"emotion,pixels\n"})
+    with pytest.raises(UserError, match=rf"fer2013\.tar\.gz.* train\.csv.*/competitions/{SLUG}/data.*make demo"):
+        taken(place)
     assert "deep/labels.csv" in capsys.readouterr().out
 
 
@@ -94,12 +95,9 @@ def test_an_incomplete_competition_is_an_error(place, present, missing):
 
 def test_other_files_are_listed_and_hidden_ones_are_skipped(place, capsys):
     others = [f"cat{number}.jpg" for number in range(20)] + ["train.csv.bak"]
-    hidden = ("README.md", "NOTE.txt", ".gitignore", "._train.zip")
-    put(dict.fromkeys(("train.csv", "test.csv", *hidden, *others), b"1"))
+    put(dict.fromkeys(("train.csv", "test.csv", "README.md", "NOTE.txt", "._train.zip", *others), b"1"))
     assert taken(place) == {"train.csv": b"1", "test.csv": b"1"}
-    output = capsys.readouterr().out
-    assert "cat0.jpg" in output
-    assert "16 more" in output
+    assert re.search("cat0.jpg.* and 16 more", capsys.readouterr().out)
 
 
 def test_repeated_files_must_be_equal(place):
@@ -117,7 +115,6 @@ def test_repeated_files_must_be_equal(place):
 DAMAGE = {  # `end`: start of the list of files in a zip archive
     "zip with other content": lambda data, end: b"hello",
     "zip cut": lambda data, end: data[: len(data) // 2],
-    "zip with changed bytes": lambda data, end: data[:100] + b"changed" + data[107:],
     "zip encrypted": lambda data, end: data[: end + 8] + b"\1" + data[end + 9 :],
     "tar.gz cut": lambda data, end: data[:900],
 }
@@ -145,10 +142,10 @@ def test_no_path_in_an_archive_leads_outside_the_folder(place, name):
 
 
 def test_provenance_contains_each_file_and_whether_it_is_the_original(place, monkeypatch, capsys):
-    put({name: FILES[name] for name in ("fer2013.csv", "fer2013.tar.gz")})
-    put({incoming.NOTE: b"from Fran\xe7ois,\nrows 1 to 3 mended\n"})
-    digests = {name: hashlib.md5(content).hexdigest() for name, content in FILES.items()}
-    for known in ([], ["fer2013.csv"], ["fer2013.csv", "fer2013.tar.gz"]):
+    names = ["fer2013.csv", "fer2013.tar.gz"]
+    put({name: FILES[name] for name in names} | {incoming.NOTE: b"from Fran\xe7ois,\nrows 1 to 3 mended\n"})
+    digests = {name: hashlib.md5(FILES[name]).hexdigest() for name in names}
+    for known in ([], names[:1], names):
         for name in known:
             monkeypatch.setitem(CHECKSUMS, name, ("md5", digests[name]))
         download.main()
@@ -156,8 +153,7 @@ def test_provenance_contains_each_file_and_whether_it_is_the_original(place, mon
         assert facts.pop("note").endswith("ois, rows 1 to 3 mended")
         assert facts == {"source": "local", "official": len(known) == 2, "files": {
             name: {"bytes": len(FILES[name]), "md5": digests[name], "official": name in known,
-                   "from": f"data/incoming/{name}"}
-            for name in ("fer2013.csv", "fer2013.tar.gz")
+                   "from": f"data/incoming/{name}"} for name in names
         }}  # fmt: skip
         captured = capsys.readouterr()
         assert captured.out.count("NOT Kaggle's own file") == 2 - len(known)
@@ -171,22 +167,15 @@ def test_the_error_for_a_row_contains_the_users_file_and_line(place):
         prepare.main()
 
 
-def stop(*_):
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(("brought", "interrupted"), [
-    ({}, False), ({"fer2013.csv": b"new", "x.zip": b"hello"}, False), ({"fer2013.csv": b"new"}, True),
-])  # fmt: skip
-def test_any_error_leaves_data_raw_unchanged(place, monkeypatch, brought, interrupted):
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_any_error_leaves_data_raw_unchanged(place, monkeypatch, error):
     put({"train.csv": b"old"}, download.RAW)
-    put(brought)
+    put({"fer2013.csv": b"new"})
     with files.locked(download.LOCK, "tests"), pytest.raises(UserError, match="another process downloads"):
         download.main()
     before = held(place)
-    if interrupted:
-        monkeypatch.setattr(Path, "write_bytes", stop)
-    with pytest.raises(KeyboardInterrupt if interrupted else UserError):
+    monkeypatch.setattr(Path, "write_bytes", Mock(side_effect=error))
+    with pytest.raises(error):
         download.main()
     assert held(place) == before
     assert {path.name for path in Path("data").iterdir()} == {"incoming", "raw"}

@@ -15,16 +15,6 @@ from pipeline.data import faces, folds, provenance, solution
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, score, submission
 from pipeline.evaluation.score import Truth
 
-COLUMNS = [
-    "name", "parameters", "oof_accuracy", "oof_low", "oof_high", "oof_no_near_duplicate", "oof_no_near_duplicate_low",
-    "oof_no_near_duplicate_high", "public_accuracy", "public_low", "public_high",
-    "private_accuracy", "private_low", "private_high", "private_no_duplicate", "private_no_duplicate_low",
-    "private_no_duplicate_high", "private_no_near_duplicate", "private_no_near_duplicate_low",
-    "private_no_near_duplicate_high", "private_macro_f1", "private_top_2", "private_log_loss", "private_brier",
-    "private_calibration_error", "private_log_loss_tempered", "private_brier_tempered",
-    "private_calibration_error_tempered", "rank_2013", "train_seconds", "sha256", "data",
-]  # fmt: skip
-TRUTH_COLUMNS = COLUMNS[COLUMNS.index("public_accuracy") : COLUMNS.index("train_seconds")]
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
@@ -32,13 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few 
 def confident(*predicted):
     """Return probabilities of 0.7 for the predicted classes and 0.05 for all others."""
     return np.where(np.eye(7, dtype=bool)[list(predicted)], 0.7, 0.05).astype("float32")
-
-
-def wilson(right, rows):
-    z, share = 1.959963984540054, right / rows
-    middle = (share + z * z / (2 * rows)) / (1 + z * z / rows)
-    half = z / (1 + z * z / rows) * np.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    return round(middle - half, 6), round(middle + half, 6)
 
 
 def test_rank_of_2013_is_the_better_of_a_tie_and_unknown_below_the_tenth():
@@ -61,33 +44,38 @@ PREDICTED = confident(0, 1, 2, 6, 5, 3, 0, 1, 1, 2, 3)  # three of five rows of 
 
 def columns(what, right, rows):
     """Return three columns of a table of scores for `right` of `rows` rows."""
-    prefix = what.removesuffix("_accuracy")
-    low, high = wilson(right, rows)
-    return {what: round(right / rows, 6), f"{prefix}_low": low, f"{prefix}_high": high}
+    share = metrics.share(np.arange(rows) < right)
+    values = {f"{what.removesuffix('_accuracy')}_{end}": round(share[end], 6) for end in ("low", "high")}
+    return {what: round(right / rows, 6)} | values
+
+
+HIGH, LOW = 0.7**0.5 / (0.7**0.5 + 6 * 0.05**0.5), 0.05**0.5 / (0.7**0.5 + 6 * 0.05**0.5)  # at temperature 2
+JUDGED = {
+    **columns("oof_accuracy", 3, 4),
+    **columns("oof_no_near_duplicate", 2, 2),  # the first and the third
+    **columns("public_accuracy", 1, 2),
+    **columns("private_accuracy", 3, 5),
+    **columns("private_no_duplicate", 2, 3),  # the last three
+    **columns("private_no_near_duplicate", 2, 2),  # the two before the last
+    "private_macro_f1": 0.333333,  # (2/3 + 2/3 + 1 + 4 * 0) / 7
+    "private_top_2": 0.8,  # of equally likely classes the last one, 6, counts as second
+    "private_log_loss": pytest.approx(-(3 * np.log(0.7) + 2 * np.log(0.05)) / 5, abs=1.1e-5),
+    "private_brier": pytest.approx((3 * 0.3**2 + 2 * (0.7**2 + 0.95**2) + (18 + 10) * 0.05**2) / 5, abs=1.1e-5),
+    "private_calibration_error": pytest.approx(0.1, abs=1.1e-5),  # confidence 0.7, accuracy 0.6
+    "private_log_loss_tempered": pytest.approx(-(3 * np.log(HIGH) + 2 * np.log(LOW)) / 5, abs=1.1e-5),
+    "private_brier_tempered": pytest.approx(
+        (3 * (1 - HIGH) ** 2 + 2 * (HIGH**2 + (1 - LOW) ** 2) + 28 * LOW**2) / 5, abs=1.1e-5
+    ),
+    "private_calibration_error_tempered": pytest.approx(0.6 - HIGH, abs=1.1e-5),
+    "rank_2013": "none",
+}
+COLUMNS = ["name", "parameters", *JUDGED, "train_seconds", "sha256", "data"]
+TRUTH_COLUMNS = [key for key in JUDGED if not key.startswith("oof")]
 
 
 def test_judge_by_hand():
-    high, low = 0.7**0.5 / (0.7**0.5 + 6 * 0.05**0.5), 0.05**0.5 / (0.7**0.5 + 6 * 0.05**0.5)  # at temperature 2
-    assert score.judge(PREDICTED, np.where(PREDICTED > 0.5, high, low), TRUTH) == {
-        **columns("oof_accuracy", 3, 4),
-        **columns("oof_no_near_duplicate", 2, 2),  # the first and the third
-        **columns("public_accuracy", 1, 2),
-        **columns("private_accuracy", 3, 5),
-        **columns("private_no_duplicate", 2, 3),  # the last three
-        **columns("private_no_near_duplicate", 2, 2),  # the two before the last
-        "private_macro_f1": 0.333333,  # (2/3 + 2/3 + 1 + 4 * 0) / 7
-        "private_top_2": 0.8,  # of equally likely classes the last one, 6, counts as second
-        "private_log_loss": pytest.approx(-(3 * np.log(0.7) + 2 * np.log(0.05)) / 5, abs=1.1e-5),
-        "private_brier": pytest.approx((3 * 0.3**2 + 2 * (0.7**2 + 0.95**2) + (18 + 10) * 0.05**2) / 5, abs=1.1e-5),
-        "private_calibration_error": pytest.approx(0.1, abs=1.1e-5),  # confidence 0.7, accuracy 0.6
-        "private_log_loss_tempered": pytest.approx(-(3 * np.log(high) + 2 * np.log(low)) / 5, abs=1.1e-5),
-        "private_brier_tempered": pytest.approx(
-            (3 * (1 - high) ** 2 + 2 * (high**2 + (1 - low) ** 2) + 28 * low**2) / 5, abs=1.1e-5
-        ),
-        "private_calibration_error_tempered": pytest.approx(0.6 - high, abs=1.1e-5),
-        "rank_2013": "none",
-    }
-    assert wilson(3, 5) == (0.230724, 0.882379)  # the textbook's 3 of 5
+    assert score.judge(PREDICTED, np.where(PREDICTED > 0.5, HIGH, LOW), TRUTH) == JUDGED
+    assert (JUDGED["private_low"], JUDGED["private_high"]) == (0.230724, 0.882379)  # Wilson's interval of 3 of 5
 
 
 def test_scores_that_need_missing_labels_or_rows_are_unknown():
