@@ -22,17 +22,11 @@ def probabilities(predicted=PREDICTED):
     return np.where(np.eye(7, dtype=bool)[predicted], CONFIDENCE[:, None], (1 - CONFIDENCE[:, None]) / 6)
 
 
-def test_mistakes_are_sorted_by_class_and_pairs_by_frequency(monkeypatch):
+def test_mistakes_are_sorted_by_class_pairs_by_frequency_and_rows_by_agreement():
     assert list(browse.worst(probabilities(), LABELS)) == [2, 1, 5]  # row 2 gives its label 0.033, row 1 0.083
     assert browse.confused(probabilities(), LABELS) == [(0, 1, [2, 1]), (1, 0, [5])]
-    monkeypatch.setattr(browse, "WORST", 1)
-    assert list(browse.worst(probabilities(), LABELS)) == [2, 5]
-
-
-def test_rows_with_the_least_agreement_come_first(monkeypatch):
-    monkeypatch.setattr(browse, "SPLIT", 2)
     models = [probabilities(), probabilities([0, 1, 2, 1, 2, 1]), probabilities([0, 1, 3, 1, 2, 1])]
-    assert browse.split(np.stack(models)).tolist() == [2, 5]
+    assert browse.split(np.stack(models)).tolist()[:2] == [2, 5]
 
 
 @pytest.fixture
@@ -56,9 +50,8 @@ def test_the_page_contains_only_training_rows_and_is_self_contained(run):
     assert "http" not in page
 
 
-@pytest.mark.parametrize("pair", [None, "1,2\n", "3,99999999,near\n"])
-def test_missing_or_invalid_pairs_raise(run, pair):
-    audit.PAIRS.write_text(f"first,second,how\n{pair}") if pair else audit.PAIRS.unlink()
+def test_invalid_pairs_raise(run):
+    audit.PAIRS.write_text("first,second,how\n3,99999999,near\n")
     with pytest.raises(UserError, match=r"^data/pairs\.csv .*make it with: dvc repro -f audit$"):
         browse.main()
 
