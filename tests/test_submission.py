@@ -34,8 +34,3 @@ def test_an_invalid_table_of_scores_raises(stand, line):
     submission.TABLE.write_text(HEAD + line)
     with pytest.raises(UserError, match=r"^submissions/scores\.csv .*dvc repro -f score"):
         submission.scores()
-
-
-def test_an_analysis_of_another_run_raises():
-    with pytest.raises(UserError, match=r"^results/analysis\.json .*dvc repro -f score"):
-        submission.single_networks({"single_networks": {"vgg9": {}}}, "vgg8")
