@@ -25,19 +25,16 @@ def _fresh_config():
 
 
 @pytest.fixture
-def close(monkeypatch):
-    """Return a function that makes folders unreadable, even for root, if their path ends with the argument."""
+def _locked(monkeypatch):
+    """Make folders with the name "locked" unreadable, even for root."""
     scandir = os.scandir
 
-    def closed(end):
-        def refuse(path):
-            if str(path).endswith(end):
-                raise PermissionError(13, "Permission denied", str(path))
-            return scandir(path)
+    def refuse(path):
+        if str(path).endswith("/locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
 
-        monkeypatch.setattr(os, "scandir", refuse)
-
-    return closed
+    monkeypatch.setattr(os, "scandir", refuse)
 
 
 @pytest.fixture(scope="session")

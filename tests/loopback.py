@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -33,7 +33,6 @@ class Failure:
 
     status: int = 0
     message: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False  # close the connection in the middle of a file, or before any response
     silent: bool = False  # until the client's timeout
     content: bytes | None = None  # replaces the file or the response
@@ -70,8 +69,8 @@ class Server:
         """Return environment variables that connect a command with this server; the folder home/ is its home."""
         address = f"http://127.0.0.1:{self.http.server_port}"
         clean = {key: value for key, value in os.environ.items() if not OWN.match(key)}
-        kaggle = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": address, "https_proxy": address}
-        return clean | kaggle | {"HOME": os.path.abspath("home")} | credentials
+        kaggle = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": address, "HOME": os.path.abspath("home")}
+        return clean | kaggle | credentials
 
     def log_in(self, monkeypatch, **credentials):
         """Connect the client of this process. Its pauses are appended to `pauses`, instead of waiting."""
@@ -106,7 +105,7 @@ class Server:
         if failure.content is not None:
             status, reply, headers = 200, failure.content, {}
         elif failure.status:
-            status, headers = failure.status, failure.headers
+            status, headers = failure.status, {"Retry-After": "7200"}
             reply = json.dumps({"code": status, "message": failure.message}).encode()
         handler.send_response(status)
         headers |= {"Content-Type": f"application/{'octet-stream' if operation == 'GET' else 'json'}"}

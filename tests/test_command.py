@@ -39,10 +39,8 @@ def start(body, output=subprocess.PIPE):
 
 
 @pytest.mark.parametrize(("body", "status", "out", "err"), [
-    ("print('done')", 0, "done\n", ""),
-    ("sys.exit(7)", 7, "", ""),
-    (r"raise UserError('two\nlines\r\n  and\ta tab ')", 1, "", "error: two\nerror: lines\nerror: and a tab\n"),
-    (r"raise UserError('d\xe9j\xe0 \x1b[31m\udcfc')", 1, "", "error: d\xe9j\xe0 \\x1b[31m\\udcfc\n"),
+    ("print('done'); sys.exit(7)", 7, "done\n", ""),
+    (r"raise UserError('two\nlines\ta \x1b[31m\udcfc')", 1, "", "error: two\nerror: lines a \\x1b[31m\\udcfc\n"),
     ("open('no/file.txt')", 1, "", "error: No such file or directory (no/file.txt)\n"),
     ("raise KeyboardInterrupt('2 epochs')", 130, "", f"\nstopped (2 epochs); {STOPPED}"),
     ("signal.raise_signal(signal.SIGTERM)", 130, "", f"\nstopped; {STOPPED}"),
@@ -54,20 +52,17 @@ def test_a_command_exits_with_its_status_and_message(body, status, out, err):
 
 def test_any_other_exception_keeps_its_traceback():
     done = start("raise ValueError('a bug')")
-    assert done.returncode == 1
-    assert done.stderr.startswith("Traceback (most recent call last):\n")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "Traceback (most recent call last):")
     assert "error: " not in done.stderr
 
 
-@pytest.mark.parametrize(("body", "status", "err"), [
-    ("print('text'); sys.exit(3)", 3, ""), (MUCH, 1, ""), ("print('text'); raise UserError('x')", 1, "error: x\n"),
-])  # fmt: skip
-def test_a_closed_pipe_ends_the_command_without_a_message(body, status, err):
+@pytest.mark.parametrize(("body", "status"), [(MUCH, 1), ("print(); sys.exit(3)", 3)])
+def test_a_closed_pipe_ends_the_command_without_a_message(body, status):
     reader, writer = os.pipe()
     os.close(reader)
     done = start(body, writer)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (status, err)
+    assert (done.returncode, done.stderr) == (status, "")
 
 
 @pytest.mark.parametrize("body", ["print('text')", MUCH])
@@ -129,9 +124,7 @@ def test_an_environment_variable_approves_long_trainings(calls):
 
 
 @pytest.mark.parametrize(("words", "hint"), [
-    ("trian", "Did you mean 'train'"), ("submit --forse", "--force"), ("train small_vgg", "MODEL FOLD"),
-    ("train --retrain", "MODEL"), ("train --executor spark", "loky"), ("train --threads 1000", "--threads.* 999"),
-    ("seeds", "SEED"),
+    ("submit --forse", "--force"), ("train small_vgg", "MODEL FOLD"), ("train --retrain", "MODEL"),
 ])  # fmt: skip
 def test_an_invalid_command_line_is_an_error_with_a_hint_and_status_2(calls, words, hint):
     done = invoke(*words.split())

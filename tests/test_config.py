@@ -1,5 +1,6 @@
 """params.yaml is validated as a whole, and every error in it is reported with its path of keys."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,22 +45,19 @@ def test_the_keys_of_a_model_override_those_of_its_recipe():
 
 def test_all_errors_are_reported_together():
     messages = errors(
-        seed=-1, twins="keep", folds=[0, 2],
-        recipes={"strong": {"crop": 99}, "spare": {"epoch": 1}},
-        models={"a": MODEL | {"flipp": True}, "b": {"architecture": "small_vgg", "recipe": "stronk"},
+        seed=-1, twins="keep", recipes={"strong": {"crop": 99}, "spare": {"epoch": 1}},
+        models={"a": MODEL | {"flipp": True}, "b": {"architecture": "small_vg", "recipe": "stronk"},
                 "c": {"architecture": "small_vgg", "epochs": 1, "recipe": "strong"}},
         students={"s": MODEL | {"teachers": [], "teacher_weight": 2.0}},
     )  # fmt: skip
     assert not [line for line in messages if "models.c" in line], "the error of its recipe is reported once"
-    for place in ("seed", "twins", "recipes.strong.crop", "recipes.spare.epoch", "models.a.flipp", "models.b.recipe",
+    for start in ("seed", "twins", "recipes.strong.crop", "recipes.spare.epoch", "models.a.flipp .*'flip'",
+                  "models.b.architecture .*'small_vgg'", "models.b.recipe .*did you mean 'strong'",
                   "students.s.teachers", "students.s.teacher_weight"):  # fmt: skip
-        assert any(line.startswith(f"params.yaml: {place} ") for line in messages), place
-    assert any("did you mean 'flip'" in line for line in messages)
-    assert any("did you mean 'strong'" in line for line in messages)
+        assert any(re.match(f"params.yaml: {start}", line) for line in messages), start
 
 
-def student(**changes):
-    return {"s": MODEL | {"teachers": ["a"], "teacher_weight": 0.5} | changes}
+STUDENT = MODEL | {"teachers": ["a"], "teacher_weight": 0.5}
 
 
 @pytest.mark.parametrize(("place", "changes"), [
@@ -67,15 +65,12 @@ def student(**changes):
     ("models.ensemble", {"models": {"ensemble": MODEL}}), ("models.b", {"models": {"a": MODEL, "b": MODEL}}),
     ("models.a.epochs", {"models": {"a": MODEL | {"epochs": "3"}}}),
     ("models.a.epochs", {"models": {"a": {"architecture": "small_vgg"}}}),
-    ("models.a.architecture", {"models": {"a": MODEL | {"architecture": "small_vg"}}}),
     ("models.a.progressive_epochs", {"models": {"a": MODEL | {"progressive_epochs": 4}}}),
     ("models.a.crop", {"models": {"a": {"architecture": "vgg8", "epochs": 1, "crop": 44}}}),
-    ("students.a", {"students": {"a": student()["s"]}}),
-    ("students.s.teachers", {"students": student(teachers=["b"])}),
+    ("students.a", {"students": {"a": STUDENT}}),
+    ("students.s.teachers", {"students": {"s": STUDENT | {"teachers": ["b"]}}}),
     ("ensemble.members", {"ensemble": {"members": ["a", "a"]}}), ("ensemble.members", {"ensemble": {"members": ["b"]}}),
-    ("ensemble.method", {"ensemble": {"members": ["a"], "method": "best"}}),
     ("speedrun.model", {"speedrun": {"model": "b", "seeds": [1, 2]}}),
-    ("speedrun.seeds", {"speedrun": {"model": "a", "seeds": [1, 1]}}),
     ("speedrun.override.epoch", {"speedrun": {"model": "a", "seeds": [1, 2], "override": {"epoch": 1}}}),
     ("speedrun.override.crop", {"models": {"a": {"architecture": "vgg8", "epochs": 1}},
                                 "speedrun": {"model": "a", "seeds": [1, 2], "override": {"crop": 44}}}),

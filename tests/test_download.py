@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -59,7 +61,7 @@ def taken(place):
     return held(place / "out")
 
 
-@pytest.mark.parametrize("form", ["folders", "zip", "tar", "tar.gz", "tgz"])
+@pytest.mark.parametrize("form", ["folders", "zip", "tar", "tgz"])
 def test_files_are_copied_from_every_form(place, form):
     deep = {f"fer2013/{'deep/' * i}{name}": content for i, (name, content) in enumerate(FILES.items())}
     deep |= {"fer2013/README": b"", "example_submission.csv": b"id"}
@@ -67,39 +69,27 @@ def test_files_are_copied_from_every_form(place, form):
     assert taken(place) == FILES
 
 
-@pytest.mark.parametrize(("name", "standard"), [
-    ("fer2013 - Copy.csv", "fer2013.csv"), ("fer2013.tar (2).gz", "fer2013.tar.gz"),
-    ("deep/ICML_face_data.CSV", "icml_face_data.csv"),
+def test_suffixes_of_browsers_for_repeated_names_are_ignored(place):
+    names = {"fer2013.csv": "fer2013 - Copy.csv", "fer2013.tar.gz": "fer2013.tar (2).gz", "train.csv": "TRAIN.CSV"}
+    put(dict.fromkeys(names.values(), b"x"))
+    assert incoming.take(place / "out") == {standard: str(INCOMING / name) for standard, name in names.items()}
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("labels.csv", rf"fer2013\.tar\.gz.* train\.csv.*/competitions/{SLUG}/data.*make demo"),
+    ("train.csv", "train.csv without test.csv"), ("test.csv", "test.csv without train.csv"),
 ])  # fmt: skip
-def test_suffixes_of_browsers_for_repeated_names_are_ignored(place, name, standard):
-    put({name: b"x"})
-    assert incoming.take(place / "out") == {standard: str(INCOMING / name)}
-    assert held(place / "out") == {standard: b"x"}
-
-
-def test_without_a_file_of_the_competition_the_error_names_the_options(place, capsys):
-    for brought in ({}, {"deep/labels.csv": b"emotion,pixels\n"}):
-        put(brought)
-        with pytest.raises(UserError, match=rf"fer2013\.tar\.gz.* train\.csv.*/competitions/{SLUG}/data.*make demo"):
-            taken(place)
-    assert "deep/labels.csv" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("present", "missing"), [("train.csv", "test.csv"), ("test.csv", "train.csv")])
-def test_an_incomplete_competition_is_an_error(place, present, missing):
-    put({present: b"1"})
-    with pytest.raises(UserError, match=f"{present} without {missing}"):
+def test_an_incomplete_competition_is_an_error_that_names_the_options(place, name, message):
+    put({name: b"1"})
+    with pytest.raises(UserError, match=message):
         taken(place)
 
 
 def test_other_files_are_listed_and_hidden_ones_are_skipped(place, capsys):
     others = [f"cat{number}.jpg" for number in range(20)] + ["train.csv.bak"]
-    hidden = ("README.md", "NOTE.txt", ".gitignore", "._train.zip")
-    put(dict.fromkeys(("train.csv", "test.csv", *hidden, *others), b"1"))
+    put(dict.fromkeys(("train.csv", "test.csv", "README.md", "NOTE.txt", "._train.zip", *others), b"1"))
     assert taken(place) == {"train.csv": b"1", "test.csv": b"1"}
-    output = capsys.readouterr().out
-    assert "cat0.jpg" in output
-    assert "16 more" in output
+    assert re.search("cat0.jpg.* and 16 more", capsys.readouterr().out)
 
 
 def test_repeated_files_must_be_equal(place):
@@ -117,7 +107,6 @@ def test_repeated_files_must_be_equal(place):
 DAMAGE = {  # `end`: start of the list of files in a zip archive
     "zip with other content": lambda data, end: b"hello",
     "zip cut": lambda data, end: data[: len(data) // 2],
-    "zip with changed bytes": lambda data, end: data[:100] + b"changed" + data[107:],
     "zip encrypted": lambda data, end: data[: end + 8] + b"\1" + data[end + 9 :],
     "tar.gz cut": lambda data, end: data[:900],
 }
@@ -145,10 +134,10 @@ def test_no_path_in_an_archive_leads_outside_the_folder(place, name):
 
 
 def test_provenance_contains_each_file_and_whether_it_is_the_original(place, monkeypatch, capsys):
-    put({name: FILES[name] for name in ("fer2013.csv", "fer2013.tar.gz")})
-    put({incoming.NOTE: b"from Fran\xe7ois,\nrows 1 to 3 mended\n"})
-    digests = {name: hashlib.md5(content).hexdigest() for name, content in FILES.items()}
-    for known in ([], ["fer2013.csv"], ["fer2013.csv", "fer2013.tar.gz"]):
+    names = ["fer2013.csv", "fer2013.tar.gz"]
+    put({name: FILES[name] for name in names} | {incoming.NOTE: b"from Fran\xe7ois,\nrows 1 to 3 mended\n"})
+    digests = {name: hashlib.md5(FILES[name]).hexdigest() for name in names}
+    for known in ([], names[:1], names):
         for name in known:
             monkeypatch.setitem(CHECKSUMS, name, ("md5", digests[name]))
         download.main()
@@ -156,8 +145,7 @@ def test_provenance_contains_each_file_and_whether_it_is_the_original(place, mon
         assert facts.pop("note").endswith("ois, rows 1 to 3 mended")
         assert facts == {"source": "local", "official": len(known) == 2, "files": {
             name: {"bytes": len(FILES[name]), "md5": digests[name], "official": name in known,
-                   "from": f"data/incoming/{name}"}
-            for name in ("fer2013.csv", "fer2013.tar.gz")
+                   "from": f"data/incoming/{name}"} for name in names
         }}  # fmt: skip
         captured = capsys.readouterr()
         assert captured.out.count("NOT Kaggle's own file") == 2 - len(known)
@@ -171,22 +159,15 @@ def test_the_error_for_a_row_contains_the_users_file_and_line(place):
         prepare.main()
 
 
-def stop(*_):
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(("brought", "interrupted"), [
-    ({}, False), ({"fer2013.csv": b"new", "x.zip": b"hello"}, False), ({"fer2013.csv": b"new"}, True),
-])  # fmt: skip
-def test_any_error_leaves_data_raw_unchanged(place, monkeypatch, brought, interrupted):
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_any_error_leaves_data_raw_unchanged(place, monkeypatch, error):
     put({"train.csv": b"old"}, download.RAW)
-    put(brought)
+    put({"fer2013.csv": b"new"})
     with files.locked(download.LOCK, "tests"), pytest.raises(UserError, match="another process downloads"):
         download.main()
     before = held(place)
-    if interrupted:
-        monkeypatch.setattr(Path, "write_bytes", stop)
-    with pytest.raises(KeyboardInterrupt if interrupted else UserError):
+    monkeypatch.setattr(Path, "write_bytes", Mock(side_effect=error))
+    with pytest.raises(error):
         download.main()
     assert held(place) == before
     assert {path.name for path in Path("data").iterdir()} == {"incoming", "raw"}
@@ -196,7 +177,6 @@ def test_the_synthetic_competition_is_marked_and_reproducible(place, capsys):
     settings.write({"source": "synthetic"})
     download.main()
     first = held(download.RAW)
-    assert set(first) == {"fer2013.tar.gz", "PROVENANCE.json"}
     assert len(prepare.read_folder(download.RAW).labels) == 28
     assert capsys.readouterr().out.endswith(" bytes  drawn\n")
     download.main()

@@ -12,17 +12,14 @@ from pipeline.errors import UserError
 def test_content_is_replaced_and_no_other_file_is_left(tmp_path):
     path = tmp_path / "deep/down/a.bin"
     for content in (b"old", b"new"):
-        files.replace(path, lambda file, content=content: file.write(content))
+        files.write(path, content)
         assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]
     assert path.stat().st_mode & 0o777 == 0o666 & ~files._umask()
 
 
-DAMAGED = r"a.bin is damaged.*; make it with: dvc repro x"
-
-
 @pytest.mark.parametrize(("error", "message"), [
-    (ValueError("x"), DAMAGED), (KeyError("x"), DAMAGED), (OSError(5, "Input/output error"), DAMAGED),
+    (ValueError("x"), r"a.bin is damaged.*; make it with: dvc repro x"),
     (FileNotFoundError(2, "x"), "a.bin is missing; .*: dvc repro x"), (UserError("unchanged"), "^unchanged$"),
 ])  # fmt: skip
 def test_a_read_error_is_reported_with_its_remedy(error, message, tmp_path):
@@ -39,12 +36,10 @@ def test_old_content_is_kept_if_writing_fails(error, tmp_path):
         file.write(b"half of the new")
         raise error
 
-    with pytest.raises(type(error)) as raised:
+    with pytest.raises(type(error)):
         files.replace(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-    if isinstance(error, OSError):
-        assert raised.value.filename == str(path)
 
 
 def test_git_changes_no_line_ends_of_files_with_a_recorded_digest():

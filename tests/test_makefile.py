@@ -55,18 +55,16 @@ REPORT = "<dvc><repro><--force><--single-item><report>"
     (["train", "YES=0"], ["<pipeline><train>"]), (["submit"], ["<pipeline><submit><--><ensemble>"]),
     (["train", "JOBS=2", "THREADS=1", "EXECUTOR=dask", "ADDRESS=a:1", "YES=1"],
      ["<pipeline><train><--jobs=2><--threads=1><--executor=dask><--address=a:1><--yes>"]),
-    (["repro"], ["<pipeline><check>", "<dvc><repro>", "<pipeline><leaderboard>"]),
     (["submit", f"NAME={EVIL}", f"MESSAGE={EVIL}", "FORCE=1"],
      [f"<pipeline><submit><--message={EVIL}><--force><--><{EVIL}>"]),
     (["leaderboard", "REFRESH=1", "FORMAT=md"], ["<pipeline><leaderboard><--refresh><--format=md>"]),
     (["predict", "INPUT=a b.png", "OPTIONS=--out o --csv *"], ["<pipeline><predict><--out><o><--csv><*><--><a b.png>"]),
-    (["serve", "PORT=80"], ["<pipeline><serve><--port=80>"]), (["release"], ["<pipeline><release><--><><0>"]),
+    (["release"], ["<pipeline><release><--><><0>"]),
     (["outside", "FILE=-a.h5", "SIDE=64", "SCALING=raw", "CLASSES=a,b", "OUT=o.json"],
      ["<pipeline><outside><--side=64><--scaling=raw><--classes=a,b><--out=o.json><--><-a.h5>"]),
     (["speedrun", "JOBS=2", "ALL=1"], ["<pipeline><speedrun><--jobs=2><--all>", REPORT]),
-    (["claims", "EPOCHS=2"], ["<pipeline><claims><--epochs=2><--><>", REPORT]),
     (["seeds", "SEEDS=1 2"], ["<pipeline><seeds><1><2>", REPORT]),
-    (["test"], ["<pytest><-n><2><--dist><loadfile><-m><not slow>"]),
+    (["repro"], ["<pipeline><check>", "<dvc><repro>", "<pipeline><leaderboard>"]),
 ], ids=lambda words: " ".join(words[:2])[:20])  # fmt: skip
 def test_a_target_passes_its_options_unchanged_from_the_command_line(stand_in, words, printed):
     elsewhere = {"NAME": "other", "MESSAGE": "other", "FORCE": "1", "JOBS": "7", "FILE": "x", "YES": "1", "ALL": "1"}
@@ -77,15 +75,13 @@ def test_a_target_passes_its_options_unchanged_from_the_command_line(stand_in, w
 
 def test_an_unknown_option_is_an_error(stand_in):
     done = make(stand_in, "--old-file=setup", "speedrun", "THREAD=1", "JOBS=2")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "THREAD; make help" in done.stderr
+    assert (done.returncode, done.stdout, "THREAD; make help" in done.stderr) == (2, "", True)
 
 
 def test_help_lists_every_target_and_each_calls_a_command(place):
     text = (place / "Makefile").read_text()
     targets, shown = re.findall(r"(?m)^([a-z]+): \w+ ##", text), make(place).stdout
-    assert len(targets) > 15
-    assert all(f"make {target} " in shown for target in targets)
+    assert len([target for target in targets if f"make {target} " in shown]) == len(targets) > 15
     assert max(map(len, shown.splitlines())) <= 80
     assert set(re.findall(r"\$\(RUN\) ([a-z]+)", text)) <= set(typer.main.get_command(__main__.app).commands)
 
@@ -104,15 +100,10 @@ def link(place):
 @pytest.mark.slow
 def test_each_lock_file_has_its_environment_which_is_never_destroyed(place):
     done = setup(place)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "installing" in done.stdout
+    assert (done.returncode, done.stderr, "installing" in done.stdout) == (0, "", True)
     first = link(place)
     (place / first / "mark").touch()
-    python = [place / ".venv/bin/python", "-c", "import sys, pip; print(sys.prefix)"]
-    assert subprocess.run(python, capture_output=True, text=True, check=True).stdout == f"{place}/.venv\n"
-
-    os.utime(place / "requirements.lock")  # only a new date
-    assert (setup(place).stdout, link(place)) == ("", first)
+    subprocess.run([place / ".venv/bin/python", "-c", "import pip"], check=True)
 
     library = place / first / "lib" / "python{}.{}".format(*sys.version_info)
     library.rename(place / first / "lib/python2.7")
@@ -123,9 +114,8 @@ def test_each_lock_file_has_its_environment_which_is_never_destroyed(place):
 
     (place / "requirements.lock").write_text(ABSENT)
     done = make(place, "plan", f"PYTHON={sys.executable}", PIP_NO_INDEX="1")
-    assert done.returncode == 2
+    assert (done.returncode, link(place)) == (2, first)
     assert "is incomplete, and .venv is unchanged" in done.stderr
-    assert link(place) == first
 
     (place / "requirements.lock").write_text(OTHER)
     assert first in setup(place).stdout
@@ -133,7 +123,6 @@ def test_each_lock_file_has_its_environment_which_is_never_destroyed(place):
 
     (place / "requirements.lock").write_text(EMPTY)  # restored, as by git checkout
     assert "installing" not in setup(place).stdout
-    assert (place / ".venv/mark").exists()
     assert make(place, "clean").returncode == 0
     assert sorted(path.name for path in place.glob(".venv*")) == [".venv", first]
     assert (place / ".venv/mark").exists()
@@ -143,8 +132,7 @@ def test_the_light_environment_contains_its_packages_and_their_dependencies():
     locked = list(SETUP.packages())
     names = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["light"]["packages"]
     light = {each.partition("==")[0] for each in SETUP.needed(locked, names).splitlines() if "==" in each}
-    assert {re.sub("[.]", "-", name) for name in names} < light
-    assert {"contourpy", "pydantic-core"} < light  # dependencies of matplotlib and pydantic
+    assert {re.sub("[.]", "-", name) for name in names} | {"contourpy", "pydantic-core"} < light  # also dependencies
     assert not light & {"tensorflow", "keras", "dvc", "ray", "pytest"}
     assert (ROOT / "requirements.lock").read_text().endswith("".join(lines for _, lines, _ in locked))
 
@@ -162,25 +150,11 @@ def test_two_setups_build_one_environment_and_an_incomplete_one_is_rebuilt(place
     mark.unlink()
     assert "installing" in setup(place).stdout
     assert mark.read_text() == "all\n"
-    (place / ".venv/bin/python").unlink()
-    assert not SETUP.whole(place / ".venv", light=True)
     assert [path.read_text() for path in place.glob(".venv/lib/*/site-packages/project.pth")] == [f"{place}\n"]
 
 
-def require_python_4(place):
-    script = place / ".ci/setup.py"
-    script.write_text(script.read_text().replace("(3, 11) <= sys", "(4, 0) <= sys"))
-
-
-@pytest.mark.parametrize(("message", "spoil"), {
-    ".venv is a link to .git": lambda place: (place / ".venv").symlink_to(".git"),
-    "requirements.lock is missing": lambda place: (place / "requirements.lock").unlink(),
-    "requirements.lock contains no packages": lambda place: (place / "requirements.lock").write_text(""),
-    "this is Python 3.": require_python_4,
-}.items())  # fmt: skip
-def test_a_setup_error_is_reported(place, message, spoil):
-    spoil(place)
+def test_a_link_to_another_environment_is_not_replaced(place):
+    (place / ".venv").symlink_to("mine")
     done = setup(place)
-    assert done.returncode == 2
-    assert f"error: {message}" in done.stderr
-    assert not list(place.glob(".venv-*"))
+    assert (done.returncode, "error: .venv is a link to mine" in done.stderr) == (2, True)
+    assert (link(place), list(place.glob(".venv-*"))) == ("mine", [])

@@ -1,13 +1,11 @@
 """The notebook for Kaggle, executed as on Kaggle, with drawn faces in place of the mounted files."""
 
-import copy
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-import nbformat
+import jupytext
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +14,8 @@ import tiny
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from ruamel.yaml import YAML
+from test_download import held
 
-from pipeline import files
 from pipeline.competition import SLUG
 from pipeline.data import synthetic
 from pipeline.evaluation import submission
@@ -26,14 +24,10 @@ ROOT = Path(__file__).parent.parent
 PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
 
 
-@pytest.fixture(scope="module")
-def notebook(tmp_path_factory):
+@pytest.fixture
+def notebook():
     """The notebook that `make notebook` writes."""
-    folder = tmp_path_factory.mktemp("notebooks")
-    shutil.copyfile(ROOT / "notebooks/on_kaggle.py", folder / "on_kaggle.py")
-    words = ["jupytext", "--quiet", "--to", "ipynb", "on_kaggle.py"]
-    subprocess.run([sys.executable, "-m", *words], cwd=folder, check=True)
-    return nbformat.read(folder / "on_kaggle.ipynb", as_version=4)
+    return jupytext.read(ROOT / "notebooks/on_kaggle.py")
 
 
 @pytest.fixture
@@ -63,58 +57,47 @@ def repository(folder):
 
 
 def execute(notebook, folder, until=None):
-    """Run the cells, up to the one that contains `until`; return the printed text and the displayed pictures."""
-    notebook = copy.deepcopy(notebook)
+    """Run the cells, up to the one that contains `until`; return the printed text and the number of pictures."""
     if until:
         last = next(index for index, cell in enumerate(notebook.cells) if until in cell.source)
         notebook.cells = notebook.cells[: last + 1]
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    shown = [output.data["image/png"] for output in outputs if output.output_type == "display_data"]
-    return "".join(output.get("text", "") for output in outputs), shown
-
-
-def digests(folder):
-    return {path.relative_to(folder): files.sha256(path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+    pictures = sum(output.output_type == "display_data" for output in outputs)
+    return "".join(output.get("text", "") for output in outputs), pictures
 
 
 @pytest.mark.slow
 def test_the_notebook_writes_a_submission(notebook, kaggle, monkeypatch):
-    code = repository(kaggle / "code")
-    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
-    for words in ("init -q", "add .", "commit -qm all"):
-        subprocess.run([*git, *words.split()], cwd=code, check=True)
+    code, output, mounted = repository(kaggle / "code"), kaggle / "working", held(kaggle / "input")
+    for words in ("init -q", "add .", "-c user.name=x -c user.email=x@x commit -qm all"):
+        subprocess.run(["git", *words.split()], cwd=code, check=True)
     monkeypatch.setenv("FER2013_CODE", f"file://{code}")
-    mounted = digests(kaggle / "input")
-    text, shown = execute(notebook, kaggle / "working")
-    assert ("to install: nothing" in text, "ensemble" in text, len(shown)) == (True, True, 3)
-    output = kaggle / "working"
+    text, pictures = execute(notebook, output)
+    assert ("to install: nothing" in text, "ensemble" in text, pictures) == (True, True, 3)
     assert {path.name for path in output.iterdir()} == {"submission.csv", "scores.csv", "results", "artifacts"}
     predicted = submission.read(output / "submission.csv", 42)
-    table = pd.read_csv(output / "scores.csv").set_index("name")
-    assert set(table["data"]) == {"unofficial"}
-    assert table.loc["ensemble", "sha256"] == submission.sha256(output / "submission.csv")
-    assert table.loc["ensemble", "private_accuracy"] == pytest.approx(np.mean(predicted[21:] == LABELS[105:]), abs=1e-5)
+    scores = pd.read_csv(output / "scores.csv").set_index("name").loc["ensemble"]
+    assert (scores["data"], scores["sha256"]) == ("unofficial", submission.sha256(output / "submission.csv"))
+    assert scores["private_accuracy"] == pytest.approx(np.mean(predicted[21:] == LABELS[105:]), abs=1e-5)
     for name in ("weights/two/fold1.weights.h5", "cells/one/fold1/cell.json"):
         assert (output / "artifacts" / name).exists()
-    assert digests(kaggle / "input") == mounted
+    assert held(kaggle / "input") == mounted
 
 
 def test_code_and_data_are_found_in_newer_mount_points_and_missing_packages_are_installed(notebook, kaggle):
     (kaggle / "input/competitions").mkdir()
     shutil.move(kaggle / "input" / SLUG, kaggle / "input/competitions" / SLUG)
     project = repository(kaggle / "input/datasets/somebody/fer2013-code/repository") / "pyproject.toml"
-    text = project.read_text()
-    text = text.replace('"joblib>=1.5"', '"joblib>=99", "no_such_package>=1"')
+    text = project.read_text().replace('"joblib>=1.5"', '"joblib>=99", "no_such_package>=1"')
     project.write_text(text.replace('"keras>=3.15,<4"', '"keras>=99"'))
-    offline = copy.deepcopy(notebook)
-    (cell,) = [cell for cell in offline.cells if '"pip"' in cell.source]
+    (cell,) = [cell for cell in notebook.cells if '"pip"' in cell.source]
     record = "import sys; open('arguments', 'w').write(' '.join(sys.argv[1:]))"
     cell.source = cell.source.replace('"-m", "pip"', f'"-c", "{record}"')
-    execute(offline, kaggle / "working", until="mounted =")
+    execute(notebook, kaggle / "working", until="mounted =")
     assert (kaggle / "working/arguments").read_text() == "install --quiet no_such_package>=1 keras>=99"
     incoming = kaggle / "temp/fer2013/data/incoming"
-    assert digests(incoming) == digests(kaggle / "input/competitions" / SLUG)
+    assert held(incoming) == held(kaggle / "input/competitions" / SLUG)
     assert all(path.is_symlink() for path in incoming.iterdir())
     assert YAML().load((kaggle / "temp/fer2013/params.yaml").read_text())["data"]["source"] == "local"
 

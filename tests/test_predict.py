@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -80,30 +79,27 @@ def square(*numbers):
 def test_faces_are_detected_and_classified_and_pictures_without_a_face_are_listed(run):
     save("a_portrait_with_a_long_name.png")
     save("cat.png", skimage.data.chelsea())
-    save("thread.png", np.zeros((3, 20000), "uint8"))
-    done = run("a_portrait_with_a_long_name.png", "cat.png", "thread.png", "--csv", "table.csv")
-    assert done.status == 0
-    row = done.rows[0]
-    assert (row["source"], row["frame"], row["label"]) == ("a_portrait_with_a_long_name.png", "", "happy")
+    done = run("a_portrait_with_a_long_name.png", "cat.png", "--csv", "table.csv")
+    row, cat = done.rows
+    assert (done.status, row["source"], row["label"]) == (0, "a_portrait_with_a_long_name.png", "happy")
     assert box(row) == pytest.approx(FACE, abs=6)
     assert probabilities(row).sum() == pytest.approx(1, abs=1e-5)
-    assert [(each["label"], each["left"], each["happy"]) for each in done.rows[1:]] == [("no face", "", "")] * 2
+    assert (cat["label"], cat["left"], cat["happy"]) == ("no face", "", "")
     assert max(map(len, done.out.splitlines())) <= 80
-    assert "3 pictures, 1 face, 0 skipped, 0 other files" in done.err
+    assert "2 pictures, 1 face, 0 skipped, 0 other files" in done.err
 
 
 def test_all_picture_formats_give_the_same_prediction(run):
     colour = Image.fromarray(ASTRONAUT)
     turned = Image.Exif()
     turned[0x0112] = 6  # the orientation tag: stored rotated
-    kinds = {
-        "a.png": colour, "grey.png": colour.convert("L"), "cmyk.jpg": colour.convert("CMYK"),
-        "deep.tif": np.asarray(colour.convert("L")).astype("uint16") * 257, "palette.png": colour.quantize(256),
-    }  # fmt: skip
-    for name, picture in kinds.items():
-        save(name, picture)
+    save("a.png")
+    save("cmyk.jpg", colour.convert("CMYK"))
+    save("deep.tif", np.asarray(colour.convert("L")).astype("uint16") * 257)
+    save("palette.png", colour.quantize(256))
     save("clear.webp", colour.convert("RGBA"), lossless=True)
     save("turned.png", np.rot90(ASTRONAUT), exif=turned)
+    save("odd.png", exif=b"not EXIF data")
     done = run(".", "--csv", "table.csv")
     assert (done.status, len(done.rows)) == (0, 7)
     for row in done.rows:
@@ -118,12 +114,11 @@ def test_transparent_pixels_become_white():
     assert pixels.tolist() == [[[255, 204, 204]]]
 
 
-def test_unusable_files_are_listed_and_skipped(run, close):
-    folder = Path("all")
-    save(folder / "deep/er/good.png")
-    save(folder / "locked/unseen.png")
-    close("all/locked")
-    (folder / "deep/loop").symlink_to(folder.absolute(), target_is_directory=True)
+@pytest.mark.usefixtures("_locked")
+def test_unusable_files_are_listed_and_skipped(run):
+    save("all/deep/er/good.png")
+    save("all/locked/unseen.png")
+    Path("all/deep/loop").symlink_to(Path("all").absolute(), target_is_directory=True)
     contents = {
         "all/cut.jpg": Path(save("complete.jpg")).read_bytes()[:9000], "all/film.mp4": b"no film" * 99,
         "all/page.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",  # Ghostscript would run it
@@ -132,10 +127,10 @@ def test_unusable_files_are_listed_and_skipped(run, close):
     }  # fmt: skip
     for name, content in contents.items():
         Path(name).write_bytes(content)
-    save(folder / "fractions.tif", Image.new("F", (9, 9)))
-    save(folder / "large.png", Image.new("1", (10_000, 10_000)))
-    (folder / "gone.png").symlink_to("nowhere")
-    done = run(folder, "row.csv", "--csv", "table.csv")
+    save("all/fractions.tif", Image.new("F", (9, 9)))
+    save("all/large.png", Image.new("1", (10_000, 10_000)))
+    Path("all/gone.png").symlink_to("nowhere")
+    done = run("all", "row.csv", "--csv", "table.csv")
     assert done.status == predict.SKIPPED == 3
     assert [row["source"] for row in done.rows] == ["all/deep/er/good.png"]
     skipped = {line.partition(": ")[0].removeprefix("skipped ") for line in done.err.splitlines()[:-2]}
@@ -146,34 +141,31 @@ def test_unusable_files_are_listed_and_skipped(run, close):
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["nowhere.png"], "nowhere.png"), (["empty"], "empty"), (["astronaut.png", "--explain"], "--out"),
-    (["astronaut.png", "--out", "astronaut.png"], "astronaut.png"),
-    (["astronaut.png", "--csv", "astronaut.png"], "astronaut.png"),
-    (["astronaut.png", "sub", "--out", "out"], "the same name"), (["astronaut.png", "--smooth", "-1"], "--smooth"),
+    (["nowhere.png"], "nowhere.png"), (["astronaut.png", "--explain"], "--out"),
+    (["astronaut.png", "--out", "astronaut.png"], "input file"),
+    (["astronaut.png", "--csv", "astronaut.png"], "input file"),
+    (["astronaut.png", "sub", "--out", "out"], "the same name"),
 ])  # fmt: skip
 def test_invalid_arguments_are_errors_and_nothing_is_overwritten(run, words, message):
     before = Path(save("astronaut.png", PIXELS[0])).read_bytes()
     save("sub/astronaut.png", PIXELS[0])
-    Path("empty").mkdir()
     done = CliRunner().invoke(app, ["predict", *words])
-    assert (done.exit_code in (1, 2), message in done.stderr) == (True, True)
+    assert (done.exit_code, message in done.stderr) == (1, True)
     assert Path("astronaut.png").read_bytes() == before
 
 
 def test_tables_are_predicted_without_face_detection_and_with_their_accuracy(run, network):
     synthetic.write(Path(), PIXELS, LABELS, USAGE, names={"fer2013.tar.gz"})
-    done = run("fer2013.tar.gz", "--csv", "table.csv", "--out", "drawn")
+    done = run("fer2013.tar.gz", "--csv", "table.csv")
     expected = network.probabilities(PIXELS)
     assert done.status == 0
     assert [int(row["frame"]) for row in done.rows] == list(range(1, len(expected) + 1))
     np.testing.assert_allclose([probabilities(row) for row in done.rows], expected, atol=2e-6)
-    assert not Path("drawn").exists()
     predicted, lines = expected.argmax(axis=1), done.out.splitlines()
     assert max(map(len, lines)) == 80
     assert lines[-1].startswith(f"accuracy {(predicted == LABELS).mean():.2%}")
-    confusion = np.array([line.split()[2:] for line in lines[-8:-1]], int)
-    np.testing.assert_array_equal(confusion[:, 1:], confusion_matrix(LABELS, predicted, labels=range(7)))
-    np.testing.assert_array_equal(confusion[:, 0], np.bincount(LABELS))
+    confusion = np.array([line.split()[3:] for line in lines[-8:-1]], int)
+    np.testing.assert_array_equal(confusion, confusion_matrix(LABELS, predicted, labels=range(7)))
 
 
 def test_a_process_imports_little_writes_nothing_to_the_home_and_works_in_any_locale(tmp_path):
@@ -190,11 +182,9 @@ def test_a_process_imports_little_writes_nothing_to_the_home_and_works_in_any_lo
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True,
                           text=True, encoding="ascii")  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
-    modules = done.stdout.split()
     assert [row["source"] for row in table(tmp_path / "ü.csv")] == ["'=mü.png", r"in/a\x1bb.png"]
     assert (tmp_path / "ö/=mü.png").exists()
-    assert not {"keras", "tensorflow", "sklearn", "pandas", "matplotlib", "scipy"} & set(modules)
-    assert "onnxruntime" in modules
+    assert not {"keras", "tensorflow", "sklearn", "pandas", "matplotlib", "scipy"} & set(done.stdout.split())
     assert not [path for path in home.rglob("*") if path.is_file()]
 
 
@@ -209,8 +199,6 @@ def test_keras_predicts_wherever_onnx_runtime_cannot(stand, monkeypatch):
         patch.setitem(sys.modules, "onnxruntime", None)
         assert predict.load("released", explain=False) == "released in Keras"
     path.write_bytes(path.read_bytes()[:-1])
-    assert predict.load("released", explain=False) == "released in Keras"
-    path.unlink()
     assert predict.load("released", explain=False) == "released in Keras"
 
 
@@ -244,24 +232,12 @@ def test_a_video_gives_one_row_per_frame_and_an_annotated_video(run):
         writer.write(np.ascontiguousarray(ASTRONAUT[:300, left : left + 320, ::-1]))
     writer.release()
     done = run("film.avi", "--csv", "table.csv", "--out", "drawn.mp4")
-    assert done.status == 0
     assert [int(row["frame"]) for row in done.rows] == list(range(1, 25))
     assert {row["label"] for row in done.rows} == {"happy"}
     lefts = [int(row["left"]) for row in done.rows]
     assert lefts[0] - lefts[-1] == pytest.approx(2 * 23, abs=16)  # smoothing delays it
     capture = cv2.VideoCapture("drawn.mp4")
     assert (capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)) == (24, 12)
-
-
-def test_the_attention_map_is_of_the_smoothed_label():
-    rows = np.eye(7)[[3, 3, 3, 5, 5, 5]]  # smoothing delays the change of the label
-    network = SimpleNamespace(probabilities=lambda faces: rows, attention=lambda faces, labels: labels)
-    film, face = sources.Source(Path("a.avi"), Path("a.avi"), "video"), np.zeros((1, 48, 48), "uint8")
-    pictures = [sources.Picture(face[0], number, number / 24) for number in range(6)]
-    frames = [predict.Detection(film, picture, square(0, 0, 48), face) for picture in pictures]
-    results = predict.predict(network, frames, defaultdict(lambda: detect.Tracks(seconds=1)), explain=True)
-    labels = [(int(smooth.argmax()), int(heat[0])) for _, _, smooth, heat in results]
-    assert labels == [(3, 3)] * 6
 
 
 def test_an_annotated_picture_that_is_too_large_for_its_format_is_skipped(run):
@@ -281,24 +257,15 @@ def test_a_camera_is_read_until_ctrl_c_and_a_missing_camera_is_skipped(run, monk
     assert Path("seen.avi").stat().st_size > 1000
 
 
-def test_moving_averages_have_the_given_time_constant():
-    tracks = detect.Tracks(seconds=0.5)
-    before, after = np.eye(7)[:1], np.eye(7)[1:2]
-    tracks.follow(0.0, square(10, 10, 50), before)
-    for frame in range(1, 6):  # half a second, in steps of a tenth
-        boxes, smooth = tracks.follow(frame / 10, square(20, 10, 50), after)
-    assert smooth[0].tolist() == pytest.approx([np.exp(-1), 1 - np.exp(-1), 0, 0, 0, 0, 0])
-    assert boxes[0, 0] == pytest.approx(20 - 10 * np.exp(-1))
-
-
-def test_tracks_of_different_faces_are_separate():
-    tracks = detect.Tracks(seconds=0.5)
-    both = np.concatenate([square(0, 0, 50), square(200, 0, 50)])
-    tracks.follow(0.0, both, np.eye(7)[[0, 1]])
-    boxes, smooth = tracks.follow(0.1, both[::-1], np.eye(7)[[1, 0]])  # detected in another order
-    np.testing.assert_array_equal(boxes, both[::-1])
-    np.testing.assert_allclose(smooth, np.eye(7)[[1, 0]], atol=1e-12)
-    assert tracks.follow(0.2, square(500, 0, 50), np.eye(7)[3:4])[1][0, 3] == 1  # another place
+def test_each_face_has_its_own_moving_average_with_the_given_time_constant():
+    tracks, still, moved = detect.Tracks(seconds=0.5), square(200, 0, 50), square(10, 0, 50)
+    tracks.follow(0.0, np.concatenate([square(0, 0, 50), still]), np.eye(7)[[0, 1]])
+    for frame in range(1, 6):  # half a second, in steps of a tenth; detected in another order
+        boxes, smooth = tracks.follow(frame / 10, np.concatenate([still, moved]), np.eye(7)[[1, 2]])
+    np.testing.assert_allclose(boxes[:, 0], [200, 10 - 10 * np.exp(-1)])
+    old, new = np.exp(-1), 1 - np.exp(-1)
+    np.testing.assert_allclose(smooth, [np.eye(7)[1], old * np.eye(7)[0] + new * np.eye(7)[2]], atol=1e-12)
+    assert tracks.follow(0.6, square(500, 0, 50), np.eye(7)[3:4])[1][0, 3] == 1  # another place
     assert tracks.follow(5.0, square(0, 0, 50), np.eye(7)[4:5])[1][0, 4] == 1  # after the end of the track
 
 
@@ -318,14 +285,7 @@ def test_without_opencv_only_face_crops_can_be_predicted(run, monkeypatch, modul
     assert run("astronaut.png", "--no-detect").status == 0
 
 
-def test_invalid_exif_data_are_ignored(stand):
-    name = save(stand / "odd.png", PIXELS[0], exif=b"not EXIF data")
-    np.testing.assert_array_equal(sources.read(name), PIXELS[0])
-
-
-@pytest.mark.parametrize(("stated", "gap", "expected"), [
-    (30.0, 40, 30.0), (1000.0, 50, 20.0), (0.0, 0, 25.0),
-])  # fmt: skip
+@pytest.mark.parametrize(("stated", "gap", "expected"), [(1000.0, 50, 20.0), (0.0, 0, 25.0)])
 def test_an_implausible_frame_rate_is_replaced_by_that_of_the_time_stamps(stated, gap, expected):
     stamps = itertools.count(0, gap)
     capture = Mock(get=lambda what: stated if what == "rate" else next(stamps))

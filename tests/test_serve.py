@@ -1,13 +1,11 @@
 """The web page of `make serve`: responses to valid and invalid uploads, and the page in a browser."""
 
-import io
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,23 +15,14 @@ import numpy as np
 import pytest
 import skimage.data
 import uvicorn
-from PIL import Image
 from starlette.testclient import TestClient
+from test_pictures import encoded
 
-from pipeline.apps import serve, sources
+from pipeline.apps import serve
 from pipeline.competition import CLASSES
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parent.parent
-LIMIT = 60  # seconds for a page on a busy machine
-
-
-def encoded(pixels, form="PNG"):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, form)
-    return file.getvalue()
-
-
 ASTRONAUT = skimage.data.astronaut()  # Eileen Collins, in the public domain (NASA)
 PORTRAIT = encoded(ASTRONAUT, "JPEG")
 
@@ -60,19 +49,15 @@ def test_the_response_contains_boxes_probabilities_and_on_request_attention_maps
     assert (response.json()["width"], face["label"], "heat" in face) == (512, "happy", False)
     assert face["box"] == pytest.approx([175, 64, 101], abs=6)
     assert list(face["probabilities"]) == list(CLASSES)
-    assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     (face,) = client.post("/predict?explain=1", content=PORTRAIT).json()["faces"]
     assert face["heat"].startswith("data:image/png;base64,")
     assert client.post("/predict?explain=1", content=encoded(np.zeros((99, 99), "uint8"))).json()["faces"] == []
 
 
-@pytest.mark.parametrize(("content", "status"), [
-    (b"no picture", 422), (PORTRAIT[:1000], 422), (iter([bytes(1_000_000)] * 11), 413),
-], ids=["text", "cut", "too large, of unknown length"])  # fmt: skip
-def test_an_invalid_upload_gives_an_error_message(client, content, status):
-    response = client.post("/predict", content=content)
-    assert (response.status_code, len(response.json()["error"].splitlines())) == (status, 1)
-    assert "Traceback" not in response.text
+def test_a_damaged_or_too_large_upload_gives_an_error_message(client):
+    for content, status in ((PORTRAIT[:1000], 422), (iter([bytes(1_000_000)] * 11), 413)):  # of unknown length
+        response = client.post("/predict", content=content)
+        assert (response.status_code, len(response.json()["error"].splitlines())) == (status, 1)
 
 
 def test_other_hosts_and_paths_are_refused_and_the_page_has_no_external_resources(client):
@@ -124,7 +109,7 @@ def wait(page, condition):
     from selenium.webdriver.support.ui import WebDriverWait
 
     met = condition if callable(condition) else lambda _: condition in page.find_element("id", "status").text
-    WebDriverWait(page, LIMIT).until(met)
+    WebDriverWait(page, 60).until(met)  # seconds on a busy machine
 
 
 def titles(page):
@@ -158,17 +143,3 @@ def test_the_page_predicts_camera_frames_until_the_camera_is_stopped(page):
     assert page.find_element("id", "camera").text == "Use the camera"
     errors = [entry["message"] for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
     assert not [message for message in errors if "422" not in message]
-
-
-def test_pictures_are_decoded_one_at_a_time(client, monkeypatch):
-    decoding = threading.Lock()
-
-    def read_slowly(file):
-        assert decoding.acquire(blocking=False)
-        time.sleep(0.1)
-        decoding.release()
-        return np.zeros((99, 99), "uint8")
-
-    monkeypatch.setattr(sources, "read", read_slowly)
-    with client, ThreadPoolExecutor(4) as pool:
-        assert [response.status_code for response in pool.map(client.post, ["/predict"] * 4)] == [200] * 4

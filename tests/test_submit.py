@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-from dataclasses import replace
 
 import loopback
 import numpy as np
@@ -62,11 +61,9 @@ def add_by_hand(kaggle, ref, message="by hand"):
 def test_submission_is_printed_sent_scored_and_recorded(kaggle, capsys):
     kaggle.verdicts = itertools.chain([WAITING] * 3, ALL(SCORED))
     submit.main("vgg8", "the first one")
-    assert list(dict.fromkeys(kaggle.requests)) == [
-        "IntrospectToken", LIST, "GetSubmissionLimits", f"{START} vgg8.csv", "PUT", CREATE,
-    ]  # fmt: skip
-    (sent,) = kaggle.submissions
-    digest = submission.sha256(FILE)
+    requests = ["IntrospectToken", LIST, "GetSubmissionLimits", f"{START} vgg8.csv", "PUT", CREATE]
+    assert list(dict.fromkeys(kaggle.requests)) == requests
+    (sent,), digest = kaggle.submissions, submission.sha256(FILE)
     assert (sent["bytes"], sent["description"]) == (FILE.read_bytes(), f"[{digest[:12]}] the first one")
     (record,) = records.read()
     assert record.items() >= {
@@ -75,30 +72,24 @@ def test_submission_is_printed_sent_scored_and_recorded(kaggle, capsys):
     }.items()  # fmt: skip
     assert metrics() == {"vgg8": {"public_accuracy": 0.70019, "private_accuracy": 0.71245}}
     out = capsys.readouterr().out
-    for words in (digest, "2 submissions today", "public 70.02%, private 71.25%", "the first one"):
-        assert words in out
+    assert re.search(rf"(?s){digest}.*the first one.*2 submissions today.*public 70.02%, private 71.25%", out)
     assert not any(secret in out + records.PATH.read_text() for secret in SECRETS)
 
 
 def test_unknown_number_of_remaining_submissions_is_no_error(kaggle, capsys):
-    kaggle.script["GetSubmissionLimits"] = iter([Failure(404), None])
     kaggle.limits = {"numToday": 0, "numTotal": 0, "numAllowedNow": 0}  # before an account's first submission
-    for name in ("vgg8", "ensemble"):
-        submit.main(name)
-    assert capsys.readouterr().out.count("unknown number") == 2
-    assert len(kaggle.submissions) == 2
+    submit.main("vgg8")
+    assert "unknown number" in capsys.readouterr().out
+    assert len(kaggle.submissions) == 1
 
 
-INVALID = {
-    "drawn faces": (lambda: edit_scores(data="drawn"), "not the competition's"),
-    "one line missing": (lambda: FILE.write_bytes(FILE.read_bytes()[2:]), "7,177 lines"),
-    "other classes": (lambda: FILE.write_bytes(FILE.read_bytes()[::-1][1:] + b"\n"), "not the file that"),
-    "a damaged record": (lambda: records.PATH.write_text('[{"ref": 1}]'), "kaggle.json is damaged"),
-}
-
-
-@pytest.mark.parametrize(("damage", "message"), INVALID.values(), ids=INVALID)
-def test_invalid_files_are_refused_before_any_request(kaggle, damage, message):
+@pytest.mark.parametrize(("message", "damage"), {
+    "not the competition's": lambda: edit_scores(data="drawn"),
+    "7,177 lines": lambda: FILE.write_bytes(FILE.read_bytes()[2:]),
+    "not the file that": lambda: FILE.write_bytes(FILE.read_bytes()[::-1][1:] + b"\n"),
+    "kaggle.json is damaged": lambda: records.PATH.write_text('[{"ref": 1}]'),
+}.items())  # fmt: skip
+def test_invalid_files_are_refused_before_any_request(kaggle, message, damage):
     damage()
     refused(message)
     assert kaggle.requests == []
@@ -111,9 +102,8 @@ def test_same_bytes_are_sent_again_only_by_force(kaggle, capsys):
     for ref in range(5000, 5130):  # more than a page
         add_by_hand(kaggle, ref)
     submit.main("vgg8")
-    assert len(kaggle.submissions) == 131
     assert "submission 1001: not sent again" in capsys.readouterr().out
-    assert states() == [(1001, "COMPLETE")]
+    assert (len(kaggle.submissions), states()) == (131, [(1001, "COMPLETE")])
     submit.main("vgg8", force=True)
     assert (len(kaggle.submissions), len(records.read())) == (132, 2)
 
@@ -127,22 +117,19 @@ def test_nothing_is_sent_while_locked_or_without_remaining_submissions(kaggle):
 
 
 @pytest.mark.parametrize(("operation", "failure"), [
-    (START, Failure(404)), (START, Failure(400, "Submission not allowed: the deadline is over")),
-    (CREATE, Failure(403, "Submissions are closed")),
+    (START, Failure(404)), (CREATE, Failure(403, "Submissions are closed")),
 ], ids=str)  # fmt: skip
 def test_closed_competition_is_no_error(kaggle, capsys, operation, failure):
-    kaggle.script[operation] = ALL(failure)
+    kaggle.script |= {operation: ALL(failure), "GetSubmissionLimits": ALL(Failure(404))}
     submit.main("vgg8")  # status 0
-    out = capsys.readouterr().out
-    assert f"accepts no submissions (HTTP {failure.status}" in out
-    assert "public 70.02%, private 70.00%" in out
+    wanted = rf"(?s)accepts no submissions \(HTTP {failure.status}.*public 70.02%, private 70.00%"
+    assert re.search(wanted, capsys.readouterr().out)
     assert (records.read(), kaggle.submissions) == ([], [])
 
 
 @pytest.mark.parametrize(("operation", "failure", "words", "times"), [  # times: number of requests
-    (LIST, Failure(401, "Unauthenticated"), "HTTP 401", 1), (LIST, Failure(content=b"<html>log in</html>"), "proxy", 1),
-    (START, Failure(500), "HTTP 500", 6), ("PUT", Failure(403), "the upload failed", 1),
-    (CREATE, Failure(429), "wait some minutes", 1),
+    (LIST, Failure(401, "Unauthenticated"), "HTTP 401", 1), (START, Failure(500), "HTTP 500", 6),
+    ("PUT", Failure(403), "the upload failed", 1), (CREATE, Failure(429), "wait some minutes", 1),
     # Refusals that the user can resolve do not mean that the competition is closed.
     (CREATE, Failure(403, "You must accept this competition's rules"), "/rules", 1),
     (CREATE, Failure(400, "Submission not allowed: daily allowance (2) used today"), "HTTP 400", 1),
@@ -162,9 +149,9 @@ def test_scoring_error_is_recorded_and_reported(kaggle):
     assert SIGNATURE not in records.PATH.read_text()
 
 
-@pytest.mark.parametrize("failure", [Failure(silent=True), Failure(502), Failure(content=b"{}")], ids=str)
+@pytest.mark.parametrize("failure", [{"silent": True}, {"status": 502}, {"content": b"{}"}], ids=str)
 def test_submission_whose_response_was_lost_is_not_repeated(kaggle, failure):
-    kaggle.script[CREATE] = iter([replace(failure, happens=True)])
+    kaggle.script[CREATE] = iter([Failure(**failure, happens=True)])
     refused()
     assert (kaggle.requests.count(CREATE), states()) == (1, [(None, "SENDING")])
     submit.main("vgg8")
@@ -178,13 +165,6 @@ def test_unconfirmed_submission_is_sent_again_only_by_force(kaggle):
     assert kaggle.submissions == []
     submit.main("vgg8", force=True)
     assert (len(kaggle.submissions), states()[-1]) == (1, (1001, "COMPLETE"))
-
-
-def test_submission_that_cannot_be_recorded_is_not_sent(kaggle):
-    records.METRICS.mkdir(parents=True)
-    with pytest.raises(OSError, match="directory"):
-        submit.main("vgg8")
-    assert kaggle.submissions == []
 
 
 def test_submission_is_recorded_if_waiting_for_its_score_fails_or_takes_long(kaggle, monkeypatch, capsys):
@@ -213,31 +193,22 @@ def test_leaderboard_shows_kaggles_scores_and_differences(kaggle, capsys):
     assert "Kaggle  " not in leaderboard_text(capsys)
     assert kaggle.requests == []
     submit.main("vgg8")
-    hidden = pd.read_csv(submission.TABLE).filter(regex="^(public|private|rank)_")
-    for columns, cells in (
-        ({}, ["71.25%", "+1.25", "70.02%", "+0.00"]), (dict.fromkeys(hidden, "unknown"), ["71.25%", "70.02%"]),
-    ):  # fmt: skip
+    hidden = dict.fromkeys(pd.read_csv(submission.TABLE).filter(regex="^(public|private|rank)_"), "unknown")
+    for columns, cells in (({}, "71.25% +1.25 70.02% +0.00"), (hidden, "71.25% 70.02%")):
         edit_scores(**columns)
-        (*_, line) = [line for line in leaderboard_text(capsys).splitlines() if line.startswith("vgg8 ")]
-        assert line.split() == ["vgg8", "COMPLETE", *cells]
+        assert f"\nvgg8 COMPLETE {cells}\n" in re.sub(" +", " ", leaderboard_text(capsys))
+    edit_scores(sha256="0" * 64)
+    assert "71.25%" not in leaderboard_text(capsys, refresh=True), "a score of other bytes is not shown"
+    assert (metrics(), len(records.read())) == ({}, 1)
 
 
-@pytest.mark.parametrize(("form", "start"), [
-    ("md", "|"), ("csv", "name,private_accuracy,public_accuracy,oof_accuracy,"), ("json", "[\n"),
-])  # fmt: skip
+@pytest.mark.parametrize(("form", "start"), [("md", "|"), ("csv", "name,private_accuracy,"), ("json", "[\n")])
 def test_leaderboard_for_other_programs_is_sorted_by_out_of_fold_accuracy(capsys, form, start):
     edit_scores(oof_accuracy=[0.6, 0.7])
     leaderboard.main(form=form)
     out = capsys.readouterr().out
     assert out.startswith(start)
     assert re.findall("ensemble|vgg8", out) == ["ensemble", "vgg8"]
-
-
-def test_score_of_a_different_file_is_not_shown(kaggle, capsys):
-    submit.main("vgg8")
-    edit_scores(sha256="0" * 64)
-    assert "71.25%" not in leaderboard_text(capsys, refresh=True)
-    assert (metrics(), len(records.read())) == ({}, 1)
 
 
 def test_refresh_adds_new_scores_and_submissions_of_other_checkouts(kaggle, monkeypatch, capsys):
