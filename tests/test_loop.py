@@ -1,7 +1,6 @@
 """The training loop: rates, scalings, probabilities, errors and reproducible bytes."""
 
 import functools
-import math
 import os
 import random
 import subprocess
@@ -15,12 +14,11 @@ import pytest
 from keras import layers
 from sklearn.metrics import accuracy_score, log_loss
 
-from pipeline import architectures
 from pipeline.config import Recipe
 from pipeline.errors import UserError
 from pipeline.training import augment, backend, contrasts, loop, schedules
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.models import Feed, Predictor, Recalibrator
+from pipeline.training.models import Feed, Predictor
 from pipeline.training.optimizers.muon import Muon
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -40,7 +38,6 @@ EVERYTHING = VARIED | {"schedule": "plateau"}
 ANYWHERE = {"crop": 40, "progressive_epochs": 1, "progressive_side": 32}
 ROWS = np.arange(64)
 LABELS = ROWS % 7
-OPTIMIZERS = pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 
 
 def recipe(**changes):
@@ -57,10 +54,10 @@ def faces(count=64):
 
 
 def tiny(head="softmax"):
-    """Return a small network with every kind of state: weights, moving statistics, random numbers (dropout)."""
-    pooled = [layers.Input((48, 48, 1)), layers.AveragePooling2D(4), layers.Flatten(), layers.BatchNormalization()]
+    """Return a small nested network with every kind of state: weights, moving statistics, random numbers (dropout)."""
+    inner = keras.Sequential([layers.AveragePooling2D(4), layers.Flatten(), layers.BatchNormalization()])
     hidden = [layers.Dense(16, activation="relu"), layers.Dropout(0.1)]
-    return keras.Sequential([*pooled, *hidden, layers.Dense(7, activation=head)])
+    return keras.Sequential([layers.Input((48, 48, 1)), inner, *hidden, layers.Dense(7, activation=head)])
 
 
 def anywhere():
@@ -105,12 +102,6 @@ def numbers(variables):
 
 def variables(trainer):
     return numbers(trainer.network.variables)
-
-
-def test_monitored_rows_are_optional(tmp_path):
-    some, none = (train(tmp_path / f"{k}.npz", recipe(), monitored=ROWS[k:])[1].history for k in (48, 64))
-    assert [epoch["loss"] for epoch in none] == [epoch["loss"] for epoch in some]
-    assert all(math.isnan(epoch["val_loss"]) for epoch in none)
 
 
 def test_muon_updates_convolutions_orthogonally_and_the_rest_as_adam():
@@ -167,7 +158,7 @@ def test_rates_increase_linearly_and_then_decrease_to_zero(schedule, warmup):
     np.testing.assert_allclose(result[first:], 0.8 * expected, atol=1e-6)
 
 
-@OPTIMIZERS
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_weight_decay_affects_only_kernels_at_the_rate_of_each_step(optimizer):
     """Without gradients, a step multiplies a kernel by 1 - weight decay * rate."""
     schedule = {"schedule": "linear", "warmup": 0.2, "learning_rate": 0.8}
@@ -188,9 +179,7 @@ def test_weight_decay_affects_only_kernels_at_the_rate_of_each_step(optimizer):
 def test_history_contains_the_rate_of_every_epoch(schedule, tmp_path):
     changes = {"schedule": schedule, "learning_rate": 0.5, "warmup": 0.1, "epochs": 4}  # too high: the loss jumps
     settings = recipe(**changes)
-    _, progress, used = observe(
-        tmp_path / "c.npz", settings, lambda trainer: float(trainer.model.optimizer.learning_rate)
-    )
+    _, progress, used = observe(tmp_path / "c", settings, lambda trainer: float(trainer.model.optimizer.learning_rate))
     losses = [epoch["loss"] for epoch in progress.history]
     expected = [schedules.plateau(settings, losses[:epoch]) for epoch in range(4)]
     assert (len(set(expected)) == 1) == (schedule != "plateau")
@@ -284,13 +273,12 @@ def test_views_are_predictions_for_each_map_and_any_number_of_rows(head):
 
 @pytest.mark.parametrize(("loss", "head", "optimizer", "rate"), [
     ("categorical", "softmax", "adam", 0.01), ("binary", "sigmoid", "sgd", 0.05),
-    ("categorical", "softmax", "muon", 0.05),
 ])  # fmt: skip
 def test_training_learns_separable_pictures(loss, head, optimizer, rate, tmp_path):
     settings = recipe(loss=loss, optimizer=optimizer, epochs=12, learning_rate=rate)
     _, progress = train(tmp_path / "c.npz", settings, lambda: tiny(head), rows=ROWS)
-    first, last = progress.history[0], progress.history[-1]
-    assert last["loss"] < first["loss"] / 4
+    last = progress.history[-1]
+    assert last["loss"] < progress.history[0]["loss"] / 4
     assert min(last["val_accuracy"], last["accuracy"]) > 0.9
 
 
@@ -309,20 +297,16 @@ def test_infinite_loss_is_refused_and_not_saved(tmp_path):
     assert not (tmp_path / "c.npz").exists()
 
 
-LINEAR = {"optimizer": "sgd", "schedule": "linear", "warmup": 0.3}
 AFTER_EPOCH, WITHIN_EPOCH = ("on_epoch", 1), ("on_batch", 9)  # the first epoch; the middle of the second
-MINI_XCEPTION = functools.partial(architectures.build, "mini_xception")
 
 
 @pytest.mark.parametrize(("build", "changes", "stop"), [
-    pytest.param(MINI_XCEPTION, {"precision": "bfloat16"}, AFTER_EPOCH, marks=pytest.mark.slow),
-    (tiny, {"optimizer": "muon", "ema": 0.5}, AFTER_EPOCH), (tiny, {"ema": 0.0, "recalibrate": False}, AFTER_EPOCH),
-    (anywhere, ANYWHERE | LINEAR, WITHIN_EPOCH),
+    (tiny, {"optimizer": "muon"}, AFTER_EPOCH), (tiny, {"ema": 0.0, "recalibrate": False}, AFTER_EPOCH),
+    (anywhere, ANYWHERE | {"optimizer": "sgd", "schedule": "linear", "warmup": 0.3}, WITHIN_EPOCH),
 ])  # fmt: skip
 def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build, changes, stop, tmp_path):
-    settings, path = recipe(**EVERYTHING | changes), tmp_path / "c.npz"
+    settings, path, (callback, count) = recipe(**EVERYTHING | changes), tmp_path / "c.npz", stop
     uninterrupted = outcome(train(tmp_path / "uninterrupted.npz", settings, build))
-    callback, count = stop
     interruption = Mock(side_effect=[None] * (count - 1) + [KeyboardInterrupt])
     with pytest.raises(KeyboardInterrupt):
         train(path, settings, build, **{callback: interruption})
@@ -353,8 +337,8 @@ def test_targets_are_mixed_as_the_pictures_are(tmp_path, monkeypatch):
         partners = order.reshape(-1, 8)[:, ::-1].ravel()
         expected = own * np.eye(7)[LABELS[order]] + (1 - own) * np.eye(7)[LABELS[partners]]
         np.testing.assert_allclose(targets, expected, atol=1e-6)
-    assert (epochs[0][0] != epochs[1][0]).any(), "each epoch has its own order"
-    assert (epochs[0][1] != epochs[1][1]).any()
+    for first, second in list(zip(*epochs, strict=True))[:2]:
+        assert (first != second).any(), "each epoch has its own order and augmentation"
 
 
 def test_epochs_have_their_side_and_augmentation_and_each_side_is_compiled_once(tmp_path, monkeypatch):
@@ -425,17 +409,11 @@ def test_recalibration_averages_the_statistics_of_batches_and_keeps_the_weights(
     trainer.recalibrator.measure(batches, drawn)
     pictures = augment.vary(faces()[batches.ravel(), :, :, None].astype("float32"), drawn, settings, 48)
     pooled = np.reshape(pictures / 255, (6, 8, 12, 4, 12, 4)).mean(axis=(3, 5)).reshape(6, 8, -1)
-    normaliser = trainer.network.layers[2]
+    normaliser = trainer.network.layers[0].layers[2]
     np.testing.assert_allclose(normaliser.moving_mean, pooled.mean(axis=1).mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(normaliser.moving_variance, pooled.var(axis=1).mean(axis=0), rtol=1e-3)
     assert normaliser.momentum == 0.99
     np.testing.assert_equal(numbers(trainer.network.trainable_weights), before)
-
-
-def test_recalibration_includes_nested_layers():
-    inner = keras.Sequential([layers.Conv2D(2, 3), layers.BatchNormalization()])
-    network = keras.Sequential([layers.Rescaling(1.0), inner, layers.GlobalAveragePooling2D()])
-    assert Recalibrator(Feed(faces(), recipe()), network).normalisers == [inner.layers[1]]
 
 
 @pytest.mark.parametrize(("schedule", "precision"), [("plateau", "float32"), ("linear", "bfloat16")])
