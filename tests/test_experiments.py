@@ -17,7 +17,7 @@ from pipeline.competition import PRIVATE
 from pipeline.data import faces, solution
 from pipeline.data.faces import Faces
 from pipeline.errors import UserError
-from pipeline.evaluation import board, metrics, submission
+from pipeline.evaluation import metrics, submission
 from pipeline.evaluation.score import Truth
 from pipeline.experiments import claims, runner, seeds, speedrun
 from pipeline.experiments.claims import CLAIMS
@@ -114,8 +114,6 @@ def test_minutes_are_those_of_the_slowest_network_times_the_rounds(jobs, minutes
 def test_the_committed_record_is_shown(project, capsys):
     shutil.copy(ROOT / speedrun.RESULT, speedrun.RESULT)
     record = json.loads(speedrun.RESULT.read_text())
-    assert set(board.SEED_SCORES) <= record.keys()
-    assert config.Recipe.model_validate(record["recipe"]).epochs == 25
     speedrun.show_record()
     assert f"{record['private_accuracy']['mean']:.2%} ± " in capsys.readouterr().out
 
