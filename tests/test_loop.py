@@ -31,9 +31,8 @@ VARIED = {
     "scaling": "symmetric", "contrast": "local", "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True,
     "random_erasing": 0.3, "mixup": 0.3, "cutmix": 0.3, "unaugmented_epochs": 1,
     "label_smoothing": 0.1, "weight_decay": 0.001, "ema": 0.8, "recalibrate": True,
-    "tta_flip": True, "tta_shift": 2, "tta_zoom": 0.1,
+    "tta_flip": True, "tta_shift": 2, "tta_zoom": 0.1, "schedule": "plateau",
 }  # fmt: skip
-EVERYTHING = VARIED | {"schedule": "plateau"}
 # For networks that accept pictures of any side
 ANYWHERE = {"crop": 40, "progressive_epochs": 1, "progressive_side": 32}
 ROWS = np.arange(64)
@@ -98,10 +97,6 @@ def outcome(trained):
 
 def numbers(variables):
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
-
-
-def variables(trainer):
-    return numbers(trainer.network.variables)
 
 
 def test_muon_updates_convolutions_orthogonally_and_the_rest_as_adam():
@@ -175,14 +170,14 @@ def test_weight_decay_affects_only_kernels_at_the_rate_of_each_step(optimizer):
             np.testing.assert_allclose(variable, left if "kernel" in variable.name else 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "plateau", "linear"])
+@pytest.mark.parametrize("schedule", ["plateau", "linear"])
 def test_history_contains_the_rate_of_every_epoch(schedule, tmp_path):
     changes = {"schedule": schedule, "learning_rate": 0.5, "warmup": 0.1, "epochs": 4}  # too high: the loss jumps
     settings = recipe(**changes)
     _, progress, used = observe(tmp_path / "c", settings, lambda trainer: float(trainer.model.optimizer.learning_rate))
     losses = [epoch["loss"] for epoch in progress.history]
     expected = [schedules.plateau(settings, losses[:epoch]) for epoch in range(4)]
-    assert (len(set(expected)) == 1) == (schedule != "plateau")
+    assert (len(set(expected)) > 1) == (schedule == "plateau")
     next_steps = np.repeat(expected, 6)
     if schedule == "linear":
         of_steps = rates(24, **changes)
@@ -297,15 +292,12 @@ def test_infinite_loss_is_refused_and_not_saved(tmp_path):
     assert not (tmp_path / "c.npz").exists()
 
 
-AFTER_EPOCH, WITHIN_EPOCH = ("on_epoch", 1), ("on_batch", 9)  # the first epoch; the middle of the second
-
-
-@pytest.mark.parametrize(("build", "changes", "stop"), [
-    (tiny, {"optimizer": "muon"}, AFTER_EPOCH), (tiny, {"ema": 0.0, "recalibrate": False}, AFTER_EPOCH),
-    (anywhere, ANYWHERE | {"optimizer": "sgd", "schedule": "linear", "warmup": 0.3}, WITHIN_EPOCH),
+@pytest.mark.parametrize(("build", "changes", "callback", "count"), [
+    (tiny, {"optimizer": "muon"}, "on_epoch", 1),  # stops after the first epoch
+    (anywhere, ANYWHERE | {"optimizer": "sgd", "schedule": "linear", "warmup": 0.3}, "on_batch", 9),  # in the second
 ])  # fmt: skip
-def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build, changes, stop, tmp_path):
-    settings, path, (callback, count) = recipe(**EVERYTHING | changes), tmp_path / "c.npz", stop
+def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build, changes, callback, count, tmp_path):
+    settings, path = recipe(**VARIED | changes), tmp_path / "c.npz"
     uninterrupted = outcome(train(tmp_path / "uninterrupted.npz", settings, build))
     interruption = Mock(side_effect=[None] * (count - 1) + [KeyboardInterrupt])
     with pytest.raises(KeyboardInterrupt):
@@ -315,7 +307,6 @@ def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build,
     assert epochs == [2, 3]
     finished = train(path, settings, build, on_batch=lambda part: pytest.fail("a batch was trained"))
     assert outcome(resumed) == outcome(finished) == uninterrupted
-    assert resumed[1].seconds == finished[1].seconds
 
 
 # Training data
@@ -363,9 +354,10 @@ def test_epochs_have_their_side_and_augmentation_and_each_side_is_compiled_once(
 
 def test_averaging_and_recalibration_affect_prediction_but_not_training(tmp_path):
     changes = {"optimizer": "muon", "flip": True, "shift": 0.1}
-    _, _, plain = observe(tmp_path / "plain.npz", recipe(**changes), variables)
-    settings = recipe(**changes, ema=0.8, recalibrate=True)
-    trainer, _, averaged = observe(tmp_path / "averaged.npz", settings, variables)
+    (_, _, plain), (trainer, _, averaged) = (
+        observe(tmp_path / f"{len(more)}.npz", recipe(**changes, **more), lambda one: numbers(one.network.variables))
+        for more in ({}, {"ema": 0.8, "recalibrate": True})
+    )
     assert len(averaged) == 18
     np.testing.assert_equal(plain, averaged)
     network = trainer.network
@@ -416,9 +408,8 @@ def test_recalibration_averages_the_statistics_of_batches_and_keeps_the_weights(
     np.testing.assert_equal(numbers(trainer.network.trainable_weights), before)
 
 
-@pytest.mark.parametrize(("schedule", "precision"), [("plateau", "float32"), ("linear", "bfloat16")])
-def test_reset_trainer_equals_a_new_one_and_seeds_differ(schedule, precision, tmp_path):
-    settings = recipe(**EVERYTHING | ANYWHERE | {"schedule": schedule, "precision": precision, "epochs": 2})
+def test_reset_trainer_equals_a_new_one_and_seeds_differ(tmp_path):
+    settings = recipe(**VARIED | ANYWHERE | {"schedule": "linear", "precision": "bfloat16", "epochs": 2})
     new = outcome(train(tmp_path / "new.npz", settings, anywhere))
     trainer = new_trainer(settings, anywhere, seed=2)
     other = outcome(train(tmp_path / "other.npz", settings, seed=2, trainer=trainer))
