@@ -20,7 +20,6 @@ NAMES = sorted(path.stem for path in GOLDEN.glob("*.txt"))
 NETWORKS = pytest.mark.parametrize("name", NAMES)
 
 ROW = "{:>3}  {:<22}  {:<9}  {:>10}  {:<6}  {}"
-HEADER = ("row", "layer", "output", "parameters", "from", "settings")
 SETTINGS = {  # config key: how the table shows it
     "kernel_size": "kernel {0[0]}x{0[1]}".format,
     "pool_size": "pool {0[0]}x{0[1]}".format,
@@ -80,7 +79,7 @@ def table(model):
     """Return a text with one line per layer, as in tests/golden/, with the shapes for 48x48 pictures."""
     model = keras.models.clone_model(model, input_tensors=keras.Input((48, 48, 1)))
     layers = chain(model.outputs[0]._keras_history.operation)
-    lines = [ROW.format(*HEADER)]
+    lines = [ROW.format("row", "layer", "output", "parameters", "from", "settings")]
     for i, layer in enumerate(layers):
         output = "x".join(map(str, layer.output.shape[1:]))
         inputs = ", ".join(str(layers.index(source)) for source in sources(layer))
@@ -106,15 +105,6 @@ def test_input_size_and_layers_are_known_without_building_a_network(name):
     assert architectures.fixed_size(name) == (network(name).input_shape[1:3] == (48, 48))
     kinds = {type(layer).__name__ for layer in network(name).layers}
     assert architectures.separable(name) == bool(kinds & {"SeparableConv2D", "DepthwiseConv2D"})
-
-
-@pytest.mark.parametrize(("line", "whole"), [
-    ("keras.Input(shape=[SIDE, SIDE, 1])", True), ("x = ops.stack([x, y])", False), ("Reshape((48, 48, 1))", False),
-])  # fmt: skip
-def test_input_size_is_found_in_the_source(tmp_path, monkeypatch, line, whole):
-    (tmp_path / "mine.py").write_text(f"def build():\n    {line}\n")
-    monkeypatch.setattr(architectures, "__file__", str(tmp_path / "__init__.py"))
-    assert architectures.fixed_size("mine") == whole
 
 
 @NETWORKS
@@ -162,6 +152,5 @@ def test_loss_of_every_recipe_matches_the_head(monkeypatch):
 
 @pytest.mark.parametrize("name", ["resnet", "_blocks"])
 def test_unknown_name_is_refused_with_a_list_of_known_names(name):
-    with pytest.raises(ValueError, match="unknown architecture") as refused:
+    with pytest.raises(ValueError, match=f"unknown architecture .*{', '.join(NAMES)}"):
         architectures.build(name)
-    assert all(known in str(refused.value) for known in NAMES)

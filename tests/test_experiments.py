@@ -17,7 +17,7 @@ from pipeline.competition import PRIVATE
 from pipeline.data import faces, solution
 from pipeline.data.faces import Faces
 from pipeline.errors import UserError
-from pipeline.evaluation import board, metrics, submission
+from pipeline.evaluation import metrics, submission
 from pipeline.evaluation.score import Truth
 from pipeline.experiments import claims, runner, seeds, speedrun
 from pipeline.experiments.claims import CLAIMS
@@ -53,7 +53,7 @@ def trained(monkeypatch):
 # The speedrun
 
 
-def test_all_seeds_are_reported_with_mean_and_deviation_and_trained_once(project, capsys, trained):
+def test_all_seeds_are_reported_with_mean_and_deviation_and_trained_once(project, trained):
     section = SECTION | {"networks": 1}
     small.write(speedrun=section)
     speedrun.main(1, every=True)
@@ -64,7 +64,6 @@ def test_all_seeds_are_reported_with_mean_and_deviation_and_trained_once(project
     values = record["private_accuracy"]["values"]
     assert values == [record["by_seed"][seed]["private_accuracy"] for seed in ("5", "6")]
     assert record["private_accuracy"]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
-    assert f"{record['private_accuracy']['mean']:.2%}" in capsys.readouterr().out
     trained.clear()
     small.write(speedrun=section | {"seeds": [6, 7]})
     speedrun.main(1, every=True)
@@ -80,11 +79,8 @@ def test_one_seed_writes_a_submission_and_its_networks_but_no_record(project, ca
     (entry,) = json.loads(speedrun.OWN.read_text())["by_seed"].values()
     predicted = submission.read(speedrun.SUBMISSION, len(project.test_rows()))
     private = project.usage[project.test_rows()] == PRIVATE
-    labels = np.arange(len(predicted)) % 7
-    assert (predicted == labels)[private].mean() == pytest.approx(entry["private_accuracy"], abs=1e-5)
-    network = networks.load("speedrun")
-    assert len(network.members["speedrun"]) == 2
-    again = network.probabilities(project.pixels[project.test_rows()])
+    assert (predicted == np.arange(42) % 7)[private].mean() == pytest.approx(entry["private_accuracy"], abs=1e-5)
+    again = networks.load("speedrun").probabilities(project.pixels[project.test_rows()])
     assert (again.argmax(axis=1) == predicted).mean() > 0.95  # probabilities are stored in half precision
     assert f"{entry['private_accuracy']:.2%}" in capsys.readouterr().out
 
@@ -115,17 +111,9 @@ def test_minutes_are_those_of_the_slowest_network_times_the_rounds(jobs, minutes
     assert entry["trained_with"] == [{"jobs": jobs}]
 
 
-def test_a_missing_section_raises(project):
-    small.write()
-    with pytest.raises(UserError, match="section speedrun"):
-        speedrun.main(1, every=True)
-
-
 def test_the_committed_record_is_shown(project, capsys):
     shutil.copy(ROOT / speedrun.RESULT, speedrun.RESULT)
     record = json.loads(speedrun.RESULT.read_text())
-    assert set(board.SEED_SCORES) <= record.keys()
-    assert config.Recipe.model_validate(record["recipe"]).epochs == 25
     speedrun.show_record()
     assert f"{record['private_accuracy']['mean']:.2%} ± " in capsys.readouterr().out
 
@@ -155,16 +143,15 @@ def test_a_claim_continues_after_an_interruption_and_is_trained_once(project, tr
         claims.main("mini_xception", 4)
     claims.main("mini_xception", 4)
     assert "resumes after epoch 2" in capsys.readouterr().out
-    truth = np.arange(len(project.test_rows())) % 7
-    hits = np.array([metrics.right(each, truth) for each in [*evaluated[:2], *evaluated[3:]]])
+    hits = np.array([metrics.right(each, np.arange(42) % 7) for each in [*evaluated[:2], *evaluated[3:]]])
     written = json.loads(claims.RESULT.read_text())
     entry, private = written["mini_xception"], project.usage[project.test_rows()] == PRIVATE
     best = int(hits.mean(axis=1).argmax())
     assert (entry["epochs"], entry["chosen_epoch"], entry["trained_rows"]) == (4, best + 1, {"official": 168})
     for part, mask in (("PrivateTest", private), ("PublicTest", ~private), ("their rows", private | ~private)):
-        assert entry["scores"][part]["rows"] == mask.sum()
-        assert entry["scores"][part]["last"]["accuracy"] == pytest.approx(hits[-1, mask].mean(), abs=1e-5)
-        assert entry["scores"][part]["chosen"]["accuracy"] == pytest.approx(hits[best, mask].mean(), abs=1e-5)
+        found, wanted = entry["scores"][part], hits[:, mask].mean(axis=1)
+        assert found["rows"] == mask.sum()
+        assert [found[key]["accuracy"] for key in ("last", "chosen")] == pytest.approx(wanted[[-1, best]], abs=1e-5)
     curve = pd.read_csv(claims.RESULT.with_suffix(".csv")).query("part == 'PrivateTest'")
     np.testing.assert_allclose(curve["accuracy"], hits[:, private].mean(axis=1), atol=1e-5)
     trained.clear()
@@ -198,7 +185,7 @@ def test_results_contain_all_finished_networks(project, finish):
     assert set(pd.read_csv(claims.RESULT.with_suffix(".csv"))["name"]) == {"vgg8"}
 
 
-@pytest.mark.parametrize("name", ["vgg8", "alizadeh_shallow", "alizadeh_same", "mini_xception"])
+@pytest.mark.parametrize("name", ["vgg8", "alizadeh_shallow", "alizadeh_same"])
 def test_the_points_sum_to_the_difference_from_the_claim(project, monkeypatch, finish, name):
     finish(lambda task: task.architecture == name)
     groups = faces.picture_groups(project.pixels)
@@ -227,17 +214,14 @@ def test_the_committed_claims_use_the_full_recipes():
 # Other seeds
 
 
-def table(**accuracies):
-    return pd.DataFrame(
-        {"name": name, **dict.fromkeys(seeds.SCORES, value), "private_no_duplicate": "unknown"}
-        for name, value in accuracies.items()
-    )
+def table(accuracy):
+    """Return the scores of a run whose labels without duplicates are unknown."""
+    return pd.DataFrame([{"name": "a", **dict.fromkeys(seeds.SCORES, accuracy), "private_no_duplicate": "unknown"}])
 
 
 def test_summary_by_hand(project):
-    record = seeds.summary({1: table(a=0.5, b=0.25), 2: table(a=0.6, b=0.25), 5: table(a=0.7, b=0.25)})
+    record = seeds.summary({1: table(0.5), 2: table(0.6), 5: table(0.7)})
     assert record["params"] == {key: each for key, each in config.read().items() if key != "seed"}
-    assert list(record["submissions"]) == ["a", "b"]
     assert record["submissions"]["a"]["oof_accuracy"] == {"mean": 0.6, "deviation": 0.1, "values": [0.5, 0.6, 0.7]}
     assert "private_no_duplicate" not in record["submissions"]["a"]
 
@@ -254,7 +238,7 @@ def test_a_run_executes_all_stages_and_stops_at_a_failure_or_a_missing_file(proj
 
     def run(words, cwd, check):
         ran.append(" ".join(words[3:]))
-        table(a=0.5).to_csv(cwd / "scores.csv")
+        table(0.5).to_csv(cwd / "scores.csv")
         return SimpleNamespace(returncode=int(ran[-1] in failing))
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -277,9 +261,9 @@ def test_a_run_executes_all_stages_and_stops_at_a_failure_or_a_missing_file(proj
     (lambda: claims.main("", None), "lacks labels of test rows"),
     (lambda: claims.main("resnet", None), "no claim for 'resnet'"),
     (lambda: speedrun.main(1, every=True), "lacks labels of test rows"),
+    (lambda: (small.write(), speedrun.main(1, every=True)), "section speedrun"),
     (speedrun.show_record, r"results/speedrun\.json is missing"),
     (lambda: seeds.main([1, 2, 1]), "two or more different seeds"),
-    (lambda: seeds.main([1]), "two or more different seeds"),
 ])  # fmt: skip
 def test_a_wrong_argument_or_a_missing_label_raises(project, command, message):
     solution.PATH.write_text(solution.PATH.read_text().strip()[:-1] + "\n")

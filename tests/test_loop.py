@@ -1,7 +1,6 @@
 """The training loop: rates, scalings, probabilities, errors and reproducible bytes."""
 
 import functools
-import math
 import os
 import random
 import subprocess
@@ -15,12 +14,11 @@ import pytest
 from keras import layers
 from sklearn.metrics import accuracy_score, log_loss
 
-from pipeline import architectures
 from pipeline.config import Recipe
 from pipeline.errors import UserError
 from pipeline.training import augment, backend, contrasts, loop, schedules
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.models import Feed, Predictor, Recalibrator
+from pipeline.training.models import Feed, Predictor
 from pipeline.training.optimizers.muon import Muon
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -33,14 +31,12 @@ VARIED = {
     "scaling": "symmetric", "contrast": "local", "rotation": 10.0, "shift": 0.1, "zoom": 0.1, "flip": True,
     "random_erasing": 0.3, "mixup": 0.3, "cutmix": 0.3, "unaugmented_epochs": 1,
     "label_smoothing": 0.1, "weight_decay": 0.001, "ema": 0.8, "recalibrate": True,
-    "tta_flip": True, "tta_shift": 2, "tta_zoom": 0.1,
+    "tta_flip": True, "tta_shift": 2, "tta_zoom": 0.1, "schedule": "plateau",
 }  # fmt: skip
-EVERYTHING = VARIED | {"schedule": "plateau"}
 # For networks that accept pictures of any side
 ANYWHERE = {"crop": 40, "progressive_epochs": 1, "progressive_side": 32}
 ROWS = np.arange(64)
 LABELS = ROWS % 7
-OPTIMIZERS = pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 
 
 def recipe(**changes):
@@ -57,10 +53,10 @@ def faces(count=64):
 
 
 def tiny(head="softmax"):
-    """Return a small network with every kind of state: weights, moving statistics, random numbers (dropout)."""
-    pooled = [layers.Input((48, 48, 1)), layers.AveragePooling2D(4), layers.Flatten(), layers.BatchNormalization()]
+    """Return a small nested network with every kind of state: weights, moving statistics, random numbers (dropout)."""
+    inner = keras.Sequential([layers.AveragePooling2D(4), layers.Flatten(), layers.BatchNormalization()])
     hidden = [layers.Dense(16, activation="relu"), layers.Dropout(0.1)]
-    return keras.Sequential([*pooled, *hidden, layers.Dense(7, activation=head)])
+    return keras.Sequential([layers.Input((48, 48, 1)), inner, *hidden, layers.Dense(7, activation=head)])
 
 
 def anywhere():
@@ -101,16 +97,6 @@ def outcome(trained):
 
 def numbers(variables):
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
-
-
-def variables(trainer):
-    return numbers(trainer.network.variables)
-
-
-def test_monitored_rows_are_optional(tmp_path):
-    some, none = (train(tmp_path / f"{k}.npz", recipe(), monitored=ROWS[k:])[1].history for k in (48, 64))
-    assert [epoch["loss"] for epoch in none] == [epoch["loss"] for epoch in some]
-    assert all(math.isnan(epoch["val_loss"]) for epoch in none)
 
 
 def test_muon_updates_convolutions_orthogonally_and_the_rest_as_adam():
@@ -167,7 +153,7 @@ def test_rates_increase_linearly_and_then_decrease_to_zero(schedule, warmup):
     np.testing.assert_allclose(result[first:], 0.8 * expected, atol=1e-6)
 
 
-@OPTIMIZERS
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_weight_decay_affects_only_kernels_at_the_rate_of_each_step(optimizer):
     """Without gradients, a step multiplies a kernel by 1 - weight decay * rate."""
     schedule = {"schedule": "linear", "warmup": 0.2, "learning_rate": 0.8}
@@ -184,16 +170,14 @@ def test_weight_decay_affects_only_kernels_at_the_rate_of_each_step(optimizer):
             np.testing.assert_allclose(variable, left if "kernel" in variable.name else 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "plateau", "linear"])
+@pytest.mark.parametrize("schedule", ["plateau", "linear"])
 def test_history_contains_the_rate_of_every_epoch(schedule, tmp_path):
     changes = {"schedule": schedule, "learning_rate": 0.5, "warmup": 0.1, "epochs": 4}  # too high: the loss jumps
     settings = recipe(**changes)
-    _, progress, used = observe(
-        tmp_path / "c.npz", settings, lambda trainer: float(trainer.model.optimizer.learning_rate)
-    )
+    _, progress, used = observe(tmp_path / "c", settings, lambda trainer: float(trainer.model.optimizer.learning_rate))
     losses = [epoch["loss"] for epoch in progress.history]
     expected = [schedules.plateau(settings, losses[:epoch]) for epoch in range(4)]
-    assert (len(set(expected)) == 1) == (schedule != "plateau")
+    assert (len(set(expected)) > 1) == (schedule == "plateau")
     next_steps = np.repeat(expected, 6)
     if schedule == "linear":
         of_steps = rates(24, **changes)
@@ -284,13 +268,12 @@ def test_views_are_predictions_for_each_map_and_any_number_of_rows(head):
 
 @pytest.mark.parametrize(("loss", "head", "optimizer", "rate"), [
     ("categorical", "softmax", "adam", 0.01), ("binary", "sigmoid", "sgd", 0.05),
-    ("categorical", "softmax", "muon", 0.05),
 ])  # fmt: skip
 def test_training_learns_separable_pictures(loss, head, optimizer, rate, tmp_path):
     settings = recipe(loss=loss, optimizer=optimizer, epochs=12, learning_rate=rate)
     _, progress = train(tmp_path / "c.npz", settings, lambda: tiny(head), rows=ROWS)
-    first, last = progress.history[0], progress.history[-1]
-    assert last["loss"] < first["loss"] / 4
+    last = progress.history[-1]
+    assert last["loss"] < progress.history[0]["loss"] / 4
     assert min(last["val_accuracy"], last["accuracy"]) > 0.9
 
 
@@ -309,20 +292,13 @@ def test_infinite_loss_is_refused_and_not_saved(tmp_path):
     assert not (tmp_path / "c.npz").exists()
 
 
-LINEAR = {"optimizer": "sgd", "schedule": "linear", "warmup": 0.3}
-AFTER_EPOCH, WITHIN_EPOCH = ("on_epoch", 1), ("on_batch", 9)  # the first epoch; the middle of the second
-MINI_XCEPTION = functools.partial(architectures.build, "mini_xception")
-
-
-@pytest.mark.parametrize(("build", "changes", "stop"), [
-    pytest.param(MINI_XCEPTION, {"precision": "bfloat16"}, AFTER_EPOCH, marks=pytest.mark.slow),
-    (tiny, {"optimizer": "muon", "ema": 0.5}, AFTER_EPOCH), (tiny, {"ema": 0.0, "recalibrate": False}, AFTER_EPOCH),
-    (anywhere, ANYWHERE | LINEAR, WITHIN_EPOCH),
+@pytest.mark.parametrize(("build", "changes", "callback", "count"), [
+    (tiny, {"optimizer": "muon"}, "on_epoch", 1),  # stops after the first epoch
+    (anywhere, ANYWHERE | {"optimizer": "sgd", "schedule": "linear", "warmup": 0.3}, "on_batch", 9),  # in the second
 ])  # fmt: skip
-def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build, changes, stop, tmp_path):
-    settings, path = recipe(**EVERYTHING | changes), tmp_path / "c.npz"
+def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build, changes, callback, count, tmp_path):
+    settings, path = recipe(**VARIED | changes), tmp_path / "c.npz"
     uninterrupted = outcome(train(tmp_path / "uninterrupted.npz", settings, build))
-    callback, count = stop
     interruption = Mock(side_effect=[None] * (count - 1) + [KeyboardInterrupt])
     with pytest.raises(KeyboardInterrupt):
         train(path, settings, build, **{callback: interruption})
@@ -331,7 +307,6 @@ def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build,
     assert epochs == [2, 3]
     finished = train(path, settings, build, on_batch=lambda part: pytest.fail("a batch was trained"))
     assert outcome(resumed) == outcome(finished) == uninterrupted
-    assert resumed[1].seconds == finished[1].seconds
 
 
 # Training data
@@ -353,8 +328,8 @@ def test_targets_are_mixed_as_the_pictures_are(tmp_path, monkeypatch):
         partners = order.reshape(-1, 8)[:, ::-1].ravel()
         expected = own * np.eye(7)[LABELS[order]] + (1 - own) * np.eye(7)[LABELS[partners]]
         np.testing.assert_allclose(targets, expected, atol=1e-6)
-    assert (epochs[0][0] != epochs[1][0]).any(), "each epoch has its own order"
-    assert (epochs[0][1] != epochs[1][1]).any()
+    for first, second in list(zip(*epochs, strict=True))[:2]:
+        assert (first != second).any(), "each epoch has its own order and augmentation"
 
 
 def test_epochs_have_their_side_and_augmentation_and_each_side_is_compiled_once(tmp_path, monkeypatch):
@@ -379,9 +354,10 @@ def test_epochs_have_their_side_and_augmentation_and_each_side_is_compiled_once(
 
 def test_averaging_and_recalibration_affect_prediction_but_not_training(tmp_path):
     changes = {"optimizer": "muon", "flip": True, "shift": 0.1}
-    _, _, plain = observe(tmp_path / "plain.npz", recipe(**changes), variables)
-    settings = recipe(**changes, ema=0.8, recalibrate=True)
-    trainer, _, averaged = observe(tmp_path / "averaged.npz", settings, variables)
+    (_, _, plain), (trainer, _, averaged) = (
+        observe(tmp_path / f"{len(more)}.npz", recipe(**changes, **more), lambda one: numbers(one.network.variables))
+        for more in ({}, {"ema": 0.8, "recalibrate": True})
+    )
     assert len(averaged) == 18
     np.testing.assert_equal(plain, averaged)
     network = trainer.network
@@ -425,22 +401,15 @@ def test_recalibration_averages_the_statistics_of_batches_and_keeps_the_weights(
     trainer.recalibrator.measure(batches, drawn)
     pictures = augment.vary(faces()[batches.ravel(), :, :, None].astype("float32"), drawn, settings, 48)
     pooled = np.reshape(pictures / 255, (6, 8, 12, 4, 12, 4)).mean(axis=(3, 5)).reshape(6, 8, -1)
-    normaliser = trainer.network.layers[2]
+    normaliser = trainer.network.layers[0].layers[2]
     np.testing.assert_allclose(normaliser.moving_mean, pooled.mean(axis=1).mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(normaliser.moving_variance, pooled.var(axis=1).mean(axis=0), rtol=1e-3)
     assert normaliser.momentum == 0.99
     np.testing.assert_equal(numbers(trainer.network.trainable_weights), before)
 
 
-def test_recalibration_includes_nested_layers():
-    inner = keras.Sequential([layers.Conv2D(2, 3), layers.BatchNormalization()])
-    network = keras.Sequential([layers.Rescaling(1.0), inner, layers.GlobalAveragePooling2D()])
-    assert Recalibrator(Feed(faces(), recipe()), network).normalisers == [inner.layers[1]]
-
-
-@pytest.mark.parametrize(("schedule", "precision"), [("plateau", "float32"), ("linear", "bfloat16")])
-def test_reset_trainer_equals_a_new_one_and_seeds_differ(schedule, precision, tmp_path):
-    settings = recipe(**EVERYTHING | ANYWHERE | {"schedule": schedule, "precision": precision, "epochs": 2})
+def test_reset_trainer_equals_a_new_one_and_seeds_differ(tmp_path):
+    settings = recipe(**VARIED | ANYWHERE | {"schedule": "linear", "precision": "bfloat16", "epochs": 2})
     new = outcome(train(tmp_path / "new.npz", settings, anywhere))
     trainer = new_trainer(settings, anywhere, seed=2)
     other = outcome(train(tmp_path / "other.npz", settings, seed=2, trainer=trainer))

@@ -20,8 +20,7 @@ def _bare(monkeypatch):
 
 
 @pytest.mark.parametrize(("installed", "devices", "chosen"), [
-    ("tensorflow jax torch", "", "tensorflow"), ("torch", "0", "torch"), ("", "", "tensorflow"),
-    ("tensorflow jax", "0", "tensorflow"),  # JAX without its CUDA plugin
+    ("torch", "0", "torch"), ("", "", "tensorflow"), ("tensorflow jax", "0", "tensorflow"),
     ("tensorflow jax jax_cuda13_plugin", "0,1", "jax"), ("tensorflow jax jax_cuda12_plugin", "-1", "tensorflow"),
 ])  # fmt: skip
 def test_auto_selects_the_library_that_suits_the_machine(installed, devices, chosen, monkeypatch):
@@ -39,7 +38,6 @@ def test_auto_selects_the_library_that_suits_the_machine(installed, devices, cho
 @pytest.mark.parametrize(("library", "devices", "beside", "processor", "precision"), [
     ("tensorflow", "", "", True, "bfloat16"), ("tensorflow", "", "", False, "float32"),
     ("tensorflow", "0", "nvidia.cudnn", False, "bfloat16"), ("jax", "", "", True, "float32"),
-    ("jax", "0", "jax_cuda13_plugin", False, "bfloat16"), ("torch", "0", "torch", False, "bfloat16"),
     ("tensorflow", "0", "", False, "float32"),  # without cuDNN the GPU is unused, and the processor emulates bfloat16
 ])  # fmt: skip
 def test_auto_precision_is_bfloat16_if_it_is_fast(library, devices, beside, processor, precision, monkeypatch):

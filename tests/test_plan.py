@@ -49,22 +49,18 @@ def clear():
 
 CHANGES = [
     # comments, docstrings, messages, annotations, and code that does not affect the weights
-    ("training/loop.py", "import math\n", "import math\n\n# a comment\n", set()),
-    ("training/loop.py", '"""', '"""New words. ', set()),
+    ("training/loop.py", '"""\n', ' New words."""\n\n# a comment\n', set()),
     ("training/loop.py", "make learning_rate smaller", "lower learning_rate", set()),
     ("training/loop.py", "epoch: int, on_batch: Callable[[float], None]", "epoch: int, on_batch: Any", set()),
     ("training/cell.py", '"processor": machine.processor(),', '"cpu": machine.processor(),', set()),
-    ("cells/progress.py", "s/epoch", "s per epoch", set()),
     ("config.py", "ema: Fraction = 0.0", "new_key: Fraction = 0.0\n    ema: Fraction = 0.0", set()),
     # code that affects the weights
     ("architectures/small_vgg.py", "(32, 64, 128, 256)", "(32, 64, 128, 255)", {"vgg"}),
     ("architectures/_blocks.py", "layers.GlobalAveragePooling2D()", "layers.GlobalMaxPooling2D()", {"vgg", "resnet"}),
     ("architectures/_blocks.py", "layers.Dropout(dropout)", "layers.GaussianDropout(dropout)", {"old"}),
     ("training/optimizers/muon.py", "MOMENTUM = 0.95", "MOMENTUM = 0.9", {"vgg"}),
-    ("training/contrasts/histogram.py", "counts / 2", "counts", {"resnet"}),
     ("training/augmentations/erasing.py", "GREY = 128.0", "GREY = 100.0", {"resnet"}),
     ("training/augmentations/_rectangles.py", "+ 0.5", "+ 0.4", {"resnet", "old"}),
-    ("training/augment.py", 'fill_mode="nearest"', 'fill_mode="constant"', {"vgg", "resnet", "old"}),
     ("training/loop.py", "RECALIBRATION = 16", "RECALIBRATION = 8", {"vgg", "resnet", "old"}),
 ]
 
