@@ -93,7 +93,8 @@ def test_test_labels_change_only_the_solution_and_an_error_changes_nothing():
 
 @pytest.mark.parametrize(("column", "value", "problem"), [
     ("pixels", SEVENS, "2,303 pixels"), ("pixels", "", "0 pixels"), ("pixels", f"{SEVENS} 256", "pixels must be"),
-    ("pixels", f"{SEVENS} \xe9", "pixels must be"), ("emotion", "", "emotion"), ("Usage", "Test", "Usage"),
+    ("pixels", f"{SEVENS} \xe9", "pixels must be"), ("emotion", "7", "emotion"), ("emotion", "", "emotion"),
+    ("Usage", "Test", "Usage"),
 ], ids=lambda field: field[-15:])  # fmt: skip
 def test_an_invalid_field_is_an_error_with_its_file_and_line(column, value, problem):
     rows = table()
