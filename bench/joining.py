@@ -145,7 +145,11 @@ def growth(run: dict[str, np.ndarray], hours: dict[str, tuple[int, float]], labe
         score = metrics.accuracy(joined, labels)
         lines.append([name, networks, f"{cost:.1f}", f"{score['accuracy']:.2%}",
                       f"{metrics.cross_entropy(joined, labels):.4f}"])  # fmt: skip
-        points += [("core-hours", cost, *score.values(), name), ("number of networks", networks, *score.values(), name)]
+        title = f"+ {name}" if count > 1 else name
+        points += [
+            ("core-hours", cost, *score.values(), title),
+            ("number of networks", networks, *score.values(), title),
+        ]
     table = pd.DataFrame(points, columns=["cost", "value", "accuracy", "low", "high", "name"])
     table = table.assign(cost="accuracy out of fold by " + table["cost"]).sort_values("cost", kind="stable")
     figures.draw(table, RESULT.with_suffix(""), template="points")

@@ -101,10 +101,12 @@ def test_growth_joins_the_members_and_adds_up_their_networks_and_hours(tmp_path,
     by_hours, by_networks = (
         table.loc[f"accuracy out of fold by {each}"] for each in ("core-hours", "number of networks")
     )
-    assert by_hours["value"].to_dict() == {"wrong": 2, "external": 2, "again": 3.5}
-    assert by_networks["value"].to_dict() == {"wrong": 5, "external": 5, "again": 10}
+    assert by_hours["value"].to_dict() == {"wrong": 2, "+ external": 2, "+ again": 3.5}
+    assert by_networks["value"].to_dict() == {"wrong": 5, "+ external": 5, "+ again": 10}
     assert (
-        by_hours["accuracy"].to_dict() == by_networks["accuracy"].to_dict() == {"wrong": 0, "external": 1, "again": 0}
+        by_hours["accuracy"].to_dict()
+        == by_networks["accuracy"].to_dict()
+        == {"wrong": 0, "+ external": 1, "+ again": 0}
     )
     assert (tmp_path / "results/joining.png").exists()
 

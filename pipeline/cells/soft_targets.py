@@ -71,5 +71,5 @@ def main(student: str) -> None:
         means = [255 * np.mean(each, axis=0) for each in trained]  # type: ignore[arg-type]
         arrays = {f"fold{fold}": mean.round().astype("uint8") for fold, mean in enumerate(means)}
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
-    none = f"none, because the cells of {', '.join(older)} are from an earlier version"
+    none = f"none, because the cells of {', '.join(older)} are from an earlier version; trained students stay valid"
     print(f"soft targets of {student}: {none if older else 'mean of ' + ', '.join(teachers)}")
