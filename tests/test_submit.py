@@ -167,6 +167,13 @@ def test_unconfirmed_submission_is_sent_again_only_by_force(kaggle):
     assert (len(kaggle.submissions), states()[-1]) == (1, (1001, "COMPLETE"))
 
 
+def test_submission_that_cannot_be_recorded_is_not_sent(kaggle):
+    records.METRICS.mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        submit.main("vgg8")
+    assert kaggle.submissions == []
+
+
 def test_submission_is_recorded_if_waiting_for_its_score_fails_or_takes_long(kaggle, monkeypatch, capsys):
     kaggle.script[LIST] = itertools.chain([None], ALL(Failure(503)))
     refused("the list of submissions")

@@ -1,20 +1,23 @@
 """Scores of an external network on the test rows, computed like those of the pipeline's submissions.
 
-Reads a complete Keras model (.keras, .h5 or .hdf5; by tf_keras if it is of Keras 1 or 2), the data, and the backend
-from params.yaml. Writes the scores as JSON if a path is given. No code in the file is run: models with Lambda layers
-are refused. The user states the picture side, scaling and class order; none of them is inferred.
+Reads a complete Keras model (.keras, .h5 or .hdf5; also of Keras 2), the data, and the backend from params.yaml. Writes
+the scores as JSON if a path is given. No code in the file is run: models with Lambda layers are refused. The user
+states the picture side, scaling and class order; none of them is inferred.
 """
 
+import itertools
 import json
 import multiprocessing
 import re
 import resource
+import shutil
+import tempfile
 import textwrap
 import warnings
 import zipfile
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -28,9 +31,19 @@ from pipeline.errors import UserError
 from pipeline.evaluation import board, score, submission
 from pipeline.training import backend, machine
 
+if TYPE_CHECKING:
+    import keras
+
 BATCH = 64
+INNER = "_layer_checkpoint_dependencies"  # the group in which Keras 2.13 stores the weights of a model's layers
 LARGEST = 2**31  # bytes of a file
 MEMORY = 4 * 2**30  # bytes for a network: even a file of a few kB can request any amount
+# Layer keys that Keras 3 has dropped, by a part of the layer's class name.
+KERNEL = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+DROPPED = {
+    "": ("rng_type", "noise_shape", "query_shape", "key_shape", "value_shape", "softmax_robust_masking"),
+    "SeparableConv": KERNEL, "DepthwiseConv": KERNEL, "Transpose": ("groups",), "SpatialDropout": ("trainable",),
+}  # fmt: skip
 
 
 def output_indices(text: str) -> list[int]:
@@ -39,6 +52,81 @@ def output_indices(text: str) -> list[int]:
     if sorted(names) != sorted(CLASSES):
         raise UserError(f"CLASSES={text!r}: name each of {', '.join(CLASSES)} once, in the order of the outputs")
     return [names.index(name) for name in CLASSES]
+
+
+def modern(layers: Any) -> Any:
+    """Convert a layer configuration of Keras 2 to one that Keras 3 can read.
+
+    The dropped keys do not affect predictions, except time_major: if true, it stays, and Keras 3 refuses it.
+    """
+    if isinstance(layers, list):
+        return [modern(each) for each in layers]
+    if not isinstance(layers, dict):
+        return layers
+    layers = {key: modern(value) for key, value in layers.items()}
+    inner, kind = layers.get("config"), str(layers.get("class_name"))
+    if kind in ("Functional", "Model") and "module" in layers:
+        layers["module"] = "keras.src.models.functional"
+    if kind == "Sequential" and isinstance(inner, list):
+        layers["config"] = {"name": "sequential", "layers": inner}
+    elif isinstance(inner, dict):
+        dropped = [key for part, keys in DROPPED.items() if part in kind for key in keys]
+        inner = {key: value for key, value in inner.items() if key not in dropped and (key != "time_major" or value)}
+        if kind != "InputLayer" and "batch_input_shape" in inner:
+            inner["input_shape"] = inner.pop("batch_input_shape")[1:]  # Keras 3 would keep the batch axis
+        if isinstance(axis := inner.get("axis"), list) and len(axis) == 1:
+            inner["axis"] = axis[0]
+        layers["config"] = inner
+        if "input_layers" in inner:
+            _rewire(inner)
+    if kind != "Sequential":  # it lacks a shape in old attention layers; layers are built when called
+        layers.pop("build_config", None)
+    return layers
+
+
+def _rewire(inner: dict[str, Any]) -> None:
+    """Convert the layer calls of a functional model to the format of Keras 3.
+
+    Keras 3 stores [layer, call, output] as a mapping and counts the calls of a nested model from 0. In Keras 2, call 0
+    is the construction of the nested model.
+    """
+    if not any(isinstance(call, list) for each in inner["layers"] for call in each.get("inbound_nodes", [])):
+        return
+    kinds = {each["config"].get("name"): each["class_name"] for each in inner["layers"]}
+    called = re.findall(r'\["([^"]+)", [1-9]', json.dumps([inner.get("output_layers"), inner["layers"]]))
+    counted = {name for name in called if kinds.get(name) in ("Functional", "Model", "Sequential")}
+
+    def tensor(value: Any, outputs: bool = False) -> Any:
+        if isinstance(value, list) and len(value) in (3, 4) and isinstance(value[0], str):
+            name, call, output = value[:3]
+            if outputs:  # Keras 3 adjusts those of functional models itself
+                return [name, call - (name in counted and kinds[name] == "Sequential"), output]
+            history = [name, call - (name in counted), output]
+            config = {"shape": [], "dtype": "float32", "keras_history": history}
+            return {"class_name": "__keras_tensor__", "config": config}
+        return [tensor(each, outputs) for each in value] if isinstance(value, list) else value
+
+    for each in inner["layers"]:
+        each["inbound_nodes"] = [
+            {
+                "args": [tensor(call[0] if len(call) == 1 else call)],
+                "kwargs": {key: tensor(value) for key, value in (*call[0], {})[3].items()},
+            }
+            for call in each["inbound_nodes"]
+        ]
+    inner["output_layers"] = tensor(inner["output_layers"], outputs=True)
+
+
+def _renumber(group: Any) -> None:
+    """Renumber the layers of each kind in a weights file to 0, 1, 2 as in Keras 3; Keras 2.13 leaves gaps."""
+    names = [(*re.fullmatch(r"(.*?)(?:_(\d+))?", name).groups("0"), name) for name in group]  # type: ignore[union-attr]
+    for _, kind in itertools.groupby(sorted(names, key=lambda each: (each[0], int(each[1]))), lambda each: each[0]):
+        for number, (base, _, name) in enumerate(kind):
+            if name != (new := f"{base}_{number}" if number else base):
+                group.move(name, new)
+    for layer in group.values():
+        if INNER in layer:
+            _renumber(layer[INNER])
 
 
 def bound(more: int) -> None:
@@ -50,71 +138,56 @@ def bound(more: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def refuse_code(layers: Any, known: set[str] | None = None) -> None:
-    """Raise ValueError if a configuration of layers contains code, or names anything outside Keras.
+def _layers(text: Any) -> Any:
+    """Parse a configuration and convert it for Keras 3. Raises ValueError if it contains code."""
+    layers = json.loads(text)
+    if '"class_name": "Lambda"' in json.dumps(layers):
+        raise ValueError("it has a Lambda layer; code in files is never run")
+    return modern(layers)
 
-    Parameters
-    ----------
-    known : the only classes that are allowed; None for all. Some undocumented layers of Keras 2 run any operation of
-        TensorFlow, for example one that writes files.
+
+def network(path: Path, folder: Path) -> "keras.Model":
+    """Load the network in a Keras file; `folder` receives unpacked files. Keras must be started already.
+
+    Raises an exception of any type if the file is something else, contains code, or is too large.
     """
-    if isinstance(layers, dict):
-        name, module = layers.get("class_name"), layers.get("module")
-        if name == "Lambda":
-            raise ValueError("it has a Lambda layer; code in files is never run")
-        if name and known and name not in known:
-            raise ValueError(f"{name!r} is not a class of Keras")
-        if module and module.split(".")[0] not in ("keras", "tf_keras", "builtins"):
-            raise ValueError(f"it uses {module!r}; only classes of Keras are loaded")
-    for each in layers.values() if isinstance(layers, dict) else layers if isinstance(layers, list) else ():
-        refuse_code(each, known)
+    import keras
 
-
-def network(path: Path) -> Any:
-    """Load the network in a Keras file: keras.Model, or tf_keras.Model of a file of Keras 1 or 2.
-
-    Keras must be started already. Raises an exception of any type if the file is something else, contains code, or is
-    too large.
-    """
     if path.is_dir():
         raise ValueError("a folder, such as a SavedModel, can contain code: save the model as .keras")
     if path.suffix == ".json":
         raise ValueError("JSON contains no weights: load them into the network, and save the model")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"it is larger than {LARGEST:,} bytes")
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            if max(each.file_size for each in archive.infolist()) > LARGEST:
-                raise ValueError(f"its weights are larger than {LARGEST:,} bytes")
-            layers, about = (json.loads(archive.read(name)) for name in ("config.json", "metadata.json"))
-            version = about["keras_version"]
-    else:
-        with h5py.File(path) as file:
+    if path.suffix != ".keras":
+        copy = shutil.copyfile(path, folder / "network.h5")
+        with h5py.File(copy, "r+") as file:
             if "model_config" not in file.attrs:
                 raise ValueError("it contains only weights: load them into their network, and save the model")
-            layers, version = json.loads(file.attrs["model_config"]), file.attrs.get("keras_version", "1")
-    if str(version).startswith("3."):
-        import keras as library
+            file.attrs["model_config"] = json.dumps(_layers(file.attrs["model_config"]))
+        return keras.saving.load_model(copy, compile=False, safe_mode=True)
+    weights = folder / "model.weights.h5"
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo(weights.name).file_size > LARGEST:
+            raise ValueError(f"its weights are larger than {LARGEST:,} bytes")
+        archive.extract(weights.name, folder)
+        with h5py.File(weights, "r+") as file:
+            layers = _layers(archive.read("config.json"))
+            if INNER in file:
+                _renumber(file[INNER])
+    model: keras.Model = keras.saving.deserialize_keras_object(layers | {"compile_config": None})
+    model.load_weights(weights)
+    return model
 
-        refuse_code(layers)
-    else:
-        import tf_keras as library
 
-        parts = (library.layers, library.models, library.initializers, library.regularizers, library.constraints)
-        refuse_code(
-            layers, {"Functional", "Model", "function", "__tuple__", *(name for part in parts for name in dir(part))}
-        )
-    return library.saving.load_model(path, compile=False, safe_mode=True)
-
-
-def load(path: Path, side: int) -> Any:
+def load(path: Path, side: int) -> "keras.Model":
     """Load a network that maps pictures of this `side` to seven outputs. Keras must be started already.
 
     Raises UserError if the file is something else, or contains code.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # deprecated arguments
-            model = network(path)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):  # deprecated arguments
+            model = network(path, Path(folder))
         takes, gives = model.input_shape, model.output_shape
         if len(takes) != 4 or not {*takes[1:3]} <= {None, side} or takes[3] not in (1, 3) or gives[1:] != (7,):
             raise ValueError(f"its input shape is {takes}, its output shape {gives}")
@@ -135,7 +208,7 @@ def _cause(error: Exception) -> str:
     return text[:200]
 
 
-def predict(network: Any, pixels: np.ndarray, side: int, scaling: str) -> np.ndarray:
+def predict(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> np.ndarray:
     """Return the network's probabilities of `pixels`, uint8 [n, 48, 48], normalised to a sum of 1: float32 [n, 7].
 
     Three channels get the same grey levels. Raises UserError if the outputs are not probabilities.
@@ -152,6 +225,8 @@ def predict(network: Any, pixels: np.ndarray, side: int, scaling: str) -> np.nda
         except Exception as error:  # the backends have no common exception for lack of memory
             raise UserError(f"the network cannot predict {len(pictures)} pictures ({_cause(error)})") from None
     outputs = np.concatenate(parts)
+    if outputs.shape != (len(pixels), len(CLASSES)):
+        raise UserError(f"the outputs for {len(pixels):,} pictures have the shape {list(outputs.shape)}")
     if not (outputs.min() >= 0 and outputs.max() <= 1.001):  # also for NaN
         raise UserError(
             f"the outputs are not probabilities: they range from {outputs.min():.3g} to {outputs.max():.3g}; the last "
