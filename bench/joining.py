@@ -100,26 +100,34 @@ def nested(way: Any, every: np.ndarray, labels: np.ndarray, fold_of: np.ndarray)
     return joined
 
 
-def next_run() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return rows, int [n], and out-of-fold predictions, float [n, 7], of the complete cells of each model of NEXT."""
+def next_run(digest: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return rows, int [n], and out-of-fold predictions, float [n, 7], of the complete cells of each model of NEXT.
+
+    Cells of other faces are left out; `digest` is that of the faces.
+    """
     cells: dict[str, list[np.ndarray]] = {}
     for path in sorted(NEXT.glob("*/fold*/predictions.npz")):
-        if store.about(path.parent):
+        about = store.about(path.parent)
+        if about and about.faces == digest:
             with np.load(path) as arrays:
                 cells.setdefault(path.parts[-3], []).append(np.column_stack([arrays["rows"], arrays["oof"]]))
     tables = {name: np.concatenate(parts) for name, parts in cells.items()}
     return {name: (table[:, 0].astype(int), table[:, 1:]) for name, table in tables.items()}
 
 
-def with_next_run(run: dict[str, np.ndarray], rows: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> str:
+def with_next_run(
+    run: dict[str, np.ndarray], digest: str, rows: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> str:
     """Return a table for each model of the next run: alone, compared with the same model of the run, and as a member.
 
     Parameters
     ----------
-    run : out-of-fold predictions of the members, float [n, 7]. rows, labels, groups : int [n].
+    run : out-of-fold predictions of the members, float [n, 7]. digest : of the faces. rows, labels, groups : int [n].
     """
     text = ""
-    for name, (known, predicted) in next_run().items():
+    for name, (known, predicted) in next_run(digest).items():
+        inside = np.isin(known, rows)  # `duplicates` in params.yaml may leave out some
+        known, predicted = known[inside], predicted[inside]
         at = np.searchsorted(rows, known)
         members = [each[at] for each in run.values()]
         alone = {"this run": [run[name][at]], "next run": [predicted]} if name in run else {"next run": [predicted]}
@@ -173,7 +181,7 @@ def main() -> None:
     text = (
         f"# Methods to combine {', '.join(run)}\n\n{gains(methods, labels, groups, 'method')}"
         f"\n\n# Growth of the ensemble\n\n{growth(run, hours, labels)}"
-        f"{with_next_run(run, assignment.rows, labels, groups)}\n"
+        f"{with_next_run(run, data.digest, assignment.rows, labels, groups)}\n"
     )
     files.write(RESULT, text.encode())
     print(text)

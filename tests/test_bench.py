@@ -13,6 +13,7 @@ import tiny
 from bench import __main__ as bench
 from bench import ablation, contenders, joining
 from pipeline import architectures
+from pipeline.cells import store
 from pipeline.data import synthetic
 from pipeline.data.folds import Folds
 from pipeline.evaluation import limits
@@ -116,14 +117,24 @@ def test_the_next_run_is_compared_on_the_rows_of_its_complete_cells(monkeypatch)
     monkeypatch.setattr(limits, "REPLICATES", 10)
     rows, labels = np.arange(28_709), np.arange(28_709) % 7
     cells = sorted(joining.NEXT.glob("small_vgg/fold*/predictions.npz"))
-    (known, predicted) = joining.next_run()["small_vgg"]
+    digest = store.about(cells[0].parent).faces
+    known, predicted = joining.next_run(digest)["small_vgg"]
     held_out = np.concatenate([np.load(path)["rows"] for path in cells])
     np.testing.assert_array_equal(known, held_out)
     assert len(predicted) == len(known) == len(set(known))
     run = {"small_vgg": np.full((len(rows), 7), 1 / 7), "other": np.full((len(rows), 7), 1 / 7)}
     run["small_vgg"][known] = predicted
-    same, *_ = (line for line in joining.with_next_run(run, rows, labels, rows).splitlines() if "next run  " in line)
+    same, *_ = (
+        line for line in joining.with_next_run(run, digest, rows, labels, rows).splitlines() if "next run  " in line
+    )
     assert same.count("+0.00") == 6  # the same predictions for these rows
+    text = joining.with_next_run(
+        {name: each[::2] for name, each in run.items()}, digest, rows[::2], labels[::2], rows[::2]
+    )
+    assert f" {(known % 2 == 0).sum():,} rows" in text
+    assert joining.next_run("other faces") == {}
+    monkeypatch.setattr(store, "about", lambda path: None)  # all damaged
+    assert joining.next_run(digest) == {}
 
 
 def test_the_committed_ablation_is_complete_and_in_its_tables():
