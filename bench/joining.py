@@ -1,8 +1,8 @@
-"""Comparison of methods to combine the models of the run, and growth of the ensemble with its members.
+"""Comparison of methods to combine the members of the ensemble, and what each member adds.
 
-Reads artifacts/blends/, the run's cells and artifacts/next/cells/. Writes results/joining.md, .csv and .png: Brier
-score and accuracy out of fold of every method, fitted on all folds except the one it is evaluated on; accuracy by
-core-hours and number of networks; and what the complete cells of the next run add. No test label is read.
+Reads artifacts/blends/. Writes results/joining.md, .csv and .png: Brier score and accuracy out of fold of every method,
+fitted on all folds except the one it is evaluated on; of every member, and of the ensemble without it; and of the
+ensemble by core-hours and number of networks. No test label is read.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,12 @@ from tabulate import tabulate
 
 from bench.ablation import gains
 from pipeline import config, files
-from pipeline.cells import store
 from pipeline.command import guarded
 from pipeline.data import faces, folds
 from pipeline.evaluation import ensemble, figures, limits, metrics
+from pipeline.evaluation.ensemble import Predictions
 
 RESULT = Path("results/joining.md")
-NEXT = Path("artifacts/next/cells")
 ROUNDS = 20  # steps of the greedy selection
 Joined = Callable[[np.ndarray], np.ndarray]  # probabilities [models, n, 7] to [n, 7]
 
@@ -100,62 +99,23 @@ def nested(way: Any, every: np.ndarray, labels: np.ndarray, fold_of: np.ndarray)
     return joined
 
 
-def next_run(digest: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return rows, int [n], and out-of-fold predictions, float [n, 7], of the complete cells of each model of NEXT.
-
-    Cells of other faces are left out; `digest` is that of the faces.
-    """
-    cells: dict[str, list[np.ndarray]] = {}
-    for path in sorted(NEXT.glob("*/fold*/predictions.npz")):
-        about = store.about(path.parent)
-        if about and about.faces == digest:
-            with np.load(path) as arrays:
-                cells.setdefault(path.parts[-3], []).append(np.column_stack([arrays["rows"], arrays["oof"]]))
-    tables = {name: np.concatenate(parts) for name, parts in cells.items()}
-    return {name: (table[:, 0].astype(int), table[:, 1:]) for name, table in tables.items()}
-
-
-def with_next_run(
-    run: dict[str, np.ndarray], digest: str, rows: np.ndarray, labels: np.ndarray, groups: np.ndarray
-) -> str:
-    """Return a table for each model of the next run: alone, compared with the same model of the run, and as a member.
-
-    Parameters
-    ----------
-    run : out-of-fold predictions of the members, float [n, 7]. digest : of the faces. rows, labels, groups : int [n].
-    """
-    text = ""
-    for name, (known, predicted) in next_run(digest).items():
-        inside = np.isin(known, rows)  # `duplicates` in params.yaml may leave out some
-        known, predicted = known[inside], predicted[inside]
-        at = np.searchsorted(rows, known)
-        members = [each[at] for each in run.values()]
-        alone = {"this run": [run[name][at]], "next run": [predicted]} if name in run else {"next run": [predicted]}
-        joined = {"members of this run": [np.mean(members, axis=0)],
-                  "and of the next run": [np.mean([*members, predicted], axis=0)]}  # fmt: skip
-        text += f"\n\n# `{name}` of the next run, {len(at):,} rows\n\n"
-        text += "\n\n".join(gains(each, labels[at], groups[at], "predictions of") for each in (alone, joined))
-    return text
-
-
-def growth(run: dict[str, np.ndarray], hours: dict[str, tuple[int, float]], labels: np.ndarray) -> str:
+def growth(run: dict[str, Predictions], labels: np.ndarray) -> str:
     """Return a table of the ensemble as its members are joined one after the other; write it as RESULT.csv and .png.
 
     Parameters
     ----------
-    run : out-of-fold predictions of the members, float [n, 7], in the order of params.yaml. labels : int [n].
-    hours : number of networks and core-hours of each member.
+    run : predictions of the members, in the order of params.yaml. labels : int [n].
     """
-    lines, points, networks, cost = [], [], 0, 0.0
+    lines, points, members = [], [], list(run.values())
     for count, name in enumerate(run, 1):
-        networks, cost = networks + hours[name][0], cost + hours[name][1]
-        joined = np.mean(list(run.values())[:count], axis=0)
+        joined = np.mean([each.oof for each in members[:count]], axis=0)
+        networks, _, seconds = np.sum([each.cost for each in members[:count]], axis=0)
         score = metrics.accuracy(joined, labels)
-        lines.append([name, networks, f"{cost:.1f}", f"{score['accuracy']:.2%}",
+        lines.append([name, f"{networks:.0f}", f"{seconds / 3600:.1f}", f"{score['accuracy']:.2%}",
                       f"{metrics.cross_entropy(joined, labels):.4f}"])  # fmt: skip
         title = f"+ {name}" if count > 1 else name
         points += [
-            ("core-hours", cost, *score.values(), title),
+            ("core-hours", seconds / 3600, *score.values(), title),
             ("number of networks", networks, *score.values(), title),
         ]
     table = pd.DataFrame(points, columns=["cost", "value", "accuracy", "low", "high", "name"])
@@ -166,22 +126,20 @@ def growth(run: dict[str, np.ndarray], hours: dict[str, tuple[int, float]], labe
 
 
 def main() -> None:
-    """Compare methods to combine the models, nested over the folds, and show what each member adds."""
+    """Compare methods to combine the members, nested over the folds, and show what each member adds."""
     settings, data = config.load(), faces.load()
     assignment = folds.load(data)
     labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)[assignment.rows]
-    run = {name: ensemble.load(name, data, assignment).oof for name in settings.ensemble.members}
-    hours = {
-        name: (len(cells), sum(cell.about.seconds for cell in cells) / 3600) for name in run
-        for cells in [[store.load(settings, name, fold, data, assignment) for fold in settings.folds
-                       if name in settings.names]]
-    }  # fmt: skip
-    every = np.stack(list(run.values())).astype("float64")
+    run = {name: ensemble.load(name, data, assignment) for name in settings.ensemble.members}
+    every = np.stack([each.oof for each in run.values()]).astype("float64")
     methods = {name: [nested(way, every, labels, assignment.fold_of)] for name, way in WAYS.items()}
-    text = (
-        f"# Methods to combine {', '.join(run)}\n\n{gains(methods, labels, groups, 'method')}"
-        f"\n\n# Growth of the ensemble\n\n{growth(run, hours, labels)}"
-        f"{with_next_run(run, data.digest, assignment.rows, labels, groups)}\n"
+    alone = {name: [each.oof] for name, each in run.items()}
+    without = {"all members": [every.mean(axis=0)]}
+    without |= {f"without {name}": [np.delete(every, at, 0).mean(axis=0)] for at, name in enumerate(run)}
+    tables = {"Methods to combine the members": methods, "Members": alone, "Ensemble without a member": without}
+    text = "\n\n".join(
+        [f"# {title}\n\n{gains(table, labels, groups, 'predictions of')}" for title, table in tables.items()]
+        + [f"# Growth of the ensemble\n\n{growth(run, labels)}\n"]
     )
     files.write(RESULT, text.encode())
     print(text)

@@ -13,10 +13,9 @@ import tiny
 from bench import __main__ as bench
 from bench import ablation, contenders, joining
 from pipeline import architectures
-from pipeline.cells import store
 from pipeline.data import synthetic
 from pipeline.data.folds import Folds
-from pipeline.evaluation import limits
+from pipeline.evaluation.ensemble import Predictions
 from pipeline.experiments import runner
 from pipeline.training import cell
 
@@ -96,45 +95,16 @@ def test_growth_joins_the_members_and_adds_up_their_networks_and_hours(tmp_path,
     monkeypatch.chdir(tmp_path)
     labels = np.arange(70) % 7
     right, wrong = np.eye(7)[labels], np.eye(7)[(labels + 1) % 7]
-    run = {"wrong": 0.5 * wrong + 0.1, "external": right, "again": 3 * wrong}
-    joining.growth(run, {"wrong": (5, 2.0), "external": (0, 0.0), "again": (5, 1.5)}, labels)
-    table = pd.read_csv("results/joining.csv").set_index(["cost", "name"])
-    by_hours, by_networks = (
-        table.loc[f"accuracy out of fold by {each}"] for each in ("core-hours", "number of networks")
-    )
-    assert by_hours["value"].to_dict() == {"wrong": 2, "+ external": 2, "+ again": 3.5}
-    assert by_networks["value"].to_dict() == {"wrong": 5, "+ external": 5, "+ again": 10}
-    assert (
-        by_hours["accuracy"].to_dict()
-        == by_networks["accuracy"].to_dict()
-        == {"wrong": 0, "+ external": 1, "+ again": 0}
-    )
+    run = {"wrong": (0.5 * wrong + 0.1, 5, 2), "external": (right, 10, 1), "again": (3 * wrong, 5, 1.5)}
+    costs = {name: np.array([networks, 9, 3600 * hours]) for name, (_, networks, hours) in run.items()}
+    joining.growth({name: Predictions(each[0], each[0], costs[name]) for name, each in run.items()}, labels)
+    table = pd.read_csv("results/joining.csv").set_index(["cost", "name"]).sort_index()
+    lines = ["+ again", "+ external", "wrong"]
+    for cost, values in {"core-hours": [4.5, 3, 2], "number of networks": [20, 15, 5]}.items():
+        part = table.loc[f"accuracy out of fold by {cost}"]
+        assert part["value"].to_dict() == dict(zip(lines, values, strict=True))
+        assert part["accuracy"].to_dict() == dict(zip(lines, [0, 1, 0], strict=True))
     assert (tmp_path / "results/joining.png").exists()
-
-
-def test_the_next_run_is_compared_on_the_rows_of_its_complete_cells(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(limits, "REPLICATES", 10)
-    rows, labels = np.arange(28_709), np.arange(28_709) % 7
-    cells = sorted(joining.NEXT.glob("small_vgg/fold*/predictions.npz"))
-    digest = store.about(cells[0].parent).faces
-    known, predicted = joining.next_run(digest)["small_vgg"]
-    held_out = np.concatenate([np.load(path)["rows"] for path in cells])
-    np.testing.assert_array_equal(known, held_out)
-    assert len(predicted) == len(known) == len(set(known))
-    run = {"small_vgg": np.full((len(rows), 7), 1 / 7), "other": np.full((len(rows), 7), 1 / 7)}
-    run["small_vgg"][known] = predicted
-    same, *_ = (
-        line for line in joining.with_next_run(run, digest, rows, labels, rows).splitlines() if "next run  " in line
-    )
-    assert same.count("+0.00") == 6  # the same predictions for these rows
-    text = joining.with_next_run(
-        {name: each[::2] for name, each in run.items()}, digest, rows[::2], labels[::2], rows[::2]
-    )
-    assert f" {(known % 2 == 0).sum():,} rows" in text
-    assert joining.next_run("other faces") == {}
-    monkeypatch.setattr(store, "about", lambda path: None)  # all damaged
-    assert joining.next_run(digest) == {}
 
 
 def test_the_committed_ablation_is_complete_and_in_its_tables():

@@ -53,7 +53,7 @@ def test_an_ensemble_is_no_worse_than_its_worst_member(method):
     oof, labels = skilled()
     blended, weights = blend(method, [Predictions(each, each[:50]) for each in oof], labels, np.arange(400) % 4)
     assert cross_entropy(blended.oof, labels) <= max(cross_entropy(each, labels) for each in oof)
-    for array in blended:
+    for array in (blended.oof, blended.test):
         np.testing.assert_allclose(array.sum(axis=1), 1, atol=1e-5)
     assert (weights is None) == (method in ensemble.UNWEIGHTED)
     if weights is not None:
@@ -136,8 +136,10 @@ def test_another_system_can_be_a_member(run, rows):
     fake_run.external("other", np.arange(70), oof=oof)
     _, data, assignment = fake_run.build(duplicates="drop_repeats", ensemble=members)
     if rows == "kept":
-        fake_run.external("other", np.arange(70), oof=oof[assignment.rows])
+        fake_run.external("other", np.arange(70), oof=oof[assignment.rows], cost=np.array([1, 10, 36.0]))
     ensemble.main()
+    cost, total = (ensemble.load(name, data, assignment).cost for name in ("plain_net", ENSEMBLE))
+    np.testing.assert_array_equal(total, cost + np.array([1, 10, 36]) if rows == "kept" else ensemble.UNKNOWN)
     assert ensemble.result(["other"]).weights["other"] > 0.2
     np.testing.assert_allclose(ensemble.load("other", data, assignment).oof, oof[assignment.rows])
 
@@ -151,6 +153,11 @@ def test_a_file_of_another_system_without_probabilities_raises_and_nothing_is_wr
         ensemble.main()
     assert not ensemble.RESULT.exists()
     assert not ensemble.BLENDS.exists()
+
+
+def test_a_member_without_weight_adds_no_parameters():
+    members = {size: ensemble.Predictions(np.empty(0), np.empty(0), np.array([2.0, size, 9])) for size in (10, 90)}
+    assert ensemble.total(members, {10: 1.0, 90: 0.0}).tolist() == [4, 10, 18]
 
 
 def test_a_blend_that_is_missing_or_of_another_model_raises(run):

@@ -1,7 +1,6 @@
 import dataclasses
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import fake_run
 import numpy as np
@@ -161,11 +160,6 @@ def test_each_fold_has_its_temperature_and_test_rows_that_of_all_folds(project):
         oof = ensemble.tempered(blend.oof, own, assignment.fold_of)
         for rows, tempered, truth in (("PrivateTest", test, labels[84:]), ("out of fold", oof, labels[:70])):
             assert analysis[rows]["reliability"][name]["tempered"] == metrics.reliability(tempered, truth), rows
-
-
-def test_a_member_without_weight_adds_no_parameters():
-    cells = {size: [SimpleNamespace(about=SimpleNamespace(parameters=size, seconds=9))] * 2 for size in (10, 90)}
-    assert score.efforts(cells, {10: 1.0, 90: 0.0}).loc[ENSEMBLE].tolist() == [10, 36]
 
 
 def test_single_networks_are_scored_separately(project):

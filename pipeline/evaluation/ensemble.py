@@ -2,8 +2,7 @@
 
 Reads data/faces.npz, data/folds.csv, all cells, and external/NAME.npz (predictions of other systems). Writes:
 
-- artifacts/blends/NAME.npz for each member and for the ensemble: oof, float32 [n, 7], for the rows of data/folds.csv;
-  test, float32 [k, 7].
+- artifacts/blends/NAME.npz for each member and for the ensemble: see `Predictions`.
 - results/ensemble.json: weights of the members, scores of every method out of fold, the gain from each member and from
   test-time augmentation, the agreement of the members, and the temperature of every submission.
 """
@@ -29,6 +28,7 @@ BLENDS = Path("artifacts/blends")
 RESULT = Path("results/ensemble.json")
 REMEDY = "dvc repro -f ensemble"
 METHODS = get_args(config.Ensemble.model_fields["method"].annotation)
+UNKNOWN = np.full(3, np.nan)
 
 
 class Submission(BaseModel, frozen=True):
@@ -68,10 +68,13 @@ class Predictions(NamedTuple):
     ----------
     oof : float32 [n, 7], out of fold, for the rows of data/folds.csv.
     test : float32 [k, 7], for the test rows, PublicTest before PrivateTest.
+    cost : float [3]: number of networks, parameters of one network (of the ensemble: of one of each member), and
+        seconds of training on one core; NaN where unknown.
     """
 
     oof: np.ndarray
     test: np.ndarray
+    cost: np.ndarray = UNKNOWN
 
 
 def load(name: str, data: Faces, assignment: Folds) -> Predictions:
@@ -80,7 +83,7 @@ def load(name: str, data: Faces, assignment: Folds) -> Predictions:
     with files.reading(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         if arrays["of"].tolist() != [name, data.digest, assignment.digest]:
             raise ValueError("for another submission, other faces or other folds")
-        return checked(arrays["oof"], arrays["test"], data, assignment)
+        return checked(arrays["oof"], arrays["test"], arrays["cost"], data, assignment)
 
 
 def save(name: str, predictions: Predictions, data: Faces, assignment: Folds) -> None:
@@ -89,13 +92,15 @@ def save(name: str, predictions: Predictions, data: Faces, assignment: Folds) ->
     files.replace(BLENDS / f"{name}.npz", partial(np.savez, **arrays))
 
 
-def checked(oof: np.ndarray, test: np.ndarray, data: Faces, assignment: Folds) -> Predictions:
+def checked(oof: np.ndarray, test: np.ndarray, cost: np.ndarray, data: Faces, assignment: Folds) -> Predictions:
     """Return predictions as float32. Raises ValueError where rows are missing or do not sum to 1 (within 0.001)."""
+    if cost.shape != UNKNOWN.shape or cost.dtype.kind != "f" or (cost < 0).any():
+        raise ValueError("cost must be three floats: number of networks, parameters and seconds, or NaN")
     for array, rows in ((oof, len(assignment.rows)), (test, len(data.test_rows()))):
         store.probabilities(array, rows)
         if (abs(array.sum(axis=1, dtype="float64") - 1) > 0.001).any():
             raise ValueError("some rows do not sum to 1")
-    return Predictions(oof.astype("float32"), test.astype("float32"))
+    return Predictions(oof.astype("float32"), test.astype("float32"), cost)
 
 
 def result(names: Sequence[str] = ()) -> Result:
@@ -237,7 +242,8 @@ def read(settings: Config, data: Faces, assignment: Folds) -> tuple[dict[str, Pr
         for target, suffix in ((members, ""), (plain, "_plain")):
             oof = np.concatenate([getattr(cell, f"oof{suffix}") for cell in cells])[order]
             tests = np.stack([getattr(cell, f"test{suffix}") for cell in cells])
-            target[name] = Predictions(oof, tests.mean(axis=0))
+            cost = [len(cells), cells[0].about.parameters, sum(cell.about.seconds for cell in cells)]
+            target[name] = Predictions(oof, tests.mean(axis=0), np.array(cost, dtype="float64"))
     for name in settings.externals:
         members[name] = plain[name] = read_external(name, data, assignment)
     return members, plain
@@ -251,7 +257,7 @@ def read_external(name: str, data: Faces, assignment: Folds) -> Predictions:
         oof, training = arrays["oof"], data.rows(TRAINING)
         if len(oof) == len(training):
             oof = oof[np.isin(training, assignment.rows)]
-        return checked(oof, arrays["test"], data, assignment)
+        return checked(oof, arrays["test"], arrays.get("cost", UNKNOWN), data, assignment)
 
 
 def summary(
@@ -284,6 +290,13 @@ def summary(
     )
 
 
+def total(members: dict[str, Predictions], weights: dict[str, float | None]) -> np.ndarray:
+    """Return the cost of the ensemble; parameters only of members with a weight other than 0."""
+    each = {name: members[name].cost for name in weights}
+    networks, _, seconds = np.sum(list(each.values()), axis=0)
+    return np.array([networks, sum(cost[1] for name, cost in each.items() if weights[name] != 0), seconds])
+
+
 def main() -> None:
     """Run the stage."""
     settings, data = config.load(), faces.load()
@@ -291,7 +304,7 @@ def main() -> None:
     members, plain = read(settings, data, assignment)
     labels = data.labels[assignment.rows].astype(int)
     ensemble, content = summary(settings.ensemble, members, plain, labels, assignment.fold_of)
-    blends = members | {ENSEMBLE: ensemble}
+    blends = members | {ENSEMBLE: ensemble._replace(cost=total(members, content.weights))}
     for name, predictions in blends.items():
         save(name, predictions, data, assignment)
     for path in BLENDS.glob("*.npz"):

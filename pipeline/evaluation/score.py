@@ -183,27 +183,12 @@ def single_networks(cells: list[Cell], truth: Truth) -> dict[str, Any]:
     return entry
 
 
-def efforts(cells: dict[str, list[Cell]], weights: dict[str, float | None]) -> pd.DataFrame:
-    """Return parameters and training seconds of each submission; missing where unknown.
-
-    The ensemble's parameters are those of the members with a weight other than 0, its seconds those of all members.
-    """
-    models = {
-        name: (each[0].about.parameters, sum(cell.about.seconds for cell in each)) for name, each in cells.items()
-    }
-    table = pd.DataFrame.from_dict(models, orient="index", columns=list(INTEGERS)).reindex([*{**models, **weights}])
-    members = table.loc[list(weights)]
-    weighted = [weight != 0 for weight in weights.values()]
-    table.loc[ENSEMBLE] = members["parameters"][weighted].sum(skipna=False), members["train_seconds"].sum(skipna=False)
-    return table
-
-
-def scoreboard(probabilities: By, tempered: By, effort: pd.DataFrame, truth: Truth) -> pd.DataFrame:
-    """Write every submission file. Return the table of submissions/scores.csv; `effort` is the result of `efforts`."""
+def scoreboard(probabilities: By, tempered: By, costs: By, truth: Truth) -> pd.DataFrame:
+    """Write every submission file. Return the table of submissions/scores.csv; `costs` as in ensemble.Predictions."""
     lines = []
     for name, each in probabilities.items():
         digest = submission.write(submission.FOLDER / f"{name}.csv", each[truth.usage != TRAINING].argmax(axis=1))
-        parameters, seconds = effort.loc[name]
+        _, parameters, seconds = costs[name]
         scores = judge(each, tempered[name], truth)
         lines.append({"name": name, "parameters": parameters, **scores, "train_seconds": seconds, "sha256": digest,
                       "data": truth.source})  # fmt: skip
@@ -252,11 +237,11 @@ def intervals(table: pd.DataFrame) -> pd.DataFrame:
     return plotted[plotted["accuracy"] != UNKNOWN]
 
 
-def costs(table: pd.DataFrame, folds: int) -> pd.DataFrame:
-    """Return parameters and minutes of one network with its out-of-fold accuracy, where they are known."""
+def efficiency(table: pd.DataFrame) -> pd.DataFrame:
+    """Return parameters and core-hours of the submissions with their out-of-fold accuracy, where they are known."""
     known = table.dropna(subset=list(INTEGERS)).rename(columns=lambda name: name.removeprefix("oof_"))
     values = {"accuracy out of fold by million parameters": known["parameters"] / 1e6,
-              "accuracy out of fold by minutes of training one fold": known["train_seconds"] / 60 / folds}  # fmt: skip
+              "accuracy out of fold by core-hours of training": known["train_seconds"] / 3600}  # fmt: skip
     columns = known[["name", "accuracy", "low", "high"]]
     return pd.concat([columns.assign(cost=cost, value=value.astype(float)) for cost, value in values.items()])
 
@@ -273,7 +258,7 @@ def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], c
     figures.draw(bins, folder / "calibration", template="lines", title=f"Calibration on {rows} rows", x="confidence",
                  y="accuracy")  # fmt: skip
     figures.draw(intervals(table), folder / "board", template="intervals")
-    figures.draw(costs(table, len(cells[next(iter(cells))])), folder / "effort", template="points")
+    figures.draw(efficiency(table), folder / "effort", template="points")
     predicted = probabilities[ENSEMBLE][: len(labels)].argmax(axis=1)
     errors = pd.DataFrame(np.array(CLASSES)[np.stack([labels, predicted], axis=1)], columns=["actual", "predicted"])
     errors = errors.sort_values(["actual", "predicted"])  # the order of the data must not be published
@@ -294,14 +279,14 @@ def main() -> None:
     names = [*settings.names, *settings.externals, ENSEMBLE]
     result = ensemble.result(names)
     cells = {name: [store.load(settings, name, k, data, assignment) for k in settings.folds] for name in settings.names}
-    probabilities, tempered = {}, {}
+    probabilities, tempered, costs = {}, {}, {}
     for name in names:
-        oof, test = ensemble.load(name, data, assignment)
+        oof, test, costs[name] = ensemble.load(name, data, assignment)
         temperatures = ensemble.fit_temperatures(oof, labels, assignment.fold_of)
         probabilities[name] = np.concatenate([oof, test])
         oof = ensemble.tempered(oof, temperatures, assignment.fold_of)
         tempered[name] = np.concatenate([oof, metrics.temper(test, result.submissions[name].temperature)])
-    table = scoreboard(probabilities, tempered, efforts(cells, result.weights), truth)
+    table = scoreboard(probabilities, tempered, costs, truth)
     write_tables(table, result)
     content = analysis(probabilities, tempered, truth)
     tests = truth.of(truth.usage != TRAINING)
