@@ -189,6 +189,5 @@ def show() -> None:
     summary = (
         f"{progress.count(cells)} stale, about {progress.duration(total)} on one core: make train JOBS=2 THREADS=1"
     )
-    print(f"\n{summary if cells else 'nothing is stale'}", *notes, sep="\n")
-    if not prepared:
-        print("The data is not prepared yet, so cells of other data are not listed. To prepare it: dvc repro folds")
+    unknown = "" if prepared else " by parameters or code; the data is not prepared yet: dvc repro folds"
+    print(f"\n{summary if cells else f'nothing is stale{unknown}'}", *notes, sep="\n")
