@@ -136,7 +136,7 @@ def test_another_system_can_be_a_member(run, rows):
     fake_run.external("other", np.arange(70), oof=oof)
     _, data, assignment = fake_run.build(duplicates="drop_repeats", ensemble=members)
     if rows == "kept":
-        fake_run.external("other", np.arange(70), oof=oof[assignment.rows], cost=np.array([1, 10, 36.0]))
+        fake_run.external("other", np.arange(70), oof=oof[assignment.rows], cost=np.array([1, 10, 36]))
     ensemble.main()
     cost, total = (ensemble.load(name, data, assignment).cost for name in ("plain_net", ENSEMBLE))
     np.testing.assert_array_equal(total, cost + np.array([1, 10, 36]) if rows == "kept" else ensemble.UNKNOWN)
@@ -144,10 +144,12 @@ def test_another_system_can_be_a_member(run, rows):
     np.testing.assert_allclose(ensemble.load("other", data, assignment).oof, oof[assignment.rows])
 
 
-@pytest.mark.parametrize(("rows", "factor"), [(69, 1), (70, np.nan), (70, 1.002)])
-def test_a_file_of_another_system_without_probabilities_raises_and_nothing_is_written(run, rows, factor):
+@pytest.mark.parametrize(("rows", "factor", "cost"), [
+    (69, 1, [1, 1, 1]), (70, np.nan, [1, 1, 1]), (70, 1.002, [1, 1, 1]), (70, 1, [1, 1]), (70, 1, [1, 1, np.inf]),
+])  # fmt: skip
+def test_an_invalid_file_of_another_system_raises_and_nothing_is_written(run, rows, factor, cost):
     oof = fake_run.probabilities("other", fake_run.labels()[:rows])
-    fake_run.external("other", np.arange(rows), oof=factor * oof)
+    fake_run.external("other", np.arange(rows), oof=factor * oof, cost=np.array(cost))
     fake_run.params(ensemble={"method": "mean", "members": ["plain_net", "other"]})
     with pytest.raises(UserError, match=r"^external/other\.npz .*external/README\.md"):
         ensemble.main()

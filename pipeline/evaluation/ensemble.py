@@ -94,13 +94,13 @@ def save(name: str, predictions: Predictions, data: Faces, assignment: Folds) ->
 
 def checked(oof: np.ndarray, test: np.ndarray, cost: np.ndarray, data: Faces, assignment: Folds) -> Predictions:
     """Return predictions as float32. Raises ValueError where rows are missing or do not sum to 1 (within 0.001)."""
-    if cost.shape != UNKNOWN.shape or cost.dtype.kind != "f" or (cost < 0).any():
-        raise ValueError("cost must be three floats: number of networks, parameters and seconds, or NaN")
+    if cost.shape != UNKNOWN.shape or cost.dtype.kind not in "if" or (cost < 0).any() or np.isinf(cost).any():
+        raise ValueError("cost must be three numbers, NaN where unknown: networks, parameters and seconds")
     for array, rows in ((oof, len(assignment.rows)), (test, len(data.test_rows()))):
         store.probabilities(array, rows)
         if (abs(array.sum(axis=1, dtype="float64") - 1) > 0.001).any():
             raise ValueError("some rows do not sum to 1")
-    return Predictions(oof.astype("float32"), test.astype("float32"), cost)
+    return Predictions(oof.astype("float32"), test.astype("float32"), cost.astype("float64"))
 
 
 def result(names: Sequence[str] = ()) -> Result:

@@ -192,7 +192,7 @@ def scoreboard(probabilities: By, tempered: By, costs: By, truth: Truth) -> pd.D
         scores = judge(each, tempered[name], truth)
         lines.append({"name": name, "parameters": parameters, **scores, "train_seconds": seconds, "sha256": digest,
                       "data": truth.source})  # fmt: skip
-    return pd.DataFrame(lines).round({"train_seconds": 0}).astype(INTEGERS)
+    return pd.DataFrame(lines).round(dict.fromkeys(INTEGERS, 0)).astype(INTEGERS)
 
 
 def write_tables(table: pd.DataFrame, result: ensemble.Result) -> None:
