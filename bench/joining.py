@@ -132,7 +132,10 @@ def main() -> None:
     labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)[assignment.rows]
     run = {name: ensemble.load(name, data, assignment) for name in settings.ensemble.members}
     every = np.stack([each.oof for each in run.values()]).astype("float64")
-    methods = {name: [nested(way, every, labels, assignment.fold_of)] for name, way in WAYS.items()}
+    methods = {}
+    for name, way in WAYS.items():
+        print(f"fit {name}", flush=True)
+        methods[name] = [nested(way, every, labels, assignment.fold_of)]
     alone = {name: [each.oof] for name, each in run.items()}
     without = {"all members": [every.mean(axis=0)]}
     without |= {f"without {name}": [np.delete(every, at, 0).mean(axis=0)] for at, name in enumerate(run)}
