@@ -172,11 +172,9 @@ def of_run(data: Faces, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
     Of the models named in the study's section `rows`, those with another recipe or with missing cells are left out.
     """
     settings, predictions = config.load(), {}
-    count = len(settings.folds)
     for name in set(STUDY["rows"]["models"]) & set(settings.models):
         with contextlib.suppress(UserError):
-            assignment = folds.load(data)
-            cells = [store.load(settings, name, fold, data, assignment) for fold in settings.folds]
+            cells, count = store.load_all(settings, name, data), len(settings.folds_of(name))
             known = np.concatenate([cell.rows for cell in cells])
             if settings.model(name).used() == variant(STUDY["rows"]["recipe"])[1].used() and np.isin(rows, known).all():
                 order = np.argsort(known)

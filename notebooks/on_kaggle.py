@@ -142,7 +142,9 @@ def run(*words: str) -> None:
 def train(names: list[str]) -> None:
     """Train all folds of these models, JOBS in parallel."""
     with ThreadPoolExecutor(JOBS) as pool:
-        cells = [pool.submit(run, "train", name, str(fold)) for name in names for fold in document["folds"]]
+        models = document["models"] | document["students"]
+        folds = {name: range(models[name].get("folds", document["folds"])) for name in names}
+        cells = [pool.submit(run, "train", name, str(fold)) for name in names for fold in folds[name]]
         try:
             for cell in cells:
                 cell.result()

@@ -96,8 +96,8 @@ def plan(
 @verb(STAGES)
 def train(
     model: Annotated[str | None, typer.Argument(help="Model or student. Default: train all stale cells.")] = None,
-    fold: Annotated[str | None, typer.Argument(help="Fold that is held out.")] = None,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Retrain the cell even if it is up to date.")] = False,
+    fold: Annotated[str | None, typer.Argument(help="Fold that is held out. Default: all folds.")] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Retrain cells even if they are up to date.")] = False,
     adopt: Annotated[
         str,
         typer.Option(
@@ -110,18 +110,16 @@ def train(
     address: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler or Ray cluster.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before long trainings.", envvar="YES")] = False,
 ) -> None:
-    """Train one cell (MODEL FOLD), or all cells that are stale."""
-    if model is None and (retrain or adopt):
-        raise typer.BadParameter("--retrain and --adopt need a MODEL and a FOLD")
-    if model is not None and fold is None:
-        raise typer.BadParameter("the fold is missing: python -m pipeline train MODEL FOLD")
+    """Train all cells that are stale, those of one MODEL, or one cell (MODEL FOLD)."""
+    if (model is None and retrain) or (fold is None and adopt):
+        raise typer.BadParameter("--retrain needs a MODEL, --adopt a MODEL and a FOLD")
     limit_threads(threads)
     if model is None:
         call("cells.train", jobs, executor, address, yes, function="main_all")
     elif adopt:
         call("cells.train", model, fold, adopt, function="adopt")
     else:
-        call("cells.train", model, fold, retrain, yes)
+        call("cells.train", model, fold, jobs, executor, address, retrain, yes)
 
 
 @verb(STAGES)

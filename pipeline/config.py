@@ -26,6 +26,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Part = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Count = Annotated[int, Field(ge=2, le=50)]
 
 
 class Section(pydantic.BaseModel):
@@ -105,6 +106,7 @@ class Model(Recipe):
     architecture: str
     recipe: str | None = None
     seed: Seed | None = None  # None: the seed of the file
+    folds: Count | None = None  # None: the number of folds of the file
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -164,7 +166,7 @@ class Config(Section):
     seed: Seed
     backend: Literal["auto", "tensorflow", "jax", "torch"]
     data: Data
-    folds: list[int] = Field(min_length=2, max_length=50)
+    folds: Count  # of models without their own number; one cell is trained per model and fold
     duplicates: Literal["keep", "drop_test_duplicates", "drop_repeats"]
     recipes: dict[Name, Keys]
     models: dict[Name, Model] = Field(min_length=1)
@@ -184,28 +186,33 @@ class Config(Section):
         own = self.model(name).seed
         return self.seed if own is None else own
 
+    def folds_of(self, name: str) -> range:
+        """Return the folds of a model: its own number of them, or that of the file."""
+        return range(self.model(name).folds or self.folds)
+
     @property
     def names(self) -> list[str]:
         """Names of all models, then of all students, in the order of the file."""
         return [*self.models, *self.students]
 
     @property
+    def cells(self) -> list[tuple[str, int]]:
+        """Names and folds of all cells."""
+        return [(name, fold) for name in self.names for fold in self.folds_of(name)]
+
+    @property
     def externals(self) -> list[str]:
         """Members of the ensemble that are predictions of other systems, external/NAME.npz."""
         return [name for name in self.ensemble.members if name not in self.names]
 
-    def fold(self, text: str) -> int:
-        """Return the number of a fold given on the command line. Raises UserError if there is no such fold."""
-        if text not in map(str, self.folds):
-            raise UserError(f"{PATH} has no fold {text!r}; known: {', '.join(map(str, self.folds))}")
-        return int(text)
-
-    def some_folds(self, text: str) -> list[int]:
-        """Return the folds of a list like "0" or "0,1,2". Raises UserError if one is unknown or repeated."""
-        numbers = [self.fold(number) for number in text.split(",")]
+    def some_folds(self, name: str, text: str) -> list[int]:
+        """Return the folds of a model in a list like "0" or "0,1,2". Raises UserError if one is unknown or repeated."""
+        known, numbers = [*map(str, self.folds_of(name))], text.split(",")
+        if unknown := [number for number in numbers if number not in known]:
+            raise UserError(f"{name} has no fold {unknown[0]!r}; known: {', '.join(known)}")
         if len({*numbers}) < len(numbers):
             raise UserError(f"folds {text!r}: one is repeated")
-        return numbers
+        return [*map(int, numbers)]
 
     def speedrun_recipe(self) -> Recipe:
         """Return the recipe of the speedrun's model with the overrides of the speedrun."""
@@ -268,8 +275,6 @@ def _message(error: Any) -> str:
 
 def _contradictions(config: Config) -> Iterator[str]:
     """Yield messages about keys that contradict each other."""
-    if config.folds != list(range(len(config.folds))):
-        yield f"folds = {config.folds}: must count up from 0: {list(range(len(config.folds)))}"
     plans: dict[str, str] = {}
     for section, entries in (("models", config.models), ("students", config.students)):
         for name, model in entries.items():
@@ -277,9 +282,14 @@ def _contradictions(config: Config) -> Iterator[str]:
             yield from _invalid(model, model.architecture, where)
             if name == ENSEMBLE or (section == "students" and name in config.models):
                 yield f"{where}: the name is in use; choose another"
-            same = model.model_copy(update={"seed": config.seed_of(name), "recipe": None}).model_dump_json()
+            own = {"seed": config.seed_of(name), "folds": len(config.folds_of(name)), "recipe": None}
+            same = model.model_copy(update=own).model_dump_json()
             if plans.setdefault(same, where) != where:
                 yield f"{where} is the same model as {plans[same]}; give it another seed"
+    for name, student in config.students.items():
+        for teacher in filter(config.models.get, student.teachers):
+            if config.folds_of(teacher) != config.folds_of(name):
+                yield f"students.{name}: its teacher {teacher} has another number of folds"
     models = list(config.models)
     members = [*config.names, *(path.stem for path in EXTERNAL.glob("*.npz") if path.stem != ENSEMBLE)]
     names: dict[str, tuple[list[Any], list[Any]]] = {"ensemble.members": (config.ensemble.members, members)}

@@ -109,9 +109,8 @@ def build(known=True, **changes):
     identical[[11, 40, ROWS[0], sum(ROWS[:2])]] = 1
     duplicates = pd.DataFrame({"row": range(sum(ROWS)), "identical": identical, "near": 0})
     files.write(audit.DUPLICATES, duplicates.to_csv(index=False).encode())
-    for name in run.names:
-        for fold in run.folds:
-            write_cell(run, name, fold, data, assignment)
+    for name, fold in run.cells:
+        write_cell(run, name, fold, data, assignment)
     Path(config.EXTERNAL).mkdir(exist_ok=True)
     return run, data, assignment
 

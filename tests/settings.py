@@ -5,7 +5,7 @@ import json
 from pipeline import config
 
 LEAST = {
-    "seed": 1, "backend": "auto", "data": {"source": "local", "training_faces": 14, "test_faces": 7}, "folds": [0, 1],
+    "seed": 1, "backend": "auto", "data": {"source": "local", "training_faces": 14, "test_faces": 7}, "folds": 2,
     "duplicates": "keep", "recipes": {}, "models": {"small_vgg": {"architecture": "small_vgg", "epochs": 1}},
     "students": {}, "ensemble": {"members": ["small_vgg"]},
 }  # fmt: skip

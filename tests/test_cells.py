@@ -77,7 +77,7 @@ def change(**changes):
 
 def load(name="one", fold=0):
     run = train.start()
-    return store.load(run.settings, name, fold, run.faces, run.folds)
+    return store.load(run.settings, name, fold, run.faces, run.folds(name))
 
 
 # Content
@@ -85,13 +85,12 @@ def load(name="one", fold=0):
 
 def test_a_cell_is_valid_and_contains_all_inputs_of_later_stages(copy):
     run = train.start()
-    for name in run.settings.names:
-        for fold in run.settings.folds:
-            contents = load(name, fold)  # refuses other rows, shapes and columns
-            assert contents.train.shape == (168 - len(contents.rows), 7)
-            assert contents.attention.shape == (7, 48, 48)
-            assert contents.about.plan == planning.load(name)
-            assert files.sha256(store.weights(name, fold).read_bytes()) == contents.about.weights_sha256
+    for name, fold in run.settings.cells:
+        contents = load(name, fold)  # refuses other rows, shapes and columns
+        assert contents.train.shape == (168 - len(contents.rows), 7)
+        assert contents.attention.shape == (7, 48, 48)
+        assert contents.about.plan == planning.load(name)
+        assert files.sha256(store.weights(name, fold).read_bytes()) == contents.about.weights_sha256
     assert not list((copy / "artifacts/checkpoints").glob("*fold*"))
 
 
@@ -106,7 +105,7 @@ def test_every_row_is_predicted_once_by_a_network_trained_without_it_and_its_dup
     monkeypatch.setattr(loop, "fit", fit)
     run = train.start()
     data, groups = run.faces, picture_groups(run.faces.pixels)
-    for fold in run.settings.folds:
+    for fold in run.settings.folds_of("one"):
         contents = cell.train(data, run.task("one", fold), Path("state.npz").absolute())
         rows = fit.call_args.args[1]
         np.testing.assert_array_equal(np.load(io.BytesIO(contents["predictions.npz"]))["rows"], rows.validation)
@@ -122,7 +121,7 @@ def test_held_out_labels_affect_neither_weights_nor_learning_rates(project):
     # This schedule depends on a loss; the learning rate is so high that no loss falls steadily.
     change(schedule="plateau", plateau_patience=1, learning_rate=0.3, epochs=6)
     run, cells = train.start(), []
-    labels, held_out = run.faces.labels.copy(), run.folds.held_out(0)
+    labels, held_out = run.faces.labels.copy(), run.folds("one").held_out(0)
     for state in ("first.npz", "second.npz"):
         data = Faces(run.faces.pixels, labels, run.faces.usage)
         cells.append(cell.train(data, run.task("one", 0), Path(state).absolute()))
@@ -142,7 +141,7 @@ def test_soft_targets_are_the_mean_of_teachers_with_the_same_held_out_fold(copy)
 def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_stays_valid(copy, monkeypatch, capsys):
     monkeypatch.setattr(planning, "dvc", lambda *arguments: None)
     (copy / "artifacts/students/pupil/fold1/cell.json").unlink()
-    monkeypatch.setattr(planning, "stale_stages", lambda *stages: {"distill@pupil-1"})
+    monkeypatch.setattr(planning, "stale_stages", lambda *stages: {"distill@pupil"})
     planning.show()
     assert "cannot be trained" not in capsys.readouterr().out
     path = Path("artifacts/cells/one/fold1")
@@ -183,7 +182,7 @@ DAMAGE = {
 def test_a_damaged_cell_is_an_error_with_its_file_and_is_incomplete(copy, damage):
     path = Path("artifacts/cells/one/fold0")
     damage(path, dict(np.load(path / "predictions.npz")))
-    with pytest.raises(UserError, match=r"artifacts/cells/one/fold0.*dvc repro train@one-0"):
+    with pytest.raises(UserError, match=r"artifacts/cells/one/fold0.*dvc repro train@one"):
         load()
     assert not train.start().finished("one", 0)
 
@@ -252,12 +251,14 @@ def test_cells_with_an_outdated_plan_are_not_committed_to_dvc(copy, monkeypatch)
     dvc = Mock()
     monkeypatch.setattr(planning, "using_dvc", lambda: True)
     monkeypatch.setattr(planning, "dvc", dvc)
-    tasks = [train.start().task(name, 0) for name in ("two", "one")]
+    run, plan = train.start(), planning.path("one").read_bytes()
+    shutil.rmtree("artifacts/students/pupil/fold1")  # incomplete
     change(epochs=3)
-    train.commit(tasks)
+    planning.path("one").write_bytes(plan)
+    train.commit(run, ["two", "one", "pupil"])
     config.PATH.write_text("models: [")  # it is being edited
-    train.commit(tasks)
-    dvc.assert_called_once_with("commit", "--quiet", "--force", "train@two-0")
+    train.commit(run, ["two"])
+    dvc.assert_called_once_with("commit", "--quiet", "--force", "train@two")
 
 
 def test_a_cell_of_other_code_can_be_adopted_but_not_one_of_another_recipe(copy):

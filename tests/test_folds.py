@@ -12,7 +12,7 @@ SHARES = (14, 2, 14, 25, 17, 11, 17)  # percentage of each class, similar to the
 @pytest.fixture
 def project(stand):
     """Create a folder whose params.yaml has three folds."""
-    settings.write(folds=[0, 1, 2])
+    settings.write(folds=3)
 
 
 def test_folds_are_balanced_in_every_class_and_never_split_a_picture():
@@ -41,7 +41,7 @@ def test_the_stage_assigns_the_rows_and_load_reads_them(project, choice):
     data.save()
     written = []
     for seed in (1, 1, 2):
-        settings.write(folds=[0, 1, 2], duplicates=choice, seed=seed)
+        settings.write(folds=3, duplicates=choice, seed=seed)
         folds.main()
         written.append(folds.PATH.read_bytes())
     assert written[0] == written[1] != written[2]

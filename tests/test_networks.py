@@ -70,7 +70,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        small.write(folds=[0, 1], models=MODELS, students={}, ensemble={"method": "mean", "members": [*MODELS]})
+        small.write(folds=2, models=MODELS, students={}, ensemble={"method": "mean", "members": [*MODELS]})
         settings = config.load()
         return folder, {(name, fold): write_cell(settings, name, fold) for name in MODELS for fold in (0, 1)}
 
@@ -124,7 +124,7 @@ def test_unknown_networks_and_ensembles_with_external_members_are_errors(predict
         networks.load("ensemble")
 
 
-CELL, WEIGHTS = "dvc repro train@one-0", "python -m pipeline train one 0 --retrain"
+CELL, WEIGHTS = "dvc repro train@one", "python -m pipeline train one 0 --retrain"
 
 
 @pytest.mark.parametrize(("remedy", "change"), [

@@ -15,7 +15,7 @@ MODELS = {
     "old": {"architecture": "alizadeh_valid", "epochs": 2, "optimizer": "sgd", "mixup": 0.2},
 }
 DOCUMENT = {
-    "seed": 1, "backend": "auto", "data": {}, "duplicates": "keep", "folds": [0, 1],
+    "seed": 1, "backend": "auto", "data": {}, "duplicates": "keep", "folds": 2,
     "recipes": {"strong": {"epochs": 3, "optimizer": "muon"}, "spare": {"epochs": 1}},
     "models": MODELS, "students": {}, "ensemble": {"members": ["vgg"]},
 }  # fmt: skip

@@ -17,10 +17,9 @@ def test_weights_and_temperatures_depend_only_on_out_of_fold_rows(method, stand)
     settings, data, assignment = fake_run.build(ensemble={"method": method, "members": list(fake_run.MODELS)})
     results = []
     for seed in (1, 2):
-        for name in settings.names:
-            for fold in settings.folds:
-                test = fake_run.probabilities((seed, name, fold), fake_run.labels()[data.test_rows()], 1.0)
-                fake_run.write_cell(settings, name, fold, data, assignment, test=test, test_plain=test)
+        for name, fold in settings.cells:
+            test = fake_run.probabilities((seed, name, fold), fake_run.labels()[data.test_rows()], 1.0)
+            fake_run.write_cell(settings, name, fold, data, assignment, test=test, test_plain=test)
         ensemble.main()
         results.append(fake_run.result("results/ensemble.json"))
     assert results[0] == results[1]

@@ -160,7 +160,7 @@ class Network:
 def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, Path, str, str]:
     """Return the facts about the trained network of a cell, and path, remedy and digest of its weights."""
     path = store.folder(settings, name, fold) / "cell.json"
-    with files.reading(path, f"dvc repro {store.stage(settings, name, fold)}"):
+    with files.reading(path, f"dvc repro {store.stage(settings, name)}"):
         about = store.About.model_validate_json(path.read_bytes())
         old, recipe = about.plan, about.plan.settings()
         facts = Facts.model_validate({
@@ -213,8 +213,8 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
         known = ", ".join([RELEASED, ENSEMBLE, *settings.names])
         wrong = ", ".join(unknown) if which == ENSEMBLE else which  # an external member has no network
         raise UserError(f"unknown network: {wrong}; name one of {known}, or some folds of a model: MODEL-0,1")
-    folds = settings.some_folds(fold) if dash else settings.folds
-    cells = {each: [_cell(settings, each, number) for number in folds] for each in shares}
+    folds = {each: settings.some_folds(each, fold) if dash else settings.folds_of(each) for each in shares}
+    cells = {each: [_cell(settings, each, number) for number in folds[each]] for each in shares}
     _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
     members = {each: [_restored(*cell) for cell in parts] for each, parts in cells.items()}
     return Network(members, method, list(shares.values()), ensemble.temperatures([name])[name])

@@ -5,7 +5,6 @@ machine's artifacts/, the valid cells of this run.
 """
 
 import contextlib
-import itertools
 import os
 import sys
 import tarfile
@@ -51,7 +50,7 @@ def unpack(archive: Path) -> None:
             raise UserError(
                 f"{archive} is not a complete tar archive ({type(error).__name__}); copy it again"
             ) from None
-        for name, fold in itertools.product(run.settings.names, run.settings.folds):
+        for name, fold in run.settings.cells:
             place = store.folder(run.settings, name, fold)
             about = store.about(folder / place)
             if about is None or run.finished(name, fold):
@@ -68,7 +67,7 @@ def unpack(archive: Path) -> None:
                     files.write(place / file, (folder / place / file).read_bytes())
             else:
                 rejected.append(f"{place}{' (damaged)' if about.key == task.key else ''}")
-    train.commit(imported)
+    train.commit(run, list({task.plan.model for task in imported}))
     if rejected:
         print(f"not imported (damaged, or another plan or dataset): {', '.join(rejected)}", file=sys.stderr)
     print(f"{progress.count(len(imported))} imported from {archive}")

@@ -1,7 +1,7 @@
 """Plans of all models, and the list of stale cells with reasons and estimated training time.
 
-Reads params.yaml and the code. Writes artifacts/plan/MODEL.json, which changes only if a key in use or code that
-computes the cells changes.
+Reads params.yaml and the code. Writes artifacts/plan/MODEL.json: the plan (see training/plan.py) and the number of
+folds. It changes only if these, a key in use, or code that computes the cells changes.
 """
 
 import json
@@ -33,19 +33,20 @@ def path(name: str) -> Path:
 def load(name: str) -> Plan:
     """Load the plan of a model. Raises UserError if it is missing or damaged."""
     with files.reading(path(name), "dvc repro plan"):
-        return Plan.model_validate_json(path(name).read_bytes())
+        content = dict(json.loads(path(name).read_bytes()))
+        content.pop("folds")
+        return Plan.model_validate(content)
 
 
 def main() -> None:
     """Run the stage."""
     settings = config.load()
     for name in settings.names:
-        files.write_json(path(name), plan.make(settings, name).model_dump())
+        files.write_json(path(name), plan.make(settings, name).model_dump() | {"folds": len(settings.folds_of(name))})
     for other in PLANS.glob("*.json"):
         if other.stem not in settings.names:
             other.unlink()
-    cells = len(settings.names) * len(settings.folds)
-    print(f"{PLANS}/: {len(settings.names)} models, {cells} cells; see what is stale: make plan")
+    print(f"{PLANS}/: {len(settings.names)} models, {len(settings.cells)} cells; see what is stale: make plan")
 
 
 def using_dvc() -> bool:
@@ -69,7 +70,7 @@ def dvc(*words: str, capture: bool = False) -> str:
 
 
 def stale_stages(*targets: str) -> set[str]:
-    """Return the stages among `targets` that are out of date according to DVC, like "train@deep_vgg-0"."""
+    """Return the stages among `targets` that are out of date according to DVC, like "train@deep_vgg"."""
     text = dvc("status", "--json", *targets, capture=True)
     try:
         return set(json.loads(text[text.index("{") :]))
@@ -149,7 +150,7 @@ def _add_soft_targets(settings: Config) -> None:
     from pipeline.cells import soft_targets  # which imports this module
 
     for name, student in settings.students.items():
-        cells = [store.folder(settings, each, fold) for each in student.teachers for fold in settings.folds]
+        cells = [store.folder(settings, each, fold) for each in student.teachers for fold in settings.folds_of(each)]
         if not soft_targets.path(name).exists() and all(map(store.about, cells)):
             dvc("repro", "--quiet", "--single-item", f"soft_targets@{name}")
 
@@ -172,13 +173,13 @@ def show() -> None:
     for name in settings.names:
         now = plan.make(settings, name)
         each = times.seconds(now)
-        outdated = [fold for fold in settings.folds if store.stage(settings, name, fold) in stale]
+        outdated = settings.folds_of(name) if store.stage(settings, name) in stale else []
         reasons = [why(settings, name, fold, now) for fold in outdated if not (run and run.finished(name, fold))]
         reasons = [reason for reason in reasons if prepared or reason != OTHER_DATA]
         unmeasured = "" if now.architecture in times.by_architecture else " (guess)"
         expected = progress.duration(each * len(reasons)) + unmeasured if reasons else ""
         total, cells = total + each * len(reasons), cells + len(reasons)
-        counted = f"{len(reasons)} of {len(settings.folds)}"
+        counted = f"{len(reasons)} of {len(settings.folds_of(name))}"
         lines.append([name, counted, expected, "; ".join(dict.fromkeys(reasons))])
         older = soft_targets.absent(settings, [each for each in now.teachers if each not in retrained])
         if reasons:

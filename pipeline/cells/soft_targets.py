@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import config, files
 from pipeline.cells import planning, store
-from pipeline.data import faces, folds
+from pipeline.data import faces
 from pipeline.errors import UserError
 
 FOLDER = Path("artifacts/soft_targets")
@@ -45,7 +45,7 @@ def absent(settings: config.Config, teachers: list[str]) -> list[str]:
             return "train" not in arrays
         return False  # missing or damaged, so it will be trained anyway
 
-    paths = {name: [store.folder(settings, name, fold) / "predictions.npz" for fold in settings.folds]
+    paths = {name: [store.folder(settings, name, fold) / "predictions.npz" for fold in settings.folds_of(name)]
              for name in teachers}  # fmt: skip
     return [name for name in teachers if any(map(lacks, paths[name]))]
 
@@ -61,14 +61,14 @@ def untrainable(student: str, teachers: list[str]) -> str:
 def main(student: str) -> None:
     """Run the stage for one student."""
     settings, data = config.load(), faces.load()
-    assignment, teachers = folds.load(data), planning.load(student).teachers
-    cells = {name: [store.load(settings, name, fold, data, assignment) for fold in settings.folds] for name in teachers}
+    teachers = planning.load(student).teachers
+    cells = [store.load_all(settings, name, data) for name in teachers]
     older = absent(settings, teachers)
     if older:
         arrays = {"absent": np.array(older)}
     else:
-        trained = [[each[fold].train for each in cells.values()] for fold in settings.folds]
-        means = [255 * np.mean(each, axis=0) for each in trained]  # type: ignore[arg-type]
+        trained = [[cell.train for cell in each] for each in zip(*cells, strict=True)]
+        means = [255 * np.mean(each, axis=0) for each in trained]
         arrays = {f"fold{fold}": mean.round().astype("uint8") for fold, mean in enumerate(means)}
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
     none = f"none, because the cells of {', '.join(older)} are from an earlier version; trained students stay valid"

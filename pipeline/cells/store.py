@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pipeline import files
 from pipeline.competition import CLASSES, SIDE
 from pipeline.config import Config
+from pipeline.data import folds
 from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
 from pipeline.training.cell import HISTORY
@@ -98,9 +99,9 @@ def weights(name: str, fold: int) -> Path:
     return WEIGHTS / name / f"fold{fold}.weights.h5"
 
 
-def stage(config: Config, name: str, fold: int) -> str:
-    """Return the name of the DVC stage that makes a cell."""
-    return f"{'distill' if name in config.students else 'train'}@{name}-{fold}"
+def stage(config: Config, name: str) -> str:
+    """Return the name of the DVC stage that makes the cells of a model."""
+    return f"{'distill' if name in config.students else 'train'}@{name}"
 
 
 def about(path: Path) -> About | None:
@@ -120,9 +121,15 @@ def write(path: Path, weights_path: Path, contents: dict[str, bytes]) -> None:
         files.write(path / name, contents[name])
 
 
+def load_all(config: Config, name: str, faces: Faces) -> list[Cell]:
+    """Load the cells of all folds of a model. Raises UserError if one is unusable, see `load`."""
+    assignment = folds.load(faces, len(config.folds_of(name)))
+    return [load(config, name, fold, faces, assignment) for fold in config.folds_of(name)]
+
+
 def load(config: Config, name: str, fold: int, faces: Faces, folds: Folds) -> Cell:
     """Load a cell. Raises UserError if it is missing, damaged, or for a different model, fold or dataset."""
-    path, remedy = folder(config, name, fold), f"dvc repro {stage(config, name, fold)}"
+    path, remedy = folder(config, name, fold), f"dvc repro {stage(config, name)}"
     with files.reading(path / "cell.json", remedy):
         about = About.model_validate_json((path / "cell.json").read_bytes())
         if (about.model, about.fold, about.faces, about.folds) != (name, fold, faces.digest, folds.digest):

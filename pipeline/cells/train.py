@@ -1,4 +1,4 @@
-"""Training of one cell or of all stale cells: train on all folds except one, and predict the held-out and test rows.
+"""Training of some or all stale cells: train on all folds except one, and predict the held-out and test rows.
 
 Reads data/faces.npz, data/folds.csv, the model's plan, and the soft targets of a student. Writes a cell (see
 cells/store.py) and its weights. A checkpoint of each epoch is kept in artifacts/checkpoints/ until the cell is
@@ -11,8 +11,10 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pipeline import config, files
@@ -38,7 +40,16 @@ class Run:
 
     settings: Config
     faces: Faces
-    folds: Folds
+
+    @cached_property
+    def splits(self) -> dict[int, Folds]:
+        """Fold assignments by number of folds."""
+        counts = {len(self.settings.folds_of(name)) for name in self.settings.names}
+        return {count: folds.load(self.faces, count) for count in counts}
+
+    def folds(self, name: str) -> Folds:
+        """Return the fold assignment of a model."""
+        return self.splits[len(self.settings.folds_of(name))]
 
     def task(self, name: str, fold: int) -> Task:
         """Return the task of training a cell, according to the plan of its model."""
@@ -46,15 +57,17 @@ class Run:
         library = machine.choose(model.backend)
         precision = machine.products(model.settings().precision, library, model.architecture)
         soft = soft_targets.load(name, fold) if model.teachers else None
+        assignment = self.folds(name)
         return Task(
-            self.folds.rows, self.folds.fold_of, fold, model, self.faces.digest, self.folds.digest, library, precision,
+            assignment.rows, assignment.fold_of, fold, model, self.faces.digest, assignment.digest, library, precision,
             soft,
         )  # fmt: skip
 
     def is_complete(self, task: Task) -> bool:
         """Return whether a valid cell matching the task exists, including its test-time settings."""
         try:
-            about = store.load(self.settings, task.plan.model, task.fold, self.faces, self.folds).about
+            name = task.plan.model
+            about = store.load(self.settings, name, task.fold, self.faces, self.folds(name)).about
         except UserError:
             return False
         return about.key == task.key and about.plan.recipe == task.plan.recipe
@@ -101,8 +114,7 @@ def _with_history(contents: dict[str, bytes], folder: Path) -> dict[str, bytes]:
 
 def start() -> Run:
     """Load the settings and data that all cells share."""
-    settings, data = config.load(), faces.load()
-    return Run(settings, data, folds.load(data))
+    return Run(config.load(), faces.load())
 
 
 def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | None) -> dict[str, bytes]:
@@ -135,7 +147,8 @@ def ask_approval(run: Run, tasks: list[Task], yes: bool) -> None:
     waiting = [task for task in tasks if run.weights(task) is None]
     keys = {task.key for task in waiting}
     times, students = planning.timings(), later(run, waiting)
-    seconds = [times.seconds(model, len(run.folds.rows)) for model in [*(task.plan for task in waiting), *students]]
+    rows = len(next(iter(run.splits.values())).rows)
+    seconds = [times.seconds(model, rows) for model in [*(task.plan for task in waiting), *students]]
     if sum(seconds) < LONG or keys <= agreed:
         return
     after = f" ({len(students)} of them for students, after the others)" if students else ""
@@ -153,7 +166,7 @@ def later(run: Run, tasks: list[Task]) -> list[Plan]:
     changed, plans = {task.plan.model for task in tasks}, []
     for name in set(run.settings.students) - changed:
         student = planning.load(name)
-        for fold in run.settings.folds:
+        for fold in run.settings.folds_of(name):
             about = store.about(store.folder(run.settings, name, fold))
             if changed & set(student.teachers) or about is None or about.plan.training() != student.training():
                 plans.append(student)
@@ -164,24 +177,28 @@ def stale(run: Run, names: list[str]) -> list[Task]:
     """Return the tasks of these models whose cells are not complete."""
     tasks = []
     for name in names:
-        for fold in run.settings.folds:
+        for fold in run.settings.folds_of(name):
             with suppress(UserError):  # plan or soft targets are missing
                 tasks.append(run.task(name, fold))
     return [task for task in tasks if not run.is_complete(task)]
 
 
-def main(model: str, fold: str, retrain: bool = False, yes: bool = False) -> None:
-    """Run one cell of the stage."""
+def main(
+    model: str, fold: str | None = None, jobs: int = 1, executor: str = "loky", address: str | None = None,
+    retrain: bool = False, yes: bool = False,
+) -> None:  # fmt: skip
+    """Run the stage of a model: train its stale cells, or one of them. DVC is not told: it may have started this."""
     run = start()
     run.settings.model(model)
-    task = run.task(model, run.settings.fold(fold))
-    if run.is_complete(task) and not retrain:
-        print(f"{task} is up to date; to retrain it, add --retrain")
+    numbers = run.settings.some_folds(model, fold) if fold else run.settings.folds_of(model)
+    tasks = [run.task(model, number) for number in numbers]
+    wanted = [task for task in tasks if retrain or not run.is_complete(task)]
+    if not wanted:
+        print(f"{tasks[0] if fold else model} is up to date; to retrain it, add --retrain")
         return
     ask_approval(run, stale(run, run.settings.names), yes or os.environ.get("YES") == "1")
-    weights = None if retrain else run.weights(task)
-    run.write(task, work(run.faces, task, (CHECKPOINTS / task.checkpoint).absolute(), True, weights))
-    print(f"{task}: {store.folder(run.settings, model, task.fold)}")
+    for _ in trained(run, wanted, jobs, executor, address, retrain):
+        pass
 
 
 def adopt(model: str, fold: str, why: str) -> None:
@@ -192,7 +209,7 @@ def adopt(model: str, fold: str, why: str) -> None:
     """
     run = start()
     run.settings.model(model)
-    task = run.task(model, run.settings.fold(fold))
+    task = run.task(model, *run.settings.some_folds(model, fold))
     path, about = store.folder(run.settings, model, task.fold) / "cell.json", run.about(task)
     if about is None:
         raise UserError(f"{path} is missing or damaged, or another file of the cell is; train the cell instead")
@@ -201,7 +218,7 @@ def adopt(model: str, fold: str, why: str) -> None:
         raise UserError(f"{path} differs in more than the code: {planning.differences(task.plan, then) or 'the data'}")
     adopted = about.model_copy(update={"plan": task.plan, "key": task.key, "carried_over": why})
     files.write_json(path, adopted.model_dump())
-    commit([task])
+    commit(run, [model])
     print(f"{path}: marked as up to date ({why})")
 
 
@@ -220,13 +237,17 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
     for stage, names in (("train", list(run.settings.models)), ("distill", list(run.settings.students))):
         if stage == "distill":
             _update_soft_targets(names)
-        cells = [(name, fold) for name in names for fold in run.settings.folds]
-        if cells and planning.using_dvc():
+        if names and planning.using_dvc():
             outdated = planning.stale_stages(stage)
-            cells = [each for each in cells if store.stage(run.settings, *each) in outdated]
-        wanted = [run.task(*each) for each in cells]
-        commit([task for task in wanted if run.is_complete(task)])  # finished, but not committed before a kill
-        train_all(run, [task for task in wanted if not run.is_complete(task)], jobs, executor, address, yes)
+            names = [name for name in names if store.stage(run.settings, name) in outdated]
+        commit(run, names)  # finished, but not committed before a kill
+        tasks = [run.task(name, fold) for name in names for fold in run.settings.folds_of(name)]
+        tasks = [task for task in tasks if not run.is_complete(task)]
+        print(f"{count(len(tasks))} to train", flush=True)
+        if tasks:
+            ask_approval(run, tasks, yes)
+            for task in trained(run, tasks, jobs, executor, address):
+                commit(run, [task.plan.model])
 
 
 def _update_soft_targets(students: list[str]) -> None:
@@ -238,34 +259,32 @@ def _update_soft_targets(students: list[str]) -> None:
             soft_targets.main(name)
 
 
-def train_all(run: Run, tasks: list[Task], jobs: int, executor: str, address: str | None, yes: bool) -> None:
-    """Train these cells. Write each one and commit it to DVC as soon as it is finished."""
-    print(f"{count(len(tasks))} to train", flush=True)
-    if not tasks:
-        return
-    ask_approval(run, tasks, yes)
+def trained(
+    run: Run, tasks: list[Task], jobs: int, executor: str, address: str | None, retrain: bool = False
+) -> Iterator[Task]:
+    """Train these cells. Write and yield each one as soon as it is finished."""
     if address and any(task.plan.backend == "auto" or task.plan.settings().precision == "auto" for task in tasks):
         raise UserError("params.yaml: set backend and precision; auto selects them for this machine, not for a cluster")
     arguments = {
-        number: (task, (CHECKPOINTS / task.checkpoint).absolute(), jobs == 1, run.weights(task))
+        number: (task, (CHECKPOINTS / task.checkpoint).absolute(), jobs == 1, None if retrain else run.weights(task))
         for number, task in enumerate(tasks)
     }
     started, done = time.monotonic(), 0
     try:
         for number, contents in executors.results(work, run.faces, arguments, executor, jobs, address):
             run.write(tasks[number], contents)
-            commit([tasks[number]])
             done += 1
             elapsed = time.monotonic() - started
             left = duration(elapsed / done * (len(tasks) - done))
             print(f"{tasks[number]}  finished, {done} of {len(tasks)} in {duration(elapsed)}, {left} left", flush=True)
+            yield tasks[number]
     except KeyboardInterrupt as interrupt:
         kept = str(interrupt) or "completed epochs are kept"
         raise KeyboardInterrupt(f"{done} of {len(tasks)} cells are finished; {kept}") from None
 
 
-def commit(tasks: list[Task]) -> None:
-    """Commit these cells to DVC, except those whose plan has changed since, by an edit of params.yaml or the code."""
+def commit(run: Run, names: list[str]) -> None:
+    """Commit to DVC those of these models whose cells are all complete, except models that were edited since."""
     config.load.cache_clear()
     try:
         settings = config.load()
@@ -273,7 +292,9 @@ def commit(tasks: list[Task]) -> None:
     except UserError as error:  # a file is being edited, which must not stop running trainings
         print(f"{error}; finished cells are kept, and committed to DVC at the next start", file=sys.stderr)
         return
-    current = [task for task in tasks if plans.get(task.plan.model) == task.plan]
-    if current and planning.using_dvc():
-        stages = [store.stage(settings, task.plan.model, task.fold) for task in current]
+    stages = [
+        store.stage(run.settings, name) for name in names
+        if plans.get(name) == planning.load(name) and all(run.finished(name, fold) for fold in settings.folds_of(name))
+    ]  # fmt: skip
+    if stages and planning.using_dvc():
         planning.dvc("commit", "--quiet", "--force", *stages)

@@ -1,7 +1,7 @@
 """Assign the Training rows to folds, stratified by label, with identical pictures in the same fold.
 
-Reads data/faces.npz. Writes data/folds.csv with the columns row and fold: one line per Training row that `duplicates`
-in params.yaml keeps.
+Reads data/faces.npz. Writes data/folds.csv: one line per Training row that `duplicates` in params.yaml keeps, with the
+columns row, fold, and, for models with another number N of folds, fold_of_N.
 """
 
 import hashlib
@@ -92,11 +92,22 @@ def assign(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.
     return fold
 
 
-def load(data: faces.Faces) -> Folds:
-    """Load data/folds.csv. Raises UserError if it is missing, invalid, or for another dataset or number of folds."""
-    count = len(config.load().folds)
+def column(settings: config.Config, count: int) -> str:
+    """Return the column of data/folds.csv with this number of folds."""
+    return "fold" if count == settings.folds else f"fold_of_{count}"
+
+
+def load(data: faces.Faces, count: int | None = None) -> Folds:
+    """Load data/folds.csv. Raises UserError if it is missing, invalid, or for another dataset or number of folds.
+
+    Parameters
+    ----------
+    count : number of folds; by default that of models without their own.
+    """
+    settings = config.load()
+    count = count or settings.folds
     with files.reading(PATH, "dvc repro folds"):
-        rows, fold = pd.read_csv(PATH, dtype="int64")[["row", "fold"]].to_numpy().T.copy()
+        rows, fold = pd.read_csv(PATH, dtype="int64")[["row", column(settings, count)]].to_numpy().T.copy()
         if (np.diff(rows) <= 0).any() or not np.isin(rows, data.rows(TRAINING)).all():
             raise ValueError("its rows are not those of data/faces.npz")
         if set(fold) != set(range(count)):
@@ -109,6 +120,9 @@ def main() -> None:
     settings = config.load()
     data = faces.load()
     rows = kept(data, settings.duplicates)
-    fold = assign(data.labels[rows], faces.picture_groups(data.pixels[rows]), len(settings.folds), settings.seed)
-    files.write(PATH, pd.DataFrame({"row": rows, "fold": fold}).to_csv(index=False).encode())
-    print(f"{PATH}: {len(rows):,} of {len(data.rows(TRAINING)):,} Training rows in {len(settings.folds)} folds")
+    labels, groups = data.labels[rows], faces.picture_groups(data.pixels[rows])
+    counts = dict.fromkeys([settings.folds, *sorted(len(settings.folds_of(name)) for name in settings.names)])
+    table = {column(settings, count): assign(labels, groups, count, settings.seed) for count in counts}
+    files.write(PATH, pd.DataFrame({"row": rows} | table).to_csv(index=False).encode())
+    numbers = " and ".join(map(str, counts))
+    print(f"{PATH}: {len(rows):,} of {len(data.rows(TRAINING)):,} Training rows in {numbers} folds")

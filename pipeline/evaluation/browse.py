@@ -110,7 +110,7 @@ def main() -> None:
     at = page.pop("at")
     rows = assignment.rows[at]
     page |= {"row": rows.tolist(), "label": labels[at].tolist(), "fold": assignment.fold_of[at].tolist()}
-    shown = {"page": page, "sheet": sheet(data.pixels[rows]), "columns": COLUMNS, "folds": settings.folds}
+    shown = {"page": page, "sheet": sheet(data.pixels[rows]), "columns": COLUMNS, "folds": range(settings.folds)}
     files.write(PAGE, report.render("browse.html.j2", shown).encode())
     size = PAGE.stat().st_size / 1e6
     print(f"{PAGE}: {len(rows):,} of {len(labels):,} Training rows, {size:.1f} MB; open it in a browser")

@@ -237,7 +237,7 @@ def read(settings: Config, data: Faces, assignment: Folds) -> tuple[dict[str, Pr
     members: dict[str, Predictions] = {}
     plain: dict[str, Predictions] = {}
     for name in settings.names:
-        cells = [store.load(settings, name, fold, data, assignment) for fold in settings.folds]
+        cells = store.load_all(settings, name, data)
         order = np.argsort(np.concatenate([cell.rows for cell in cells]))
         for target, suffix in ((members, ""), (plain, "_plain")):
             oof = np.concatenate([getattr(cell, f"oof{suffix}") for cell in cells])[order]
@@ -262,9 +262,14 @@ def read_external(name: str, data: Faces, assignment: Folds) -> Predictions:
 
 def summary(
     settings: config.Ensemble, members: dict[str, Predictions], plain: dict[str, Predictions], labels: np.ndarray,
-    fold_of: np.ndarray,
+    fold_of: np.ndarray, own_folds: dict[str, np.ndarray],
 ) -> tuple[Predictions, Result]:  # fmt: skip
-    """Return the ensemble and the contents of results/ensemble.json."""
+    """Return the ensemble and the contents of results/ensemble.json.
+
+    Parameters
+    ----------
+    labels, fold_of : int [n]. own_folds : fold_of of models with another number of folds, by name.
+    """
     names = settings.members
 
     def scored(method: str, names: list[str]) -> dict[str, float]:
@@ -286,7 +291,10 @@ def summary(
             first: {second: round(float((predicted[first] == predicted[second]).mean()), 4) for second in names}
             for first in names
         },
-        submissions={name: describe(each.oof, plain[name].oof, labels, fold_of) for name, each in every.items()},
+        submissions={
+            name: describe(each.oof, plain[name].oof, labels, own_folds.get(name, fold_of))
+            for name, each in every.items()
+        },
     )
 
 
@@ -303,7 +311,8 @@ def main() -> None:
     assignment = folds.load(data)
     members, plain = read(settings, data, assignment)
     labels = data.labels[assignment.rows].astype(int)
-    ensemble, content = summary(settings.ensemble, members, plain, labels, assignment.fold_of)
+    own_folds = {name: folds.load(data, len(settings.folds_of(name))).fold_of for name in settings.names}
+    ensemble, content = summary(settings.ensemble, members, plain, labels, assignment.fold_of, own_folds)
     blends = members | {ENSEMBLE: ensemble._replace(cost=total(members, content.weights))}
     for name, predictions in blends.items():
         save(name, predictions, data, assignment)

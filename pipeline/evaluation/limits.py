@@ -138,7 +138,7 @@ def limits_of_run(names: list[str]) -> tuple[Limits, np.ndarray]:
     for name in names:
         temperature = metrics.fit_temperature(members[name].oof, labels)
         oof.append(metrics.temper(members[name].oof, temperature))
-        cells = [store.load(settings, name, fold, data, assignment) for fold in settings.folds]
+        cells = store.load_all(settings, name, data)
         tests = np.stack([metrics.temper(cell.test[unseen], temperature) for cell in cells])
         variance.append(tests.var(axis=0, ddof=1).sum(axis=1).mean())
         hours.append(np.mean([cell.about.seconds for cell in cells]) / 3600)

@@ -278,7 +278,7 @@ def main() -> None:
     truth, labels = read_truth(data, assignment.rows), data.labels[assignment.rows]
     names = [*settings.names, *settings.externals, ENSEMBLE]
     result = ensemble.result(names)
-    cells = {name: [store.load(settings, name, k, data, assignment) for k in settings.folds] for name in settings.names}
+    cells = {name: store.load_all(settings, name, data) for name in settings.names}
     probabilities, tempered, costs = {}, {}, {}
     for name in names:
         oof, test, costs[name] = ensemble.load(name, data, assignment)

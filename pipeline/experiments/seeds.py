@@ -46,9 +46,8 @@ def build(folder: Path, seed: int) -> None:
 
 def verbs(settings: Config) -> list[list[str]]:
     """Return the command lines of a run, in order; each skips finished work."""
-    cells = {name: [["train", name, str(fold), "--yes"] for fold in settings.folds] for name in settings.names}
-    trained = [cell for name in settings.models for cell in cells[name]]
-    distilled = [line for name in settings.students for line in (["soft-targets", name], *cells[name])]
+    trained = [["train", name, "--yes"] for name in settings.models]
+    distilled = [line for name in settings.students for line in (["soft-targets", name], ["train", name, "--yes"])]
     return [["folds"], ["plan"], *trained, *distilled, ["ensemble"], ["score"]]
 
 
