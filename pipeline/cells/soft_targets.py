@@ -54,7 +54,7 @@ def untrainable(student: str, teachers: list[str]) -> str:
     """Return the message about a student whose teachers have such cells."""
     return (
         f"{student} cannot be trained: the cells of {', '.join(teachers)} are from an earlier version, without "
-        "predictions for their training rows; retrain each of them: python -m pipeline train NAME FOLD --retrain"
+        "predictions for their training rows; retrain each of them: python -m pipeline train NAME --retrain"
     )
 
 
