@@ -77,7 +77,7 @@ def change(**changes):
 
 def load(name="one", fold=0):
     run = train.start()
-    return store.load(run.settings, name, fold, run.faces, run.folds(name))
+    return store.load(run.settings, name, fold, run.faces, run.folds[name])
 
 
 # Content
@@ -121,7 +121,7 @@ def test_held_out_labels_affect_neither_weights_nor_learning_rates(project):
     # This schedule depends on a loss; the learning rate is so high that no loss falls steadily.
     change(schedule="plateau", plateau_patience=1, learning_rate=0.3, epochs=6)
     run, cells = train.start(), []
-    labels, held_out = run.faces.labels.copy(), run.folds("one").held_out(0)
+    labels, held_out = run.faces.labels.copy(), run.folds["one"].held_out(0)
     for state in ("first.npz", "second.npz"):
         data = Faces(run.faces.pixels, labels, run.faces.usage)
         cells.append(cell.train(data, run.task("one", 0), Path(state).absolute()))

@@ -139,8 +139,8 @@ def main(name: str, fold: str) -> None:
     """
     settings, data = config.load(), faces.load()
     name = name or choose(settings.names)
-    numbers, run_folds = settings.some_folds(name, fold), len(settings.folds_of(name))
-    assignment, truth = folds.load(data, run_folds), solution.join(data.labels, solution.load(data))
+    numbers = settings.some_folds(name, fold)
+    assignment, truth = folds.load(data, name), solution.join(data.labels, solution.load(data))
     trained = store.load(settings, name, numbers[0], data, assignment).about
     network = networks.load(f"{name}-{fold}", "tensorflow", "float32")  # needed for ONNX
     held_out = [assignment.held_out(number) for number in numbers]
@@ -151,7 +151,8 @@ def main(name: str, fold: str) -> None:
     }
     duplicates = (audit.load_duplicates(len(truth))["identical"] > 0).to_numpy()
     about = write(network, {
-        "folds": tuple(numbers), "run_folds": run_folds, "parameters": trained.parameters * len(numbers),
+        "folds": tuple(numbers), "run_folds": len(settings.folds_of(name)),
+        "parameters": trained.parameters * len(numbers),
         "teachers": tuple(trained.plan.teachers), "teacher_weight": trained.plan.teacher_weight, "rounding": changed,
         "scores": scores(predictions, truth, duplicates),
         "data": {"faces": data.digest, "provenance": provenance.kind(provenance.read())},

@@ -17,8 +17,8 @@ from pipeline.data import faces, folds
 from pipeline.errors import UserError
 
 THERE = "tar xf {name} && python -m pipeline train --yes && tar czf cells.tar.gz artifacts/cells artifacts/students"
-PARTS = ("pipeline", "params.yaml", "pyproject.toml", str(faces.PATH), str(folds.PATH), str(planning.PLANS),
-         str(store.CELLS), str(store.STUDENTS))  # fmt: skip
+PARTS = ("pipeline", "params.yaml", "pyproject.toml", str(faces.PATH), str(folds.PATH), str(folds.FOLDER),
+         str(planning.PLANS), str(store.CELLS), str(store.STUDENTS))  # fmt: skip
 
 
 def pack(archive: Path) -> None:

@@ -1,7 +1,7 @@
 """Plans of all models, and the list of stale cells with reasons and estimated training time.
 
-Reads params.yaml and the code. Writes artifacts/plan/MODEL.json: the plan (see training/plan.py) and the number of
-folds. It changes only if these, a key in use, or code that computes the cells changes.
+Reads params.yaml and the code. Writes artifacts/plan/MODEL.json, which changes only if a key in use or code that
+computes the cells changes.
 """
 
 import json
@@ -33,16 +33,14 @@ def path(name: str) -> Path:
 def load(name: str) -> Plan:
     """Load the plan of a model. Raises UserError if it is missing or damaged."""
     with files.reading(path(name), "dvc repro plan"):
-        content = dict(json.loads(path(name).read_bytes()))
-        content.pop("folds")
-        return Plan.model_validate(content)
+        return Plan.model_validate_json(path(name).read_bytes())
 
 
 def main() -> None:
     """Run the stage."""
     settings = config.load()
     for name in settings.names:
-        files.write_json(path(name), plan.make(settings, name).model_dump() | {"folds": len(settings.folds_of(name))})
+        files.write_json(path(name), plan.make(settings, name).model_dump())
     for other in PLANS.glob("*.json"):
         if other.stem not in settings.names:
             other.unlink()

@@ -123,7 +123,7 @@ def write(path: Path, weights_path: Path, contents: dict[str, bytes]) -> None:
 
 def load_all(config: Config, name: str, faces: Faces) -> list[Cell]:
     """Load the cells of all folds of a model. Raises UserError if one is unusable, see `load`."""
-    assignment = folds.load(faces, len(config.folds_of(name)))
+    assignment = folds.load(faces, name)
     return [load(config, name, fold, faces, assignment) for fold in config.folds_of(name)]
 
 

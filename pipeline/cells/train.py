@@ -1,6 +1,6 @@
 """Training of some or all stale cells: train on all folds except one, and predict the held-out and test rows.
 
-Reads data/faces.npz, data/folds.csv, the model's plan, and the soft targets of a student. Writes a cell (see
+Reads data/faces.npz, data/folds/, the model's plan, and the soft targets of a student. Writes a cell (see
 cells/store.py) and its weights. A checkpoint of each epoch is kept in artifacts/checkpoints/ until the cell is
 complete, so an interrupted training resumes.
 """
@@ -42,14 +42,9 @@ class Run:
     faces: Faces
 
     @cached_property
-    def splits(self) -> dict[int, Folds]:
-        """Fold assignments by number of folds."""
-        counts = {len(self.settings.folds_of(name)) for name in self.settings.names}
-        return {count: folds.load(self.faces, count) for count in counts}
-
-    def folds(self, name: str) -> Folds:
-        """Return the fold assignment of a model."""
-        return self.splits[len(self.settings.folds_of(name))]
+    def folds(self) -> dict[str, Folds]:
+        """Folds of all models, by name."""
+        return {name: folds.load(self.faces, name) for name in self.settings.names}
 
     def task(self, name: str, fold: int) -> Task:
         """Return the task of training a cell, according to the plan of its model."""
@@ -57,7 +52,7 @@ class Run:
         library = machine.choose(model.backend)
         precision = machine.products(model.settings().precision, library, model.architecture)
         soft = soft_targets.load(name, fold) if model.teachers else None
-        assignment = self.folds(name)
+        assignment = self.folds[name]
         return Task(
             assignment.rows, assignment.fold_of, fold, model, self.faces.digest, assignment.digest, library, precision,
             soft,
@@ -67,7 +62,7 @@ class Run:
         """Return whether a valid cell matching the task exists, including its test-time settings."""
         try:
             name = task.plan.model
-            about = store.load(self.settings, name, task.fold, self.faces, self.folds(name)).about
+            about = store.load(self.settings, name, task.fold, self.faces, self.folds[name]).about
         except UserError:
             return False
         return about.key == task.key and about.plan.recipe == task.plan.recipe
@@ -147,7 +142,7 @@ def ask_approval(run: Run, tasks: list[Task], yes: bool) -> None:
     waiting = [task for task in tasks if run.weights(task) is None]
     keys = {task.key for task in waiting}
     times, students = planning.timings(), later(run, waiting)
-    rows = len(next(iter(run.splits.values())).rows)
+    rows = len(next(iter(run.folds.values())).rows)
     seconds = [times.seconds(model, rows) for model in [*(task.plan for task in waiting), *students]]
     if sum(seconds) < LONG or keys <= agreed:
         return

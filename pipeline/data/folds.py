@@ -1,7 +1,7 @@
 """Assign the Training rows to folds, stratified by label, with identical pictures in the same fold.
 
-Reads data/faces.npz. Writes data/folds.csv: one line per Training row that `duplicates` in params.yaml keeps, with the
-columns row, fold, and, for models with another number N of folds, fold_of_N.
+Reads data/faces.npz. Writes data/folds.csv with the columns row and fold: one line per Training row that `duplicates`
+in params.yaml keeps. Writes the same for each model, which can have its own number of folds, to data/folds/MODEL.csv.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from pipeline.data import faces
 from pipeline.errors import UserError
 
 PATH = Path("data/folds.csv")
+FOLDER = Path("data/folds")
 
 
 @dataclass(frozen=True)
@@ -92,22 +93,20 @@ def assign(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.
     return fold
 
 
-def column(settings: config.Config, count: int) -> str:
-    """Return the column of data/folds.csv with this number of folds."""
-    return "fold" if count == settings.folds else f"fold_of_{count}"
+def path(name: str | None) -> Path:
+    """Return the file with the folds of a model; None: with those of the run."""
+    return FOLDER / f"{name}.csv" if name else PATH
 
 
-def load(data: faces.Faces, count: int | None = None) -> Folds:
-    """Load data/folds.csv. Raises UserError if it is missing, invalid, or for another dataset or number of folds.
+def load(data: faces.Faces, name: str | None = None) -> Folds:
+    """Load the folds of a model, by default those of the run.
 
-    Parameters
-    ----------
-    count : number of folds; by default that of models without their own.
+    Raises UserError if the file is missing, invalid, or for another dataset or number of folds.
     """
     settings = config.load()
-    count = count or settings.folds
-    with files.reading(PATH, "dvc repro folds"):
-        rows, fold = pd.read_csv(PATH, dtype="int64")[["row", column(settings, count)]].to_numpy().T.copy()
+    count = len(settings.folds_of(name)) if name else settings.folds
+    with files.reading(path(name), "dvc repro folds"):
+        rows, fold = pd.read_csv(path(name), dtype="int64")[["row", "fold"]].to_numpy().T.copy()
         if (np.diff(rows) <= 0).any() or not np.isin(rows, data.rows(TRAINING)).all():
             raise ValueError("its rows are not those of data/faces.npz")
         if set(fold) != set(range(count)):
@@ -117,12 +116,17 @@ def load(data: faces.Faces, count: int | None = None) -> Folds:
 
 def main() -> None:
     """Run the stage."""
-    settings = config.load()
-    data = faces.load()
+    settings, data, content = config.load(), faces.load(), {}
     rows = kept(data, settings.duplicates)
     labels, groups = data.labels[rows], faces.picture_groups(data.pixels[rows])
-    counts = dict.fromkeys([settings.folds, *sorted(len(settings.folds_of(name)) for name in settings.names)])
-    table = {column(settings, count): assign(labels, groups, count, settings.seed) for count in counts}
-    files.write(PATH, pd.DataFrame({"row": rows} | table).to_csv(index=False).encode())
-    numbers = " and ".join(map(str, counts))
+    counts = {None: settings.folds} | {name: len(settings.folds_of(name)) for name in settings.names}
+    for count in set(counts.values()):
+        fold = assign(labels, groups, count, settings.seed)
+        content[count] = pd.DataFrame({"row": rows, "fold": fold}).to_csv(index=False).encode()
+    for name, count in counts.items():
+        files.write(path(name), content[count])
+    for other in FOLDER.glob("*.csv"):
+        if other.stem not in settings.names:
+            other.unlink()
+    numbers = " and ".join(map(str, sorted(content)))
     print(f"{PATH}: {len(rows):,} of {len(data.rows(TRAINING)):,} Training rows in {numbers} folds")

@@ -311,7 +311,7 @@ def main() -> None:
     assignment = folds.load(data)
     members, plain = read(settings, data, assignment)
     labels = data.labels[assignment.rows].astype(int)
-    own_folds = {name: folds.load(data, len(settings.folds_of(name))).fold_of for name in settings.names}
+    own_folds = {name: folds.load(data, name).fold_of for name in settings.names}
     ensemble, content = summary(settings.ensemble, members, plain, labels, assignment.fold_of, own_folds)
     blends = members | {ENSEMBLE: ensemble._replace(cost=total(members, content.weights))}
     for name, predictions in blends.items():
