@@ -110,7 +110,7 @@ def build(known=True, **changes):
     duplicates = pd.DataFrame({"row": range(sum(ROWS)), "identical": identical, "near": 0})
     files.write(audit.DUPLICATES, duplicates.to_csv(index=False).encode())
     for name, fold in run.cells:
-        write_cell(run, name, fold, data, assignment)
+        write_cell(run, name, fold, data, folds.load(data, name))
     Path(config.EXTERNAL).mkdir(exist_ok=True)
     return run, data, assignment
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import ENSEMBLE
-from pipeline.data import solution
+from pipeline.data import folds, solution
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble
 from pipeline.evaluation.ensemble import Predictions, blend, fit_weights, geometric_mean, weighted_mean
@@ -117,16 +117,20 @@ def test_main_blends_every_model_and_is_deterministic(run):
     assert outputs() == written
 
 
-def test_every_training_row_has_the_prediction_of_the_fold_that_holds_it_out(run):
-    _, data, assignment = run
+@pytest.mark.parametrize("count", [2, 3])
+def test_every_training_row_has_the_prediction_of_the_fold_that_holds_it_out(stand, count):
+    model = {"architecture": "vgg8", "epochs": 2}
+    models = {"plain_net": model | {"folds": count}, "deep_net": model | {"seed": 5}}
+    _, data, assignment = fake_run.build(models=models, students={}, ensemble={"members": [*models]})
     solution.PATH.unlink()  # no test label is read
     ensemble.main()
-    predictions = ensemble.load("plain_net", data, assignment)
-    for fold in (0, 1):
-        own = fake_run.probabilities(("plain_net", fold, "oof", ""), data.labels[assignment.held_out(fold)])
-        np.testing.assert_allclose(predictions.oof[assignment.fold_of == fold], own, rtol=1e-6)
-    tests = [fake_run.probabilities(("plain_net", fold, "test", ""), fake_run.labels()[70:]) for fold in (0, 1)]
+    predictions, own = ensemble.load("plain_net", data, assignment), folds.load(data, "plain_net")
+    for fold in range(count):
+        expected = fake_run.probabilities(("plain_net", fold, "oof", ""), data.labels[own.held_out(fold)])
+        np.testing.assert_allclose(predictions.oof[own.fold_of == fold], expected, rtol=1e-6)
+    tests = [fake_run.probabilities(("plain_net", fold, "test", ""), fake_run.labels()[70:]) for fold in range(count)]
     np.testing.assert_allclose(predictions.test, np.mean(tests, axis=0), rtol=1e-5)
+    assert [len(ensemble.result().submissions[name].folds) for name in models] == [count, 2]
 
 
 @pytest.mark.parametrize("rows", ["kept", "all"])

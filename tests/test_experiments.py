@@ -247,7 +247,7 @@ def test_a_run_executes_all_stages_and_stops_at_a_failure_or_a_missing_file(proj
     verbs = ran[: len(ran) // 2]
     assert ran == verbs * 2
     assert verbs[:2] + verbs[-2:] == ["folds", "plan", "ensemble", "score"]
-    assert verbs.index("train two 1 --yes") < verbs.index("soft-targets pupil") < verbs.index("train pupil 0 --yes")
+    assert verbs.index("train two --yes") < verbs.index("soft-targets pupil") < verbs.index("train pupil --yes")
     assert seeds.RESULT.exists()
     failing.append("plan")
     with pytest.raises(UserError, match="plan failed in seeds/1/"):

@@ -50,6 +50,20 @@ def test_the_stage_assigns_the_rows_and_load_reads_them(project, choice):
     assert list(assignment.held_out(1)) == list(assignment.rows[assignment.fold_of == 1])
 
 
+def test_a_model_can_have_its_own_number_of_folds(project):
+    data = faces.Faces(np.random.default_rng(0).integers(0, 256, (70, 48, 48), np.uint8), np.arange(70, dtype="int8") % 7,
+                       np.zeros(70, np.uint8))  # fmt: skip
+    data.save()
+    for names in (["small_vgg", "gone"], ["small_vgg", "deep_vgg"]):
+        models = {name: {"architecture": "small_vgg", "epochs": 1, "seed": seed} for seed, name in enumerate(names)}
+        models[names[1]]["folds"] = 5
+        settings.write(folds=3, models=models)
+        folds.main()
+    assert {path.stem for path in folds.FOLDER.iterdir()} == {"small_vgg", "deep_vgg"}
+    assert folds.load(data, "small_vgg").digest == folds.load(data).digest
+    assert set(folds.load(data, "deep_vgg").fold_of) == set(range(5))
+
+
 def test_duplicates_are_kept_or_dropped():
     # Row 2 is a duplicate of a test row; 1 and 4 repeat 0; 7 repeats 6 with another label.
     numbers = np.array([0, 0, 5, 1, 0, 2, 3, 3, 5, 4])
