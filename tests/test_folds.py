@@ -51,8 +51,8 @@ def test_the_stage_assigns_the_rows_and_load_reads_them(project, choice):
 
 
 def test_a_model_can_have_its_own_number_of_folds(project):
-    data = faces.Faces(np.random.default_rng(0).integers(0, 256, (70, 48, 48), np.uint8), np.arange(70, dtype="int8") % 7,
-                       np.zeros(70, np.uint8))  # fmt: skip
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 48, 48), np.uint8)
+    data = faces.Faces(pixels, np.arange(70, dtype="int8") % 7, np.zeros(70, np.uint8))
     data.save()
     for names in (["small_vgg", "gone"], ["small_vgg", "deep_vgg"]):
         models = {name: {"architecture": "small_vgg", "epochs": 1, "seed": seed} for seed, name in enumerate(names)}
