@@ -109,18 +109,19 @@ def growth(run: dict[str, Predictions], labels: np.ndarray) -> str:
     lines, points, members = [], [], list(run.values())
     for count, name in enumerate(run, 1):
         joined = np.mean([each.oof for each in members[:count]], axis=0)
-        networks, _, seconds = np.sum([each.cost for each in members[:count]], axis=0)
+        networks, _, hours = np.sum([each.cost for each in members[:count]], axis=0) / (1, 1, 3600)
         score = metrics.accuracy(joined, labels)
-        lines.append([name, f"{networks:.0f}", f"{seconds / 3600:.1f}", f"{score['accuracy']:.2%}",
+        costs = ["unknown" if np.isnan(each) else f"{each:.{digits}f}" for each, digits in ((networks, 0), (hours, 1))]
+        lines.append([name, *costs, f"{score['accuracy']:.2%}",
                       f"{metrics.cross_entropy(joined, labels):.4f}"])  # fmt: skip
         title = f"+ {name}" if count > 1 else name
         points += [
-            ("core-hours", seconds / 3600, *score.values(), title),
+            ("core-hours", hours, *score.values(), title),
             ("number of networks", networks, *score.values(), title),
         ]
     table = pd.DataFrame(points, columns=["cost", "value", "accuracy", "low", "high", "name"])
     table = table.assign(cost="accuracy out of fold by " + table["cost"]).sort_values("cost", kind="stable")
-    figures.draw(table, RESULT.with_suffix(""), template="points")
+    figures.draw(table.dropna(), RESULT.with_suffix(""), template="points")
     titles = ["joined with the models above", "networks", "core-hours", "out of fold", "log-loss"]
     return tabulate(lines, titles, tablefmt="github", disable_numparse=True)
 
@@ -138,7 +139,8 @@ def main() -> None:
         methods[name] = [nested(way, every, labels, assignment.fold_of)]
     alone = {name: [each.oof] for name, each in run.items()}
     without = {"all members": [every.mean(axis=0)]}
-    without |= {f"without {name}": [np.delete(every, at, 0).mean(axis=0)] for at, name in enumerate(run)}
+    if len(run) > 1:
+        without |= {f"without {name}": [np.delete(every, at, 0).mean(axis=0)] for at, name in enumerate(run)}
     tables = {"Methods to combine the members": methods, "Members": alone, "Ensemble without a member": without}
     text = "\n\n".join(
         [f"# {title}\n\n{gains(table, labels, groups, 'predictions of')}" for title, table in tables.items()]

@@ -73,7 +73,7 @@ def prepare() -> None:
 
 @verb(STAGES)
 def folds() -> None:
-    """Assign the Training rows to cross-validation folds, in data/folds.csv."""
+    """Assign the Training rows to the cross-validation folds of every model, in data/folds/."""
     call("data.folds")
 
 
@@ -96,7 +96,7 @@ def plan(
 @verb(STAGES)
 def train(
     model: Annotated[str | None, typer.Argument(help="Model or student. Default: train all stale cells.")] = None,
-    fold: Annotated[str | None, typer.Argument(help="Fold that is held out. Default: all folds.")] = None,
+    fold: Annotated[str | None, typer.Argument(help="Fold that is held out, or several: 0,1. Default: all.")] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Retrain cells even if they are up to date.")] = False,
     adopt: Annotated[
         str,
@@ -110,7 +110,7 @@ def train(
     address: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler or Ray cluster.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before long trainings.", envvar="YES")] = False,
 ) -> None:
-    """Train all cells that are stale, those of one MODEL, or one cell (MODEL FOLD)."""
+    """Train all cells that are stale, those of one MODEL, or some of its folds."""
     if (model is None and retrain) or (fold is None and adopt):
         raise typer.BadParameter("--retrain needs a MODEL, --adopt a MODEL and a FOLD")
     limit_threads(threads)

@@ -77,7 +77,7 @@ def change(**changes):
 
 def load(name="one", fold=0):
     run = train.start()
-    return store.load(run.settings, name, fold, run.faces, run.folds[name])
+    return store.load(run.settings, name, fold, run.faces, run.folds(name))
 
 
 # Content
@@ -121,7 +121,7 @@ def test_held_out_labels_affect_neither_weights_nor_learning_rates(project):
     # This schedule depends on a loss; the learning rate is so high that no loss falls steadily.
     change(schedule="plateau", plateau_patience=1, learning_rate=0.3, epochs=6)
     run, cells = train.start(), []
-    labels, held_out = run.faces.labels.copy(), run.folds["one"].held_out(0)
+    labels, held_out = run.faces.labels.copy(), run.folds("one").held_out(0)
     for state in ("first.npz", "second.npz"):
         data = Faces(run.faces.pixels, labels, run.faces.usage)
         cells.append(cell.train(data, run.task("one", 0), Path(state).absolute()))
@@ -133,9 +133,12 @@ def test_held_out_labels_affect_neither_weights_nor_learning_rates(project):
 
 
 def test_soft_targets_are_the_mean_of_teachers_with_the_same_held_out_fold(copy):
+    digest = folds.load(train.start().faces).digest
     for fold in (0, 1):
         teachers = [load(name, fold).train for name in ("one", "two")]
-        np.testing.assert_allclose(soft_targets.load("pupil", fold), np.mean(teachers, axis=0), atol=0.01)
+        np.testing.assert_allclose(soft_targets.load("pupil", fold, digest), np.mean(teachers, axis=0), atol=0.01)
+    with pytest.raises(UserError, match="different folds"):
+        soft_targets.load("pupil", 0, "of others")
 
 
 def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_stays_valid(copy, monkeypatch, capsys):

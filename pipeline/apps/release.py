@@ -141,7 +141,7 @@ def main(name: str, fold: str) -> None:
     name = name or choose(settings.names)
     numbers = settings.some_folds(name, fold)
     assignment, truth = folds.load(data, name), solution.join(data.labels, solution.load(data))
-    trained = store.load(settings, name, numbers[0], data, assignment).about
+    trained, *_ = (store.load(settings, name, number, data, assignment).about for number in numbers)
     network = networks.load(f"{name}-{fold}", "tensorflow", "float32")  # needed for ONNX
     held_out = [assignment.held_out(number) for number in numbers]
     own, changed = round_weights(network.members[name], [data.pixels[rows] for rows in held_out])

@@ -24,6 +24,7 @@ PARTS = ("pipeline", "params.yaml", "pyproject.toml", str(faces.PATH), str(folds
 def pack(archive: Path) -> None:
     """Write the archive, and print the commands to run on the other machine."""
     planning.main()
+    folds.main()
     train.start()  # raises if faces or folds are missing or inconsistent
 
     def fill(file: object) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,7 +151,8 @@ def _add_soft_targets(settings: Config) -> None:
     for name, student in settings.students.items():
         cells = [store.folder(settings, each, fold) for each in student.teachers for fold in settings.folds_of(each)]
         if not soft_targets.path(name).exists() and all(map(store.about, cells)):
-            dvc("repro", "--quiet", "--single-item", f"soft_targets@{name}")
+            with suppress(UserError):  # cells of other folds
+                dvc("repro", "--quiet", "--single-item", f"soft_targets@{name}")
 
 
 def show() -> None:
@@ -188,5 +190,7 @@ def show() -> None:
     summary = (
         f"{progress.count(cells)} stale, about {progress.duration(total)} on one core: make train JOBS=2 THREADS=1"
     )
-    unknown = "" if prepared else " by parameters or code; the data is not prepared yet: dvc repro folds"
-    print(f"\n{summary if cells else f'nothing is stale{unknown}'}", *notes, sep="\n")
+    if not prepared:
+        notes.append("The data is not prepared yet, so cells of other data are not listed; prepare it: dvc repro folds")
+    none = f"nothing is stale{'' if prepared else ' by parameters or code'}"
+    print(f"\n{summary if cells else none}", *notes, sep="\n")

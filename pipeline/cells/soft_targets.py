@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import config, files
 from pipeline.cells import planning, store
-from pipeline.data import faces
+from pipeline.data import faces, folds
 from pipeline.errors import UserError
 
 FOLDER = Path("artifacts/soft_targets")
@@ -26,13 +26,20 @@ def path(student: str) -> Path:
     return FOLDER / f"{student}.npz"
 
 
-def load(student: str, fold: int) -> np.ndarray:
-    """Load the soft targets of a student's cell, float32 [t, 7]. Raises UserError if the teachers' cells lack them."""
+def load(student: str, fold: int, digest: str) -> np.ndarray:
+    """Load the soft targets of a student's cell, float32 [t, 7]. Raises UserError if the teachers' cells lack them.
+
+    Parameters
+    ----------
+    digest : of the folds.
+    """
     with files.reading(path(student), f"dvc repro soft_targets@{student}"), np.load(path(student)) as archive:
         arrays = dict(archive)
     if "absent" in arrays:
         raise UserError(untrainable(student, arrays["absent"].tolist()))
     with files.reading(path(student), f"dvc repro -f soft_targets@{student}"):
+        if arrays["of"] != digest:
+            raise ValueError("it is for different folds")
         levels = arrays[f"fold{fold}"]
         return store.probabilities(levels.astype("float32") / 255, len(levels))
 
@@ -70,6 +77,7 @@ def main(student: str) -> None:
         trained = [[cell.train for cell in each] for each in zip(*cells, strict=True)]
         means = [255 * np.mean(each, axis=0) for each in trained]
         arrays = {f"fold{fold}": mean.round().astype("uint8") for fold, mean in enumerate(means)}
+        arrays["of"] = np.array(folds.load(data, student).digest)
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
     none = f"none, because the cells of {', '.join(older)} are from an earlier version; trained students stay valid"
     print(f"soft targets of {student}: {none if older else 'mean of ' + ', '.join(teachers)}")

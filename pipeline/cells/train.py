@@ -13,13 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import config, files
 from pipeline.cells import planning, soft_targets, store
 from pipeline.cells.progress import Display, count, duration
+from pipeline.competition import TRAINING
 from pipeline.config import Config
 from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
@@ -40,19 +40,21 @@ class Run:
 
     settings: Config
     faces: Faces
+    loaded: dict[str, Folds] = field(default_factory=dict)
 
-    @cached_property
-    def folds(self) -> dict[str, Folds]:
-        """Folds of all models, by name."""
-        return {name: folds.load(self.faces, name) for name in self.settings.names}
+    def folds(self, name: str) -> Folds:
+        """Return the folds of a model; read them once."""
+        if name not in self.loaded:
+            self.loaded[name] = folds.load(self.faces, name)
+        return self.loaded[name]
 
     def task(self, name: str, fold: int) -> Task:
         """Return the task of training a cell, according to the plan of its model."""
         model = planning.load(name)
         library = machine.choose(model.backend)
         precision = machine.products(model.settings().precision, library, model.architecture)
-        soft = soft_targets.load(name, fold) if model.teachers else None
-        assignment = self.folds[name]
+        assignment = self.folds(name)
+        soft = soft_targets.load(name, fold, assignment.digest) if model.teachers else None
         return Task(
             assignment.rows, assignment.fold_of, fold, model, self.faces.digest, assignment.digest, library, precision,
             soft,
@@ -62,7 +64,7 @@ class Run:
         """Return whether a valid cell matching the task exists, including its test-time settings."""
         try:
             name = task.plan.model
-            about = store.load(self.settings, name, task.fold, self.faces, self.folds[name]).about
+            about = store.load(self.settings, name, task.fold, self.faces, self.folds(name)).about
         except UserError:
             return False
         return about.key == task.key and about.plan.recipe == task.plan.recipe
@@ -108,8 +110,11 @@ def _with_history(contents: dict[str, bytes], folder: Path) -> dict[str, bytes]:
 
 
 def start() -> Run:
-    """Load the settings and data that all cells share."""
-    return Run(config.load(), faces.load())
+    """Load the settings and data that all cells share. Raises UserError if the folds of a model are unusable."""
+    run = Run(config.load(), faces.load())
+    for name in run.settings.names:
+        run.folds(name)
+    return run
 
 
 def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | None) -> dict[str, bytes]:
@@ -131,7 +136,7 @@ def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | N
     return contents
 
 
-def ask_approval(run: Run, tasks: list[Task], yes: bool) -> None:
+def ask_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = False) -> None:
     """Ask for approval of a long training on a terminal. Approved cells are recorded and not asked for again.
 
     Raises UserError with the number of cells and the estimated time if the training is not approved.
@@ -139,12 +144,12 @@ def ask_approval(run: Run, tasks: list[Task], yes: bool) -> None:
     agreed = set()
     with suppress(*files.DAMAGE):
         agreed = set(json.loads(AGREED.read_text()))
-    waiting = [task for task in tasks if run.weights(task) is None]
+    waiting = [task for task in tasks if retrain or run.weights(task) is None]
     keys = {task.key for task in waiting}
     times, students = planning.timings(), later(run, waiting)
-    rows = len(next(iter(run.folds.values())).rows)
+    rows = len(run.faces.rows(TRAINING))
     seconds = [times.seconds(model, rows) for model in [*(task.plan for task in waiting), *students]]
-    if sum(seconds) < LONG or keys <= agreed:
+    if sum(seconds) < LONG or (keys <= agreed and not retrain):
         return
     after = f" ({len(students)} of them for students, after the others)" if students else ""
     text = f"{count(len(seconds))}{after} to train, about {duration(sum(seconds))} of one core by the last timings"
@@ -168,13 +173,12 @@ def later(run: Run, tasks: list[Task]) -> list[Plan]:
     return plans
 
 
-def stale(run: Run, names: list[str]) -> list[Task]:
-    """Return the tasks of these models whose cells are not complete."""
+def stale(run: Run) -> list[Task]:
+    """Return the tasks whose cells are not complete."""
     tasks = []
-    for name in names:
-        for fold in run.settings.folds_of(name):
-            with suppress(UserError):  # plan or soft targets are missing
-                tasks.append(run.task(name, fold))
+    for name, fold in run.settings.cells:
+        with suppress(UserError):  # plan or soft targets are missing
+            tasks.append(run.task(name, fold))
     return [task for task in tasks if not run.is_complete(task)]
 
 
@@ -191,34 +195,36 @@ def main(
     if not wanted:
         print(f"{tasks[0] if fold else model} is up to date; to retrain it, add --retrain")
         return
-    ask_approval(run, stale(run, run.settings.names), yes or os.environ.get("YES") == "1")
+    yes = yes or os.environ.get("YES") == "1"
+    ask_approval(run, wanted if retrain else stale(run), yes, retrain)
     for _ in trained(run, wanted, jobs, executor, address, retrain):
         pass
 
 
 def adopt(model: str, fold: str, why: str) -> None:
-    """Mark a cell made by other code as up to date, and record the reason in its cell.json.
+    """Mark cells made by other code as up to date, and record the reason in their cell.json.
 
     Intended for changes of the code that do not change the numbers of this model. Raises UserError if anything else
     differs.
     """
     run = start()
     run.settings.model(model)
-    task = run.task(model, *run.settings.some_folds(model, fold))
-    path, about = store.folder(run.settings, model, task.fold) / "cell.json", run.about(task)
-    if about is None:
-        raise UserError(f"{path} is missing or damaged, or another file of the cell is; train the cell instead")
-    then = about.plan.model_copy(update={"code": task.plan.code})
-    if then != task.plan or (about.faces, about.folds) != (task.faces, task.folds):
-        raise UserError(f"{path} differs in more than the code: {planning.differences(task.plan, then) or 'the data'}")
-    adopted = about.model_copy(update={"plan": task.plan, "key": task.key, "carried_over": why})
-    files.write_json(path, adopted.model_dump())
+    for task in [run.task(model, number) for number in run.settings.some_folds(model, fold)]:
+        path, about = store.folder(run.settings, model, task.fold) / "cell.json", run.about(task)
+        if about is None:
+            raise UserError(f"{path} is missing or damaged, or another file of the cell is; train the cell instead")
+        then = about.plan.model_copy(update={"code": task.plan.code})
+        if then != task.plan or (about.faces, about.folds) != (task.faces, task.folds):
+            changes = planning.differences(task.plan, then) or "the data"
+            raise UserError(f"{path} differs in more than the code: {changes}")
+        adopted = about.model_copy(update={"plan": task.plan, "key": task.key, "carried_over": why})
+        files.write_json(path, adopted.model_dump())
+        print(f"{path}: marked as up to date ({why})")
     commit(run, [model])
-    print(f"{path}: marked as up to date ({why})")
 
 
 def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
-    """Train every stale cell, first of models, then of students, and commit each one to DVC.
+    """Train every stale cell, first of models, then of students, and commit each complete model to DVC.
 
     DVC determines which cells are stale. Outside a DVC project, all incomplete cells are stale.
     """
@@ -227,6 +233,7 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
         planning.dvc("repro", "--quiet", "plan", "folds")
     else:
         planning.main()
+        folds.main()
     run = start()
     yes = yes or os.environ.get("YES") == "1"
     for stage, names in (("train", list(run.settings.models)), ("distill", list(run.settings.students))):
@@ -279,17 +286,19 @@ def trained(
 
 
 def commit(run: Run, names: list[str]) -> None:
-    """Commit to DVC those of these models whose cells are all complete, except models that were edited since."""
+    """Commit to DVC those of these models whose cells are all complete, by the present params.yaml and code."""
     config.load.cache_clear()
     try:
-        settings = config.load()
-        plans = {name: plan.make(settings, name) for name in settings.names}
+        now = Run(config.load(), run.faces)
+        complete = [name for name in names if name in now.settings.names and _complete(now, name)]
     except UserError as error:  # a file is being edited, which must not stop running trainings
         print(f"{error}; finished cells are kept, and committed to DVC at the next start", file=sys.stderr)
         return
-    stages = [
-        store.stage(run.settings, name) for name in names
-        if plans.get(name) == planning.load(name) and all(run.finished(name, fold) for fold in settings.folds_of(name))
-    ]  # fmt: skip
-    if stages and planning.using_dvc():
-        planning.dvc("commit", "--quiet", "--force", *stages)
+    if complete and planning.using_dvc():
+        planning.dvc("commit", "--quiet", "--force", *(store.stage(now.settings, name) for name in complete))
+
+
+def _complete(run: Run, name: str) -> bool:
+    """Return whether the plan of a model is up to date, and all its cells are complete."""
+    current = plan.make(run.settings, name) == planning.load(name)
+    return current and all(run.finished(name, fold) for fold in run.settings.folds_of(name))

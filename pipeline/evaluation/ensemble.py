@@ -1,6 +1,7 @@
 """Ensemble: the mean over the folds of every model, and a blend of the models, fitted without test labels.
 
-Reads data/faces.npz, data/folds.csv, all cells, and external/NAME.npz (predictions of other systems). Writes:
+Reads data/faces.npz, data/folds.csv, data/folds/, all cells, and external/NAME.npz (predictions of other systems).
+Writes:
 
 - artifacts/blends/NAME.npz for each member and for the ensemble: see `Predictions`.
 - results/ensemble.json: weights of the members, scores of every method out of fold, the gain from each member and from
@@ -94,8 +95,8 @@ def save(name: str, predictions: Predictions, data: Faces, assignment: Folds) ->
 
 def checked(oof: np.ndarray, test: np.ndarray, cost: np.ndarray, data: Faces, assignment: Folds) -> Predictions:
     """Return predictions as float32. Raises ValueError where rows are missing or do not sum to 1 (within 0.001)."""
-    if cost.shape != UNKNOWN.shape or cost.dtype.kind not in "if" or (cost < 0).any() or np.isinf(cost).any():
-        raise ValueError("cost must be three numbers, NaN where unknown: networks, parameters and seconds")
+    if cost.shape != UNKNOWN.shape or cost.dtype.kind not in "if" or (cost <= 0).any() or np.isinf(cost).any():
+        raise ValueError("cost must be three positive numbers, NaN where unknown: networks, parameters and seconds")
     for array, rows in ((oof, len(assignment.rows)), (test, len(data.test_rows()))):
         store.probabilities(array, rows)
         if (abs(array.sum(axis=1, dtype="float64") - 1) > 0.001).any():
@@ -268,7 +269,7 @@ def summary(
 
     Parameters
     ----------
-    labels, fold_of : int [n]. own_folds : fold_of of models with another number of folds, by name.
+    labels, fold_of : int [n]. own_folds : the same as fold_of, of each model.
     """
     names = settings.members
 

@@ -87,10 +87,11 @@ def recipes(settings: Config, names: list[str]) -> pd.DataFrame:
     for name in names:
         model = settings.model(name)
         columns[name] = {"architecture": model.architecture, "seed": settings.seed_of(name)} | model.used()
+        columns[name]["folds"] = len(settings.folds_of(name))
         if isinstance(model, Student):
             columns[name] |= {"teachers": ", ".join(model.teachers), "teacher_weight": model.teacher_weight}
     frame = pd.DataFrame(columns, dtype=object)
-    keys = ["architecture", "seed", "teachers", "teacher_weight", *Recipe.model_fields]
+    keys = ["architecture", "seed", "folds", "teachers", "teacher_weight", *Recipe.model_fields]
     return frame.reindex([key for key in keys if key in frame.index]).fillna("")
 
 

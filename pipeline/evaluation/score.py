@@ -1,8 +1,8 @@
 """Submission files of all models and the ensemble, and their scores where the test labels are known.
 
-Reads data/faces.npz, data/folds.csv, data/solution.csv, data/duplicates.csv, data/raw/PROVENANCE.json, all cells,
-artifacts/blends/ and results/ensemble.json. Writes submissions/NAME.csv for every model, external member and the
-ensemble, submissions/scores.csv, results/scores.json (the same by name), results/analysis.json (by class, by
+Reads data/faces.npz, data/folds.csv, data/folds/, data/solution.csv, data/duplicates.csv, data/raw/PROVENANCE.json,
+all cells, artifacts/blends/ and results/ensemble.json. Writes submissions/NAME.csv for every model, external member and
+the ensemble, submissions/scores.csv, results/scores.json (the same by name), results/analysis.json (by class, by
 confidence, and tests of differences), results/metrics/ and results/plots/. No code that trains or selects reads them.
 """
 
@@ -282,9 +282,10 @@ def main() -> None:
     probabilities, tempered, costs = {}, {}, {}
     for name in names:
         oof, test, costs[name] = ensemble.load(name, data, assignment)
-        temperatures = ensemble.fit_temperatures(oof, labels, assignment.fold_of)
+        fold_of = folds.load(data, name if name in settings.names else None).fold_of
+        temperatures = ensemble.fit_temperatures(oof, labels, fold_of)
         probabilities[name] = np.concatenate([oof, test])
-        oof = ensemble.tempered(oof, temperatures, assignment.fold_of)
+        oof = ensemble.tempered(oof, temperatures, fold_of)
         tempered[name] = np.concatenate([oof, metrics.temper(test, result.submissions[name].temperature)])
     table = scoreboard(probabilities, tempered, costs, truth)
     write_tables(table, result)
