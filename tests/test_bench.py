@@ -97,7 +97,9 @@ def test_growth_joins_the_members_and_adds_up_their_networks_and_hours(tmp_path,
     right, wrong = np.eye(7)[labels], np.eye(7)[(labels + 1) % 7]
     run = {"wrong": (0.5 * wrong + 0.1, 5, 2), "external": (right, 10, 1), "again": (3 * wrong, 5, 1.5)}
     costs = {name: np.array([networks, 9, 3600 * hours]) for name, (_, networks, hours) in run.items()}
-    joining.growth({name: Predictions(each[0], each[0], costs[name]) for name, each in run.items()}, labels)
+    members = {name: Predictions(each[0], each[0], costs[name]) for name, each in run.items()}
+    text = joining.growth(members | {"other": Predictions(right, right)}, labels)
+    assert text.splitlines()[-1].count("unknown") == 2
     table = pd.read_csv("results/joining.csv").set_index(["cost", "name"]).sort_index()
     lines = ["+ again", "+ external", "wrong"]
     for cost, values in {"core-hours": [4.5, 3, 2], "number of networks": [20, 15, 5]}.items():

@@ -259,6 +259,8 @@ def test_cells_with_an_outdated_plan_are_not_committed_to_dvc(copy, monkeypatch)
     change(epochs=3)
     planning.path("one").write_bytes(plan)
     train.commit(run, ["two", "one", "pupil"])
+    planning.path("two").unlink()
+    train.commit(run, ["two"])
     config.PATH.write_text("models: [")  # it is being edited
     train.commit(run, ["two"])
     dvc.assert_called_once_with("commit", "--quiet", "--force", "train@two")
@@ -270,7 +272,7 @@ def test_a_cell_of_other_code_can_be_adopted_but_not_one_of_another_recipe(copy)
     about["plan"]["code"]["training.loop.fit"], about["key"] = "0" * 8, "0" * 16
     path.write_text(json.dumps(about))
     assert not train.start().finished("one", 0)
-    train.adopt("one", "0", "fit was only split in two")
+    train.adopt("one", "0,1", "fit was only split in two")
     assert train.start().finished("one", 0)
     assert "split in two" in load().about.carried_over
     about["plan"]["recipe"]["epochs"] = 3
@@ -304,6 +306,7 @@ def test_a_packed_run_is_trained_elsewhere_and_its_valid_cells_are_imported(copy
     for name in ("one/fold0", "two/fold1"):
         shutil.rmtree(f"artifacts/cells/{name}")
     shutil.copytree(ROOT / "pipeline", "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree("data/folds")  # as after an edit of params.yaml
     pack.pack(tmp_path / "run.tar.gz")
     shutil.unpack_archive(tmp_path / "run.tar.gz", tmp_path / "there", filter="data")
     with monkeypatch.context() as patch:

@@ -100,7 +100,7 @@ def invoke(*words, **environment):
     ("train", ("cells.train", "main_all", 1, "loky", None, False)),
     ("train --jobs 2 --threads 1 --executor dask --address a:1 -y",
      ("cells.train", "main_all", 2, "dask", "a:1", True)),
-    ("train small_vgg 0 --retrain", ("cells.train", "main", "small_vgg", "0", True, False)),
+    ("train small_vgg 0 --retrain", ("cells.train", "main", "small_vgg", "0", 1, "loky", None, True, False)),
     ("plan", ("cells.planning", "main")), ("plan --show", ("cells.planning", "show")),
     ("soft-targets student", ("cells.soft_targets", "main", "student")),
     ("score", ("evaluation.score", "main")), ("score a.csv", ("evaluation.score", "score_file", Path("a.csv"))),
@@ -124,7 +124,7 @@ def test_an_environment_variable_approves_long_trainings(calls):
 
 
 @pytest.mark.parametrize(("words", "hint"), [
-    ("submit --forse", "--force"), ("train small_vgg", "MODEL FOLD"), ("train --retrain", "MODEL"),
+    ("submit --forse", "--force"), ("train small_vgg --adopt same", "FOLD"), ("train --retrain", "MODEL"),
 ])  # fmt: skip
 def test_an_invalid_command_line_is_an_error_with_a_hint_and_status_2(calls, words, hint):
     done = invoke(*words.split())

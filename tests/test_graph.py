@@ -148,7 +148,7 @@ def test_a_new_model_trains_only_its_own_cells(project):
 
 def test_a_changed_teacher_makes_its_student_stale(project):
     project.set(models=MODELS | {"one": MODELS["one"] | {"learning_rate": 0.01}})
-    assert project.repro("soft_targets") == {"plan", "train@one", "soft_targets@pupil"}
+    assert project.repro("soft_targets") == {"folds", "plan", "train@one", "soft_targets@pupil"}
     assert project.outdated("distill") == {"distill@pupil"}
 
 
