@@ -9,6 +9,8 @@ import pytest
 from test_graph import Project
 from test_real_data import COPY, pytestmark  # noqa: F401 (skips without a copy of the data)
 
+from pipeline import config
+
 ROOT = Path(__file__).parent.parent
 
 
