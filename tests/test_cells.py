@@ -203,6 +203,12 @@ def test_a_complete_cell_is_retrained_only_on_demand(copy, monkeypatch):
     assert results(copy) == before, "the same bytes"
 
 
+def test_a_plan_older_than_params_is_an_error(copy):
+    small.write(models=small.DOCUMENT["models"] | {"one": small.DOCUMENT["models"]["one"] | {"epochs": 3}})
+    with pytest.raises(UserError, match=r"artifacts/plan/one\.json is older .*dvc repro plan"):
+        train.main("one")
+
+
 def test_plan_names_missing_soft_targets(copy):
     soft_targets.path("pupil").unlink()
     reason = planning.why(config.load(), "pupil", 0, planning.load("pupil"))

@@ -188,7 +188,8 @@ def main(
 ) -> None:  # fmt: skip
     """Run the stage of a model: train its stale cells, or one of them. DVC is not told: it may have started this."""
     run = start()
-    run.settings.model(model)
+    if plan.make(run.settings, model) != planning.load(model):
+        raise UserError(f"{planning.path(model)} is older than params.yaml or the code; make it with: dvc repro plan")
     numbers = run.settings.some_folds(model, fold) if fold else run.settings.folds_of(model)
     tasks = [run.task(model, number) for number in numbers]
     wanted = [task for task in tasks if retrain or not run.is_complete(task)]

@@ -95,7 +95,7 @@ def save(name: str, predictions: Predictions, data: Faces, assignment: Folds) ->
 
 def checked(oof: np.ndarray, test: np.ndarray, cost: np.ndarray, data: Faces, assignment: Folds) -> Predictions:
     """Return predictions as float32. Raises ValueError where rows are missing or do not sum to 1 (within 0.001)."""
-    if cost.shape != UNKNOWN.shape or cost.dtype.kind not in "if" or (cost <= 0).any() or np.isinf(cost).any():
+    if cost.shape != UNKNOWN.shape or cost.dtype.kind not in "iuf" or (cost <= 0).any() or np.isinf(cost).any():
         raise ValueError("cost must be three positive numbers, NaN where unknown: networks, parameters and seconds")
     for array, rows in ((oof, len(assignment.rows)), (test, len(data.test_rows()))):
         store.probabilities(array, rows)
