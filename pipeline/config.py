@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 PATH = Path("params.yaml")
 EXTERNAL = Path("external")
 ENSEMBLE = "ensemble"
+RESERVED = (ENSEMBLE, "released", "speedrun")  # other names of `predict --network`
 BACKENDS = ("tensorflow", "jax", "torch")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -280,7 +281,7 @@ def _contradictions(config: Config) -> Iterator[str]:
         for name, model in entries.items():
             where = f"{section}.{name}"
             yield from _invalid(model, model.architecture, where)
-            if name == ENSEMBLE or (section == "students" and name in config.models):
+            if name in RESERVED or (section == "students" and name in config.models):
                 yield f"{where}: the name is in use; choose another"
             own = {"seed": config.seed_of(name), "folds": len(config.folds_of(name)), "recipe": None}
             same = model.model_copy(update=own).model_dump_json()

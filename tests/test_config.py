@@ -63,7 +63,8 @@ STUDENT = MODEL | {"teachers": ["a"], "teacher_weight": 0.5}
 @pytest.mark.parametrize(("place", "changes"), [
     ("folds", {"folds": 1}), ("models.a.folds", {"models": {"a": MODEL | {"folds": 1}}}),
     ("students.s", {"students": {"s": STUDENT | {"folds": 3}}}), ("models.A-b", {"models": {"A-b": MODEL}}),
-    ("models.ensemble", {"models": {"ensemble": MODEL}}), ("models.b", {"models": {"a": MODEL, "b": MODEL}}),
+    ("models.ensemble", {"models": {"ensemble": MODEL}}),
+    ("models.released", {"models": {"released": MODEL}}), ("models.b", {"models": {"a": MODEL, "b": MODEL}}),
     ("models.a.epochs", {"models": {"a": MODEL | {"epochs": "3"}}}),
     ("models.a.epochs", {"models": {"a": {"architecture": "small_vgg"}}}),
     ("models.a.progressive_epochs", {"models": {"a": MODEL | {"progressive_epochs": 4}}}),
