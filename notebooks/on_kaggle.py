@@ -58,6 +58,8 @@ elif re.match(r"\w+://|git@", CODE):
         shutil.rmtree(PROJECT / name, ignore_errors=True)
 else:
     shutil.copytree(Path(CODE, "pipeline"), PROJECT / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    if Path(CODE, "external").is_dir():
+        shutil.copytree(Path(CODE, "external"), PROJECT / "external")
     for name in ("params.yaml", "pyproject.toml"):
         shutil.copyfile(Path(CODE, name), PROJECT / name)
 print(f"the code is from {CODE}")

@@ -11,14 +11,15 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from pipeline import files
-from pipeline.cells import planning, progress, store, train
+from pipeline import config, files
+from pipeline.cells import planning, progress, soft_targets, store, train
+from pipeline.cells.train import Run
 from pipeline.data import faces, folds
 from pipeline.errors import UserError
 
 THERE = "tar xf {name} && python -m pipeline train --yes && tar czf cells.tar.gz artifacts/cells artifacts/students"
-PARTS = ("pipeline", "params.yaml", "pyproject.toml", str(faces.PATH), str(folds.PATH), str(folds.FOLDER),
-         str(planning.PLANS), str(store.CELLS), str(store.STUDENTS))  # fmt: skip
+PARTS = ("pipeline", "params.yaml", "pyproject.toml", str(config.EXTERNAL), str(faces.PATH), str(folds.PATH),
+         str(folds.FOLDER), str(planning.PLANS), str(store.CELLS), str(store.STUDENTS))  # fmt: skip
 
 
 def pack(archive: Path) -> None:
@@ -41,7 +42,9 @@ def unpack(archive: Path) -> None:
     """Import cells from an archive. Raises UserError if it is not an archive."""
     if not archive.is_file():
         raise UserError(f"{archive} is not a file; give an archive: make unpack FILE=cells.tar.gz")
-    run, imported, rejected = train.start(), [], []
+    run = train.start()
+    imported: list[tuple[str, str]] = []
+    rejected: list[tuple[str, str]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         try:
@@ -51,24 +54,29 @@ def unpack(archive: Path) -> None:
             raise UserError(
                 f"{archive} is not a complete tar archive ({type(error).__name__}); copy it again"
             ) from None
-        for name, fold in run.settings.cells:
-            place = store.folder(run.settings, name, fold)
-            about = store.about(folder / place)
-            if about is None or run.finished(name, fold):
-                continue
-            try:
-                task = run.task(name, fold)
-            except UserError:  # the soft targets of a student may be missing
-                continue
-            with contextlib.chdir(folder):
-                valid = run.is_complete(task)
-            if valid:
-                imported.append(task)
-                for file in store.FILES:
-                    files.write(place / file, (folder / place / file).read_bytes())
-            else:
-                rejected.append(f"{place}{' (damaged)' if about.key == task.key else ''}")
-    train.commit(run, list({task.plan.model for task in imported}))
+        for name in run.settings.names:
+            places = {fold: store.folder(run.settings, name, fold) for fold in run.settings.folds_of(name)}
+            new = [fold for fold, place in places.items() if (folder / place).exists() and not run.finished(name, fold)]
+            if new and name in run.settings.students:
+                with contextlib.suppress(UserError):  # a teacher is incomplete
+                    soft_targets.main(name)
+            for fold in new:
+                (imported if _import(run, folder, name, fold) else rejected).append((name, str(places[fold])))
+    train.commit(run, list({name for name, _ in imported}))
     if rejected:
-        print(f"not imported (damaged, or another plan or dataset): {', '.join(rejected)}", file=sys.stderr)
+        wrong = ", ".join(place for _, place in rejected)
+        print(f"not imported (damaged, or other parameters, code, data or teachers): {wrong}", file=sys.stderr)
     print(f"{progress.count(len(imported))} imported from {archive}")
+
+
+def _import(run: Run, folder: Path, name: str, fold: int) -> bool:
+    """Copy a cell from `folder` if it is valid and of this run. Return whether it was copied."""
+    with contextlib.suppress(UserError):  # the soft targets of a student may be missing
+        task, place = run.task(name, fold), store.folder(run.settings, name, fold)
+        with contextlib.chdir(folder):
+            valid = run.is_complete(task)
+        if valid:
+            for file in store.FILES:
+                files.write(place / file, (folder / place / file).read_bytes())
+        return valid
+    return False
