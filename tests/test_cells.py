@@ -1,5 +1,6 @@
 """Cells: content, validation, training protocol, and when a cell is trained again."""
 
+import dataclasses
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from pipeline.errors import UserError
 from pipeline.training import cell, loop
 from pipeline.training.cell import HISTORY
 from pipeline.training.checkpoint import Progress
+from pipeline.training.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 OTHER = Path("artifacts/cells/two/fold0")
@@ -247,6 +249,8 @@ def test_long_training_needs_approval_once(copy, monkeypatch):
     assert results(copy) == before
     train.main("one", "0", yes=True)
     train.main("one", "1")  # approved with the first
+    soft_targets.main("pupil")
+    train.main("pupil")
 
 
 def test_estimated_time_scales_with_the_epochs_and_without_timings_with_the_rows(copy):
@@ -274,8 +278,9 @@ def test_cells_with_an_outdated_plan_are_not_committed_to_dvc(copy, monkeypatch)
 
 def test_a_cell_of_other_code_can_be_adopted_but_not_one_of_another_recipe(copy):
     path = Path("artifacts/cells/one/fold0/cell.json")
-    about = json.loads(path.read_text())
-    about["plan"]["code"]["training.loop.fit"], about["key"] = "0" * 8, "0" * 16
+    about, task = json.loads(path.read_text()), train.start().task("one", 0)
+    about["plan"]["code"]["training.loop.fit"] = "0" * 8
+    about["key"] = dataclasses.replace(task, plan=Plan.model_validate(about["plan"])).key
     path.write_text(json.dumps(about))
     assert not train.start().finished("one", 0)
     train.adopt("one", "0,1", "fit was only split in two")
@@ -285,6 +290,10 @@ def test_a_cell_of_other_code_can_be_adopted_but_not_one_of_another_recipe(copy)
     path.write_text(json.dumps(about))
     with pytest.raises(UserError, match="epochs 3 -> 2"):
         train.adopt("one", "0", "nearly the same")
+    about["plan"]["recipe"]["epochs"] = 2
+    path.write_text(json.dumps(about | {"key": "0" * 16}))
+    with pytest.raises(UserError, match="soft targets"):
+        train.adopt("one", "0", "other teachers")
 
 
 def test_a_worker_with_other_code_raises_an_error(project):
@@ -313,21 +322,27 @@ def test_a_packed_run_is_trained_elsewhere_and_its_valid_cells_are_imported(copy
         shutil.rmtree(f"artifacts/cells/{name}")
     shutil.copytree(ROOT / "pipeline", "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.rmtree("data/folds")  # as after an edit of params.yaml
+    shutil.rmtree("artifacts/students/pupil/fold0")
+    soft_targets.path("pupil").unlink()
     pack.pack(tmp_path / "run.tar.gz")
     shutil.unpack_archive(tmp_path / "run.tar.gz", tmp_path / "there", filter="data")
     with monkeypatch.context() as patch:
         patch.chdir(tmp_path / "there")
         train.main_all(1, "loky", None, yes=True)
+        shutil.make_archive(tmp_path / "complete", "gztar", ".", "artifacts")
         rewrite(OTHER, {})  # damaged
         another = Path("artifacts/cells/two/fold1")
         rewrite(another, dict(np.load(another / "predictions.npz")), key="0" * 16)
         shutil.make_archive(tmp_path / "cells", "gztar", ".", "artifacts/cells")
     pack.unpack(tmp_path / "cells.tar.gz")
-    assert f"{OTHER} (damaged), artifacts/cells/two/fold1\n" in capsys.readouterr().err
-    assert changed(before, copy) == {
+    assert f": {OTHER}, artifacts/cells/two/fold1\n" in capsys.readouterr().err
+    assert {name for name in changed(before, copy) if name.startswith("cells")} == {
         f"cells/two/{each}" for each in ("fold0/predictions.npz", "fold1/predictions.npz", "fold1/history.csv")
     }
     assert (OTHER / "cell.json").read_bytes() == outdated
+    pack.unpack(tmp_path / "complete.tar.gz")
+    assert results(copy).keys() == before.keys()
+    assert train.start().finished("pupil", 0)
     with pytest.raises(UserError, match="complete tar archive"):
         pack.unpack(Path("params.yaml"))
     with pytest.raises(UserError, match=r"make unpack FILE="):

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline import config, files
@@ -30,7 +30,7 @@ from pipeline.training.cell import Task
 from pipeline.training.plan import Plan
 
 CHECKPOINTS = Path("artifacts/checkpoints")
-AGREED = CHECKPOINTS / "agreed.json"  # keys of the cells whose training the user has approved
+AGREED = CHECKPOINTS / "agreed.json"  # the cells whose training the user has approved, see Run.cell
 LONG = 600  # seconds; a longer training needs approval
 
 
@@ -74,6 +74,11 @@ class Run:
         with suppress(UserError):
             return self.is_complete(self.task(name, fold))
         return False
+
+    def cell(self, model: Plan, fold: int) -> str:
+        """Return 16 hexadecimal digits: a digest of what determines a cell, except the soft targets of a student."""
+        facts = [model.training(), fold, self.faces.digest, self.folds(model.model).digest]
+        return files.sha256(files.as_json(facts))[:16]
 
     def about(self, task: Task) -> store.About | None:
         """Read cell.json of the existing cell, or return None (see `store.about`)."""
@@ -145,11 +150,11 @@ def ask_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = False) 
     with suppress(*files.DAMAGE):
         agreed = set(json.loads(AGREED.read_text()))
     waiting = [task for task in tasks if retrain or run.weights(task) is None]
-    keys = {task.key for task in waiting}
     times, students = planning.timings(), later(run, waiting)
-    rows = len(run.faces.rows(TRAINING))
-    seconds = [times.seconds(model, rows) for model in [*(task.plan for task in waiting), *students]]
-    if sum(seconds) < LONG or (keys <= agreed and not retrain):
+    rows, cells = len(run.faces.rows(TRAINING)), [*((task.plan, task.fold) for task in waiting), *students]
+    wanted = {run.cell(*each) for each in cells}
+    seconds = [times.seconds(model, rows) for model, _ in cells]
+    if sum(seconds) < LONG or (wanted <= agreed and not retrain):
         return
     after = f" ({len(students)} of them for students, after the others)" if students else ""
     text = f"{count(len(seconds))}{after} to train, about {duration(sum(seconds))} of one core by the last timings"
@@ -158,19 +163,19 @@ def ask_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = False) 
         yes = response.strip().lower() in ("y", "yes")
     if not yes:
         raise UserError(f"{text}; no cell was changed. To train them, set YES=1: YES=1 dvc repro, or make train YES=1")
-    files.write_json(AGREED, sorted(agreed | keys))
+    files.write_json(AGREED, sorted(agreed | wanted))
 
 
-def later(run: Run, tasks: list[Task]) -> list[Plan]:
-    """Return the plan of each student's cell that is stale, or will be after the training of these cells."""
-    changed, plans = {task.plan.model for task in tasks}, []
+def later(run: Run, tasks: list[Task]) -> list[tuple[Plan, int]]:
+    """Return plan and fold of each student's cell that is stale, or will be after the training of these cells."""
+    changed, cells = {task.plan.model for task in tasks}, []
     for name in set(run.settings.students) - changed:
         student = planning.load(name)
         for fold in run.settings.folds_of(name):
             about = store.about(store.folder(run.settings, name, fold))
             if changed & set(student.teachers) or about is None or about.plan.training() != student.training():
-                plans.append(student)
-    return plans
+                cells.append((student, fold))
+    return cells
 
 
 def stale(run: Run) -> list[Task]:
@@ -215,8 +220,8 @@ def adopt(model: str, fold: str, why: str) -> None:
         if about is None:
             raise UserError(f"{path} is missing or damaged, or another file of the cell is; train the cell instead")
         then = about.plan.model_copy(update={"code": task.plan.code})
-        if then != task.plan or (about.faces, about.folds) != (task.faces, task.folds):
-            changes = planning.differences(task.plan, then) or "the data"
+        if then != task.plan or replace(task, plan=about.plan).key != about.key:
+            changes = planning.differences(task.plan, then) or "the data or the soft targets"
             raise UserError(f"{path} differs in more than the code: {changes}")
         adopted = about.model_copy(update={"plan": task.plan, "key": task.key, "carried_over": why})
         files.write_json(path, adopted.model_dump())
