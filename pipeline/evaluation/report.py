@@ -6,7 +6,6 @@ Writes results/report.md from the template report.md.j2, and results/report.html
 content.
 """
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -144,7 +143,7 @@ def context() -> dict[str, Any]:
         "minutes": sum(entry["train_seconds"] for entry in scores if entry["name"] in models) / 60,
         "revision": revision(), "params": config.PATH.read_text(encoding="utf-8").rstrip(),
         "machine": f"{machine.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
+        "versions": ", ".join(f"{name} {machine.version(name)}" for name in PACKAGES),
     }  # fmt: skip
 
 

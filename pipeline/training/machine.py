@@ -101,10 +101,11 @@ def device() -> str:
 
 def versions(name: str) -> dict[str, str]:
     """Return library `name` and the versions that its results depend on ("none" if a package is not installed)."""
-    return {"backend": name} | {part: _version(part) for part in (name, "keras")}
+    return {"backend": name} | {part: version(part) for part in (name, "keras")}
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Return the version of an installed package, or of its variant for CPUs only; "none" if there is neither."""
     for name in (package, f"{package}-cpu"):
         try:
             return importlib.metadata.version(name)
