@@ -1,8 +1,8 @@
 """Ablation: the effect of each component of the recipe, of each network and of more epochs, one change at a time.
 
-Reads ablation.yaml, and the faces, folds and seed as `train` does. The folds are split into two halves (of five folds
-two and three). Every variant is trained on each half and evaluated on the other, so that all Training rows are
-evaluated out of fold. Writes results/ablation.json, the same as tables in results/ablation.md, and
+Reads ablation.yaml, and the faces and seed as `train` does. All Training rows are assigned to five folds, which are
+split into halves of two and three. Every variant is trained on each half and evaluated on the other, so that all
+Training rows are evaluated out of fold. Writes results/ablation.json, the same as tables in results/ablation.md, and
 results/ablation.png. The predictions of every variant are kept in artifacts/ablation/ and in git. So another machine
 can continue, and the results in the table may come from different versions of the code. The study is fastest on two
 cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before the command.

@@ -47,11 +47,7 @@ def least_brier(every: np.ndarray, labels: np.ndarray) -> Joined:
 
 def least_log_loss(every: np.ndarray, labels: np.ndarray) -> Joined:
     """Return the weighted mean with the least log-loss."""
-
-    def loss(scores: np.ndarray) -> float:
-        return metrics.cross_entropy(np.tensordot(softmax(scores), every, 1), labels)
-
-    weights = softmax(minimize(loss, np.zeros(len(every)), method="Nelder-Mead").x)
+    weights = ensemble.fit_weights(every, labels)
     return lambda models: np.tensordot(weights, models, 1)
 
 
