@@ -220,8 +220,8 @@ def table(accuracy):
 
 
 def test_summary_by_hand(project):
-    record = seeds.summary({1: table(0.5), 2: table(0.6), 5: table(0.7)})
-    assert record["params"] == {key: each for key, each in config.read().items() if key != "seed"}
+    record = seeds.summary({1: table(0.5), 2: table(0.6), 5: table(0.7)}, {"seed": 1, "folds": 3})
+    assert record["params"] == {"folds": 3}
     assert record["submissions"]["a"]["oof_accuracy"] == {"mean": 0.6, "deviation": 0.1, "values": [0.5, 0.6, 0.7]}
     assert "private_no_duplicate" not in record["submissions"]["a"]
 

@@ -51,12 +51,12 @@ def verbs(settings: Config) -> list[list[str]]:
     return [["folds"], ["plan"], *trained, *distilled, ["ensemble"], ["score"]]
 
 
-def summary(tables: dict[int, pd.DataFrame]) -> dict[str, Any]:
+def summary(tables: dict[int, pd.DataFrame], document: dict[str, Any]) -> dict[str, Any]:
     """Return the contents of results/seeds.json: mean and sample standard deviation over the seeds.
 
     Parameters
     ----------
-    tables : submissions/scores.csv by seed.
+    tables : submissions/scores.csv by seed. document : params.yaml of the runs.
 
     Returns
     -------
@@ -66,13 +66,13 @@ def summary(tables: dict[int, pd.DataFrame]) -> dict[str, Any]:
     for name, lines in pd.concat(tables.values()).groupby("name", sort=False):
         known = [score for score in SCORES if pd.to_numeric(lines[score], errors="coerce").notna().all()]
         submissions[str(name)] = {score: metrics.spread(lines[score].astype(float).to_numpy()) for score in known}
-    params = {key: value for key, value in config.read().items() if key != "seed"}
+    params = {key: value for key, value in document.items() if key != "seed"}
     return {"seeds": list(tables), "params": params, "submissions": submissions}
 
 
 def main(numbers: list[int]) -> None:
     """Run the command."""
-    settings, wanted = config.load(), sorted(set(numbers))
+    settings, document, wanted = config.load(), config.read(), sorted(set(numbers))
     if len(wanted) < max(2, len(numbers)):
         raise UserError(f"two or more different seeds are needed, not {' '.join(map(str, numbers))}")
     for name in SHARED[:-1]:
@@ -87,4 +87,4 @@ def main(numbers: list[int]) -> None:
             if subprocess.run([sys.executable, "-m", "pipeline", *words], cwd=folder, check=False).returncode:
                 raise UserError(f"{words[0]} failed in {folder}/ (see above); run the same command again to continue")
     tables = {seed: pd.read_csv(FOLDER / str(seed) / submission.TABLE) for seed in wanted}
-    files.write_json(RESULT, summary(tables))
+    files.write_json(RESULT, summary(tables, document))
