@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import small
 import tiny
@@ -32,7 +33,7 @@ CHEAP = {"download", "prepare", "folds", "plan", "audit", "soft_targets@pupil", 
 CELLS = {*(f"train@{name}" for name in MODELS), "distill@pupil"}
 # Only these files may depend on test labels.
 MAY_CHANGE = re.compile(
-    r"data/(incoming|raw)/.*|data/solution.csv|results/(data|scores|analysis).json|results/metrics/.*|dvc.lock"
+    r"data/(incoming|raw)/.*|data/solution.csv|results/(data|analysis).json|results/metrics/.*|dvc.lock"
     r"|submissions/scores.csv|results/report.(html|md)|results/(plots/)?\w+.(png|csv)"
 )
 
@@ -67,8 +68,9 @@ class Project:
         return {name: sha256((self.folder / name).read_bytes()) for name in names
                 if not name.startswith((".dvc", "pipeline"))}  # fmt: skip
 
-    def json(self, name):
-        return json.loads((self.folder / name).read_text())
+    def scores(self, folder="."):
+        """Return submissions/scores.csv by name."""
+        return pd.read_csv(self.folder / folder / "submissions/scores.csv").set_index("name").to_dict(orient="index")
 
     def set(self, **changes):
         """Change sections of params.yaml."""
@@ -126,7 +128,7 @@ def test_test_labels_affect_only_solution_audit_score_and_report(project):
     assert project.repro("--single-item", "--force", "folds", "ensemble") == {"folds", "ensemble"}
     project.run("pipeline", "train", "one", "0", "--retrain")
     names = changed(before, project.files())
-    assert {"data/solution.csv", "submissions/scores.csv", "results/scores.json"} <= names
+    assert {"data/solution.csv", "submissions/scores.csv"} <= names
     unexpected = {name for name in names if not MAY_CHANGE.fullmatch(name)}
     assert unexpected <= {"artifacts/cells/one/fold0/cell.json"}, "contains the training time"
 
@@ -143,7 +145,7 @@ def test_a_new_model_trains_only_its_own_cells(project):
     lock.write_text(known)
     assert project.repro() == {"ensemble", "score", "report"}
     assert not [name for name in changed(before, project.files()) if "students" in name]
-    assert "three" in project.json("results/scores.json")
+    assert "three" in project.scores()
 
 
 def test_a_changed_teacher_makes_its_student_stale(project):
@@ -170,7 +172,7 @@ def test_predictions_of_another_system_can_be_a_member_and_no_weights_are_needed
     np.savez(project.folder / "external/theirs.npz", oof=oof, test=test)
     project.set(ensemble={"method": "mean", "members": ["one", "theirs"]})
     assert project.repro() == {"ensemble", "score", "report"}
-    assert "theirs" in project.json("results/scores.json")
+    assert "theirs" in project.scores()
 
 
 def test_train_and_test_csv_give_equal_submissions_and_an_invalid_row_changes_nothing(project):
@@ -179,7 +181,7 @@ def test_train_and_test_csv_give_equal_submissions_and_an_invalid_row_changes_no
     bring(project.folder, names={"train.csv", "test.csv"})
     assert not project.repro() & CELLS
     assert project.files()["submissions/ensemble.csv"] == before["submissions/ensemble.csv"]
-    for entry in project.json("results/scores.json").values():
+    for entry in project.scores().values():
         assert {entry["private_accuracy"], entry["public_accuracy"], entry["rank_2013"]} == {"unknown"}
     before = project.files()
     (incoming / "train.csv").write_text((incoming / "train.csv").read_text().replace(" ", " 256 ", 1))
@@ -196,7 +198,7 @@ def test_the_demo_is_better_than_chance_and_a_second_run_does_nothing(tmp_path):
         shutil.copyfile(ROOT / name, tmp_path / name)
     project = Project(tmp_path)
     project.run("pipeline", "demo")
-    scores = project.json("demo/results/scores.json")
+    scores = project.scores("demo")
     assert scores["ensemble"]["private_accuracy"] > 0.7  # chance is one in seven
     assert {path.name for path in tmp_path.iterdir()} == {"pipeline", "dvc.yaml", "params.yaml", "demo"}
     assert "Running stage" not in project.run("pipeline", "demo")

@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline import config
 from pipeline.config import ENSEMBLE
 from pipeline.errors import UserError
-from pipeline.evaluation import audit, ensemble, report, score
+from pipeline.evaluation import audit, ensemble, report, score, submission
 
 ROOT = Path(__file__).parent.parent
 chromium = browser.chromium
@@ -71,7 +71,7 @@ def lines(text, heading):
 def test_main_writes_one_page_without_keras(run, without_script, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
     text, page = written(), Path("results/report.html").read_text()
-    scores = fake_run.result("results/scores.json")
+    scores = {entry["name"]: entry for entry in submission.scores()}
     order = sorted(scores, key=lambda name: -scores[name]["oof_accuracy"])
     for heading in ("**Without duplicates", "<summary>McNemar", "**Test-time augmentation", "**Recall", "**Out of fold",
                     "**PrivateTest"):  # fmt: skip

@@ -29,7 +29,7 @@ def measure(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Return rows, accuracy with its interval, and macro-F1 of float [n, 7] against int [n]."""
     return {
         "rows": len(labels),
-        **{key: round(value, 6) for key, value in metrics.accuracy(probabilities, labels).items()},
+        **{key: round(value, 7) for key, value in metrics.accuracy(probabilities, labels).items()},
         "macro_f1": round(metrics.macro_f1(probabilities, labels), 6),
     }
 

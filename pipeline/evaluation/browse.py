@@ -1,6 +1,6 @@
 """Page of the models' mistakes: worst mistakes, confused pairs, disagreement, duplicates with different labels.
 
-Reads data/faces.npz, data/folds.csv, data/pairs.csv, artifacts/blends/ and results/ensemble.json. Writes
+Reads data/faces.npz, data/folds.csv, data/pairs.csv and artifacts/blends/. Writes
 artifacts/browse.html, a single self-contained file. It shows people and therefore stays out of git. All predictions
 are out of fold: no test row and no test label is read.
 """

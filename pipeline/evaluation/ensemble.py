@@ -201,7 +201,7 @@ def blend(
 def scores(oof: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return accuracy, log-loss and Brier score of out-of-fold probabilities, float [n, 7]."""
     return {
-        "oof_accuracy": round(float(metrics.right(oof, labels).mean()), 6),
+        "oof_accuracy": round(float(metrics.right(oof, labels).mean()), 7),
         "oof_log_loss": round(metrics.cross_entropy(oof, labels), 6),
         "oof_brier": round(metrics.brier(oof, labels), 6),
     }
@@ -217,12 +217,12 @@ def describe(oof: np.ndarray, plain: np.ndarray, labels: np.ndarray, fold_of: np
     hits, plain_hits = metrics.right(oof, labels), metrics.right(plain, labels)
     temperatures = fit_temperatures(oof, labels, fold_of)
     augmentation = {
-        "accuracy_without": round(float(plain_hits.mean()), 6),
-        "accuracy_with": round(float(hits.mean()), 6),
+        "accuracy_without": round(float(plain_hits.mean()), 7),
+        "accuracy_with": round(float(hits.mean()), 7),
         "p_value": metrics.mcnemar(hits, plain_hits),
     }
     return Submission(
-        folds=[round(float(hits[fold_of == fold].mean()), 6) for fold in np.unique(fold_of)],
+        folds=[round(float(hits[fold_of == fold].mean()), 7) for fold in np.unique(fold_of)],
         temperature=round(float(temperatures[-1]), 4),
         calibration=metrics.calibration(oof, labels),
         calibration_tempered=metrics.calibration(tempered(oof, temperatures, fold_of), labels),

@@ -41,7 +41,7 @@ def share(hits: np.ndarray) -> dict[str, float]:
 def spread(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
     """Return `mean` and sample standard deviation (`deviation`) of the scores of several runs, and the `values`."""
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-    return {"mean": round(mean, 6), "deviation": round(deviation, 6), "values": np.round(values, 6).tolist()}
+    return {"mean": round(mean, 7), "deviation": round(deviation, 7), "values": np.round(values, 7).tolist()}
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:

@@ -2,8 +2,8 @@
 
 Reads data/faces.npz, data/folds.csv, data/folds/, data/solution.csv, data/duplicates.csv, data/raw/PROVENANCE.json,
 all cells, artifacts/blends/ and results/ensemble.json. Writes submissions/NAME.csv for every model, external member and
-the ensemble, submissions/scores.csv, results/scores.json (the same by name), results/analysis.json (by class, by
-confidence, and tests of differences), results/metrics/ and results/plots/. No code that trains or selects reads them.
+the ensemble, submissions/scores.csv, results/analysis.json (by class, by confidence, and tests of differences),
+results/metrics/ and results/plots/. No code that trains or selects reads them.
 """
 
 import itertools
@@ -28,7 +28,6 @@ from pipeline.evaluation import audit, board, ensemble, figures, metrics, submis
 from pipeline.evaluation.submission import INTEGERS, UNKNOWN, percent
 from pipeline.training.cell import HISTORY
 
-NESTED = Path("results/scores.json")
 METRICS = Path("results/metrics")  # one file of ratios per submission, for `dvc metrics show`
 RATIOS = (
     "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high", "private_no_duplicate",
@@ -95,7 +94,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray, what: str) -> dict[s
     """
     if not len(labels) or (labels < 0).any():
         return dict.fromkeys((f"{what}_accuracy", f"{what}_low", f"{what}_high"), UNKNOWN)
-    return {f"{what}_{key}": round(value, 6) for key, value in metrics.accuracy(probabilities, labels).items()}
+    return {f"{what}_{key}": round(value, 7) for key, value in metrics.accuracy(probabilities, labels).items()}
 
 
 def judge(probabilities: np.ndarray, tempered: np.ndarray, truth: Truth) -> dict[str, Value]:
@@ -196,10 +195,9 @@ def scoreboard(probabilities: By, tempered: By, costs: By, truth: Truth) -> pd.D
 
 
 def write_tables(table: pd.DataFrame, result: ensemble.Result) -> None:
-    """Write submissions/scores.csv, results/scores.json and results/metrics/."""
+    """Write submissions/scores.csv and results/metrics/."""
     files.write(submission.TABLE, table.to_csv(index=False).encode())
     nested = {line.pop("name"): line for line in submission.plain(table)}
-    files.write_json(NESTED, nested)
     for path in METRICS.glob("*.json"):
         path.unlink()
     for name, line in nested.items():
