@@ -204,7 +204,7 @@ def leaderboard(
 def predict(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders, .csv, .tar.gz, videos, or camera[:NUMBER].")],
     network: Annotated[
-        str, typer.Option(help="Network to use: released, ensemble, MODEL or MODEL-FOLDS.")
+        str, typer.Option(help="Network to use: released, ensemble, speedrun, MODEL or MODEL-FOLDS.")
     ] = "released",
     csv: Annotated[Path | None, typer.Option(help="Table to write: boxes, labels and probabilities.")] = None,
     out: Annotated[Path | None, typer.Option(help="File or folder for annotated pictures and videos.")] = None,

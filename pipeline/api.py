@@ -77,7 +77,7 @@ class Network:
 
 
 def network(which: str = networks.RELEASED, project: Path | str = ".") -> Network:
-    """Load a network: "released", "ensemble", a model, or one fold of a model, like "deep_vgg-0".
+    """Load a network: "released", "ensemble", "speedrun", a model, or one fold of a model, like "deep_vgg-0".
 
     All except "released" need weights, which `make train` writes on its machine and which are not in git. Raises
     UserError if there is no such network.

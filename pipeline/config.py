@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 PATH = Path("params.yaml")
 EXTERNAL = Path("external")
 ENSEMBLE = "ensemble"
-RESERVED = (ENSEMBLE, "released", "speedrun")  # other names of `predict --network`
+RESERVED = (ENSEMBLE, "released", "speedrun", "scores")  # of `predict --network`, and submissions/scores.csv
 BACKENDS = ("tensorflow", "jax", "torch")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -292,7 +292,7 @@ def _contradictions(config: Config) -> Iterator[str]:
             if config.folds_of(teacher) != config.folds_of(name):
                 yield f"students.{name}: its teacher {teacher} has another number of folds"
     models = list(config.models)
-    members = [*config.names, *(path.stem for path in EXTERNAL.glob("*.npz") if path.stem != ENSEMBLE)]
+    members = [*config.names, *(path.stem for path in EXTERNAL.glob("*.npz") if path.stem not in RESERVED)]
     names: dict[str, tuple[list[Any], list[Any]]] = {"ensemble.members": (config.ensemble.members, members)}
     names |= {f"students.{name}.teachers": (student.teachers, models) for name, student in config.students.items()}
     if config.speedrun:

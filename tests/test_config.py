@@ -27,7 +27,7 @@ def errors(**changes):
 
 def test_the_committed_files_are_valid(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for path in (Path("params.yaml"), Path("pipeline/apps/demo.yaml")):
+    for path in (Path("params.yaml"), Path("pipeline/apps/demo.yaml"), Path("pipeline/apps/quick.yaml")):
         config.parse(config.read(path))
     assert "<<" not in Path("params.yaml").read_text(), "DVC would expand merges"
 
@@ -64,7 +64,7 @@ STUDENT = MODEL | {"teachers": ["a"], "teacher_weight": 0.5}
     ("folds", {"folds": 1}), ("models.a.folds", {"models": {"a": MODEL | {"folds": 1}}}),
     ("students.s", {"students": {"s": STUDENT | {"folds": 3}}}), ("models.A-b", {"models": {"A-b": MODEL}}),
     ("models.ensemble", {"models": {"ensemble": MODEL}}),
-    ("models.released", {"models": {"released": MODEL}}), ("models.b", {"models": {"a": MODEL, "b": MODEL}}),
+    ("models.scores", {"models": {"scores": MODEL}}), ("models.b", {"models": {"a": MODEL, "b": MODEL}}),
     ("models.a.epochs", {"models": {"a": MODEL | {"epochs": "3"}}}),
     ("models.a.epochs", {"models": {"a": {"architecture": "small_vgg"}}}),
     ("models.a.progressive_epochs", {"models": {"a": MODEL | {"progressive_epochs": 4}}}),

@@ -81,7 +81,7 @@ def test_a_cell_depends_only_on_its_plan_and_data():
         assert f"pipeline/{folder}" in STAGES["plan"]["deps"]
 
 
-def test_no_stage_reads_weights():
+def test_weights_are_no_dependency_of_a_stage():
     assert "weights" not in (ROOT / "dvc.yaml").read_text()
     users = {path.name for path in (ROOT / "pipeline").rglob("*.py") if "artifacts/weights" in path.read_text()}
     assert users <= {"store.py", "__main__.py", "networks.py"}

@@ -142,13 +142,14 @@ def test_unusable_files_are_listed_and_skipped(run):
 
 @pytest.mark.parametrize(("words", "message"), [
     (["nowhere.png"], "nowhere.png"), (["astronaut.png", "--explain"], "--out"),
-    (["astronaut.png", "--out", "astronaut.png"], "input file"),
+    (["astronaut.png", "--out", "astronaut.png"], "input file"), (["rows.csv", "--out", "a.png"], "table"),
     (["astronaut.png", "--csv", "astronaut.png"], "input file"),
     (["astronaut.png", "sub", "--out", "out"], "the same name"),
 ])  # fmt: skip
 def test_invalid_arguments_are_errors_and_nothing_is_overwritten(run, words, message):
     before = Path(save("astronaut.png", PIXELS[0])).read_bytes()
     save("sub/astronaut.png", PIXELS[0])
+    Path("rows.csv").touch()
     done = CliRunner().invoke(app, ["predict", *words])
     assert (done.exit_code, message in done.stderr) == (1, True)
     assert Path("astronaut.png").read_bytes() == before

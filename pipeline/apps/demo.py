@@ -56,6 +56,7 @@ def main(quick: bool = False) -> None:
     if quick:
         run(Path(), "dvc", "repro", "--quiet", "prepare")
         build(folder, PARAMS.with_stem("quick"))
+        shutil.rmtree(folder / "data/incoming")  # may hold the files of another form
         take(folder / "data/incoming")
     else:
         build(folder)

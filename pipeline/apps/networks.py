@@ -210,7 +210,7 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
         result = ensemble.result()
         method, shares = result.method, {each: share for each, share in result.weights.items() if share != 0}
     if unknown := [each for each in shares if each not in settings.names]:
-        known = ", ".join([RELEASED, ENSEMBLE, *settings.names])
+        known = ", ".join([RELEASED, ENSEMBLE, "speedrun", *settings.names])
         wrong = ", ".join(unknown) if which == ENSEMBLE else which  # an external member has no network
         raise UserError(f"unknown network: {wrong}; name one of {known}, or some folds of a model: MODEL-0,1")
     folds = {each: settings.some_folds(each, fold) if dash else settings.folds_of(each) for each in shares}

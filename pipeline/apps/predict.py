@@ -63,6 +63,8 @@ def targets(sources: list[Source], out: Path | None) -> dict[str, Path]:
     if out is None:
         return {}
     if len(sources) == 1 and out.suffix and not out.is_dir():
+        if sources[0].kind not in SUFFIXES:
+            raise UserError(f"{sources[0]} is a table, which cannot be annotated; leave out --out")
         return {str(sources[0]): out}
     paths = {}
     for source in sources:

@@ -1,7 +1,7 @@
 """Storage of cells: paths, writing, reading and validation.
 
 A cell (see training/cell.py) consists of predictions.npz, history.csv and cell.json in artifacts/cells/MODEL/foldK/, or
-in artifacts/students/STUDENT/foldK/. Its weights, which no stage reads, are in artifacts/weights/.
+in artifacts/students/STUDENT/foldK/. Its weights, which no stage needs, are in artifacts/weights/.
 """
 
 import io
