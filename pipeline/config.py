@@ -301,7 +301,8 @@ def _contradictions(config: Config) -> Iterator[str]:
     for where, (chosen, possible) in names.items():
         for each in chosen:
             if each not in possible:
-                file = f", and {EXTERNAL}/{each}.npz is missing" if where == "ensemble.members" else ""
+                missing = where == "ensemble.members" and each not in RESERVED
+                file = f", and {EXTERNAL}/{each}.npz is missing" if missing else ""
                 yield f"{where}: {each!r} is unknown{file}{suggestion(each, possible)}"
         if len(set(chosen)) < len(chosen):
             yield f"{where}: an entry is repeated"

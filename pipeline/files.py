@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import lzma
 import os
 import tempfile
 import zipfile
@@ -17,7 +18,7 @@ import pydantic
 from pipeline.errors import UserError
 
 DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError,
-          OverflowError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+          OverflowError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # fmt: skip
 
 
 @contextmanager

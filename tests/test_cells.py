@@ -180,6 +180,7 @@ DAMAGE = {
     "missing history": lambda path, arrays: (path / "history.csv").unlink(),
     "a sum of 2": lambda path, arrays: rewrite(path, arrays | {"oof": arrays["oof"] * 2}),
     "a missing row": lambda path, arrays: rewrite(path, arrays | {"oof": arrays["oof"][1:]}),
+    "a missing training row": lambda path, arrays: rewrite(path, arrays | {"train": arrays["train"][1:]}),
 }
 
 
@@ -239,12 +240,13 @@ def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy,
 
 
 def test_long_training_needs_approval_once(copy, monkeypatch):
+    Path("artifacts/students/pupil/fold1/cell.json").unlink()  # its other fold becomes stale later
     change(epochs=3)
     before = results(copy)
     monkeypatch.setattr(train, "LONG", 1e-6)
     monkeypatch.delenv("YES", raising=False)
     for start in (lambda: train.main("one", "0"), lambda: train.main_all(1, "loky", None, yes=False)):
-        with pytest.raises(UserError, match=r"^4 cells \(2 of .*YES=1"):  # including the student's
+        with pytest.raises(UserError, match=r"^4 cells \([12] of .*YES=1"):  # including the student's
             start()
     assert results(copy) == before
     train.main("one", "0", yes=True)
@@ -347,6 +349,9 @@ def test_a_packed_run_is_trained_elsewhere_and_its_valid_cells_are_imported(copy
         pack.unpack(Path("params.yaml"))
     with pytest.raises(UserError, match=r"make unpack FILE="):
         pack.unpack(Path())
+    shutil.make_archive(tmp_path / "deeper", "gztar", tmp_path, "there/artifacts")
+    with pytest.raises(UserError, match="neither artifacts/cells"):
+        pack.unpack(tmp_path / "deeper.tar.gz")
 
 
 # Interruptions

@@ -79,7 +79,7 @@ class Released(Facts, frozen=True, extra="forbid"):
     teacher_weight: Part = 0.0
     scores: dict[str, dict[str, Any]]
     rounding: dict[str, float]
-    onnx: dict[str, float | str]
+    onnx: dict[str, int | float | str]
     data: dict[str, str]
     trained_with: dict[str, str]
 

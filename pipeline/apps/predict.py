@@ -62,9 +62,9 @@ def targets(sources: list[Source], out: Path | None) -> dict[str, Path]:
     """Return the annotated file of each source: in the folder `out`, or `out` itself if there is only one source."""
     if out is None:
         return {}
+    if sources and not any(source.kind in SUFFIXES for source in sources):
+        raise UserError(f"{sources[0]} is a table, which cannot be annotated; leave out --out")
     if len(sources) == 1 and out.suffix and not out.is_dir():
-        if sources[0].kind not in SUFFIXES:
-            raise UserError(f"{sources[0]} is a table, which cannot be annotated; leave out --out")
         return {str(sources[0]): out}
     paths = {}
     for source in sources:

@@ -29,7 +29,7 @@ def pack(archive: Path) -> None:
     train.start()  # raises if faces or folds are missing or inconsistent
 
     def fill(file: object) -> None:
-        with tarfile.open(fileobj=file, mode="w:gz") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=file, mode="w:gz", dereference=True) as tar:  # type: ignore[call-overload]
             for part in filter(os.path.exists, PARTS):
                 tar.add(part, filter=lambda member: None if "__pycache__" in member.name else member)
 
@@ -54,6 +54,8 @@ def unpack(archive: Path) -> None:
             raise UserError(
                 f"{archive} is not a complete tar archive ({type(error).__name__}); copy it again"
             ) from None
+        if not any((folder / place).is_dir() for place in (store.CELLS, store.STUDENTS)):
+            raise UserError(f"{archive} contains neither {store.CELLS} nor {store.STUDENTS}")
         for name in run.settings.names:
             places = {fold: store.folder(run.settings, name, fold) for fold in run.settings.folds_of(name)}
             new = [fold for fold, place in places.items() if (folder / place).exists() and not run.finished(name, fold)]

@@ -141,7 +141,7 @@ def load(config: Config, name: str, fold: int, faces: Faces, folds: Folds) -> Ce
             if files.sha256(contents[file]) != about.sha256[file]:
                 raise ValueError("its digest differs from the one in cell.json")
     with files.reading(path / "predictions.npz", remedy):
-        arrays = _arrays(contents["predictions.npz"], folds.held_out(fold), len(faces.test_rows()))
+        arrays = _arrays(contents["predictions.npz"], folds.held_out(fold), len(folds.rows), len(faces.test_rows()))
     with files.reading(path / "history.csv", remedy):
         history = pd.read_csv(io.BytesIO(contents["history.csv"]))
         if list(history) != list(HISTORY) or len(history) != about.plan.recipe["epochs"]:
@@ -149,8 +149,13 @@ def load(config: Config, name: str, fold: int, faces: Faces, folds: Folds) -> Ce
     return Cell(about, history=history, **arrays)
 
 
-def _arrays(content: bytes, rows: np.ndarray, tests: int) -> dict[str, Any]:
-    """Read and validate the arrays of predictions.npz. Raises ValueError if one is invalid."""
+def _arrays(content: bytes, rows: np.ndarray, every: int, tests: int) -> dict[str, Any]:
+    """Read and validate the arrays of predictions.npz. Raises ValueError if one is invalid.
+
+    Parameters
+    ----------
+    rows : int [m], of the fold. every, tests : numbers of Training rows that take part, and of test rows.
+    """
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         stored = dict(archive)
     if not np.array_equal(stored["rows"], rows):
@@ -159,7 +164,7 @@ def _arrays(content: bytes, rows: np.ndarray, tests: int) -> dict[str, Any]:
     for name, length in (("oof", len(rows)), ("oof_plain", len(rows)), ("test", tests), ("test_plain", tests)):
         arrays[name] = probabilities(stored[name], length)
     if "train" in stored:
-        arrays["train"] = probabilities(stored["train"].astype("float32") / 255, len(stored["train"]))
+        arrays["train"] = probabilities(stored["train"].astype("float32") / 255, every - len(rows))
     if "attention" in stored:
         arrays["attention"] = stored["attention"].reshape(len(CLASSES), SIDE, SIDE)
     return arrays

@@ -163,15 +163,16 @@ def ask_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = False) 
         yes = response.strip().lower() in ("y", "yes")
     if not yes:
         raise UserError(f"{text}; no cell was changed. To train them, set YES=1: YES=1 dvc repro, or make train YES=1")
-    files.write_json(AGREED, sorted(agreed | wanted))
+    files.write_json(AGREED, sorted(agreed | wanted, key=str))
 
 
 def later(run: Run, tasks: list[Task]) -> list[tuple[Plan, int]]:
     """Return plan and fold of each student's cell that is stale, or will be after the training of these cells."""
     changed, cells = {task.plan.model for task in tasks}, []
-    for name in set(run.settings.students) - changed:
+    waiting = {(task.plan.model, task.fold) for task in tasks}
+    for name in run.settings.students:
         student = planning.load(name)
-        for fold in run.settings.folds_of(name):
+        for fold in [each for each in run.settings.folds_of(name) if (name, each) not in waiting]:
             about = store.about(store.folder(run.settings, name, fold))
             if changed & set(student.teachers) or about is None or about.plan.training() != student.training():
                 cells.append((student, fold))
