@@ -23,7 +23,7 @@ def cam(name, **changes):
 
 def test_with_global_pooling_the_weights_are_those_of_the_last_layer():
     """If the maps are only averaged before the last layer, Grad-CAM equals CAM (Selvaraju et al. 2017, section 3.1)."""
-    gradcam = cam("thin_vgg")
+    gradcam = cam("small_vgg")
     rows, classes = np.arange(20) % 28, np.arange(20) % 7  # the second batch is incomplete
     shown = (PIXELS[rows] / 255).astype("float32")[..., None]
     maps = ops.convert_to_numpy(gradcam.body(shown, training=False))
@@ -40,7 +40,7 @@ def test_the_maps_are_the_last_ones_before_pooling_or_flattening(name, size):
 
 
 def test_maps_are_zero_outside_the_central_crop():
-    maps = cam("thin_vgg", crop=40).maps(np.arange(7), np.arange(7))
+    maps = cam("small_vgg", crop=40).maps(np.arange(7), np.arange(7))
     assert maps[:, :4].max() == maps[:, :, 44:].max() == 0
     assert ((maps.max(axis=(1, 2)) == 1) | (maps.max(axis=(1, 2)) == 0)).all()
 

@@ -21,7 +21,7 @@ from pipeline.training import augment, backend, plan
 pytestmark = pytest.mark.usefixtures("started")
 ROOT = Path(__file__).parent.parent
 MODELS = {
-    "one": {"architecture": "thin_vgg", "epochs": 1, "crop": 42, "contrast": "local", "tta_shift": 2},
+    "one": {"architecture": "small_vgg", "epochs": 1, "crop": 42, "contrast": "local", "tta_shift": 2},
     "two": {"architecture": "mini_xception", "epochs": 1, "scaling": "symmetric"},
 }
 PIXELS, LABELS, USAGE = synthetic.competition(training=56, test=14, seed=1)
@@ -128,7 +128,7 @@ CELL, WEIGHTS = "dvc repro train@one", "python -m pipeline train one 0 --retrain
 
 
 @pytest.mark.parametrize(("remedy", "change"), [
-    (CELL, lambda content: content.replace(b"thin_vgg.build", b"thin_vgg.built")),
+    (CELL, lambda content: content.replace(b"small_vgg.build", b"thin_vgg.built")),
     (WEIGHTS, lambda content: store.weights("one", 1).read_bytes()),
 ], ids=["other code", "weights of another fold"])  # fmt: skip
 def test_the_error_for_damaged_files_contains_the_remedy(predicted, remedy, change):
