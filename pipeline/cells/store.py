@@ -115,7 +115,12 @@ def about(path: Path) -> About | None:
 
 
 def write(path: Path, weights_path: Path, contents: dict[str, bytes]) -> None:
-    """Write a cell, weights first and cell.json last. Each old file is replaced atomically."""
+    """Write a cell, weights first and cell.json last. Each old file is replaced atomically.
+
+    Temporary files of an earlier process that was killed are deleted.
+    """
+    for part in [*weights_path.parent.glob(f"{weights_path.name}.*.part"), *path.glob("*.part")]:
+        part.unlink()
     files.write(weights_path, contents["weights"])
     for name in FILES:
         files.write(path / name, contents[name])
