@@ -45,12 +45,12 @@ class Recipe(Section):
     learning_rate: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 0.001
     weight_decay: Fraction = 0.0  # fraction by which a step at learning rate 1 shrinks every kernel
     # cosine and linear end at 0; plateau monitors the training loss
-    schedule: Literal["constant", "cosine", "linear", "plateau"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "plateau", "restarts"] = "constant"
     warmup: Fraction = 0.0  # fraction of all steps in which cosine and linear rise to the full rate
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1  # factor of the rate when the training loss stalls
     plateau_patience: Annotated[int, Field(ge=1, le=1000)] = 10  # epochs without progress before the rate is reduced
     ema: Fraction = 0.0  # momentum of the exponential moving average (EMA) of the weights, used to predict; 0: no EMA
-    loss: Literal["categorical", "binary"] = "categorical"  # softmax cross-entropy, or one sigmoid per class
+    loss: Literal["categorical", "binary", "generalised", "symmetric"] = "categorical"  # softmax cross-entropy, or one sigmoid per class
     label_smoothing: Fraction = 0.0  # fraction of each label that is spread over all classes
     contrast: Literal["none", "histogram", "local"] = "none"  # normalisation of each picture, see training/contrasts/
     scaling: Literal["unit", "symmetric", "raw"] = "unit"  # grey levels to 0..1, to -1..1, or left at 0..255
@@ -58,6 +58,7 @@ class Recipe(Section):
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # random, up to this many degrees in both directions
     shift: Fraction = 0.0  # random on each axis, up to this fraction of the side
     zoom: Fraction = 0.0  # random factor on each axis, 1 - zoom to 1 + zoom
+    alternate: bool = False  # mirror each picture in every second epoch
     flip: bool = False  # mirror half of the pictures
     random_erasing: Part = 0.0  # fraction of the pictures in which a rectangle is covered with grey
     # blend pairs of pictures and labels: parameter of the Beta distribution; 0: off
@@ -67,6 +68,9 @@ class Recipe(Section):
     # progressive resizing: number of first epochs with smaller pictures
     progressive_epochs: Annotated[int, Field(ge=0)] = 0
     progressive_side: Annotated[int, Field(ge=8, le=SIDE)] = 36  # side in pixels of the smaller pictures
+    # sharpness-aware minimisation: radius, and the share of each batch whose gradient gives the direction
+    sharpness: Fraction = 0.0
+    sharpness_part: Part = 0.0
     recalibrate: bool = True  # measure the statistics of batch normalisation again before prediction
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of matrix products; auto: the fastest on this machine
     tta_flip: bool = True  # test-time augmentation (TTA): average over the picture and its mirror image,

@@ -148,13 +148,29 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     show = Display(task.name, recipe.epochs, jobs == 1)
     checkpoints = checkpoint.Checkpoint(state)
     hits = watch(trainer, checkpoints, rows.labels)
+    ends = loop.schedules.ends(recipe) if recipe.schedule == "restarts" else []
+    members: list[np.ndarray] = []
+    predict = trainer.predictor.probabilities
+
+    def probabilities(rows: np.ndarray) -> np.ndarray:
+        """Record the predictions at the end of a cycle, which are members of their own."""
+        found = predict(rows)
+        if len(hits.epochs) - 1 in ends:
+            members.append(trainer.predictor.views(task.evaluated, augment.tta_maps(recipe)).mean(axis=0))
+        return found
+
+    trainer.predictor.probabilities = probabilities  # type: ignore[method-assign]
     progress = loop.fit(trainer, rows, task.seed, checkpoints, show.epoch, show.batch)
     started = time.perf_counter()
-    probabilities = trainer.predictor.views(task.evaluated, augment.tta_maps(recipe)).mean(axis=0)
+    predictions = trainer.predictor.views(task.evaluated, augment.tta_maps(recipe)).mean(axis=0)
+    if ends:
+        assert len(members) == len(ends), "a training with restarts must not be interrupted"
+        np.save(target.with_suffix(".cycles.npy"), np.stack(members).astype("float16"))
+        predictions = np.mean(members, axis=0)
     about = {"processor": machine.processor(), "precision": precision, **versions, "jobs": jobs,
              "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "")}  # fmt: skip
     result = {
-        "probabilities": probabilities.astype("float16"),
+        "probabilities": predictions.astype("float16"),
         "watched": [epoch["val_accuracy"] for epoch in progress.history],
         "accuracy": progress.history[-1]["accuracy"],
         "seconds": progress.seconds,

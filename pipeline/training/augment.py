@@ -44,7 +44,7 @@ def maps(
     return np.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1).astype("float32")
 
 
-def draw(recipe: Recipe, count: int, random: np.random.Generator, side: int, plain: bool = False) -> np.ndarray:
+def draw(recipe: Recipe, count: int, random: np.random.Generator, side: int, plain: bool = False, mirrored: np.ndarray | None = None) -> np.ndarray:
     """Draw the augmentation parameters of `count` pictures.
 
     Parameters
@@ -65,7 +65,7 @@ def draw(recipe: Recipe, count: int, random: np.random.Generator, side: int, pla
     across, down = 1 + uniform(recipe.zoom), 1 + uniform(recipe.zoom)
     shift = uniform(recipe.shift * SIDE), uniform(recipe.shift * SIDE)
     if recipe.flip:
-        across = across * np.where(random.random(count) < 0.5, -1.0, 1.0)
+        across = across * np.where(random.random(count) < 0.5 if mirrored is None else mirrored, -1.0, 1.0)
     off = {"random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}  # still drawn: all batches have the same width
     more = [
         each.draw(recipe.model_copy(update=off) if plain else recipe, count, random)

@@ -12,7 +12,7 @@ from keras import ops
 from pipeline.competition import CLASSES, SIDE
 from pipeline.config import Recipe
 from pipeline.errors import UserError
-from pipeline.training import augment, backend, optimizers, schedules
+from pipeline.training import augment, backend, noise, optimizers, schedules
 from pipeline.training.cell import HISTORY
 from pipeline.training.checkpoint import Checkpoint, Progress
 from pipeline.training.models import Feed, Learner, Predictor, Recalibrator
@@ -47,11 +47,14 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
 def compiled(feed: Feed, network: keras.Model, recipe: Recipe, steps: int) -> Learner:
     """Compile a Learner of `feed` and `network` for a training of `steps` steps."""
     learner = Learner(feed, network)
-    stepwise = recipe.schedule in ("cosine", "linear")
+    stepwise = recipe.schedule in ("cosine", "linear", "restarts")
     optimizer = optimizers.build(recipe, schedules.Stepwise(recipe, steps) if stepwise else recipe.learning_rate)
     if recipe.weight_decay:  # only of kernels, not of biases and normalisation (Jia et al. 2018, arXiv 1807.11205)
         optimizer.exclude_from_weight_decay([v for v in network.trainable_variables if not v.name.endswith("kernel")])
-    losses = {"categorical": keras.losses.CategoricalCrossentropy, "binary": keras.losses.BinaryCrossentropy}
+    losses = {
+        "categorical": keras.losses.CategoricalCrossentropy, "binary": keras.losses.BinaryCrossentropy,
+        "generalised": noise.Generalised, "symmetric": noise.Symmetric,
+    }  # fmt: skip
     learner.compile(
         optimizer=optimizer,
         loss=losses[recipe.loss](label_smoothing=recipe.label_smoothing),
@@ -144,7 +147,9 @@ class Trainer:
         self.model.see(recipe.progressive_side if epoch < recipe.progressive_epochs else recipe.crop)
         random = np.random.default_rng((seed, epoch))
         order = random.permutation(len(rows.train))[:count]
-        drawn = augment.draw(recipe, count, random, self.model.side, self.plain(epoch))
+        coin = np.random.default_rng(seed).random(self.feed.pixels.shape[0]) < 0.5
+        mirrored = coin[rows.train[order]] ^ (epoch % 2 == 1) if recipe.alternate else None
+        drawn = augment.draw(recipe, count, random, self.model.side, self.plain(epoch), mirrored)
         own = augment.own_part(recipe, drawn)
         mates = rows.targets[order].reshape(-1, recipe.batch_size, len(CLASSES))[:, ::-1].reshape(count, -1)
         targets = own * rows.targets[order] + (1 - own) * mates

@@ -8,6 +8,14 @@ from keras import ops
 from pipeline.config import Recipe
 
 
+CYCLES = 3  # of the schedule "restarts"
+
+
+def ends(recipe: Recipe) -> list[int]:
+    """Return the last epoch, from 0, of every cycle of the schedule "restarts"."""
+    return [round(recipe.epochs * cycle / CYCLES) - 1 for cycle in range(1, CYCLES + 1)]
+
+
 class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
     """Linear increase during the recipe's `warmup`, then decrease to zero at the last step, linear or as half a cosine.
 
@@ -25,6 +33,8 @@ class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: keras.KerasTensor) -> keras.KerasTensor:
         """Return the rate of `step` (the first is 0)."""
         done = (ops.cast(step, "float32") + 0.5) / self.steps
+        if self.recipe.schedule == "restarts":  # cycles of equal length, each like "linear"
+            done = done * CYCLES - ops.floor(done * CYCLES)
         warmup = self.recipe.warmup
         left = ops.clip((1 - done) / (1 - warmup), 0, 1)
         if self.recipe.schedule == "cosine":
