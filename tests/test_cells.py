@@ -337,9 +337,10 @@ def test_a_packed_run_is_trained_elsewhere_and_its_valid_cells_are_imported(copy
         rewrite(OTHER, {})  # damaged
         another = Path("artifacts/cells/two/fold1")
         rewrite(another, dict(np.load(another / "predictions.npz")), key="0" * 16)
-        shutil.make_archive(tmp_path / "cells", "gztar", ".", "artifacts/cells")
+        shutil.make_archive(tmp_path / "cells", "gztar", ".", "artifacts")
     pack.unpack(tmp_path / "cells.tar.gz")
-    assert f": {OTHER}, artifacts/cells/two/fold1\n" in capsys.readouterr().err
+    pupils = ", ".join(f"artifacts/students/pupil/fold{fold}" for fold in (0, 1))  # of incomplete teachers
+    assert f": {OTHER}, artifacts/cells/two/fold1, {pupils}\n" in capsys.readouterr().err
     assert {name for name in changed(before, copy) if name.startswith("cells")} == {
         f"cells/two/{each}" for each in ("fold0/predictions.npz", "fold1/predictions.npz", "fold1/history.csv")
     }

@@ -59,11 +59,13 @@ def unpack(archive: Path) -> None:
         for name in run.settings.names:
             places = {fold: store.folder(run.settings, name, fold) for fold in run.settings.folds_of(name)}
             new = [fold for fold, place in places.items() if (folder / place).exists() and not run.finished(name, fold)]
-            if new and name in run.settings.students:
-                with contextlib.suppress(UserError):  # a teacher is incomplete
-                    soft_targets.main(name)
+            teachers = run.settings.students[name].teachers if name in run.settings.students else []
+            ready = all(run.finished(each, fold) for each in teachers for fold in run.settings.folds_of(each))
+            if new and teachers and ready:
+                soft_targets.main(name)
             for fold in new:
-                (imported if _import(run, folder, name, fold) else rejected).append((name, str(places[fold])))
+                copied = ready and _import(run, folder, name, fold)
+                (imported if copied else rejected).append((name, str(places[fold])))
     train.commit(run, list({name for name, _ in imported}))
     if rejected:
         wrong = ", ".join(place for _, place in rejected)
