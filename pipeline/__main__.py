@@ -108,7 +108,9 @@ def train(
     threads: Threads = None,
     executor: Annotated[Literal["loky", "dask", "ray"], typer.Option(help="Library that runs the jobs.")] = "loky",
     address: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler or Ray cluster.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before long trainings.", envvar="YES")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Allow trainings of more than ten minutes.", envvar="YES")
+    ] = False,
 ) -> None:
     """Train all cells that are stale, those of one MODEL, or some of its folds."""
     if (model is None and retrain) or (fold is None and adopt):

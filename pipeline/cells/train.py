@@ -6,7 +6,6 @@ complete, so an interrupted training resumes.
 """
 
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -27,10 +26,8 @@ from pipeline.data.folds import Folds
 from pipeline.errors import UserError
 from pipeline.training import cell, executors, machine, plan
 from pipeline.training.cell import Task
-from pipeline.training.plan import Plan
 
 CHECKPOINTS = Path("artifacts/checkpoints")
-AGREED = CHECKPOINTS / "agreed.json"  # the cells whose training the user has approved, see Run.cell
 LONG = 600  # seconds; a longer training needs approval
 
 
@@ -74,11 +71,6 @@ class Run:
         with suppress(UserError):
             return self.is_complete(self.task(name, fold))
         return False
-
-    def cell(self, model: Plan, fold: int) -> str:
-        """Return 16 hexadecimal digits: a digest of what determines a cell, except the soft targets of a student."""
-        facts = [model.training(), fold, self.faces.digest, self.folds(model.model).digest]
-        return files.sha256(files.as_json(facts))[:16]
 
     def about(self, task: Task) -> store.About | None:
         """Read cell.json of the existing cell, or return None (see `store.about`)."""
@@ -141,42 +133,24 @@ def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | N
     return contents
 
 
-def ask_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = False) -> None:
-    """Ask for approval of a long training on a terminal. Approved cells are recorded and not asked for again.
+def require_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = False) -> None:
+    """Raise UserError, with the number of cells and the estimated time, if a long training is not approved.
 
-    Raises UserError with the number of cells and the estimated time if the training is not approved.
+    The cells of students whose teachers will be trained are included.
     """
-    agreed = set()
-    with suppress(*files.DAMAGE):
-        agreed = set(json.loads(AGREED.read_text()))
-    waiting = [task for task in tasks if retrain or run.weights(task) is None]
-    times, students = planning.timings(), later(run, waiting)
-    rows, cells = len(run.faces.rows(TRAINING)), [*((task.plan, task.fold) for task in waiting), *students]
-    wanted = {run.cell(*each) for each in cells}
-    seconds = [times.seconds(model, rows) for model, _ in cells]
-    if sum(seconds) < LONG or (wanted <= agreed and not retrain):
-        return
-    after = f" ({len(students)} of them for students, after the others)" if students else ""
-    text = f"{count(len(seconds))}{after} to train, about {duration(sum(seconds))} of one core by the last timings"
-    if not yes and sys.stdin.isatty():
-        response = input(f"{text}. Existing cells are kept until the new ones are complete. Continue? [y/N] ")
-        yes = response.strip().lower() in ("y", "yes")
-    if not yes:
-        raise UserError(f"{text}; no cell was changed. To train them, set YES=1: YES=1 dvc repro, or make train YES=1")
-    files.write_json(AGREED, sorted(agreed | wanted, key=str))
-
-
-def later(run: Run, tasks: list[Task]) -> list[tuple[Plan, int]]:
-    """Return plan and fold of each student's cell that is stale, or will be after the training of these cells."""
-    changed, cells = {task.plan.model for task in tasks}, []
-    waiting = {(task.plan.model, task.fold) for task in tasks}
-    for name in run.settings.students:
-        student = planning.load(name)
-        for fold in [each for each in run.settings.folds_of(name) if (name, each) not in waiting]:
-            about = store.about(store.folder(run.settings, name, fold))
-            if changed & set(student.teachers) or about is None or about.plan.training() != student.training():
-                cells.append((student, fold))
-    return cells
+    waiting = [task.plan for task in tasks if retrain or run.weights(task) is None]
+    changed = {model.model for model in waiting}
+    for name, student in run.settings.students.items():
+        if changed & {*student.teachers}:
+            waiting = [model for model in waiting if model.model != name]
+            waiting += [planning.load(name)] * len(run.settings.folds_of(name))
+    times, rows = planning.timings(), len(run.faces.rows(TRAINING))
+    seconds = sum(times.seconds(model, rows) for model in waiting)
+    if seconds > LONG and not yes:
+        raise UserError(
+            f"{count(len(waiting))} to train, about {duration(seconds)} of one core by the last timings; existing "
+            "cells are kept until the new ones are complete. To train them: make train YES=1, or YES=1 dvc repro"
+        )
 
 
 def stale(run: Run) -> list[Task]:
@@ -202,8 +176,7 @@ def main(
     if not wanted:
         print(f"{tasks[0] if fold else model} is up to date; to retrain it, add --retrain")
         return
-    yes = yes or os.environ.get("YES") == "1"
-    ask_approval(run, wanted if retrain else stale(run), yes, retrain)
+    require_approval(run, wanted if retrain else stale(run), yes, retrain)
     for _ in trained(run, wanted, jobs, executor, address, retrain):
         pass
 
@@ -242,7 +215,6 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
         planning.main()
         folds.main()
     run = start()
-    yes = yes or os.environ.get("YES") == "1"
     for stage, names in (("train", list(run.settings.models)), ("distill", list(run.settings.students))):
         if stage == "distill":
             _update_soft_targets(names)
@@ -254,7 +226,7 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
         tasks = [task for task in tasks if not run.is_complete(task)]
         print(f"{count(len(tasks))} to train", flush=True)
         if tasks:
-            ask_approval(run, tasks, yes)
+            require_approval(run, tasks, yes)
             for task in trained(run, tasks, jobs, executor, address):
                 commit(run, [task.plan.model])
 
