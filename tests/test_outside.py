@@ -1,6 +1,7 @@
 """External networks are loaded without running their code, and scored like the pipeline's submissions."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -246,7 +247,7 @@ def test_a_network_that_needs_too_much_memory_is_refused(project):
 
 
 def test_the_end_of_the_reading_process_without_an_answer_is_an_error(monkeypatch):
-    monkeypatch.setattr(outside, "_answer", print)
+    monkeypatch.setattr(outside, "_start", os.abort)
     with pytest.raises(UserError, match=r"network\.keras crashed the process"):
         outside.predict_in_process(Path("network.keras"), 48, "raw", "tensorflow")
 

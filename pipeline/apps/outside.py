@@ -15,7 +15,8 @@ import tempfile
 import textwrap
 import warnings
 import zipfile
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,15 +248,11 @@ def probabilities(path: Path, side: int, scaling: str) -> tuple[np.ndarray, int]
     return predict(model, data.pixels[data.test_rows()], side, scaling), model.count_params()
 
 
-def _answer(pipe: Connection, path: Path, side: int, scaling: str, chosen: str) -> None:
-    """Send the result of `probabilities`, or its UserError, from a process with limited memory."""
+def _start(chosen: str) -> None:
+    """Prepare a process with limited memory for `probabilities`."""
     backend.start(chosen)
     backend.prepare(seed=0, precision="float32")
     bound(MEMORY)
-    try:
-        pipe.send(probabilities(path, side, scaling))
-    except UserError as error:
-        pipe.send(error)
 
 
 def predict_in_process(path: Path, side: int, scaling: str, chosen: str) -> tuple[np.ndarray, int]:
@@ -266,16 +263,13 @@ def predict_in_process(path: Path, side: int, scaling: str, chosen: str) -> tupl
     chosen : the backend.
     """
     context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    context.Process(target=_answer, args=(sender, path, side, scaling, chosen), daemon=True).start()
-    sender.close()  # so that recv fails when the process ends
-    try:
-        result: tuple[np.ndarray, int] | UserError = receiver.recv()
-    except EOFError:
-        raise UserError(f"{path} crashed the process that read it: it is damaged, or needs too much memory") from None
-    if isinstance(result, UserError):
-        raise result
-    return result
+    with ProcessPoolExecutor(1, context, initializer=_start, initargs=(chosen,)) as pool:
+        try:
+            return pool.submit(probabilities, path, side, scaling).result()
+        except BrokenProcessPool:
+            raise UserError(
+                f"{path} crashed the process that read it: it is damaged, or needs too much memory"
+            ) from None
 
 
 def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:
