@@ -99,11 +99,11 @@ def train(
     fold: Annotated[str | None, typer.Argument(help="Fold that is held out, or several: 0,1. Default: all.")] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Retrain cells even if they are up to date.")] = False,
     adopt: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="REASON", help="Keep a cell trained by different code with identical results; record the reason."
         ),
-    ] = "",
+    ] = None,
     jobs: Jobs = 1,
     threads: Threads = None,
     executor: Annotated[Literal["loky", "dask", "ray"], typer.Option(help="Library that runs the jobs.")] = "loky",
@@ -113,8 +113,8 @@ def train(
     ] = False,
 ) -> None:
     """Train all cells that are stale, those of one MODEL, or some of its folds."""
-    if (model is None and retrain) or (fold is None and adopt):
-        raise typer.BadParameter("--retrain needs a MODEL, --adopt a MODEL and a FOLD")
+    if (model is None and retrain) or (adopt is not None and not (fold and adopt)):
+        raise typer.BadParameter("--retrain needs a MODEL, --adopt a MODEL, a FOLD and a reason")
     limit_threads(threads)
     if model is None:
         call("cells.train", jobs, executor, address, yes, function="main_all")

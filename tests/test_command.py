@@ -125,6 +125,7 @@ def test_an_environment_variable_approves_long_trainings(calls):
 
 @pytest.mark.parametrize(("words", "hint"), [
     ("submit --forse", "--force"), ("train small_vgg --adopt same", "FOLD"), ("train --retrain", "MODEL"),
+    ("train small_vgg 0 --adopt=", "reason"),
 ])  # fmt: skip
 def test_an_invalid_command_line_is_an_error_with_a_hint_and_status_2(calls, words, hint):
     done = invoke(*words.split())

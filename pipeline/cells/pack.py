@@ -42,6 +42,7 @@ def unpack(archive: Path) -> None:
     """Import cells from an archive. Raises UserError if it is not an archive."""
     if not archive.is_file():
         raise UserError(f"{archive} is not a file; give an archive: make unpack FILE=cells.tar.gz")
+    planning.main()
     run = train.start()
     imported: list[tuple[str, str]] = []
     rejected: list[tuple[str, str]] = []

@@ -64,7 +64,7 @@ def dvc(*words: str, capture: bool = False) -> str:
         stdout=subprocess.PIPE if capture else None,
     )  # fmt: skip
     if done.returncode:
-        raise UserError(f"dvc {' '.join(words[:3])} failed; see its message above")
+        raise UserError(f"dvc {' '.join(words)} failed; see its message above")
     return done.stdout or ""
 
 
