@@ -1,19 +1,17 @@
 """Ablation: the effect of each component of the recipe, of each network and of more epochs, one change at a time.
 
-Reads ablation.yaml, and the faces and seed as `train` does. All Training rows are assigned to five folds, which are
-split into halves of two and three. Every variant is trained on each half and evaluated on the other, so that all
-Training rows are evaluated out of fold. Writes results/ablation.json, the same as tables in results/ablation.md, and
-results/ablation.png. The predictions of every variant are kept in artifacts/ablation/ and in git. So another machine
-can continue, and the results in the table may come from different versions of the code. The study is fastest on two
-cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2 before the command.
+Reads ablation.yaml, the faces and seed as `train` does, and artifacts/blends/. All Training rows are assigned to five
+folds. Every variant is trained on three of them, and evaluated on the other two. Writes results/ablation.json, the same
+as tables in results/ablation.md, and results/ablation.png. The predictions of every variant are kept in
+artifacts/ablation/ and in git. So another machine can continue, and the results in the table may come from different
+versions of the code. The study is fastest on two cores with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 JOBS=2
+before the command.
 
 The recipes in `pairs` are trained with two seeds. From these, the score of infinitely many networks of each recipe and
 the errors that recipes have in common are estimated (see pipeline/evaluation/limits.py).
 """
 
-import contextlib
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,15 +22,12 @@ from ruamel.yaml import YAML
 from tabulate import tabulate
 
 from pipeline import config, files
-from pipeline.cells import store
 from pipeline.command import guarded
 from pipeline.competition import TRAINING
 from pipeline.config import Recipe
 from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
-from pipeline.data.folds import Folds
-from pipeline.errors import UserError
-from pipeline.evaluation import board, figures, limits, metrics
+from pipeline.evaluation import board, ensemble, figures, limits, metrics
 from pipeline.evaluation.limits import Limits
 from pipeline.experiments import runner
 from pipeline.experiments.runner import Result, Training
@@ -50,18 +45,6 @@ VARIANTS: dict[str, dict[str, Any]] = STUDY["variants"]
 VARIANTS |= {name + AGAIN: VARIANTS[name] | {"seed": 1} for name in PAIRS}
 
 
-def halves(fold_of: np.ndarray) -> np.ndarray:
-    """Assign the folds to two halves, so that identical pictures stay together: int [n], 0 or 1."""
-    return (fold_of >= len(np.unique(fold_of)) // 2).astype(fold_of.dtype)
-
-
-def five_folds(data: Faces) -> Folds:
-    """Assign all Training rows to five folds, regardless of folds and duplicates in params.yaml."""
-    rows = data.rows(TRAINING)
-    groups = faces.picture_groups(data.pixels[rows])
-    return Folds(rows, folds.assign(data.labels[rows], groups, 5, config.load().seed))
-
-
 def variant(name: str) -> tuple[str, Recipe, int]:
     """Return architecture, recipe and seed offset of a variant."""
     settings = BASE | VARIANTS[name]
@@ -69,17 +52,18 @@ def variant(name: str) -> tuple[str, Recipe, int]:
     return architecture, Recipe.model_validate(settings), seed
 
 
-def plan(data: Faces, assignment: Folds) -> dict[tuple[str, int], Training]:
-    """Return all trainings, by variant and the half that they are evaluated on."""
-    half_of, settings, tasks = halves(assignment.fold_of), config.load(), {}
-    for half in range(2):
-        rows, evaluated = assignment.rows[half_of != half], assignment.rows[half_of == half]
-        for name in VARIANTS:
-            architecture, recipe, seed = variant(name)
-            tasks[name, half] = Training(
-                f"{name}, half {half + 1}", architecture, recipe, settings.seed + seed, settings.backend, rows,
-                data.labels, evaluated[:WATCHED], evaluated, coded=False,
-            )  # fmt: skip
+def plan(data: Faces) -> dict[str, Training]:
+    """Return the trainings of all variants. Of five folds of all Training rows, three train and two evaluate."""
+    settings, training = config.load(), data.rows(TRAINING)
+    groups = faces.picture_groups(data.pixels[training])
+    held_out = folds.assign(data.labels[training], groups, 5, settings.seed) < 2
+    rows, evaluated, tasks = training[~held_out], training[held_out], {}
+    for name in VARIANTS:
+        architecture, recipe, seed = variant(name)
+        tasks[name] = Training(
+            name, architecture, recipe, settings.seed + seed, settings.backend, rows, data.labels,
+            evaluated[:WATCHED], evaluated, coded=False,
+        )  # fmt: skip
     return tasks
 
 
@@ -101,38 +85,26 @@ def paired(hits: np.ndarray, base: np.ndarray) -> dict[str, Any]:
     }
 
 
-def joined(parts: dict[int, Result], half_of: np.ndarray) -> np.ndarray:
-    """Return the predictions of a variant, float [n, 7], from its halves; NaN for a missing half."""
-    predicted = np.full((len(half_of), 7), np.nan)
-    for half, part in parts.items():
-        predicted[half_of == half] = part.probabilities
-    return predicted
-
-
-def summary(results: dict[tuple[str, int], Result], labels: np.ndarray, half_of: np.ndarray) -> dict[str, Any]:
+def summary(results: dict[str, Result], labels: np.ndarray) -> dict[str, Any]:
     """Return the entries of the variants in results/ablation.json.
 
     Parameters
     ----------
-    results : by variant and half. labels, half_of : int [n].
+    results : by variant. labels : int [n].
     """
     table: dict[str, dict[str, Any]] = {}
-    base = joined({half: part for (name, half), part in results.items() if name == NAME}, half_of)
-    for name in dict.fromkeys(name for name, _ in results):
-        parts = {half: part for (variant, half), part in results.items() if variant == name}
-        predicted = joined(parts, half_of)
-        known = ~np.isnan(predicted[:, 0])
-        both = known & ~np.isnan(base[:, 0])
+    base = results[NAME].probabilities.astype("float64")
+    for name, result in results.items():
+        predicted = result.probabilities.astype("float64")
         table[name] = {
-            "rows": int(known.sum()),
-            "oof_accuracy": round(float(metrics.right(predicted[known], labels[known]).mean()), 6),
-            "oof_log_loss": round(metrics.cross_entropy(predicted[known], labels[known]), 6),
-            "training_accuracy": round(float(np.mean([part.accuracy for part in parts.values()])), 4),
-            "minutes": round(sum(float(part.seconds) for part in parts.values()) / 60, 1),
+            "rows": len(predicted),
+            "oof_accuracy": round(float(metrics.right(predicted, labels).mean()), 6),
+            "oof_log_loss": round(metrics.cross_entropy(predicted, labels), 6),
+            "training_accuracy": round(float(result.accuracy), 4),
+            "minutes": round(float(result.seconds) / 60, 1),
         }
-        if name != NAME and both.any():
-            compared = (predicted, base, predicted + base)
-            hits, of_base, of_mean = (metrics.right(each[both], labels[both]) for each in compared)
+        if name != NAME:
+            hits, of_base, of_mean = (metrics.right(each, labels) for each in (predicted, base, predicted + base))
             table[name] |= paired(hits, of_base) | {"blended": paired(of_mean, of_base)}
     return table
 
@@ -169,17 +141,13 @@ def in_common(results: dict[str, Result], labels: np.ndarray, groups: np.ndarray
 def of_run(data: Faces, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
     """Return the out-of-fold predictions of the run's models for int [n] rows, by the share of folds trained on.
 
-    Of the models named in the study's section `rows`, those with another recipe or with missing cells are left out.
+    Of the models named in the study's section `rows`, those with another recipe are left out.
     """
-    settings, predictions = config.load(), {}
-    for name in set(STUDY["rows"]["models"]) & set(settings.models):
-        with contextlib.suppress(UserError):
-            cells, count = store.load_all(settings, name, data), len(settings.folds_of(name))
-            known = np.concatenate([cell.rows for cell in cells])
-            if settings.model(name).used() == variant(STUDY["rows"]["recipe"])[1].used() and np.isin(rows, known).all():
-                order = np.argsort(known)
-                at = order[np.searchsorted(known, rows, sorter=order)]
-                predictions[f"{count - 1} of {count} folds"] = [np.concatenate([cell.oof for cell in cells])[at]]
+    settings, assignment, predictions = config.load(), folds.load(data), {}
+    for name in STUDY["rows"]["models"]:
+        if settings.model(name).used() == variant(STUDY["rows"]["recipe"])[1].used():
+            count, oof = len(settings.folds_of(name)), ensemble.load(name, data, assignment).oof
+            predictions[f"{count - 1} of {count} folds"] = [oof[np.isin(assignment.rows, rows)]]
     return predictions
 
 
@@ -237,35 +205,27 @@ def show(table: dict[str, Any]) -> str:
 
 
 def main(
-    wanted_halves: Annotated[int, typer.Argument(help="Halves to evaluate; 0: train nothing.", min=0, max=2)] = 2,
-    pattern: Annotated[str, typer.Argument(help="Train only variants whose name matches this pattern.")] = "",
-    jobs: Annotated[int, typer.Option(help="Number of simultaneous trainings.", min=1, envvar="JOBS")] = 1,
+    pattern: Annotated[str, typer.Argument(help="Train only variants whose name contains this text.")] = "",
+    jobs: Annotated[
+        int, typer.Option(help="Number of simultaneous trainings; 0: train nothing.", min=0, envvar="JOBS")
+    ] = 1,
 ) -> None:
     """Measure the effect of each component of the recipe: one change at a time, out of fold."""
-    try:
-        wanted = {NAME, *filter(re.compile(pattern).search, VARIANTS)}
-    except re.error as error:
-        raise UserError(f"{pattern!r} is not a regular expression: {error}") from None
     data = faces.load()
-    assignment = five_folds(data)
-    half_of = halves(assignment.fold_of)
-    tasks = plan(data, assignment)
-    todo = {(name, half): task for (name, half), task in tasks.items() if half < wanted_halves and name in wanted}
-    runner.run(data, todo, FOLDER, jobs)
-    results = runner.load_finished(data, tasks, FOLDER)
-    if NAME not in {name for name, _ in results}:
-        raise UserError(f"{NAME} is not trained yet; train it first, as all other variants are compared with it")
-    table = summary(results, data.labels[assignment.rows], half_of)
-    processors = sorted({json.loads(str(part.about))["processor"] for part in results.values()})
+    tasks = plan(data)
+    if jobs:
+        wanted = {name: task for name, task in tasks.items() if pattern in name or name == NAME}
+        runner.run(data, wanted, FOLDER, jobs)
+    results, rows = runner.load_finished(data, tasks, FOLDER), tasks[NAME].evaluated
+    labels, groups = data.labels[rows].astype(int), faces.picture_groups(data.pixels)[rows]
+    table = summary(results, labels)
+    processors = sorted({json.loads(str(result.about))["processor"] for result in results.values()})
     about = {"seed": config.load().seed, "base": BASE, "processors": processors}
     files.write_json(RESULT, about | {"variants": table})
-    rows = assignment.rows[half_of == 0]
-    labels, groups = data.labels[rows].astype(int), faces.picture_groups(data.pixels)[rows]
-    first = {name: part for (name, half), part in results.items() if half == 0}
-    tables = f"# Every variant\n\n{show(table)}\n{in_common(first, labels, groups)}"
+    tables = f"# Every variant\n\n{show(table)}\n{in_common(results, labels, groups)}"
     recipe = STUDY["rows"]["recipe"]
-    if {recipe, recipe + AGAIN} <= first.keys():
-        pair = {STUDY["rows"]["share"]: [first[name].probabilities for name in (recipe, recipe + AGAIN)]}
+    if {recipe, recipe + AGAIN} <= results.keys():
+        pair = {STUDY["rows"]["share"]: [results[name].probabilities for name in (recipe, recipe + AGAIN)]}
         tables += f"\n# More rows\n\n{gains(pair | of_run(data, rows), labels, groups, 'trained on')}\n"
     files.write(TABLES, tables.encode())
     print(tables)

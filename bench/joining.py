@@ -129,19 +129,17 @@ def main() -> None:
     labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)[assignment.rows]
     run = {name: ensemble.load(name, data, assignment) for name in settings.ensemble.members}
     every = np.stack([each.oof for each in run.values()]).astype("float64")
-    methods = {}
-    for name, way in WAYS.items():
-        print(f"fit {name}", flush=True)
-        methods[name] = [nested(way, every, labels, assignment.fold_of)]
-    alone = {name: [each.oof] for name, each in run.items()}
-    without = {"all members": [every.mean(axis=0)]}
-    if len(run) > 1:
-        without |= {f"without {name}": [np.delete(every, at, 0).mean(axis=0)] for at, name in enumerate(run)}
-    tables = {"Methods to combine the members": methods, "Members": alone, "Ensemble without a member": without}
-    text = "\n\n".join(
-        [f"# {title}\n\n{gains(table, labels, groups, 'predictions of')}" for title, table in tables.items()]
-        + [f"# Growth of the ensemble\n\n{growth(run, labels)}\n"]
-    )
+    tables = {
+        "Methods to combine the members": {
+            name: [nested(way, every, labels, assignment.fold_of)] for name, way in WAYS.items()
+        },
+        "Members": {name: [each.oof] for name, each in run.items()},
+        "Ensemble without a member": {"all members": [every.mean(axis=0)]}
+        | {f"without {name}": [np.delete(every, at, 0).mean(axis=0)] for at, name in enumerate(run) if len(run) > 1},
+    }
+    shown = {title: gains(table, labels, groups, "predictions of") for title, table in tables.items()}
+    shown["Growth of the ensemble"] = f"{growth(run, labels)}\n"
+    text = "\n\n".join(f"# {title}\n\n{table}" for title, table in shown.items())
     files.write(RESULT, text.encode())
     print(text)
 

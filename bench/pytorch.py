@@ -97,7 +97,7 @@ def vary(pictures: torch.Tensor, recipe: Recipe) -> torch.Tensor:
 class Contender:
     """Training and prediction of one network in float32, or with autocast to bfloat16."""
 
-    def __init__(self, name: str, recipe: Recipe, pixels: Any, labels: Any, precision: str) -> None:
+    def __init__(self, precision: str, name: str, recipe: Recipe, pixels: Any, labels: Any) -> None:
         torch.manual_seed(0)
         self.recipe = recipe
         self.network = globals()[name]().to(memory_format=torch.channels_last)

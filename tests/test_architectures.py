@@ -148,9 +148,3 @@ def test_loss_of_every_recipe_matches_the_head(monkeypatch):
     models = map(config.load().model, config.load().names)
     heads = {"categorical": "softmax", "binary": "sigmoid"}
     assert [model for model in models if heads[model.loss] != head(model.architecture)] == []
-
-
-@pytest.mark.parametrize("name", ["resnet", "_blocks"])
-def test_unknown_name_is_refused_with_a_list_of_known_names(name):
-    with pytest.raises(ValueError, match=f"unknown architecture .*{', '.join(NAMES)}"):
-        architectures.build(name)

@@ -138,13 +138,6 @@ def test_draws_are_uniform_in_their_range_and_change_no_other_part(key):
             assert_uniform(values, middle - reach, middle + reach)
 
 
-def test_parts_are_drawn_independently():
-    drawn = draw(4000, **MOVED, random_erasing=1.0, cutmix=1.0)
-    each = [*parts(matrices(drawn[:, : augment.MAP])).values(), drawn[:, HOLE][:, 0], patch(drawn)[:, 0]]
-    correlation = np.corrcoef([part.astype(float) for part in each])
-    np.testing.assert_allclose(correlation, np.eye(len(each)), atol=0.1)
-
-
 @pytest.mark.parametrize(("crop", "side"), [(48, 48), (40, 24)])
 def test_resampling_equals_that_of_scipy(crop, side, smooth):
     ranges = {"rotation": 180.0, "shift": 0.9, "zoom": 0.9, "flip": True}
@@ -205,12 +198,6 @@ def test_erased_rectangle_is_grey_and_the_rest_unchanged(pictures):
 
 
 # Mixing
-
-
-def test_patches_are_squares_with_uniform_area():
-    _, _, width, height = inside(patch(draw(4000, cutmix=1.0)))
-    np.testing.assert_allclose(width, height, atol=1e-6)
-    assert_uniform(width * height, 0, 1)
 
 
 def test_patch_is_from_the_partner_and_the_own_weight_is_the_rest(pictures):

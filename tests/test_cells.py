@@ -177,10 +177,8 @@ DAMAGE = {
     "other faces": lambda path, arrays: rewrite(path, arrays, faces="0" * 16),
     "truncated history": lambda path, arrays: os.truncate(path / "history.csv", 90),
     "cell.json": lambda path, arrays: (path / "cell.json").write_text("[]"),
-    "missing history": lambda path, arrays: (path / "history.csv").unlink(),
     "a sum of 2": lambda path, arrays: rewrite(path, arrays | {"oof": arrays["oof"] * 2}),
     "a missing row": lambda path, arrays: rewrite(path, arrays | {"oof": arrays["oof"][1:]}),
-    "a missing training row": lambda path, arrays: rewrite(path, arrays | {"train": arrays["train"][1:]}),
 }
 
 
@@ -251,13 +249,6 @@ def test_long_training_needs_approval(copy, monkeypatch):
             start()
     assert results(copy) == before
     train.main("one", "0", yes=True)
-
-
-def test_estimated_time_scales_with_the_epochs_and_without_timings_with_the_rows(copy):
-    times, model = planning.timings(), planning.load("one")
-    longer = model.model_copy(update={"recipe": model.recipe | {"epochs": 20}})
-    assert times.seconds(longer) == pytest.approx(10 * times.seconds(model))
-    assert [planning.Timings({}).seconds(model, rows) for rows in (22967, 168)] == pytest.approx([120, 0.878], rel=1e-3)
 
 
 def test_cells_with_an_outdated_plan_are_not_committed_to_dvc(copy, monkeypatch):

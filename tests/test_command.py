@@ -102,14 +102,10 @@ def invoke(*words, **environment):
      ("cells.train", "main_all", 2, "dask", "a:1", True)),
     ("train small_vgg 0 --retrain", ("cells.train", "main", "small_vgg", "0", 1, "loky", None, True, False)),
     ("plan", ("cells.planning", "main")), ("plan --show", ("cells.planning", "show")),
-    ("soft-targets student", ("cells.soft_targets", "main", "student")),
     ("score", ("evaluation.score", "main")), ("score a.csv", ("evaluation.score", "score_file", Path("a.csv"))),
     ("submit a --message b --force", ("kaggle.submit", "main", "a", "b", True)),
-    ("serve --port 80", ("apps.serve", "main", "127.0.0.1", 80)),
-    ("leaderboard --refresh --format csv", ("kaggle.leaderboard", "main", True, "csv")),
     ("outside a.h5 --side 64 --scaling raw", ("apps.outside", "main", "a.h5", 64, "raw", "", "")),
     ("seeds 1 2 3", ("experiments.seeds", "main", [1, 2, 3])),
-    ("claims --epochs 2", ("experiments.claims", "main", "", 2)),
 ])  # fmt: skip
 def test_a_command_calls_its_module_with_typed_arguments(calls, monkeypatch, words, call):
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)

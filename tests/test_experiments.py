@@ -1,7 +1,6 @@
 """Speedrun, claims of the sources, and runs with other seeds."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,22 +110,7 @@ def test_minutes_are_those_of_the_slowest_network_times_the_rounds(jobs, minutes
     assert entry["trained_with"] == [{"jobs": jobs}]
 
 
-def test_the_committed_record_is_shown(project, capsys):
-    shutil.copy(ROOT / speedrun.RESULT, speedrun.RESULT)
-    record = json.loads(speedrun.RESULT.read_text())
-    speedrun.show_record()
-    assert f"{record['private_accuracy']['mean']:.2%} ± " in capsys.readouterr().out
-
-
 # Claims of the sources
-
-
-def test_rows_are_drawn_by_the_seed():
-    trained, evaluated = claims.draw(100, 0.2, 0.1, seed=1)
-    assert (len(trained), len(evaluated)) == (70, 20)
-    assert len(np.unique([*trained, *evaluated])) == 90
-    assert not np.array_equal(evaluated, claims.draw(100, 0.2, 0.1, seed=2)[1])
-    assert sorted(np.concatenate(claims.draw(100, 0.2, 0, seed=1))) == list(range(100))
 
 
 def test_a_claim_continues_after_an_interruption_and_is_trained_once(project, trained, monkeypatch, capsys):

@@ -24,12 +24,6 @@ def test_saved_faces_are_loaded_and_equal_faces_give_equal_bytes(tmp_path):
         np.testing.assert_array_equal(getattr(faces.load(paths[0]), name), array, strict=True)
 
 
-def test_rows_of_each_split_are_in_order():
-    data = Faces(**arrays(usage=np.array([2, 0, 1, 0, 2, 1], np.uint8), labels=np.full(6, -1, np.int8)))
-    assert [list(data.rows(split)) for split in range(3)] == [[1, 3], [2, 5], [0, 4]]
-    assert list(data.test_rows()) == [0, 2, 4, 5]
-
-
 @pytest.mark.parametrize(("bad", "word"), [
     ({"pixels": pictures(6) / 255}, "pixels"),
     ({"labels": np.zeros(5, np.int8)}, "labels"),

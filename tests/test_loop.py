@@ -186,15 +186,6 @@ def test_history_contains_the_rate_of_every_epoch(schedule, tmp_path):
     np.testing.assert_allclose(used, next_steps, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(("loss", "kind"), [
-    ("categorical", keras.losses.CategoricalCrossentropy), ("binary", keras.losses.BinaryCrossentropy),
-])  # fmt: skip
-def test_a_recipe_selects_the_loss_and_its_label_smoothing(loss, kind):
-    settings = recipe(loss=loss, label_smoothing=0.2)
-    found = loop.compiled(Feed(faces(), settings), tiny(), settings, 1).loss
-    assert (type(found), found.label_smoothing) == (kind, 0.2)
-
-
 # Fused batch normalisation
 
 

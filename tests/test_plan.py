@@ -57,9 +57,7 @@ CHANGES = [
     # code that affects the weights
     ("architectures/small_vgg.py", "(32, 64, 128, 256)", "(32, 64, 128, 255)", {"vgg"}),
     ("architectures/_blocks.py", "layers.GlobalAveragePooling2D()", "layers.GlobalMaxPooling2D()", {"vgg", "resnet"}),
-    ("architectures/_blocks.py", "layers.Dropout(dropout)", "layers.GaussianDropout(dropout)", {"old"}),
     ("training/optimizers/muon.py", "MOMENTUM = 0.95", "MOMENTUM = 0.9", {"vgg"}),
-    ("training/augmentations/erasing.py", "GREY = 128.0", "GREY = 100.0", {"resnet"}),
     ("training/augmentations/_rectangles.py", "+ 0.5", "+ 0.4", {"resnet", "old"}),
     ("training/loop.py", "RECALIBRATION = 16", "RECALIBRATION = 8", {"vgg", "resnet", "old"}),
 ]

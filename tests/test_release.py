@@ -1,12 +1,12 @@
 """Released networks equal the trained ones except for rounded weights; wrong and damaged release files are refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-import safetensors.numpy
 import small
 import tiny
 from ruamel.yaml import YAML
@@ -34,15 +34,9 @@ def test_a_kernel_is_rounded_to_8_bits_of_each_output_channel(shape, axis):
     np.testing.assert_array_equal(packed.quantised(levels * scale, axis)[0], levels)
 
 
-def test_weights_of_other_networks_and_those_that_are_not_finite_are_refused():
-    built = [tiny.build("small")]
-    right, others = packed.pack(built), packed.pack([tiny.build("another")])
-    diverged = {path: values * np.float32("nan") for path, values in right.items()}
-    without = {path: values for path, values in right.items() if not path.endswith(packed.SCALE)}
-    for weights, message in ((others, "fit"), (diverged, "finite"), (without, "scale")):
-        with pytest.raises(ValueError, match=message):
-            packed.unpack(built, weights)
-    packed.unpack(built, right)
+def test_weights_of_another_network_are_refused():
+    with pytest.raises(ValueError, match="fit"):
+        packed.unpack([tiny.build("small")], packed.pack([tiny.build("another")]))
 
 
 def test_scores_use_only_known_labels_and_are_also_computed_without_duplicates():
@@ -113,32 +107,17 @@ def test_unknown_untrained_and_too_large_networks_cannot_be_released(project, mo
 
 
 (RELEASED,) = (ROOT / "released").glob("*.json")
-NAME, COMMITTED = RELEASED.stem, json.loads(RELEASED.read_text())
-RECIPE = COMMITTED["recipe"]
-
-
-def copied(folder, content=None, **changes):
-    """Write the committed network with other weights, or other metadata; return the path of its JSON file."""
-    content = RELEASED.with_suffix(".safetensors").read_bytes() if content is None else content
-    (folder / f"{NAME}.safetensors").write_bytes(content)
-    about = COMMITTED | {"sha256": files.sha256(content), "bytes": len(content)} | changes
-    (path := folder / f"{NAME}.json").write_text(json.dumps(about))
-    return path
-
-
-OTHERS = safetensors.numpy.save({"weights": np.zeros(2, "float32")})
 
 
 @pytest.mark.parametrize(("ending", "change"), [
-    (".json", {"temperature": float("nan")}), (".json", {"classes": sorted(CLASSES)}),
-    (".json", {"architecture": "../x"}), (".json", {"architecture": "alizadeh_same", "recipe": RECIPE | {"crop": 42}}),
-    (".safetensors", {"sha256": "0" * 64}), (".safetensors", {"recipe": RECIPE | {"scaling": "raw"}}),
-    (".safetensors", {"content": b"no weights"}), (".safetensors", {"content": OTHERS}),
+    (".json", {"temperature": float("nan")}), (".json", {"architecture": "../x"}),
+    (".safetensors", {"sha256": "0" * 64}),
 ], ids=lambda value: str(value)[:40])  # fmt: skip
-def test_invalid_metadata_and_weights_that_are_damaged_or_of_another_network_are_refused(tmp_path, ending, change):
-    packed.read(copied(tmp_path))
-    with pytest.raises(UserError, match=rf"{NAME}{ending} is damaged .*make release"):
-        packed.read(copied(tmp_path, **change))
+def test_invalid_metadata_and_weights_of_another_network_are_refused(tmp_path, ending, change):
+    shutil.copy(RELEASED.with_suffix(".safetensors"), tmp_path)
+    (tmp_path / RELEASED.name).write_text(json.dumps(json.loads(RELEASED.read_text()) | change))
+    with pytest.raises(UserError, match=rf"{RELEASED.stem}{ending} is damaged .*make release"):
+        packed.read(tmp_path / RELEASED.name)
 
 
 def test_the_committed_files_belong_together_and_predict_alike(monkeypatch):

@@ -128,8 +128,7 @@ def test_closed_competition_is_no_error(kaggle, capsys, operation, failure):
 
 
 @pytest.mark.parametrize(("operation", "failure", "words", "times"), [  # times: number of requests
-    (LIST, Failure(401, "Unauthenticated"), "HTTP 401", 1), (START, Failure(500), "HTTP 500", 6),
-    ("PUT", Failure(403), "the upload failed", 1), (CREATE, Failure(429), "wait some minutes", 1),
+    (START, Failure(500), "HTTP 500", 6), ("PUT", Failure(403), "the upload failed", 1),
     # Refusals that the user can resolve do not mean that the competition is closed.
     (CREATE, Failure(403, "You must accept this competition's rules"), "/rules", 1),
     (CREATE, Failure(400, "Submission not allowed: daily allowance (2) used today"), "HTTP 400", 1),

@@ -98,17 +98,13 @@ class Tracks:
         if not self.seconds or not len(boxes):
             return boxes, probabilities
         known = [face for face in self.faces if now - face[0] <= FORGET]
-        pairs = [(overlap(box, face[1]), i, j) for i, box in enumerate(boxes) for j, face in enumerate(known)]
-        matched: dict[int, int] = {}
-        for iou, i, j in sorted(pairs, reverse=True):
-            if iou >= OVERLAP and i not in matched and j not in matched.values():
-                matched[i] = j
         smooth = []
-        for i, (box, row) in enumerate(zip(boxes, probabilities, strict=True)):
-            if i in matched:
-                last, old_box, old_row = known[matched[i]]
+        for box, row in zip(boxes, probabilities, strict=True):  # the largest face chooses first
+            overlaps = [overlap(box, face[1]) for face in known]
+            if max(overlaps, default=0) >= OVERLAP:
+                last, old_box, old_row = known.pop(int(np.argmax(overlaps)))
                 weight = 1 - math.exp(-(now - last) / self.seconds)
                 box, row = old_box + weight * (box - old_box), old_row + weight * (row - old_row)
             smooth.append((now, box, row))
-        self.faces = smooth + [face for j, face in enumerate(known) if j not in matched.values()]
+        self.faces = smooth + known
         return np.stack([box for _, box, _ in smooth]), np.stack([row for *_, row in smooth])

@@ -169,18 +169,9 @@ def runtime(path: Path) -> Predict:
         return lambda pictures: session.run(None, {"pictures": pictures})[0]
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def predict(pictures: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(source["index"], pictures.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(source["index"], pictures)
-        interpreter.invoke()
-        probabilities: np.ndarray = interpreter.get_tensor(target["index"])
-        return probabilities
-
-    return predict
+    run = Interpreter(str(path), num_threads=os.cpu_count()).get_signature_runner()
+    (name,) = run.get_input_details()
+    return lambda pictures: next(iter(run(**{name: pictures}).values()))
 
 
 def check_pictures() -> tuple[np.ndarray, str]:
@@ -214,10 +205,10 @@ def export(
 
     Raises
     ------
-    UserError : if files differ too much from Keras (they are deleted), or a converter is not installed.
+    UserError : if a file differs too much from Keras (it is deleted), or a converter is not installed.
     """
     pictures, description = check_pictures()
-    expected, checked, refused = network.probabilities(pictures), {}, []
+    expected, checked = network.probabilities(pictures), {}
     base.parent.mkdir(parents=True, exist_ok=True)
     try:
         model = build_graph(network)
@@ -229,11 +220,9 @@ def export(
             difference, equal = LIMITS[ending]
             if not (result["largest_difference"] <= difference and result["equal_labels"] >= equal):  # also for NaN
                 path.unlink()
-                refused.append(path.name)
+                raise UserError(f"{path.name} is deleted, because its predictions differ too much from Keras")
     except ImportError as missing:
         raise UserError(f"{missing}; install the converters: .venv/bin/python -m pip install -e '.[export]'") from None
-    if refused:
-        raise UserError(f"deleted, because the predictions differ too much from Keras: {', '.join(refused)}")
     return checked, f"{len(pictures):,} pictures, {description}"
 
 

@@ -4,6 +4,7 @@ Reads released/MODEL.onnx, written by `make release`. The graph includes contras
 temperature scaling.
 """
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,6 @@ import numpy as np
 from pipeline import files
 from pipeline.apps import packed
 from pipeline.competition import CLASSES
-
-BATCH = 128  # pictures at a time
 
 
 class Network:
@@ -28,9 +27,10 @@ class Network:
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
         """Return the calibrated probabilities, float32 [n, 7], of pictures, uint8 [n, 48, 48]."""
-        starts = range(0, len(pictures), BATCH)
-        parts = [self.session.run(None, {"pictures": pictures[start : start + BATCH]})[0] for start in starts]
-        return np.concatenate([np.zeros((0, len(CLASSES)), "float32"), *parts])
+        if not len(pictures):
+            return np.zeros((0, len(CLASSES)), "float32")
+        probabilities: np.ndarray = self.session.run(None, {"pictures": pictures})[0]
+        return probabilities
 
 
 def load() -> Network | None:
@@ -38,16 +38,11 @@ def load() -> Network | None:
 
     Raises UserError if released/ contains no complete network.
     """
-    if not list(packed.FOLDER.glob("*.onnx")):
-        return None
     about, _ = packed.read(packed.find())
-    path = packed.FOLDER / f"{about.model}.onnx"
-    if not path.is_file() or path.stat().st_size > packed.LIMIT:
-        return None
-    if files.sha256(content := path.read_bytes()) != about.onnx.get("sha256"):
-        return None  # the caller then uses Keras
-    try:
+    with contextlib.suppress(ImportError, FileNotFoundError):
         import onnxruntime
-    except ImportError:
-        return None
-    return Network(onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]))
+
+        content = (packed.FOLDER / f"{about.model}.onnx").read_bytes()
+        if files.sha256(content) == about.onnx.get("sha256"):
+            return Network(onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]))
+    return None  # the caller then uses Keras

@@ -82,10 +82,9 @@ class Member:
 
         return GradCam(self.feed, self.network)
 
-    def probabilities(self, pictures: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
-        """Return mean probabilities, float32 [n, 7], of uint8 [n, 48, 48] over `views` (maps, float32 [v, 8])."""
-        maps = self.views if views is None else views
-        parts = [self._predicted(part, maps) for part in _parts(pictures)]
+    def probabilities(self, pictures: np.ndarray) -> np.ndarray:
+        """Return mean probabilities, float32 [n, 7], of uint8 [n, 48, 48] over all views."""
+        parts = [self._predicted(part) for part in _parts(pictures)]
         return np.concatenate([np.zeros((0, len(CLASSES)), "float32"), *parts])
 
     def attention(self, pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -103,18 +102,18 @@ class Member:
         filled = np.resize(pictures, (CAPACITY, SIDE, SIDE))
         self.feed.pixels.assign(contrasts.normalise(filled, self.feed.recipe.contrast)[..., None])
 
-    def _predicted(self, pictures: np.ndarray, views: np.ndarray) -> np.ndarray:
+    def _predicted(self, pictures: np.ndarray) -> np.ndarray:
         """Compute `probabilities` of up to CAPACITY pictures."""
         self._show(pictures)
-        rows = np.tile(np.arange(len(pictures), dtype="int32"), len(views))
-        maps = np.repeat(views, len(pictures), axis=0)
+        rows = np.tile(np.arange(len(pictures), dtype="int32"), len(self.views))
+        maps = np.repeat(self.views, len(pictures), axis=0)
         size = BATCHES[len(rows) > 4 * BATCHES[0]]
         outputs = []
         for start in range(0, len(rows), size):  # always full batches: one compiled program per size
             batch = np.arange(start, start + size) % len(rows)
             outputs.append(self.predictor.predict_on_batch((rows[batch], maps[batch])))
-        mean: np.ndarray = np.concatenate(outputs)[: len(rows)].reshape(len(views), len(pictures), -1).mean(axis=0)
-        return mean
+        every = np.concatenate(outputs)[: len(rows)].reshape(len(self.views), len(pictures), -1)
+        return np.asarray(every.mean(axis=0))
 
 
 def _parts(array: np.ndarray) -> Iterator[np.ndarray]:

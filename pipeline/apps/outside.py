@@ -7,16 +7,12 @@ states the picture side, scaling and class order; none of them is inferred.
 
 import itertools
 import json
-import multiprocessing
 import re
-import resource
 import shutil
 import tempfile
 import textwrap
 import warnings
 import zipfile
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +23,7 @@ from tabulate import tabulate
 from pipeline import config, files
 from pipeline.apps import detect
 from pipeline.competition import CLASSES
-from pipeline.data import faces, solution
+from pipeline.data import faces
 from pipeline.errors import UserError
 from pipeline.evaluation import board, score, submission
 from pipeline.training import backend, machine
@@ -37,8 +33,6 @@ if TYPE_CHECKING:
 
 BATCH = 64
 INNER = "_layer_checkpoint_dependencies"  # the group in which Keras 2.13 stores the weights of a model's layers
-LARGEST = 2**31  # bytes of a file
-MEMORY = 4 * 2**30  # bytes for a network: even a file of a few kB can request any amount
 # Layer keys that Keras 3 has dropped, by a part of the layer's class name.
 KERNEL = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 DROPPED = {
@@ -130,52 +124,25 @@ def _renumber(group: Any) -> None:
             _renumber(layer[INNER])
 
 
-def bound(more: int) -> None:
-    """Limit this process to `more` bytes of memory above its present use (on Linux only)."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        limit = int(statm.read_text().split()[0]) * resource.getpagesize() + more
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
-
-
-def _layers(text: Any) -> Any:
-    """Parse a configuration and convert it for Keras 3. Raises ValueError if it contains code."""
-    layers = json.loads(text)
-    if '"class_name": "Lambda"' in json.dumps(layers):
-        raise ValueError("it has a Lambda layer; code in files is never run")
-    return modern(layers)
-
-
 def network(path: Path, folder: Path) -> "keras.Model":
     """Load the network in a Keras file; `folder` receives unpacked files. Keras must be started already.
 
-    Raises an exception of any type if the file is something else, contains code, or is too large.
+    Raises an exception of any type if the file is something else. Keras's safe mode refuses files with code.
     """
     import keras
 
-    if path.is_dir():
-        raise ValueError("a folder, such as a SavedModel, can contain code: save the model as .keras")
-    if path.suffix == ".json":
-        raise ValueError("JSON contains no weights: load them into the network, and save the model")
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST:,} bytes")
     if path.suffix != ".keras":
         copy = shutil.copyfile(path, folder / "network.h5")
         with h5py.File(copy, "r+") as file:
-            if "model_config" not in file.attrs:
-                raise ValueError("it contains only weights: load them into their network, and save the model")
-            file.attrs["model_config"] = json.dumps(_layers(file.attrs["model_config"]))
+            file.attrs["model_config"] = json.dumps(modern(json.loads(file.attrs["model_config"])))
         return keras.saving.load_model(copy, compile=False, safe_mode=True)
     weights = folder / "model.weights.h5"
     with zipfile.ZipFile(path) as archive:
-        if archive.getinfo(weights.name).file_size > LARGEST:
-            raise ValueError(f"its weights are larger than {LARGEST:,} bytes")
         archive.extract(weights.name, folder)
-        with h5py.File(weights, "r+") as file:
-            layers = _layers(archive.read("config.json"))
-            if INNER in file:
-                _renumber(file[INNER])
+        layers = modern(json.loads(archive.read("config.json")))
+    with h5py.File(weights, "r+") as file:
+        if INNER in file:
+            _renumber(file[INNER])
     model: keras.Model = keras.saving.deserialize_keras_object(layers | {"compile_config": None})
     model.load_weights(weights)
     return model
@@ -194,19 +161,12 @@ def load(path: Path, side: int) -> "keras.Model":
             raise ValueError(f"its input shape is {takes}, its output shape {gives}")
         model.predict_on_batch(np.zeros((1, side, side, takes[3]), "float32"))
     except Exception as error:  # h5py, Keras and its backends have no common exception for unusable files
+        cause = " ".join(str(error).rsplit("Exception encountered: ", 1)[-1].split())[:200]  # Keras puts it last
         raise UserError(
-            f"{path} is not a complete Keras model for {side} x {side} pixels ({_cause(error)}); save the model with "
+            f"{path} is not a complete Keras model for {side} x {side} pixels ({cause}); save the model with "
             "model.save(...), and set SIDE to its input size"
         ) from None
     return model
-
-
-def _cause(error: Exception) -> str:
-    """Return the cause of an error in one line. Keras puts it last; each backend words lack of memory differently."""
-    text = " ".join(str(error).rsplit("Exception encountered: ", 1)[-1].split())
-    if isinstance(error, MemoryError) or re.search("OOM|allocat|memory", text, re.IGNORECASE):
-        return f"it needs more than {MEMORY / 2**30:.0f} GiB of memory"
-    return text[:200]
 
 
 def predict(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str) -> np.ndarray:
@@ -221,13 +181,8 @@ def predict(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str)
     for start in range(0, len(pixels), BATCH):
         resized = np.stack([cv2.resize(each, (side, side)) for each in pixels[start : start + BATCH]])
         pictures = resized[..., None].astype("float32") * factor + offset
-        try:
-            parts.append(network.predict_on_batch(np.repeat(pictures, network.input_shape[3], axis=3)))
-        except Exception as error:  # the backends have no common exception for lack of memory
-            raise UserError(f"the network cannot predict {len(pictures)} pictures ({_cause(error)})") from None
+        parts.append(network.predict_on_batch(np.repeat(pictures, network.input_shape[3], axis=3)))
     outputs = np.concatenate(parts)
-    if outputs.shape != (len(pixels), len(CLASSES)):
-        raise UserError(f"the outputs for {len(pixels):,} pictures have the shape {list(outputs.shape)}")
     if not (outputs.min() >= 0 and outputs.max() <= 1.001):  # also for NaN
         raise UserError(
             f"the outputs are not probabilities: they range from {outputs.min():.3g} to {outputs.max():.3g}; the last "
@@ -238,56 +193,19 @@ def predict(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str)
     return probabilities
 
 
-def probabilities(path: Path, side: int, scaling: str) -> tuple[np.ndarray, int]:
-    """Return the probabilities of the test rows, float32 [n, 7], by the network in a file, and its parameter count.
-
-    Raises UserError if the file contains no such network.
-    """
-    data = faces.load()
-    model = load(path, side)
-    return predict(model, data.pixels[data.test_rows()], side, scaling), model.count_params()
-
-
-def _start(chosen: str) -> None:
-    """Prepare a process with limited memory for `probabilities`."""
-    backend.start(chosen)
-    backend.prepare(seed=0, precision="float32")
-    bound(MEMORY)
-
-
-def predict_in_process(path: Path, side: int, scaling: str, chosen: str) -> tuple[np.ndarray, int]:
-    """Run `probabilities` in a separate process: a file can request any amount of memory, or crash its reader.
-
-    Parameters
-    ----------
-    chosen : the backend.
-    """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, initializer=_start, initargs=(chosen,)) as pool:
-        try:
-            return pool.submit(probabilities, path, side, scaling).result()
-        except BrokenProcessPool:
-            raise UserError(
-                f"{path} crashed the process that read it: it is damaged, or needs too much memory"
-            ) from None
-
-
 def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:
     """Run the command."""
-    if not file:
-        raise UserError("FILE is missing; name a Keras file: make outside FILE=model.keras")
-    if out and Path(out).suffix != ".json":
-        raise UserError(f"OUT={out}: the scores are written as JSON; name a file that ends in .json")
     indices, path = output_indices(classes), Path(file)
-    if not path.exists():
-        raise UserError(f"{path} does not exist")
-    truth = score.read_truth(faces.load(), np.zeros(0, "int64"))
-    if (truth.labels < 0).any():
-        raise UserError(f"{solution.PATH}: labels of test rows are missing, so no scores can be computed")
-    predicted, parameters = predict_in_process(path, side, scaling, machine.choose(config.load().backend))
-    predicted = predicted[:, indices]
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; name a Keras file: make outside FILE=model.keras")
+    data = faces.load()
+    truth = score.read_truth(data, np.zeros(0, "int64"))
+    backend.start(machine.choose(config.load().backend))
+    backend.prepare(seed=0, precision="float32")
+    model = load(path, side)
+    predicted = predict(model, data.pixels[data.test_rows()], side, scaling)[:, indices]
     about = {
-        "file": path.name, "sha256": submission.sha256(path), "parameters": parameters, "side": side,
+        "file": path.name, "sha256": submission.sha256(path), "parameters": model.count_params(), "side": side,
         "scaling": scaling, "classes": [CLASSES[indices.index(i)] for i in range(len(indices))], "data": truth.source,
     }  # fmt: skip
     columns = score.judge(predicted, predicted, truth)  # as in submissions/scores.csv

@@ -6,12 +6,11 @@ per output channel (Krishnamoorthi 2018, arXiv 1806.08342, section 2.1), other k
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, Field, model_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from pydantic import AfterValidator, BaseModel, Field
+from safetensors.numpy import load, save
 
 from pipeline import architectures, config, files
 from pipeline.competition import CLASSES, SIDE
@@ -42,18 +41,6 @@ class Facts(BaseModel, frozen=True, strict=True):
     recipe: Recipe
     precision: Literal["float32", "bfloat16"]
 
-    @model_validator(mode="after")
-    def _sizes(self) -> Self:
-        if architectures.fixed_size(self.architecture) and self.recipe.crop != SIDE:
-            raise ValueError(f"{self.architecture} accepts only pictures of {SIDE}x{SIDE} pixels")
-        return self
-
-
-def _competition(names: tuple[str, ...]) -> tuple[str, ...]:
-    if names != CLASSES:
-        raise ValueError("differ from those of the competition")
-    return names
-
 
 class Released(Facts, frozen=True, extra="forbid"):
     """Content of released/MODEL.json.
@@ -69,7 +56,7 @@ class Released(Facts, frozen=True, extra="forbid"):
 
     folds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     run_folds: int = Field(ge=2)
-    classes: Annotated[tuple[str, ...], AfterValidator(_competition)]
+    classes: tuple[str, ...]
     temperature: float = Field(gt=0, allow_inf_nan=False)
     views: int = Field(ge=1)
     parameters: int = Field(ge=1)
@@ -136,13 +123,8 @@ def to_safetensors(arrays: dict[str, np.ndarray], about: dict[str, str]) -> byte
 
 def unpack(networks: "list[keras.Model]", arrays: dict[str, np.ndarray]) -> None:
     """Assign the result of `pack` to networks of the same architecture. Raises ValueError if they do not match."""
-    kinds = {path: ("int8", "float32") if path + SCALE in arrays else ("float16", "float32") for path in arrays}
     values = {path: each * arrays.get(path + SCALE, np.float32(1)) for path, each in arrays.items()
               if not path.endswith(SCALE)}  # fmt: skip
-    if not all(each.dtype in kinds[path] for path, each in arrays.items()) or not all(
-        np.isfinite(each).all() for each in values.values()
-    ):
-        raise ValueError("some weights are not finite floats, or have no scale")
     variables = {f"{number}/{each.path}": each for number, network in enumerate(networks) for each in network.weights}
     if {path: tuple(each.shape) for path, each in variables.items()} != {path: a.shape for path, a in values.items()}:
         raise ValueError(f"the weights do not fit {networks[0].name}")
@@ -158,28 +140,12 @@ def find() -> Path:
     return paths[0]
 
 
-def _content(path: Path) -> bytes:
-    if not path.is_file():  # reading a pipe would block
-        raise ValueError("not a regular file")
-    if path.stat().st_size > LIMIT:
-        raise ValueError(f"larger than {LIMIT:,} bytes")
-    return path.read_bytes()
-
-
 def read(path: Path) -> tuple[Released, dict[str, np.ndarray]]:
-    """Read a JSON file and the weights next to it. Raises UserError if they are damaged, too large or do not match."""
+    """Read a JSON file and the weights next to it. Raises UserError if they are damaged or do not belong together."""
     with files.reading(path, REMEDY):
-        about = Released.model_validate_json(_content(path))
+        about = Released.model_validate_json(path.read_bytes())
     with files.reading(weights := path.with_suffix(WEIGHTS), REMEDY):
-        if files.sha256(_content(weights)) != about.sha256:
+        content = weights.read_bytes()
+        if files.sha256(content) != about.sha256:
             raise ValueError(f"its SHA-256 differs from {path.name}")
-        try:
-            with safe_open(weights, "numpy") as file:
-                metadata = json.loads(file.metadata()["about"])
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(str(error)) from None
-        expected = notes(about, about.temperature, about.views, len(about.folds))
-        if different := [key for key in expected if metadata.get(key) != expected[key]]:
-            raise ValueError(f"{path.name} states a different {', '.join(different)}")
-        return about, arrays
+        return about, load(content)

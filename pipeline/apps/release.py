@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from pipeline import config, files
@@ -19,7 +18,7 @@ from pipeline.cells import store
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC, SPLITS
 from pipeline.data import faces, folds, provenance, solution
 from pipeline.errors import UserError
-from pipeline.evaluation import audit, board, ensemble, metrics, submission
+from pipeline.evaluation import audit, board, ensemble, metrics, report
 
 TEMPLATE = Path(__file__).parent / "release.md.j2"
 HELD_OUT = "held-out rows of Training"
@@ -63,12 +62,8 @@ def scores(
 
 def card(about: Released) -> str:
     """Render the model card from the content of the JSON file."""
-    environment = jinja2.Environment(
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["percent"] = submission.percent
     note = board.NOTES.get(about.data["provenance"], "")
-    return environment.from_string(TEMPLATE.read_text()).render(about.model_dump(), note=note)
+    return report.render(TEMPLATE, about.model_dump() | {"note": note})
 
 
 def round_weights(members: list[networks.Member], held_out: list[np.ndarray]) -> tuple[np.ndarray, dict[str, float]]:

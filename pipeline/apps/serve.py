@@ -8,7 +8,6 @@ import base64
 import contextlib
 import io
 import socket
-import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,10 +43,9 @@ HEADERS = {
 
 
 class Predictor:
-    """Predictor for one picture at a time; Keras starts with the first explanation."""
+    """Predictor for one picture at a time, in one thread; Keras starts with the first explanation."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.detector = detect.Detector()
         self.network = predict.load(predict.RELEASED, explain=False)
 
@@ -58,11 +56,10 @@ class Predictor:
 
     def predict(self, content: bytes, explain: bool) -> dict[str, Any]:
         """Return the size and all faces of a picture file. Raises UserError if the content is not a picture."""
-        with self.lock:
-            picture = sources.Picture(sources.read(io.BytesIO(content)))
-            seen = predict.detect_faces(sources.Source(Path(), Path(), "picture"), picture, self.detector, None)
-            rows = self.network.probabilities(seen.faces)
-            heat = self.explaining.attention(seen.faces, rows.argmax(axis=1)) if explain and len(rows) else []
+        picture = sources.Picture(sources.read(io.BytesIO(content)))
+        seen = predict.detect_faces(sources.Source(Path(), Path(), "picture"), picture, self.detector, None)
+        rows = self.network.probabilities(seen.faces)
+        heat = self.explaining.attention(seen.faces, rows.argmax(axis=1)) if explain and len(rows) else []
         faces: list[dict[str, Any]] = [
             {"box": box, "label": CLASSES[int(np.argmax(row))], "probabilities": dict(zip(CLASSES, row, strict=True))}
             for box, row in zip(seen.boxes.tolist(), rows.tolist(), strict=True)
@@ -75,15 +72,12 @@ class Predictor:
 
 async def upload(request: Request) -> bytes:
     """Return the body of a request. Raises HTTPException if it exceeds LARGEST, or the server stops."""
-    content = bytearray()
+    if int(request.headers.get("Content-Length", LARGEST + 1)) > LARGEST:
+        raise HTTPException(413, f"The picture is larger than {LARGEST // 1_000_000} MB, or its size is not stated.")
     try:
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > LARGEST:
-                raise HTTPException(413, f"The picture is larger than {LARGEST // 1_000_000} MB.")
+        return await request.body()
     except asyncio.CancelledError:
         raise HTTPException(503, "The server is stopping.") from None
-    return bytes(content)
 
 
 async def refuse(_: Request, error: Exception) -> Response:

@@ -65,8 +65,6 @@ class Source:
         """Yield all pictures. Raises UserError if the source cannot be read."""
         if self.kind == CAMERA:
             yield from self._frames(int(self.place.name))
-        elif not self.path.is_file():
-            raise UserError("the file cannot be opened")
         elif self.kind == "picture":
             yield Picture(read(self.path))
         elif self.kind == "video":
@@ -119,17 +117,12 @@ def printable(path: Path) -> str:
 def read(file: Path | IO[bytes]) -> np.ndarray:
     """Read an upright picture from a file: uint8 [h, w] or [h, w, 3]. Raises UserError if that is impossible."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as picture:
-                return plain(upright(picture))
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as picture:
+            return plain(upright(picture))
     except UnidentifiedImageError:
         raise UserError(f"the format is not one of {', '.join(FORMATS)}") from None
-    except PermissionError:
-        raise UserError("no permission to read the file") from None
     except Exception as error:  # Pillow's readers have no common exception for damaged files
-        raise UserError(f"the picture is damaged ({error})") from None
+        raise UserError(f"the picture cannot be read ({error})") from None
 
 
 def upright(picture: Image.Image) -> Image.Image:
@@ -147,9 +140,7 @@ def plain(picture: Image.Image) -> np.ndarray:
     if picture.mode.startswith("I"):
         return (np.asarray(picture) / 257).round().astype("uint8")
     if picture.has_transparency_data:
-        transparent = picture.convert("RGBA")
-        picture = Image.new("RGBA", transparent.size, "white")
-        picture.alpha_composite(transparent)
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
 
 

@@ -18,6 +18,7 @@ from pipeline.data import faces, folds
 from pipeline.evaluation import audit, ensemble, figures, metrics, report
 
 PAGE = Path("artifacts/browse.html")
+TEMPLATE = Path(__file__).with_name("browse.html.j2")
 WORST, PAIRS, CONFUSED, SPLIT = 40, 12, 30, 300  # mistakes per class, confused pairs, rows per pair, disagreements
 COLUMNS = 64  # pictures per line of the sheet
 
@@ -111,6 +112,6 @@ def main() -> None:
     rows = assignment.rows[at]
     page |= {"row": rows.tolist(), "label": labels[at].tolist(), "fold": assignment.fold_of[at].tolist()}
     shown = {"page": page, "sheet": sheet(data.pixels[rows]), "columns": COLUMNS, "folds": range(settings.folds)}
-    files.write(PAGE, report.render("browse.html.j2", shown).encode())
+    files.write(PAGE, report.render(TEMPLATE, shown).encode())
     size = PAGE.stat().st_size / 1e6
     print(f"{PAGE}: {len(rows):,} of {len(labels):,} Training rows, {size:.1f} MB; open it in a browser")

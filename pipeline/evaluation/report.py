@@ -29,6 +29,7 @@ from pipeline.evaluation.submission import UNKNOWN, percent
 from pipeline.training import machine
 
 RESULTS = Path("results")
+TEMPLATE = Path(__file__).with_name("report.md.j2")
 PACKAGES = ("dvc", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorflow")
 
 
@@ -147,11 +148,11 @@ def context() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def render(template: str, variables: dict[str, Any]) -> str:
-    """Render a template of this folder with these variables."""
+def render(template: Path, variables: dict[str, Any]) -> str:
+    """Render a template file with these variables."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=template.endswith(".html.j2"),
-        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+        autoescape=template.name.endswith(".html.j2"), trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {
         "percent": percent, "number": number, "points": points, "table": board.markdown, "p_value": board.p_value,
@@ -159,7 +160,7 @@ def render(template: str, variables: dict[str, Any]) -> str:
     }  # fmt: skip
     environment.globals |= {"head": head, "square": square, "show_percent": percent, "show_p_value": board.p_value}
     try:
-        return environment.get_template(template).render(variables)
+        return environment.from_string(template.read_text(encoding="utf-8")).render(variables)
     except (jinja2.TemplateError, *files.DAMAGE) as error:
         raise UserError(
             f"{RESULTS}/ has a file from another version ({error}); run: make repro; for claims.json, seeds.json or "
@@ -191,12 +192,12 @@ def page(markdown: str, curves: dict[str, Any]) -> str:
     body = re.sub('<img src="plots/curves.png"[^>]*>', '<span id="curves"></span>', body)
     body = re.sub('(?<=<img src=")[^"]+', lambda match: picture(RESULTS / match[0]), body)
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")
-    return render("report.html.j2", {"body": body, "curves": curves, "bundle": bundle})
+    return render(TEMPLATE.with_name("report.html.j2"), {"body": body, "curves": curves, "bundle": bundle})
 
 
 def main() -> None:
     """Run the stage."""
-    markdown = render("report.md.j2", context())
+    markdown = render(TEMPLATE, context())
     files.write(RESULTS / "report.md", markdown.encode())
     files.write(RESULTS / "report.html", page(markdown, curves()).encode())
     print(f"{RESULTS}/report.html; as Markdown: {RESULTS}/report.md")
