@@ -19,6 +19,7 @@ app = typer.Typer(
 )  # fmt: skip
 STAGES, RUNS, KAGGLE = "Stages of dvc.yaml", "Whole runs", "Kaggle"
 USE, MEASURE = "Use of trained networks", "Analysis and experiments"
+Register = Callable[[Callable[..., None]], Callable[..., None]]
 
 Jobs = Annotated[int, typer.Option(help="Number of networks to train in parallel.", min=1, max=256, metavar="N")]
 Threads = Annotated[
@@ -27,21 +28,26 @@ Threads = Annotated[
 ]
 
 
-def verb(panel: str, settings: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def verb(panel: str, module: str = "", function: str = "main", settings: bool = True) -> Register:
     """Return a decorator that registers a function as a command; its docstring is the help text.
 
     Parameters
     ----------
     panel : heading of the help page under which the command is listed.
+    module, function : the command calls this function of pipeline.MODULE with its options. Default: the function that
+        is registered.
     settings : whether to validate params.yaml before the command starts.
     """
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
+    def register(declared: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(declared)
         def run(**options: Any) -> None:
             if settings:
                 call("config", function="load")
-            function(**options)
+            if module:
+                call(module, function=function, **options)
+            else:
+                declared(**options)
 
         return app.command(rich_help_panel=panel)(guarded(run))
 
@@ -59,28 +65,24 @@ def limit_threads(threads: int | None) -> None:
         os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
 
 
-@verb(STAGES)
+@verb(STAGES, "kaggle.download")
 def download() -> None:
     """Collect the competition's files in data/raw/, as data.source of params.yaml says."""
-    call("kaggle.download")
 
 
-@verb(STAGES)
+@verb(STAGES, "data.prepare")
 def prepare() -> None:
     """Convert data/raw/ to data/faces.npz, with the test labels apart in data/solution.csv."""
-    call("data.prepare")
 
 
-@verb(STAGES)
+@verb(STAGES, "data.folds")
 def folds() -> None:
     """Assign the Training rows to the cross-validation folds of every model, in data/folds/."""
-    call("data.folds")
 
 
-@verb(STAGES)
+@verb(STAGES, "evaluation.audit")
 def audit() -> None:
     """Count classes, constant pictures and duplicates, in results/data.json."""
-    call("evaluation.audit")
 
 
 @verb(STAGES)
@@ -124,16 +126,14 @@ def train(
         call("cells.train", model, fold, jobs, executor, address, retrain, yes)
 
 
-@verb(STAGES)
+@verb(STAGES, "cells.soft_targets")
 def soft_targets(student: Annotated[str, typer.Argument(help="Name of a student in params.yaml.")]) -> None:
     """Average the teachers' predictions as the soft targets of a student."""
-    call("cells.soft_targets", student)
 
 
-@verb(STAGES)
+@verb(STAGES, "evaluation.ensemble")
 def ensemble() -> None:
     """Average the folds of each model, and blend the models into the ensemble."""
-    call("evaluation.ensemble")
 
 
 @verb(STAGES)
@@ -147,10 +147,9 @@ def score(
         call("evaluation.score", file, function="score_file")
 
 
-@verb(STAGES)
+@verb(STAGES, "evaluation.report")
 def report() -> None:
     """Write the report: results/report.html and results/report.md."""
-    call("evaluation.report")
 
 
 @verb(RUNS)
@@ -159,16 +158,14 @@ def check() -> None:
     print("params.yaml is valid")
 
 
-@verb(RUNS)
+@verb(RUNS, "cells.pack", "pack")
 def pack(archive: Annotated[Path, typer.Argument(help="Archive to write.")] = Path("fer2013-run.tar.gz")) -> None:
     """Pack code, data and finished cells for a machine without DVC, for example with a GPU."""
-    call("cells.pack", archive, function="pack")
 
 
-@verb(RUNS)
+@verb(RUNS, "cells.pack", "unpack")
 def unpack(archive: Annotated[Path, typer.Argument(help="Archive of the other machine's artifacts/.")]) -> None:
     """Import the cells that another machine trained for this run."""
-    call("cells.pack", archive, function="unpack")
 
 
 @verb(RUNS)
@@ -177,32 +174,29 @@ def quick() -> None:
     call("apps.demo", quick=True)
 
 
-@verb(RUNS, settings=False)
+@verb(RUNS, "apps.demo", settings=False)
 def demo() -> None:
     """Run the whole pipeline on synthetic drawn faces, in demo/."""
-    call("apps.demo")
 
 
-@verb(KAGGLE)
+@verb(KAGGLE, "kaggle.submit")
 def submit(
     name: Annotated[str, typer.Argument(help="Name of the submission file: submissions/NAME.csv.")] = "ensemble",
     message: Annotated[str, typer.Option(help="Description shown in Kaggle's list of submissions.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Submit even if Kaggle already has the same file.")] = False,
 ) -> None:
     """Submit a file to Kaggle, and wait for its score."""
-    call("kaggle.submit", name, message, force)
 
 
-@verb(KAGGLE)
+@verb(KAGGLE, "kaggle.leaderboard")
 def leaderboard(
     refresh: Annotated[bool, typer.Option("--refresh", help="First fetch the scores from Kaggle.")] = False,
     form: Annotated[Literal["text", "md", "csv", "json"], typer.Option("--format", help="Output format.")] = "text",
 ) -> None:
     """Rank our submissions among the teams of the 2013 competition."""
-    call("kaggle.leaderboard", refresh, form)
 
 
-@verb(USE, settings=False)
+@verb(USE, "apps.predict", settings=False)
 def predict(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders, .csv, .tar.gz, videos, or camera[:NUMBER].")],
     network: Annotated[
@@ -218,11 +212,9 @@ def predict(
     ] = 0.5,
 ) -> None:
     """Classify the expressions of faces in pictures, tables, videos or a camera's stream."""
-    call("apps.predict", inputs, network=network, csv=csv, out=out, explain=explain, faces=faces, no_detect=no_detect,
-         smooth=smooth)  # fmt: skip
 
 
-@verb(USE, settings=False)
+@verb(USE, "apps.serve", settings=False)
 def serve(
     port: Annotated[int, typer.Option(help="TCP port; 0 selects a free one.", min=0, max=65535, metavar="N")] = 8013,
     host: Annotated[
@@ -230,28 +222,25 @@ def serve(
     ] = "127.0.0.1",
 ) -> None:
     """Start a local web page that classifies pictures and camera frames."""
-    call("apps.serve", host, port)
 
 
-@verb(USE)
+@verb(USE, "apps.release")
 def release(
     name: Annotated[str, typer.Argument(help="Model to release. Default: the best out of fold.")] = "",
     fold: Annotated[str, typer.Argument(help="Folds whose networks are packed, like 0 or 0,1,2.")] = "0",
 ) -> None:
     """Pack trained networks of one model into released/, with a model card."""
-    call("apps.release", name, fold)
 
 
-@verb(USE, settings=False)
+@verb(USE, "apps.export", settings=False)
 def export(
     name: Annotated[str, typer.Argument(help="Trained model to export. Default: the released network.")] = "",
     fold: Annotated[str, typer.Argument(help="Fold whose network is exported. Default: the first.")] = "",
 ) -> None:
     """Export a network to ONNX and LiteRT, in artifacts/exported/."""
-    call("apps.export", name, fold)
 
 
-@verb(USE)
+@verb(USE, "apps.outside")
 def outside(
     file: Annotated[str, typer.Argument(help="Keras file: .keras, .h5 or .hdf5.")],
     side: Annotated[int, typer.Option(help="Input width and height in pixels.", min=8, max=1024, metavar="N")] = 48,
@@ -262,22 +251,19 @@ def outside(
     out: Annotated[str, typer.Option(help="JSON file to write the scores to.")] = "",
 ) -> None:
     """Evaluate a Keras network from outside this project."""
-    call("apps.outside", file, side, scaling, classes, out)
 
 
-@verb(MEASURE)
+@verb(MEASURE, "evaluation.browse")
 def browse() -> None:
     """Write artifacts/browse.html: out-of-fold errors, disagreement and duplicates, picture by picture."""
-    call("evaluation.browse")
 
 
-@verb(MEASURE)
+@verb(MEASURE, "evaluation.limits")
 def limits(
     names: Annotated[list[str] | None, typer.Argument(help="Models to analyse. Default: all.")] = None,
     hours: Annotated[list[float] | None, typer.Option(help="Budget in core-hours per fold; may be repeated.")] = None,
 ) -> None:
     """Estimate the accuracy of ensembles of infinitely many networks, per model and combined."""
-    call("evaluation.limits", names or [], hours or [1.0, 2.0, 5.0, 10.0])
 
 
 @verb(MEASURE)
@@ -295,7 +281,7 @@ def speedrun(
         call("experiments.speedrun", jobs, every)
 
 
-@verb(MEASURE)
+@verb(MEASURE, "experiments.claims")
 def claims(
     name: Annotated[str, typer.Argument(help="Reference network. Default: all.")] = "",
     epochs: Annotated[
@@ -303,15 +289,13 @@ def claims(
     ] = None,
 ) -> None:
     """Reproduce published networks with the recipes and protocols of their sources."""
-    call("experiments.claims", name, epochs)
 
 
-@verb(MEASURE)
+@verb(MEASURE, "experiments.seeds")
 def seeds(
     numbers: Annotated[list[int], typer.Argument(help="Two or more seeds.", min=0, max=2**32 - 1, metavar="SEED")],
 ) -> None:
     """Repeat the whole run with other seeds, and report mean and standard deviation."""
-    call("experiments.seeds", numbers)
 
 
 if __name__ == "__main__":

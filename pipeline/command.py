@@ -1,11 +1,15 @@
-"""Error handling and exit status of all commands: bad input ends with an error message and status 1, no traceback."""
+"""Error handling and exit status of all commands: bad input ends with an error message and status 1, no traceback.
+
+Also runs other commands, in processes of their own.
+"""
 
 import functools
 import os
-import select
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
@@ -17,6 +21,18 @@ def print_error(text: object) -> int:
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(line.split()))
         print(f"error: {shown}", file=sys.stderr, flush=True)
     return 1
+
+
+def python(*words: str, folder: Path = Path(), capture: bool = False, **environment: str) -> str:
+    """Run `python -m WORDS` in `folder`, and return its output if `capture`. Raises UserError if it fails."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # DVC's stages run `python`
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, env=os.environ | environment | {"PATH": path}, check=False,
+        stdout=subprocess.PIPE if capture else None, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise UserError(f"{' '.join(words)} failed in {folder.absolute()} (see above); the same command resumes there")
+    return done.stdout or ""
 
 
 def guarded(main: Callable[..., None]) -> Callable[..., None]:
@@ -39,9 +55,11 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
             status = end.code
         except UserError as error:
             status = print_error(error)
+        except BrokenPipeError:  # the reader of the output is gone, as in "| head"
+            status = 1
         except OSError as error:
             place = f" ({error.filename})" if error.filename else ""
-            status = 1 if _reader_gone(error) else print_error(f"{error.strerror or error}{place}")
+            status = print_error(f"{error.strerror or error}{place}")
         except KeyboardInterrupt as interrupt:
             details = f" ({interrupt})" if str(interrupt) else ""
             print(f"\nstopped{details}; the same command resumes from there", file=sys.stderr)
@@ -50,17 +68,8 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
             if sys.stdout:  # None if the process was started with it closed
                 sys.stdout.flush()
         except OSError as error:
-            status = status or (1 if _reader_gone(error) else print_error(error.strerror))
+            status = status or (1 if isinstance(error, BrokenPipeError) else print_error(error.strerror))
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at exit
         sys.exit(status)
 
     return run
-
-
-def _reader_gone(error: OSError) -> bool:
-    """Return whether the reader of standard output has closed the pipe, as in "| head". This needs no message."""
-    if not isinstance(error, BrokenPipeError) or not sys.stdout:
-        return False
-    pipe = select.poll()
-    pipe.register(sys.stdout, 0)
-    return any(events & select.POLLERR for _, events in pipe.poll(0))

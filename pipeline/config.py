@@ -101,32 +101,30 @@ class Keys(Recipe):
         return self.model_dump(exclude_unset=True)
 
 
+def _architecture(name: str) -> str:
+    return known(name, architectures.names())
+
+
+def _recipe(name: str, info: pydantic.ValidationInfo) -> str:
+    return known(name, info.context or {})
+
+
 class Model(Recipe):
     """Network to train: an architecture and a recipe. The model's own keys override those of a named recipe."""
 
-    architecture: str
-    recipe: str | None = None
+    architecture: Annotated[str, pydantic.AfterValidator(_architecture)]
+    recipe: Annotated[str, pydantic.AfterValidator(_recipe)] | None = None
     seed: Seed | None = None  # None: the seed of the file
     folds: Count | None = None  # None: the number of folds of the file
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _over_recipe(cls, own: Any, info: pydantic.ValidationInfo) -> Any:
-        """Override the named recipe with the model's keys. `_known_recipe` reports an unknown name."""
+        """Override the named recipe with the model's keys. `_recipe` reports an unknown name."""
         if not isinstance(own, dict) or not isinstance(own.get("recipe"), str):
             return own
         recipe = (info.context or {}).get(own["recipe"])
         return (recipe if isinstance(recipe, dict) else {"epochs": 1}) | own
-
-    @pydantic.field_validator("recipe")
-    @classmethod
-    def _known_recipe(cls, name: str | None, info: pydantic.ValidationInfo) -> str | None:
-        return name if name is None else known(name, info.context or {})
-
-    @pydantic.field_validator("architecture")
-    @classmethod
-    def _known_architecture(cls, name: str) -> str:
-        return known(name, architectures.names())
 
 
 class Student(Model):
@@ -207,12 +205,10 @@ class Config(Section):
         return [name for name in self.ensemble.members if name not in self.names]
 
     def some_folds(self, name: str, text: str) -> list[int]:
-        """Return the folds of a model in a list like "0" or "0,1,2". Raises UserError if one is unknown or repeated."""
-        known, numbers = [*map(str, self.folds_of(name))], text.split(",")
+        """Return the folds of a model in a list like "0" or "0,1,2". Raises UserError if one is unknown."""
+        known, numbers = [*map(str, self.folds_of(name))], dict.fromkeys(text.split(","))
         if unknown := [number for number in numbers if number not in known]:
             raise UserError(f"{name} has no fold {unknown[0]!r}; known: {', '.join(known)}")
-        if len({*numbers}) < len(numbers):
-            raise UserError(f"folds {text!r}: one is repeated")
         return [*map(int, numbers)]
 
     def speedrun_recipe(self) -> Recipe:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import lzma
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -64,16 +63,15 @@ def replace(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
     OSError : if writing fails, for example on a full disk; `filename` is `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(handle, "wb") as file:
+        with open(part, "wb") as file:
             fill(file)
             file.flush()
-            os.fsync(handle)  # on the disk before it replaces the old file
-        os.chmod(part, 0o666 & ~_umask())  # mkstemp makes it private; use the default permissions instead
-        os.replace(part, path)
+            os.fsync(file.fileno())  # on the disk before it replaces the old file
+        part.replace(path)
     except BaseException as error:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
@@ -107,10 +105,3 @@ def locked(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"another process {what} and holds {path}; wait for it, or stop it") from None
         yield
-
-
-def _umask() -> int:
-    """Return the umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

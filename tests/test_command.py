@@ -103,9 +103,9 @@ def invoke(*words, **environment):
     ("train small_vgg 0 --retrain", ("cells.train", "main", "small_vgg", "0", 1, "loky", None, True, False)),
     ("plan", ("cells.planning", "main")), ("plan --show", ("cells.planning", "show")),
     ("score", ("evaluation.score", "main")), ("score a.csv", ("evaluation.score", "score_file", Path("a.csv"))),
-    ("submit a --message b --force", ("kaggle.submit", "main", "a", "b", True)),
-    ("outside a.h5 --side 64 --scaling raw", ("apps.outside", "main", "a.h5", 64, "raw", "", "")),
-    ("seeds 1 2 3", ("experiments.seeds", "main", [1, 2, 3])),
+    ("submit a --force", ("kaggle.submit", "main", ("name", "a"), ("message", ""), ("force", True))),
+    ("unpack a.tar.gz", ("cells.pack", "unpack", ("archive", Path("a.tar.gz")))),
+    ("seeds 1 2 3", ("experiments.seeds", "main", ("numbers", [1, 2, 3]))),
 ])  # fmt: skip
 def test_a_command_calls_its_module_with_typed_arguments(calls, monkeypatch, words, call):
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)

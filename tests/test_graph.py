@@ -82,7 +82,7 @@ def changed(before, after):
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
-def bring(folder, labels=LABELS, names=("fer2013.tar.gz",)):
+def bring(folder, labels=LABELS, names=("fer2013.csv",)):
     synthetic.write(folder / "data/incoming", PIXELS, labels, USAGE, names=names)
 
 
@@ -177,7 +177,7 @@ def test_predictions_of_another_system_can_be_a_member_and_no_weights_are_needed
 
 def test_train_and_test_csv_give_equal_submissions_and_an_invalid_row_changes_nothing(project):
     before, incoming = project.files(), project.folder / "data/incoming"
-    (incoming / "fer2013.tar.gz").unlink()
+    (incoming / "fer2013.csv").unlink()
     bring(project.folder, names={"train.csv", "test.csv"})
     assert not project.repro() & CELLS
     assert project.files()["submissions/ensemble.csv"] == before["submissions/ensemble.csv"]

@@ -39,7 +39,7 @@ def project(stand):
     small.write()
     small.faces().save()
     data = small.judge()
-    return data, solution.join(data.labels, solution.load())
+    return data, solution.join(data.labels, solution.load(data))
 
 
 def scores(name, side=48, scaling="raw", classes=""):

@@ -16,6 +16,7 @@ import pytest
 import skimage.data
 from PIL import Image
 from sklearn.metrics import confusion_matrix
+from test_download import pack
 from typer.testing import CliRunner
 
 from pipeline.__main__ import app
@@ -157,7 +158,8 @@ def test_invalid_arguments_are_errors_and_nothing_is_overwritten(run, words, mes
 
 
 def test_tables_are_predicted_without_face_detection_and_with_their_accuracy(run, network):
-    synthetic.write(Path(), PIXELS, LABELS, USAGE, names={"fer2013.tar.gz"})
+    synthetic.write(Path(), PIXELS, LABELS, USAGE, names={"fer2013.csv"})
+    pack(Path("fer2013.tar.gz"), {"fer2013/fer2013.csv": Path("fer2013.csv").read_bytes()})
     done = run("fer2013.tar.gz", "--csv", "table.csv")
     expected = network.probabilities(PIXELS)
     assert done.status == 0

@@ -155,7 +155,7 @@ def test_each_fold_has_its_temperature_and_test_rows_that_of_all_folds(project):
     for name in (*fake_run.MODELS, ENSEMBLE):
         blend = ensemble.load(name, data, assignment)
         own = ensemble.fit_temperatures(blend.oof, labels[:70], assignment.fold_of)
-        test = metrics.temper(blend.test[14:], ensemble.temperatures([name])[name])
+        test = metrics.temper(blend.test[14:], ensemble.result([name]).submissions[name].temperature)
         oof = ensemble.tempered(blend.oof, own, assignment.fold_of)
         for rows, tempered, truth in (("PrivateTest", test, labels[84:]), ("out of fold", oof, labels[:70])):
             assert analysis[rows]["reliability"][name]["tempered"] == metrics.reliability(tempered, truth), rows
@@ -163,7 +163,7 @@ def test_each_fold_has_its_temperature_and_test_rows_that_of_all_folds(project):
 
 def test_single_networks_are_scored_separately(project):
     project()
-    entry, labels = submission.single_networks(submission.analysis(), "deep_net"), fake_run.labels()[70:]
+    entry, labels = submission.analysis()["single_networks"]["deep_net"], fake_run.labels()[70:]
     predicted = np.stack([fake_run.probabilities(("deep_net", fold, "test", ""), labels) for fold in (0, 1)]).argmax(2)
     right = (predicted == labels)[:, 14:]
     assert entry["agree"] == pytest.approx((predicted[0] == predicted[1]).mean(), abs=1e-6)
@@ -176,7 +176,7 @@ def test_one_missing_label_makes_all_of_privatetest_unknown(project):
     text = solution.PATH.read_text()  # row 84 is a duplicate, so private_no_duplicate does not contain it
     solution.PATH.write_text(text.replace("84,PrivateTest,0", "84,PrivateTest,"))
     score.main()
-    line, networks = submission.scores()[0], submission.single_networks(submission.analysis(), "deep_net")
+    line, networks = submission.scores()[0], submission.analysis()["single_networks"]["deep_net"]
     assert {line["private_accuracy"], line["private_no_duplicate"], networks["mean"]} == {"unknown"}
     assert 0 <= line["public_accuracy"] <= 1
 
@@ -238,14 +238,14 @@ def test_the_board_lists_our_submissions_before_the_teams():
     unknown = entry("hm", "unknown", "unknown")
     entries = [entry("low", 0.5, ">10"), entry("best", 0.72, 1), entry("fifth", 0.653, 5), unknown]
     teams = [f"{k}. {name}" for k, (name, _) in enumerate(BOARD_2013, 1)]
-    rows = board.rows(entries)
+    rows = [*board.table(entries).itertuples(name=None)]
     assert [line[0] for line in rows] == ["low", "best", "fifth", "hm", *teams]
     assert rows[1] == ("best", "65.43%", "50.00%", "72.00%", "50.00% to 50.00%", "50.00%", "1,234,567", "1.5")
     assert rows[3] == ("hm", "65.43%", *["unknown"] * 4, "1,234,567", "1.5")
     assert rows[4][1:] == ("", "", "71.16%", *[""] * 4)
     assert board.places(entries).count(": ") == 3  # would place 1st, 5th, below the 10th
     for alone in (entry("other split", 0.7, "none"), unknown):
-        assert len(board.rows([alone])) == 1, "without ranks, teams are not listed"
+        assert len(board.table([alone])) == 1, "without ranks, teams are not listed"
     drawn = score.intervals(pd.DataFrame([entries[1], unknown]))
     assert drawn["name"].tolist() == ["best"] * 3 + ["hm"] + teams
     assert drawn["part"].tolist()[:4] == ["out of fold", "PublicTest", "PrivateTest", "out of fold"]

@@ -2,7 +2,7 @@ import time
 
 from pipeline.data import synthetic
 
-HEADERS = {"train.csv": "emotion,pixels", "test.csv": "pixels", "icml_face_data.csv": "emotion, Usage, pixels"}
+HEADERS = {"train.csv": "emotion,pixels", "test.csv": "pixels", "fer2013.csv": "emotion,pixels,Usage"}
 
 
 def written(folder, seed):

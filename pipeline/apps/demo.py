@@ -6,10 +6,10 @@ Writes demo/ or quick/, which git ignores. The real results stay untouched.
 
 import os
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
+from pipeline.command import python
 from pipeline.data import faces, solution, synthetic
 from pipeline.errors import UserError
 
@@ -31,20 +31,12 @@ def build(folder: Path, params: Path = PARAMS) -> None:
     shutil.copyfile(params, folder / "params.yaml")
 
 
-def run(folder: Path, *words: str) -> None:
-    """Run `python -m WORDS` in `folder` with this Python. Raises UserError if the command fails."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # DVC stages run `python` from it
-    environment = os.environ | {"PATH": path, "YES": "1"}  # the trainings are short: do not ask for confirmation
-    if subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment, check=False).returncode:
-        raise UserError(f"{' '.join(words)} failed in {folder}/ (see above); the same command resumes there")
-
-
 def take(folder: Path) -> None:
     """Write every fifth real face of each split to `folder`, as competition files, in the original order."""
     data = faces.load()
     labels = solution.join(data.labels, solution.load(data))
     rows = [row for split in range(3) for row in data.rows(split)[::STEP]]
-    names = {"train.csv", "test.csv"} if (labels < 0).any() else {"icml_face_data.csv"}
+    names = {"train.csv", "test.csv"} if (labels < 0).any() else {"fer2013.csv"}
     synthetic.write(folder, data.pixels[rows], labels[rows], data.usage[rows], names)
 
 
@@ -54,14 +46,15 @@ def main(quick: bool = False) -> None:
         raise UserError("pipeline/ is missing in the current folder; run the command in the project folder")
     folder = QUICK if quick else DEMO
     if quick:
-        run(Path(), "dvc", "repro", "--quiet", "prepare")
+        python("dvc", "repro", "--quiet", "prepare")
         build(folder, PARAMS.with_stem("quick"))
         shutil.rmtree(folder / "data/incoming")  # may hold the files of another form
         take(folder / "data/incoming")
     else:
         build(folder)
-    run(folder, "pipeline", "train", "--jobs", "2", "--threads", "1", "--yes")
-    run(folder, "dvc", "repro")
-    run(folder, "pipeline", "leaderboard")
+    run = partial(python, folder=folder, YES="1")  # the trainings are short: do not ask for confirmation
+    run("pipeline", "train", "--jobs", "2", "--threads", "1")
+    run("dvc", "repro")
+    run("pipeline", "leaderboard")
     print(f"\nSubmission: {folder}/submissions/ensemble.csv")
     print(f"Report: {folder}/results/report.html")

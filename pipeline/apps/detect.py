@@ -59,8 +59,7 @@ class Detector:
         rectangles = self.cascade.detectMultiScale(grey, STEP, NEIGHBOURS, minSize=(SMALLEST, SMALLEST))
         left, top, side = np.array(rectangles, dtype="float64").reshape(-1, 4)[:, :3].T / scale
         boxes = np.stack([left - MARGIN * side, top - MARGIN * side, side * (1 + 2 * MARGIN)], axis=1)
-        ordered: np.ndarray = boxes[np.argsort(-side, kind="stable")]
-        return ordered
+        return np.asarray(boxes[np.argsort(-side, kind="stable")])
 
 
 def crop(grey: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -71,8 +71,7 @@ def contrasted(pictures: "keras.KerasTensor", kind: str) -> "keras.KerasTensor":
 def resampled(step: float, start: float, crop: int) -> np.ndarray:
     """Return the matrix float32 [crop, 48] that samples 48 pixels at start, start + step, ..., like augment.show."""
     positions = np.clip(start + step * np.arange(crop), 0, SIDE - 1)
-    weights: np.ndarray = np.maximum(1 - abs(positions[:, None] - np.arange(SIDE)), 0).astype("float32")
-    return weights
+    return np.asarray(np.maximum(1 - abs(positions[:, None] - np.arange(SIDE)), 0), "float32")
 
 
 def build_graph(network: networks.Network) -> "keras.Model":

@@ -29,8 +29,7 @@ class Network:
         """Return the calibrated probabilities, float32 [n, 7], of pictures, uint8 [n, 48, 48]."""
         if not len(pictures):
             return np.zeros((0, len(CLASSES)), "float32")
-        probabilities: np.ndarray = self.session.run(None, {"pictures": pictures})[0]
-        return probabilities
+        return np.asarray(self.session.run(None, {"pictures": pictures})[0])
 
 
 def load() -> Network | None:

@@ -48,8 +48,7 @@ def grey_levels(pictures: Any) -> np.ndarray:
         return array
     if array.dtype.kind != "f" or not ((array >= 0) & (array <= 1)).all():  # also for NaN
         raise UserError("pictures must be uint8, or floats from 0 to 1")
-    scaled: np.ndarray = (255 * array.astype("float64")).round().astype("uint8")
-    return scaled
+    return np.asarray((255 * array.astype("float64")).round(), "uint8")
 
 
 class SpeedrunFacts(Facts, frozen=True):
@@ -152,8 +151,7 @@ class Network:
         """Return the mean over all networks of their maps for each picture's class (int [n]): float32 [n, 48, 48]."""
         levels = grey_levels(pictures)
         networks = [each for members in self.members.values() for each in members]
-        mean: np.ndarray = np.mean([each.attention(levels, classes) for each in networks], axis=0)
-        return mean
+        return np.asarray(np.mean([each.attention(levels, classes) for each in networks], axis=0))
 
 
 def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, Path, str, str]:
@@ -216,7 +214,7 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
     cells = {each: [_cell(settings, each, number) for number in folds[each]] for each in shares}
     _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
     members = {each: [_restored(*cell) for cell in parts] for each, parts in cells.items()}
-    return Network(members, method, list(shares.values()), ensemble.temperatures([name])[name])
+    return Network(members, method, list(shares.values()), ensemble.result([name]).submissions[name].temperature)
 
 
 def _speedrun(library: str, precision: str | None) -> Network:

@@ -189,8 +189,7 @@ def predict(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str)
             "activation must be softmax or sigmoid"
         )
     outputs = np.maximum(outputs, 1e-7)
-    probabilities: np.ndarray = outputs / outputs.sum(axis=1, keepdims=True)
-    return probabilities
+    return np.asarray(outputs / outputs.sum(axis=1, keepdims=True))
 
 
 def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:

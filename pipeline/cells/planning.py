@@ -5,19 +5,16 @@ computes the cells changes.
 """
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-import numpy as np
+import pandas as pd
 from tabulate import tabulate
 
 from pipeline import config, files
 from pipeline.cells import progress, store
+from pipeline.command import python
 from pipeline.config import Config, Recipe
 from pipeline.errors import UserError
 from pipeline.training import plan
@@ -55,26 +52,13 @@ def using_dvc() -> bool:
 
 def dvc(*words: str, capture: bool = False) -> str:
     """Run DVC, and return its output if `capture`. Raises UserError if it fails; DVC prints the cause."""
-    lock = Path(".dvc/tmp/rwlock")
-    if lock.exists() and not lock.stat().st_size:
-        raise UserError(f"{lock} is empty, probably after a power failure; if no other DVC is running: rm {lock}")
-    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # stages run `python`
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words], check=False, text=True, env=os.environ | {"PATH": search},
-        stdout=subprocess.PIPE if capture else None,
-    )  # fmt: skip
-    if done.returncode:
-        raise UserError(f"dvc {' '.join(words)} failed; see its message above")
-    return done.stdout or ""
+    return python("dvc", *words, capture=capture)
 
 
 def stale_stages(*targets: str) -> set[str]:
     """Return the stages among `targets` that are out of date according to DVC, like "train@deep_vgg"."""
     text = dvc("status", "--json", *targets, capture=True)
-    try:
-        return set(json.loads(text[text.index("{") :]))
-    except ValueError:
-        raise UserError(f"unexpected output of dvc status: {text[:200]}") from None
+    return set(json.loads(text[text.index("{") :]))
 
 
 def differences(now: Plan, then: Plan) -> str:
@@ -92,30 +76,25 @@ def differences(now: Plan, then: Plan) -> str:
 SECONDS_A_ROW = 60 / 22967  # per epoch, of a large network on one core; used while there are no cells
 
 
-@dataclass(frozen=True)
-class Timings:
-    """Seconds per epoch of each architecture, measured in the existing cells."""
-
-    by_architecture: dict[str, float]
-
-    def seconds(self, model: Plan, rows: int = 22967) -> float:
-        """Estimate the training time of a cell.
-
-        The median of all architectures is used if the model's own has no cell, or SECONDS_A_ROW if there are no cells.
-        """
-        rates = self.by_architecture
-        default = float(np.median(list(rates.values()))) if rates else rows * SECONDS_A_ROW
-        return rates.get(model.architecture, default) * model.settings().epochs
+def timings() -> dict[str, float]:
+    """Return the median seconds per epoch of the existing cells, by architecture."""
+    paths = [*store.CELLS.glob("*/*/cell.json"), *store.STUDENTS.glob("*/*/cell.json")]
+    cells = [about for path in paths if (about := store.about(path.parent)) and about.seconds > 0]
+    seconds = pd.Series([about.seconds / about.plan.settings().epochs for about in cells], dtype=float)
+    return dict(seconds.groupby([about.plan.architecture for about in cells]).median())
 
 
-def timings() -> Timings:
-    """Compute the median seconds per epoch of the existing cells, by architecture."""
-    seconds: dict[str, list[float]] = {}
-    for file in [*store.CELLS.glob("*/*/cell.json"), *store.STUDENTS.glob("*/*/cell.json")]:
-        about = store.about(file.parent)
-        if about and about.seconds > 0:
-            seconds.setdefault(about.plan.architecture, []).append(about.seconds / about.plan.settings().epochs)
-    return Timings({name: float(np.median(each)) for name, each in seconds.items()})
+def estimate(times: dict[str, float], model: Plan, rows: int = 22967) -> float:
+    """Estimate the seconds of training a cell.
+
+    The median of all architectures is used if the model's own has no cell, or SECONDS_A_ROW if there are no cells.
+
+    Parameters
+    ----------
+    times : result of `timings`.
+    """
+    default = median(times.values()) if times else rows * SECONDS_A_ROW
+    return times.get(model.architecture, default) * model.settings().epochs
 
 
 OTHER_DATA = "different faces, folds or soft targets"
@@ -129,11 +108,7 @@ def why(settings: Config, name: str, fold: int, now: Plan) -> str:
         return "damaged; restore a committed cell with git checkout" if exists else "not trained yet"
     changed = differences(now, about.plan)
     if about.plan.training() == now.training():
-        from pipeline.cells import soft_targets  # which imports this module
-
-        without = now.teachers and Path("data/folds.csv").exists() and not soft_targets.path(name).exists()
-        same = f"soft targets are missing: dvc repro soft_targets@{name}" if without else OTHER_DATA
-        return f"{changed}: {_remedy(name, fold, about)}" if changed else same
+        return f"{changed}: {_remedy(name, fold, about)}" if changed else OTHER_DATA
     return changed
 
 
@@ -160,7 +135,7 @@ def show() -> None:
 
     A valid cell that DVC does not know yet, for example one copied from another machine, is not stale.
     """
-    from pipeline.cells import soft_targets, train  # which import this module
+    from pipeline.cells import train  # which imports this module
 
     settings, times = config.load(), timings()
     dvc("repro", "--quiet", "plan", *(["folds"] if Path("data/raw").is_dir() else []))
@@ -169,28 +144,24 @@ def show() -> None:
         _add_soft_targets(settings)
     stale = stale_stages("train", *(["distill"] if settings.students else []))
     run = train.start() if prepared and stale else None
-    lines, notes, retrained, total, cells = [], [], set(), 0.0, 0
+    lines, total, cells = [], 0.0, 0
     for name in settings.names:
         now = plan.make(settings, name)
-        each = times.seconds(now)
+        each = estimate(times, now)
         outdated = settings.folds_of(name) if store.stage(settings, name) in stale else []
         reasons = [why(settings, name, fold, now) for fold in outdated if not (run and run.finished(name, fold))]
         reasons = [reason for reason in reasons if prepared or reason != OTHER_DATA]
-        unmeasured = "" if now.architecture in times.by_architecture else " (guess)"
+        unmeasured = "" if now.architecture in times else " (guess)"
         expected = progress.duration(each * len(reasons)) + unmeasured if reasons else ""
         total, cells = total + each * len(reasons), cells + len(reasons)
         counted = f"{len(reasons)} of {len(settings.folds_of(name))}"
         lines.append([name, counted, expected, "; ".join(dict.fromkeys(reasons))])
-        older = soft_targets.absent(settings, [each for each in now.teachers if each not in retrained])
-        if reasons:
-            retrained.add(name)
-            notes += ["\n" + textwrap.fill(soft_targets.untrainable(name, older), 80)] if older else []
     titles = ["model", "stale cells", "core time", "why"]
     print(tabulate(lines, titles, disable_numparse=True, maxcolwidths=[None, None, None, 28]))
     summary = (
         f"{progress.count(cells)} stale, about {progress.duration(total)} on one core: make train JOBS=2 THREADS=1"
     )
-    if not prepared:
-        notes.append("The data is not prepared yet, so cells of other data are not listed; prepare it: dvc repro folds")
     none = f"nothing is stale{'' if prepared else ' by parameters or code'}"
-    print(f"\n{summary if cells else none}", *notes, sep="\n")
+    print(f"\n{summary if cells else none}")
+    if not prepared:
+        print("The data is not prepared yet, so cells of other data are not listed; prepare it: dvc repro folds")

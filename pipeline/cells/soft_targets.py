@@ -8,7 +8,6 @@ Cells of an earlier version lack these predictions. Then the file contains the n
 trained student stays valid, and training a student raises an error.
 """
 
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,36 +32,16 @@ def load(student: str, fold: int, digest: str) -> np.ndarray:
     ----------
     digest : of the folds.
     """
-    with files.reading(path(student), f"dvc repro soft_targets@{student}"), np.load(path(student)) as archive:
-        arrays = dict(archive)
-    if "absent" in arrays:
-        raise UserError(untrainable(student, arrays["absent"].tolist()))
-    with files.reading(path(student), f"dvc repro -f soft_targets@{student}"):
+    with files.reading(path(student), f"dvc repro -f soft_targets@{student}"), np.load(path(student)) as arrays:
+        if "absent" in arrays:
+            raise UserError(
+                f"{student} cannot be trained: the cells of {', '.join(arrays['absent'])} are from an earlier version, "
+                "without predictions for their training rows; retrain each: python -m pipeline train NAME --retrain"
+            )
         if arrays["of"] != digest:
             raise ValueError("it is for different folds")
         levels = arrays[f"fold{fold}"]
         return store.probabilities(levels.astype("float32") / 255, len(levels))
-
-
-def absent(settings: config.Config, teachers: list[str]) -> list[str]:
-    """Return the teachers that have a cell without predictions for its training rows."""
-
-    def lacks(path: Path) -> bool:
-        with suppress(*files.DAMAGE), np.load(path) as arrays:
-            return "train" not in arrays
-        return False  # missing or damaged, so it will be trained anyway
-
-    paths = {name: [store.folder(settings, name, fold) / "predictions.npz" for fold in settings.folds_of(name)]
-             for name in teachers}  # fmt: skip
-    return [name for name in teachers if any(map(lacks, paths[name]))]
-
-
-def untrainable(student: str, teachers: list[str]) -> str:
-    """Return the message about a student whose teachers have such cells."""
-    return (
-        f"{student} cannot be trained: the cells of {', '.join(teachers)} are from an earlier version, without "
-        "predictions for their training rows; retrain each of them: python -m pipeline train NAME --retrain"
-    )
 
 
 def main(student: str) -> None:
@@ -70,7 +49,7 @@ def main(student: str) -> None:
     settings, data = config.load(), faces.load()
     teachers = planning.load(student).teachers
     cells = [store.load_all(settings, name, data) for name in teachers]
-    older = absent(settings, teachers)
+    older = [name for name, each in zip(teachers, cells, strict=True) if any(cell.train is None for cell in each)]
     if older:
         arrays = {"absent": np.array(older)}
     else:

@@ -5,6 +5,7 @@ in artifacts/students/STUDENT/foldK/. Its weights, which no stage needs, are in 
 """
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,18 @@ def stage(config: Config, name: str) -> str:
 
 def about(path: Path) -> About | None:
     """Read cell.json in a folder. Returns None if it is damaged, or another file is missing or has another digest."""
-    try:
-        about = About.model_validate_json((path / "cell.json").read_bytes())
-        complete = all(files.sha256((path / name).read_bytes()) == about.sha256[name] for name in FILES[:-1])
-    except files.DAMAGE:
-        return None
-    return about if complete else None
+    with suppress(*files.DAMAGE):
+        return _verified(path)[0]
+    return None
+
+
+def _verified(path: Path) -> tuple[About, dict[str, bytes]]:
+    """Read cell.json in a folder and the other files. Raises an error of files.DAMAGE if they do not fit together."""
+    about = About.model_validate_json((path / "cell.json").read_bytes())
+    contents = {name: (path / name).read_bytes() for name in FILES[:-1]}
+    if different := [name for name in contents if files.sha256(contents[name]) != about.sha256[name]]:
+        raise ValueError(f"the digest of {different[0]} differs from the one in cell.json")
+    return about, contents
 
 
 def write(path: Path, weights_path: Path, contents: dict[str, bytes]) -> None:
@@ -134,24 +141,16 @@ def load_all(config: Config, name: str, faces: Faces) -> list[Cell]:
 
 def load(config: Config, name: str, fold: int, faces: Faces, folds: Folds) -> Cell:
     """Load a cell. Raises UserError if it is missing, damaged, or for a different model, fold or dataset."""
-    path, remedy = folder(config, name, fold), f"dvc repro {stage(config, name)}"
-    with files.reading(path / "cell.json", remedy):
-        about = About.model_validate_json((path / "cell.json").read_bytes())
+    path = folder(config, name, fold)
+    with files.reading(path, f"dvc repro {stage(config, name)}"):
+        about, contents = _verified(path)
         if (about.model, about.fold, about.faces, about.folds) != (name, fold, faces.digest, folds.digest):
             raise ValueError(f"it is for {about.model} fold {about.fold}, or for a different dataset or folds")
-    contents = {}
-    for file in FILES[:-1]:
-        with files.reading(path / file, remedy):
-            contents[file] = (path / file).read_bytes()
-            if files.sha256(contents[file]) != about.sha256[file]:
-                raise ValueError("its digest differs from the one in cell.json")
-    with files.reading(path / "predictions.npz", remedy):
         arrays = _arrays(contents["predictions.npz"], folds.held_out(fold), len(folds.rows), len(faces.test_rows()))
-    with files.reading(path / "history.csv", remedy):
         history = pd.read_csv(io.BytesIO(contents["history.csv"]))
         if list(history) != list(HISTORY) or len(history) != about.plan.recipe["epochs"]:
-            raise ValueError(f"it must have the columns {', '.join(HISTORY)} and one line per epoch")
-    return Cell(about, history=history, **arrays)
+            raise ValueError(f"history.csv must have the columns {', '.join(HISTORY)} and one line per epoch")
+        return Cell(about, history=history, **arrays)
 
 
 def _arrays(content: bytes, rows: np.ndarray, every: int, tests: int) -> dict[str, Any]:

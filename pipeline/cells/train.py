@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import config, files
@@ -33,24 +33,18 @@ LONG = 600  # seconds; a longer training needs approval
 
 @dataclass(frozen=True)
 class Run:
-    """Settings and data that all cells of a run share."""
+    """Settings and data that all cells of a run share, with the folds of every model."""
 
     settings: Config
     faces: Faces
-    loaded: dict[str, Folds] = field(default_factory=dict)
-
-    def folds(self, name: str) -> Folds:
-        """Return the folds of a model; read them once."""
-        if name not in self.loaded:
-            self.loaded[name] = folds.load(self.faces, name)
-        return self.loaded[name]
+    folds: dict[str, Folds]
 
     def task(self, name: str, fold: int) -> Task:
         """Return the task of training a cell, according to the plan of its model."""
         model = planning.load(name)
         library = machine.choose(model.backend)
         precision = machine.products(model.settings().precision, library, model.architecture)
-        assignment = self.folds(name)
+        assignment = self.folds[name]
         soft = soft_targets.load(name, fold, assignment.digest) if model.teachers else None
         return Task(
             assignment.rows, assignment.fold_of, fold, model, self.faces.digest, assignment.digest, library, precision,
@@ -59,12 +53,11 @@ class Run:
 
     def is_complete(self, task: Task) -> bool:
         """Return whether a valid cell matching the task exists, including its test-time settings."""
-        try:
-            name = task.plan.model
-            about = store.load(self.settings, name, task.fold, self.faces, self.folds(name)).about
-        except UserError:
-            return False
-        return about.key == task.key and about.plan.recipe == task.plan.recipe
+        name = task.plan.model
+        with suppress(UserError):
+            about = store.load(self.settings, name, task.fold, self.faces, self.folds[name]).about
+            return about.key == task.key and about.plan.recipe == task.plan.recipe
+        return False
 
     def finished(self, name: str, fold: int) -> bool:
         """Return whether a cell is complete. A cell without plan or soft targets is not."""
@@ -87,8 +80,6 @@ class Run:
     def write(self, task: Task, contents: dict[str, bytes]) -> None:
         """Write a cell, and delete its checkpoints, including those with other settings."""
         name, fold = task.plan.model, task.fold
-        if not json.loads(contents["cell.json"])["seconds"]:
-            raise ValueError(f"{task}: the training time is missing")
         folder = store.folder(self.settings, name, fold)
         if contents["history.csv"].count(b"\n") < 2:  # only predicted again: keep history and training time
             contents = _with_history(contents, folder)
@@ -108,10 +99,8 @@ def _with_history(contents: dict[str, bytes], folder: Path) -> dict[str, bytes]:
 
 def start() -> Run:
     """Load the settings and data that all cells share. Raises UserError if the folds of a model are unusable."""
-    run = Run(config.load(), faces.load())
-    for name in run.settings.names:
-        run.folds(name)
-    return run
+    settings, data = config.load(), faces.load()
+    return Run(settings, data, {name: folds.load(data, name) for name in settings.names})
 
 
 def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | None) -> dict[str, bytes]:
@@ -145,7 +134,7 @@ def require_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = Fal
             waiting = [model for model in waiting if model.model != name]
             waiting += [planning.load(name)] * len(run.settings.folds_of(name))
     times, rows = planning.timings(), len(run.faces.rows(TRAINING))
-    seconds = sum(times.seconds(model, rows) for model in waiting)
+    seconds = sum(planning.estimate(times, model, rows) for model in waiting)
     if seconds > LONG and not yes:
         raise UserError(
             f"{count(len(waiting))} to train, about {duration(seconds)} of one core by the last timings; existing "
@@ -216,8 +205,11 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
         folds.main()
     run = start()
     for stage, names in (("train", list(run.settings.models)), ("distill", list(run.settings.students))):
-        if stage == "distill":
-            _update_soft_targets(names)
+        for name in names if stage == "distill" else ():
+            if planning.using_dvc():
+                planning.dvc("repro", "--quiet", f"soft_targets@{name}")
+            else:
+                soft_targets.main(name)
         if names and planning.using_dvc():
             outdated = planning.stale_stages(stage)
             names = [name for name in names if store.stage(run.settings, name) in outdated]
@@ -229,15 +221,6 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
             require_approval(run, tasks, yes)
             for task in trained(run, tasks, jobs, executor, address):
                 commit(run, [task.plan.model])
-
-
-def _update_soft_targets(students: list[str]) -> None:
-    """Compute the soft targets of these students if they are out of date."""
-    for name in students:
-        if planning.using_dvc():
-            planning.dvc("repro", "--quiet", f"soft_targets@{name}")
-        else:
-            soft_targets.main(name)
 
 
 def trained(
@@ -268,7 +251,7 @@ def commit(run: Run, names: list[str]) -> None:
     """Commit to DVC those of these models whose cells are all complete, by the present params.yaml and code."""
     config.load.cache_clear()
     try:
-        now = Run(config.load(), run.faces)
+        now = replace(run, settings=config.load())
         complete = [name for name in names if name in now.settings.names and _complete(now, name)]
     except UserError as error:  # a file is being edited, which must not stop running trainings
         print(f"{error}; finished cells are kept, and committed to DVC at the next start", file=sys.stderr)

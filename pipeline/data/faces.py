@@ -3,7 +3,6 @@
 Reads and writes data/faces.npz.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +50,7 @@ class Faces:
     @cached_property
     def digest(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of pixels and labels."""
-        return hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).hexdigest()[:16]
+        return files.sha256(self.pixels.tobytes() + self.labels.tobytes())[:16]
 
     def rows(self, split: int) -> np.ndarray:
         """Return the row numbers of a split, int64, in order."""

@@ -4,7 +4,6 @@ Reads data/faces.npz. Writes data/folds.csv with the columns row and fold: one l
 in params.yaml keeps. Writes the same for each model, which can have its own number of folds, to data/folds/MODEL.csv.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +35,7 @@ class Folds:
     @cached_property
     def digest(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of both arrays."""
-        return hashlib.sha256(self.rows.tobytes() + self.fold_of.tobytes()).hexdigest()[:16]
+        return files.sha256(self.rows.tobytes() + self.fold_of.tobytes())[:16]
 
     def held_out(self, fold: int) -> np.ndarray:
         """Return the rows of a fold, int64 [m]."""

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.data import pictures
 from pipeline.errors import UserError
 
-LARGEST = 2**29  # maximum size in bytes of an unpacked file; the competition's largest has 0.6 * 2**29
 # Exceptions for damaged or encrypted archives, and for unknown compression.
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, RuntimeError)
 FOLDER = Path("data/incoming")
@@ -34,7 +33,7 @@ WANTED = (
 def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Iterator[tuple[str, bytes]]:
     """Yield the paths and contents of the wanted files in an archive, in order. Nothing is written.
 
-    Raises UserError if the archive is damaged or a file is too large.
+    Raises UserError if the archive is damaged.
 
     Parameters
     ----------
@@ -47,24 +46,15 @@ def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Itera
                 for info in archive.infolist():
                     place = info.filename.replace("\\", "/")
                     if not info.is_dir() and wanted(place):
-                        yield place, _bounded(archive.open(info), f"{name}: {place}")
+                        yield place, archive.read(info)
         else:
             with tarfile.open(path) as tar:
                 for member in tar:
-                    if member.isfile() and wanted(member.name):
-                        yield member.name, _bounded(tar.extractfile(member), f"{name}: {member.name}")
+                    if member.isfile() and wanted(member.name) and (file := tar.extractfile(member)):
+                        yield member.name, file.read()
     except DAMAGE as error:
         cause = str(error).partition("\n")[0]
         raise UserError(f"{name} is damaged or cannot be unpacked ({cause}); copy the file again") from None
-
-
-def _bounded(source: IO[bytes] | Any, name: str) -> bytes:
-    """Read a file of at most LARGEST bytes; a small archive may contain gigabytes of zeros."""
-    with source:
-        content: bytes = source.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise UserError(f"{name} unpacks to more than {LARGEST:,} bytes, so it is not a file of the competition")
-    return content
 
 
 def _stop(error: OSError) -> NoReturn:

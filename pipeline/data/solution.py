@@ -29,16 +29,15 @@ def save(hidden: pd.DataFrame) -> None:
     files.write(PATH, hidden.to_csv(index=False).encode())
 
 
-def load(data: Faces | None = None) -> pd.DataFrame:
+def load(data: Faces) -> pd.DataFrame:
     """Load data/solution.csv. Raises UserError if it is missing, invalid, or for a different dataset than `data`."""
     with files.reading(PATH, "dvc repro -f prepare"):
         solution = pd.read_csv(PATH, dtype={"row": "int64", "emotion": "Int64"})
         if not solution["emotion"].dropna().isin(range(len(CLASSES))).all():
             raise ValueError(f"an emotion is not 0 to {len(CLASSES) - 1}")
-        if data is not None:
-            usage = [SPLITS[code] for code in data.usage[data.test_rows()]]
-            if not np.array_equal(solution["row"], data.test_rows()) or list(solution["usage"]) != usage:
-                raise ValueError("its rows are not the test rows of data/faces.npz")
+        usage = [SPLITS[code] for code in data.usage[data.test_rows()]]
+        if not np.array_equal(solution["row"], data.test_rows()) or list(solution["usage"]) != usage:
+            raise ValueError("its rows are not the test rows of data/faces.npz")
         return solution
 
 

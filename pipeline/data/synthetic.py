@@ -4,9 +4,6 @@ The seven expressions differ in brows, eyes, nose and mouth. Shape, pose, light,
 give equal bytes.
 """
 
-import gzip
-import io
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,21 +160,8 @@ def write(
     tables = {
         "train.csv": table[training][["emotion", "pixels"]],
         "test.csv": table[~training][["pixels"]],
-        "icml_face_data.csv": table[["emotion", "Usage", "pixels"]].set_axis(["emotion", " Usage", " pixels"], axis=1),
-        "fer2013.tar.gz": table,
+        "fer2013.csv": table,
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name in names or tables:
-        content = tables[name].to_csv(index=False).encode()
-        if name.endswith(".tar.gz"):
-            content = gzip.compress(_tar("fer2013/fer2013.csv", content), mtime=0)
-        (folder / name).write_bytes(content)
-
-
-def _tar(name: str, content: bytes) -> bytes:
-    """Return a tar archive with one file."""
-    member, packed = tarfile.TarInfo(name), io.BytesIO()
-    member.size = len(content)
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        tar.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
+        tables[name].to_csv(folder / name, index=False)

@@ -39,17 +39,12 @@ def ours(scores: dict[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def rows(scores: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the rows of the board: ours in the order of `scores`, then the teams of 2013 if ours have a rank."""
+def table(scores: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the board as texts: ours in the order of `scores`, then the teams of 2013 if ours have a rank."""
     lines = [ours(entry) for entry in scores]
     if places(scores):
         lines += [(team, "", "", percent(ratio), *[""] * (len(HEADERS) - 4)) for team, ratio in TEAMS.items()]
-    return lines
-
-
-def table(scores: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the board as a data frame of texts."""
-    return pd.DataFrame(rows(scores), columns=list(HEADERS)).set_index("")
+    return pd.DataFrame(lines, columns=list(HEADERS)).set_index("")
 
 
 def markdown(frame: pd.DataFrame) -> str:

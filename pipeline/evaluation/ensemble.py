@@ -113,12 +113,6 @@ def result(names: Sequence[str] = ()) -> Result:
         return content
 
 
-def temperatures(names: Sequence[str]) -> dict[str, float]:
-    """Return the temperature of each of these submissions from results/ensemble.json."""
-    submissions = result(names).submissions
-    return {name: submissions[name].temperature for name in names}
-
-
 def fit_temperatures(oof: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
     """Return float64 [folds + 1]: temperature k is fitted on all rows except fold k, the last one on all rows."""
     subsets = [fold_of != fold for fold in range(fold_of.max() + 2)]  # the last number matches no row
@@ -156,15 +150,13 @@ def fit_weights(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def weighted_mean(members: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the weighted arithmetic mean over the first axis of float [members, n, 7]."""
-    mean: np.ndarray = np.einsum("m,mnc->nc", weights, members).astype(np.float32)
-    return mean
+    return np.asarray(np.einsum("m,mnc->nc", weights, members), np.float32)
 
 
 def geometric_mean(members: np.ndarray) -> np.ndarray:
     """Return the geometric mean over the first axis of float [members, n, 7], normalised to sum to 1."""
-    mean: np.ndarray = np.exp(np.log(members.astype(np.float64).clip(1e-12)).mean(axis=0))
-    mean /= mean.sum(axis=1, keepdims=True)
-    return mean.astype(np.float32)
+    mean = np.exp(np.log(members.astype(np.float64).clip(1e-12)).mean(axis=0))
+    return np.asarray(mean / mean.sum(axis=1, keepdims=True), np.float32)
 
 
 UNWEIGHTED = {"geometric": geometric_mean}  # methods without weights: functions of float [members, n, 7]

@@ -26,6 +26,7 @@ from pipeline.data import faces, folds
 from pipeline.evaluation import ensemble, metrics
 
 REPLICATES = 1000  # of the bootstrap
+BUDGETS = (1.0, 2.0, 5.0, 10.0)  # core-hours per fold
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def products(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
     trainings : probabilities, float [n, 7] each. labels : int [n].
     """
     errors = np.stack(trainings, axis=1).astype("float32") - np.eye(len(CLASSES), dtype="float32")[labels][:, None]
-    result: np.ndarray = np.einsum("nac,nbc->nab", errors, errors)
-    return result
+    return np.asarray(np.einsum("nac,nbc->nab", errors, errors))
 
 
 def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> Limits:
@@ -110,8 +110,7 @@ def bootstrap(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     sums, sizes = by_group.sum().to_numpy(), by_group.size().to_numpy()
     count = len(sizes)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), REPLICATES).astype("float32")
-    means: np.ndarray = (drawn @ sums) / (drawn @ sizes)[:, None]
-    return means.reshape(REPLICATES, *rows.shape[1:])
+    return np.asarray((drawn @ sums) / (drawn @ sizes)[:, None]).reshape(REPLICATES, *rows.shape[1:])
 
 
 def tempered(trainings: list[np.ndarray], labels: np.ndarray) -> list[np.ndarray]:
@@ -152,12 +151,13 @@ def least(matrix: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(matrix)
     root = np.sqrt(values.clip(0))[:, None] * vectors.T
     weights, _ = nnls(np.vstack([root, np.ones(len(matrix))]), np.append(np.zeros(len(matrix)), 1.0))
-    normalised: np.ndarray = weights / weights.sum()
-    return normalised
+    return np.asarray(weights / weights.sum())
 
 
 def best(limits: Limits, hours: np.ndarray, budget: float | None) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the weights with the least expected Brier score under a budget, the networks of each recipe, the score.
+
+    Without a budget, the numbers of networks are NaN.
 
     Averaging n networks of a recipe with variance V and weight w leaves w^2 V / n. For given weights, the best n under
     a budget H and costs c leave (sum of w sqrt(V c))^2 / H in total (Cauchy-Schwarz inequality). So the score is
@@ -171,11 +171,8 @@ def best(limits: Limits, hours: np.ndarray, budget: float | None) -> tuple[np.nd
     effort = deviation * np.sqrt(hours)
     matrix = limits.common + (np.outer(effort, effort) / budget if budget else 0)
     weights = least(matrix)
-    if budget:
-        share = weights * deviation / np.sqrt(hours)
-        networks = budget * share / max(share @ hours, metrics.TINY)
-    else:
-        networks = np.full(len(hours), np.inf)
+    share = weights * deviation / np.sqrt(hours)
+    networks = (budget or np.nan) * share / max(share @ hours, metrics.TINY)
     return weights, networks, float(weights @ matrix @ weights)
 
 
@@ -198,13 +195,13 @@ def table(limits: Limits, hours: np.ndarray) -> str:
     return "\n\n".join(tables)
 
 
-def main(names: list[str], budgets: list[float]) -> None:
+def main(names: list[str] | None, hours: list[float] | None) -> None:
     """Print the limits of models (default: all) and the best weights for budgets of core-hours per fold."""
-    limits, hours = limits_of_run(names or config.load().names)
-    print(table(limits, hours))
+    limits, costs = limits_of_run(names or config.load().names)
+    print(table(limits, costs))
     lines = []
-    for budget in [*budgets, None]:
-        weights, networks, score = best(limits, hours, budget)
+    for budget in [*(hours or BUDGETS), None]:
+        weights, networks, score = best(limits, costs, budget)
         low, high = limits.interval(weights)
         cells = [f"{w:.2f} x {n:.1f}" if budget else f"{w:.2f}" for w, n in zip(weights, networks, strict=True)]
         lines.append([f"{budget:g}" if budget else "no limit", f"{score:.4f}", f"{high - low:.4f}", *cells])

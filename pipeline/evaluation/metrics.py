@@ -22,8 +22,7 @@ TINY = 1e-12
 
 def right(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return whether the most likely class is the label: bool [n]."""
-    hits: np.ndarray = probabilities.argmax(axis=1) == labels
-    return hits
+    return np.asarray(probabilities.argmax(axis=1) == labels)
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -80,8 +79,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Return softer (temperature above 1) or sharper probabilities, as from logits / temperature: float64 [..., 7]."""
-    tempered: np.ndarray = softmax(np.log(probabilities.astype(np.float64).clip(TINY)) / temperature, axis=-1)
-    return tempered
+    return np.asarray(softmax(np.log(probabilities.astype(np.float64).clip(TINY)) / temperature, axis=-1))
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:

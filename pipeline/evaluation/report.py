@@ -168,19 +168,6 @@ def render(template: Path, variables: dict[str, Any]) -> str:
         ) from None
 
 
-def curves() -> dict[str, Any]:
-    """Return the learning curves as Vega-Lite. Raises UserError where curves.csv is missing or damaged."""
-    path = figures.FOLDER / "curves.csv"
-    with files.reading(path, submission.REMEDY):
-        return figures.chart(pd.read_csv(path), "lines", x="epoch", y="val_accuracy")
-
-
-def picture(path: Path) -> str:
-    """Return a picture file as a data URL. Raises UserError where it is missing."""
-    with files.reading(path, "make repro, or make claims"):
-        return figures.data_url(path.read_bytes())
-
-
 def page(markdown: str, curves: dict[str, Any]) -> str:
     """Return the report as HTML with embedded pictures and zoomable learning curves.
 
@@ -190,7 +177,7 @@ def page(markdown: str, curves: dict[str, Any]) -> str:
     body = re.sub(r"<p>&lt;details&gt;&lt;summary&gt;(.*)&lt;/summary&gt;</p>", r"<details><summary>\1</summary>", body)
     body = body.replace("<p>&lt;/details&gt;</p>", "</details>")
     body = re.sub('<img src="plots/curves.png"[^>]*>', '<span id="curves"></span>', body)
-    body = re.sub('(?<=<img src=")[^"]+', lambda match: picture(RESULTS / match[0]), body)
+    body = re.sub('(?<=<img src=")[^"]+', lambda match: figures.data_url((RESULTS / match[0]).read_bytes()), body)
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")
     return render(TEMPLATE.with_name("report.html.j2"), {"body": body, "curves": curves, "bundle": bundle})
 
@@ -199,5 +186,6 @@ def main() -> None:
     """Run the stage."""
     markdown = render(TEMPLATE, context())
     files.write(RESULTS / "report.md", markdown.encode())
-    files.write(RESULTS / "report.html", page(markdown, curves()).encode())
+    curves = figures.chart(pd.read_csv(figures.FOLDER / "curves.csv"), "lines", x="epoch", y="val_accuracy")
+    files.write(RESULTS / "report.html", page(markdown, curves).encode())
     print(f"{RESULTS}/report.html; as Markdown: {RESULTS}/report.md")

@@ -17,11 +17,7 @@ ANALYSIS = Path("results/analysis.json")  # comparison of all submissions, writt
 DIGITS = [str(label) for label in range(len(CLASSES))]
 UNKNOWN = "unknown"  # replaces numbers that need unknown labels
 REMEDY = "dvc repro -f score"
-# Columns of scores.csv that are shown and never blank.
-WHOLE = ("name", "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high",
-         "private_no_duplicate", "rank_2013", "sha256", "data")  # fmt: skip
 INTEGERS = {"parameters": "Int64", "train_seconds": "Int64"}  # blank where unknown
-PLACE = r">?\d{1,2}|none|unknown"
 
 
 def write(path: Path, labels: np.ndarray) -> str:
@@ -57,9 +53,6 @@ def scores() -> list[dict[str, Any]]:
     """Return the rows of submissions/scores.csv, best out of fold first. Raises UserError where it is unusable."""
     with files.reading(TABLE, REMEDY):
         table = pd.read_csv(TABLE, dtype=INTEGERS)
-        shown, ranks = table[[*WHOLE, *INTEGERS]], table["rank_2013"].astype(str)
-        if shown[list(WHOLE)].isna().any(axis=None) or not ranks.str.fullmatch(PLACE).all():
-            raise ValueError("a row is incomplete, or has an invalid rank")
         return plain(table.sort_values("oof_accuracy", ascending=False, kind="stable"))
 
 
@@ -75,13 +68,6 @@ def analysis() -> dict[str, Any]:
         content: dict[str, Any] = json.loads(ANALYSIS.read_bytes())
         content[evaluated_rows(content)], content["single_networks"], content["trained_with"]
         return content
-
-
-def single_networks(content: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the entry of a model's single networks (one per fold) in results/analysis.json (`content`)."""
-    with files.reading(ANALYSIS, REMEDY):
-        entry: dict[str, Any] = content["single_networks"][name]
-        return entry
 
 
 def evaluated_rows(content: dict[str, Any]) -> str:

@@ -67,14 +67,12 @@ class Result:
     Parameters
     ----------
     probabilities : float16 [k, 7], of the rows Training.evaluated, with test-time augmentation.
-    watched : float64 [epochs], accuracy on the monitored rows (Training.watched) after each epoch.
     hits : bool [epochs, w], which monitored rows were right; empty in files of an earlier version.
     accuracy : training accuracy of the last epoch. seconds, prediction_seconds : of training and of prediction.
     about : machine, versions and precision, as JSON.
     """
 
     probabilities: np.ndarray
-    watched: np.ndarray
     accuracy: np.ndarray
     seconds: np.ndarray
     prediction_seconds: np.ndarray
@@ -85,10 +83,7 @@ class Result:
 def load(path: Path) -> Result:
     """Read the Result of a training. Raises UserError where the file is damaged."""
     with files.reading(path, f"rm {path}, and the same command again"), np.load(path, allow_pickle=False) as arrays:
-        result = Result(**{key: arrays[key] for key in Result.__dataclass_fields__ if key in arrays})
-        if result.hits.ndim != 2 or len(result.hits) not in (0, len(result.watched)):
-            raise ValueError("the numbers of epochs of hits and watched differ")
-        return result
+        return Result(**{key: arrays[key] for key in Result.__dataclass_fields__ if key in arrays})
 
 
 class Hits:
@@ -155,7 +150,6 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
              "threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "")}  # fmt: skip
     result = {
         "probabilities": probabilities.astype("float16"),
-        "watched": [epoch["val_accuracy"] for epoch in progress.history],
         "accuracy": progress.history[-1]["accuracy"],
         "seconds": progress.seconds,
         "prediction_seconds": time.perf_counter() - started,

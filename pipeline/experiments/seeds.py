@@ -4,16 +4,13 @@ Reads the results of download, prepare and audit. Writes results/seeds.json and 
 which git ignores. Running the command again continues unfinished projects.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from pipeline import config, files
-from pipeline.config import Config
+from pipeline.command import python
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics, submission
 
@@ -34,21 +31,12 @@ def build(folder: Path, seed: int) -> None:
         link.parent.mkdir(exist_ok=True)
         if Path(name).exists() and not link.is_symlink():
             link.symlink_to(Path(name).absolute())
-    yaml = YAML()
-    document = yaml.load(config.PATH.read_text(encoding="utf-8"))
+    document = config.read()
     for model in (*document["models"].values(), *document.get("students", {}).values()):
         if model.get("seed") is not None:
             model["seed"] = (model["seed"] - document["seed"] + seed) % 2**32
     document["seed"] = seed
-    with open(folder / config.PATH, "w", encoding="utf-8") as file:
-        yaml.dump(document, file)
-
-
-def verbs(settings: Config) -> list[list[str]]:
-    """Return the command lines of a run, in order; each skips finished work."""
-    trained = [["train", name, "--yes"] for name in settings.models]
-    distilled = [line for name in settings.students for line in (["soft-targets", name], ["train", name, "--yes"])]
-    return [["folds"], ["plan"], *trained, *distilled, ["ensemble"], ["score"]]
+    files.write_json(folder / config.PATH, document)  # JSON is valid YAML
 
 
 def summary(tables: dict[int, pd.DataFrame], document: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +60,7 @@ def summary(tables: dict[int, pd.DataFrame], document: dict[str, Any]) -> dict[s
 
 def main(numbers: list[int]) -> None:
     """Run the command."""
-    settings, document, wanted = config.load(), config.read(), sorted(set(numbers))
+    document, wanted = config.read(), sorted(set(numbers))
     if len(wanted) < max(2, len(numbers)):
         raise UserError(f"two or more different seeds are needed, not {' '.join(map(str, numbers))}")
     for name in SHARED[:-1]:
@@ -81,10 +69,8 @@ def main(numbers: list[int]) -> None:
     for seed in wanted:
         build(FOLDER / str(seed), seed)  # all at once: params.yaml may change during the runs
     for seed in wanted:
-        for words in verbs(settings):
-            print(f"seed {seed}: {' '.join(words)}", flush=True)
-            folder = FOLDER / str(seed)
-            if subprocess.run([sys.executable, "-m", "pipeline", *words], cwd=folder, check=False).returncode:
-                raise UserError(f"{words[0]} failed in {folder}/ (see above); run the same command again to continue")
+        for verb in ("train", "ensemble", "score"):
+            print(f"seed {seed}: {verb}", flush=True)
+            python("pipeline", verb, folder=FOLDER / str(seed), YES="1")
     tables = {seed: pd.read_csv(FOLDER / str(seed) / submission.TABLE) for seed in wanted}
     files.write_json(RESULT, summary(tables, document))

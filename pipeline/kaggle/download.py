@@ -7,8 +7,6 @@ unpacked (pictures: decoded into one pictures.npz), and PROVENANCE.json.
 
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +50,7 @@ def collect(settings: Config, folder: Path) -> dict[str, Any]:
             kaggle.download(ARCHIVE, folder)
     else:
         faces = synthetic.competition(data.training_faces, data.test_faces, settings.seed)
-        synthetic.write(folder, *faces, names={ARCHIVE})
+        synthetic.write(folder, *faces, names={"fer2013.csv"})
     described = {path.name: provenance.describe(path) for path in sorted(folder.iterdir())}
     for name, origin in origins.items():
         described[name]["from"] = origin
@@ -77,30 +75,18 @@ def report(facts: dict[str, Any]) -> None:
         print(f"warning: every score on them will be marked {kind}", file=sys.stderr)
 
 
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Yield a new folder, which replaces `folder` if the block succeeds; otherwise `folder` stays unchanged."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        new, old = Path(temporary) / folder.name, Path(temporary) / "old"
-        new.mkdir()
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-
-
 def main() -> None:
     """Run the stage. data/raw/ is replaced only when the new files are complete."""
     settings = config.load()
     if settings.data.source == "kaggle" and up_to_date(settings.data.slug):
         print(f"{RAW}/: {', '.join(provenance.read()['files'])} unchanged since the download; not downloaded again")
         return
-    with files.locked(LOCK, "downloads"), replacing(RAW) as folder:
-        facts = collect(settings, folder)
+    RAW.parent.mkdir(exist_ok=True)
+    with files.locked(LOCK, "downloads"), tempfile.TemporaryDirectory(dir=RAW.parent, prefix=".raw-") as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        facts = collect(settings, new)
+        if RAW.exists():
+            RAW.rename(Path(temporary) / "old")
+        new.rename(RAW)
     report(facts)

@@ -22,10 +22,10 @@ HEADERS = ("", "out of\nfold", "public", "private", "95 % interval", "no\ncopy")
 KAGGLE_HEADERS = ("Kaggle", "status", "private", "differs\nby", "public", "differs\nby")
 
 
-def columns(rows: list[list[str]], headers: tuple[str, ...], texts: int) -> str:
+def columns(rows: Any, headers: tuple[str, ...], texts: int) -> str:
     """Return a table whose first `texts` columns are aligned left, and the others right."""
     align = ["left"] * texts + ["right"] * (len(headers) - texts)
-    return tabulate(rows, headers, disable_numparse=True, colalign=align)
+    return tabulate(rows, headers, disable_numparse=True, showindex=False, colalign=align)
 
 
 def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
@@ -40,7 +40,7 @@ def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
 
 def shown(scores: list[dict[str, Any]], sent: list[Record], slug: str) -> str:
     """Return the leaderboard for a terminal, with notes."""
-    rows = [[cell.replace("% to", " to") for cell in row[: len(HEADERS)]] for row in board.rows(scores)]
+    rows = board.table(scores).reset_index().iloc[:, : len(HEADERS)].replace("% to", " to", regex=True)
     parts = [columns(rows, HEADERS, 1)]
     known = [(records.latest(sent, slug, entry["sha256"]), entry) for entry in scores]
     if scored := [against_kaggle(record, entry) for record, entry in known if record]:
@@ -54,17 +54,17 @@ def shown(scores: list[dict[str, Any]], sent: list[Record], slug: str) -> str:
     return "\n\n".join([*parts, "\n".join(textwrap.fill(note, 80) for note in notes if note)])
 
 
-def main(ask: bool = False, form: str = "text") -> None:
+def main(refresh: bool = False, form: str = "text") -> None:
     """Run the command.
 
     Parameters
     ----------
-    ask : whether to query Kaggle first.
+    refresh : whether to query Kaggle first.
     form : "text" for a terminal, with Kaggle's scores and notes; "md" for the same table in Markdown; "csv" or "json"
         for all columns of submissions/scores.csv.
     """
     scores, slug, sent = submission.scores(), config.load().data.slug, records.read()
-    if ask:
+    if refresh:
         with client.connect(slug, "show the leaderboard without Kaggle's scores: make leaderboard") as kaggle:
             records.update(sent, kaggle.submissions(), scores, slug)
         records.write(sent, slug)

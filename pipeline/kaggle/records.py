@@ -4,10 +4,9 @@ The scores are those of the current submission files, in the competition that pa
 is SENDING (ref null) until Kaggle assigns a number, then PENDING, COMPLETE or ERROR.
 """
 
+import json
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, TypeAdapter
 
 from pipeline import files
 from pipeline.evaluation import submission
@@ -15,23 +14,7 @@ from pipeline.evaluation import submission
 PATH = submission.FOLDER / "kaggle.json"
 METRICS = Path("results/kaggle.json")
 SENDING, PENDING, COMPLETE, ERROR = "SENDING", "PENDING", "COMPLETE", "ERROR"
-
-
-class Form(BaseModel):
-    """Schema of a record."""
-
-    ref: int | None
-    slug: str
-    name: str
-    date: str | None
-    message: str
-    sha256: str
-    status: str
-    public_score: float | None
-    private_score: float | None
-    error: str | None
-
-
+KEYS = ("ref", "slug", "name", "date", "message", "sha256", "status", "public_score", "private_score", "error")
 Record = dict[str, Any]
 
 
@@ -40,7 +23,7 @@ def read() -> list[Record]:
     if not PATH.exists():
         return []
     with files.reading(PATH, "git restore submissions/kaggle.json"):
-        return [form.model_dump() for form in TypeAdapter(list[Form]).validate_json(PATH.read_bytes())]
+        return [{key: record[key] for key in KEYS} for record in json.loads(PATH.read_bytes())]
 
 
 def write(records: list[Record], slug: str) -> None:

@@ -63,10 +63,9 @@ def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, sent: l
           f"  left     {'unknown number of' if left is None else left} submissions today", flush=True)  # fmt: skip
     if left == 0:
         raise UserError(f"{path}: no submission is left today: run this again after midnight UTC; or {ALTERNATIVE}")
-    record: Record = {
-        "ref": None, "slug": kaggle.slug, "name": path.stem, "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "message": message, "sha256": line["sha256"], "status": SENDING, "public_score": None, "private_score": None,
-        "error": None,
+    record: Record = dict.fromkeys(records.KEYS) | {
+        "slug": kaggle.slug, "name": path.stem, "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "message": message, "sha256": line["sha256"], "status": SENDING,
     }  # fmt: skip
     sent.append(record)
     records.write(sent, kaggle.slug)  # if this fails, nothing is sent
