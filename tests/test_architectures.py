@@ -37,7 +37,7 @@ SETTINGS = {  # config key: how the table shows it
 }
 # Required arguments of layers, whose other settings are compared with Keras's defaults.
 REQUIRED = {"Conv2D": (1, 1), "SeparableConv2D": (1, 1), "Dense": (1,), "Dropout": (0.5,), "Activation": ("relu",),
-            "MultiHeadAttention": (1, 1), "Reshape": ((1,),)}  # fmt: skip
+            "AveragePooling2D": (2,), "MultiHeadAttention": (1, 1), "Reshape": ((1,),)}  # fmt: skip
 
 # Settings that Keras sets when it builds a layer.
 FILLED = {"LayerNormalization": {"axis"}, "MultiHeadAttention": {"value_dim", "attention_axes"}}

@@ -64,12 +64,6 @@ def classified(pictures: keras.KerasTensor, x: keras.KerasTensor, dropout: float
     return keras.Model(pictures, head("softmax")[0](x))
 
 
-def vgg(*blocks: tuple[int, int]) -> keras.Model:
-    """Return a network of `blocks` (filters, number of convolutions), with max-pooling between them."""
-    pictures = layers.Input((None, None, 1))
-    x = pictures
-    for number, (filters, convolutions) in enumerate(blocks):
-        x = layers.MaxPooling2D(2)(x) if number else x
-        for _ in range(convolutions):
-            x = normalised(x, filters)
-    return classified(pictures, x, dropout=0.2)
+def blurred(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Halve the sides by anti-aliased max-pooling (Zhang 2019, arXiv 1904.11486): the stride is that of a 2x2 mean."""
+    return layers.AveragePooling2D(2)(layers.MaxPooling2D(2, strides=1, padding="same")(x))

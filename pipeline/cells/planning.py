@@ -158,9 +158,8 @@ def show() -> None:
         lines.append([name, counted, expected, "; ".join(dict.fromkeys(reasons))])
     titles = ["model", "stale cells", "core time", "why"]
     print(tabulate(lines, titles, disable_numparse=True, maxcolwidths=[None, None, None, 28]))
-    summary = (
-        f"{progress.count(cells)} stale, about {progress.duration(total)} on one core: make train JOBS=2 THREADS=1"
-    )
+    summary = f"{progress.count(cells)} stale, about {progress.duration(total)} on one core; to train them:"
+    summary += "\nmake train JOBS=2 THREADS=1 YES=1"
     none = f"nothing is stale{'' if prepared else ' by parameters or code'}"
     print(f"\n{summary if cells else none}")
     if not prepared:
