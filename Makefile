@@ -65,7 +65,7 @@ repro: scm ## run all stages that are out of date, from the data to scored submi
 	$(DVC) repro
 	@$(RUN) leaderboard
 
-score: light ## score your own submission file: FILE=mine.csv
+score: setup ## score your own submission file: FILE=mine.csv
 	@$(RUN) score -- "$$FILE"
 
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
