@@ -77,24 +77,26 @@ SECONDS_A_ROW = 60 / 22967  # per epoch, of a large network on one core; used wh
 
 
 def timings() -> dict[str, float]:
-    """Return the median seconds per epoch of the existing cells, by architecture."""
+    """Return the median seconds per epoch of the existing cells, by architecture and by model."""
     paths = [*store.CELLS.glob("*/*/cell.json"), *store.STUDENTS.glob("*/*/cell.json")]
     cells = [about for path in paths if (about := store.about(path.parent)) and about.seconds > 0]
     seconds = pd.Series([about.seconds / about.plan.settings().epochs for about in cells], dtype=float)
-    return dict(seconds.groupby([about.plan.architecture for about in cells]).median())
+    names = [[getattr(about.plan, key) for about in cells] for key in ("architecture", "model")]
+    by_architecture, by_model = (dict(seconds.groupby(each).median()) for each in names)
+    return by_architecture | by_model
 
 
 def estimate(times: dict[str, float], model: Plan, rows: int = 22967) -> float:
     """Estimate the seconds of training a cell.
 
-    The median of all architectures is used if the model's own has no cell, or SECONDS_A_ROW if there are no cells.
+    Without a cell of the model, those of its architecture are used, then those of all models, then SECONDS_A_ROW.
 
     Parameters
     ----------
     times : result of `timings`.
     """
     default = median(times.values()) if times else rows * SECONDS_A_ROW
-    return times.get(model.architecture, default) * model.settings().epochs
+    return times.get(model.model, times.get(model.architecture, default)) * model.settings().epochs
 
 
 OTHER_DATA = "different faces, folds or soft targets"

@@ -58,5 +58,5 @@ def main(student: str) -> None:
         arrays = {f"fold{fold}": mean.round().astype("uint8") for fold, mean in enumerate(means)}
         arrays["of"] = np.array(folds.load(data, student).digest)
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
-    none = f"none, because the cells of {', '.join(older)} are from an earlier version; trained students stay valid"
+    none = f"not available, as cells of {', '.join(older)} are from an earlier version; its trained cells stay valid"
     print(f"soft targets of {student}: {none if older else 'mean of ' + ', '.join(teachers)}")

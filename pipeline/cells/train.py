@@ -216,11 +216,10 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
         commit(run, names)  # finished, but not committed before a kill
         tasks = [run.task(name, fold) for name in names for fold in run.settings.folds_of(name)]
         tasks = [task for task in tasks if not run.is_complete(task)]
+        require_approval(run, tasks, yes)
         print(f"{count(len(tasks))} to train", flush=True)
-        if tasks:
-            require_approval(run, tasks, yes)
-            for task in trained(run, tasks, jobs, executor, address):
-                commit(run, [task.plan.model])
+        for task in trained(run, tasks, jobs, executor, address) if tasks else ():
+            commit(run, [task.plan.model])
 
 
 def trained(
