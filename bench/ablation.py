@@ -27,6 +27,7 @@ from pipeline.competition import TRAINING
 from pipeline.config import Recipe
 from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
+from pipeline.errors import UserError
 from pipeline.evaluation import board, ensemble, figures, limits, metrics
 from pipeline.evaluation.limits import Limits
 from pipeline.experiments import runner
@@ -213,6 +214,8 @@ def main(
     """Measure the effect of each component of the recipe: one change at a time, out of fold."""
     data = faces.load()
     tasks = plan(data)
+    if not any(pattern in name for name in tasks):
+        raise UserError(f"no variant's name contains {pattern!r}")
     if jobs:
         wanted = {name: task for name, task in tasks.items() if pattern in name or name == NAME}
         runner.run(data, wanted, FOLDER, jobs)

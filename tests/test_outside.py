@@ -243,3 +243,6 @@ def test_other_files_and_networks_of_another_shape_are_refused(project, case):
 def test_a_missing_file_is_an_error(project):
     with pytest.raises(UserError, match=r"none\.keras is not a file"):
         scores("none.keras")
+    tiny().save("network.keras")
+    with pytest.raises(UserError, match=r"params\.yaml.*\.json"):
+        outside.main("network.keras", 48, "raw", "", "params.yaml")

@@ -25,8 +25,9 @@ def test_a_malformed_file_raises_with_its_line(tmp_path, content, place):
         submission.read(path, 3)
 
 
-def test_an_invalid_table_of_scores_raises(stand):
+@pytest.mark.parametrize("content", ["<<<<<<< HEAD\nname,oof_accuracy\n", "name,oof_accuracy\na,0.5\n"])
+def test_an_invalid_table_of_scores_raises(stand, content):
     submission.FOLDER.mkdir()
-    submission.TABLE.write_text("<<<<<<< HEAD\nname,oof_accuracy\n")
+    submission.TABLE.write_text(content)
     with pytest.raises(UserError, match=r"^submissions/scores\.csv .*dvc repro -f score"):
         submission.scores()

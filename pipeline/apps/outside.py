@@ -134,6 +134,8 @@ def network(path: Path, folder: Path) -> "keras.Model":
     if path.suffix != ".keras":
         copy = shutil.copyfile(path, folder / "network.h5")
         with h5py.File(copy, "r+") as file:
+            if "model_config" not in file.attrs:
+                raise ValueError("it contains only weights: load them into their network")
             file.attrs["model_config"] = json.dumps(modern(json.loads(file.attrs["model_config"])))
         return keras.saving.load_model(copy, compile=False, safe_mode=True)
     weights = folder / "model.weights.h5"
@@ -195,6 +197,8 @@ def predict(network: "keras.Model", pixels: np.ndarray, side: int, scaling: str)
 def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:
     """Run the command."""
     indices, path = output_indices(classes), Path(file)
+    if out and Path(out).suffix != ".json":
+        raise UserError(f"OUT={out}: the scores are written as JSON; name a file that ends in .json")
     if not path.is_file():
         raise UserError(f"{path} is not a file; name a Keras file: make outside FILE=model.keras")
     data = faces.load()

@@ -65,6 +65,8 @@ class Source:
         """Yield all pictures. Raises UserError if the source cannot be read."""
         if self.kind == CAMERA:
             yield from self._frames(int(self.place.name))
+        elif not self.path.is_file():
+            raise UserError("the file cannot be opened")
         elif self.kind == "picture":
             yield Picture(read(self.path))
         elif self.kind == "video":
@@ -117,8 +119,10 @@ def printable(path: Path) -> str:
 def read(file: Path | IO[bytes]) -> np.ndarray:
     """Read an upright picture from a file: uint8 [h, w] or [h, w, 3]. Raises UserError if that is impossible."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as picture:
-            return plain(upright(picture))
+        with warnings.catch_warnings(action="ignore"):
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as picture:
+                return plain(upright(picture))
     except UnidentifiedImageError:
         raise UserError(f"the format is not one of {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's readers have no common exception for damaged files

@@ -28,9 +28,12 @@ def pack(archive: Path) -> None:
     folds.main()
     train.start()  # raises if faces or folds are missing or inconsistent
 
-    with tarfile.open(archive, "w:gz", dereference=True) as tar:
-        for part in filter(os.path.exists, PARTS):
-            tar.add(part, filter=lambda member: None if "__pycache__" in member.name else member)
+    def fill(file: object) -> None:
+        with tarfile.open(fileobj=file, mode="w:gz", dereference=True) as tar:  # type: ignore[call-overload]
+            for part in filter(os.path.exists, PARTS):
+                tar.add(part, filter=lambda member: None if "__pycache__" in member.name else member)
+
+    files.replace(archive, fill)
     print(f"{archive}: {archive.stat().st_size / 1e6:.0f} MB. On a machine with Keras and JAX, PyTorch or TensorFlow:\n"
           f"  {THERE.format(name=archive.name)}\nThen on this machine: make unpack FILE=cells.tar.gz")  # fmt: skip
 

@@ -52,6 +52,9 @@ def using_dvc() -> bool:
 
 def dvc(*words: str, capture: bool = False) -> str:
     """Run DVC, and return its output if `capture`. Raises UserError if it fails; DVC prints the cause."""
+    lock = Path(".dvc/tmp/rwlock")
+    if lock.exists() and not lock.stat().st_size:
+        raise UserError(f"{lock} is empty, probably after a power failure; if no other DVC is running: rm {lock}")
     return python("dvc", *words, capture=capture)
 
 

@@ -36,7 +36,7 @@ def load(student: str, fold: int, digest: str) -> np.ndarray:
         if "absent" in arrays:
             raise UserError(
                 f"{student} cannot be trained: the cells of {', '.join(arrays['absent'])} are from an earlier version, "
-                "without predictions for their training rows; retrain each: python -m pipeline train NAME --retrain"
+                "without predictions of their training rows; retrain each: python -m pipeline train NAME --retrain -y"
             )
         if arrays["of"] != digest:
             raise ValueError("it is for different folds")

@@ -130,7 +130,7 @@ def require_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = Fal
     waiting = [task.plan for task in tasks if retrain or run.weights(task) is None]
     changed = {model.model for model in waiting}
     for name, student in run.settings.students.items():
-        if changed & {*student.teachers}:
+        if changed & {*student.teachers} and not retrain:
             waiting = [model for model in waiting if model.model != name]
             waiting += [planning.load(name)] * len(run.settings.folds_of(name))
     times, rows = planning.timings(), len(run.faces.rows(TRAINING))
@@ -138,7 +138,8 @@ def require_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = Fal
     if seconds > LONG and not yes:
         raise UserError(
             f"{count(len(waiting))} to train, about {duration(seconds)} of one core by the last timings; existing "
-            "cells are kept until the new ones are complete. To train them: make train YES=1, or YES=1 dvc repro"
+            "cells are kept until the new ones are complete. To allow it: make train YES=1, YES=1 dvc repro, or "
+            "python -m pipeline train with --yes"
         )
 
 

@@ -17,6 +17,9 @@ ANALYSIS = Path("results/analysis.json")  # comparison of all submissions, writt
 DIGITS = [str(label) for label in range(len(CLASSES))]
 UNKNOWN = "unknown"  # replaces numbers that need unknown labels
 REMEDY = "dvc repro -f score"
+# Columns of scores.csv that are shown and never blank.
+WHOLE = ["name", "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high",
+         "private_no_duplicate", "rank_2013", "sha256", "data"]  # fmt: skip
 INTEGERS = {"parameters": "Int64", "train_seconds": "Int64"}  # blank where unknown
 
 
@@ -53,6 +56,8 @@ def scores() -> list[dict[str, Any]]:
     """Return the rows of submissions/scores.csv, best out of fold first. Raises UserError where it is unusable."""
     with files.reading(TABLE, REMEDY):
         table = pd.read_csv(TABLE, dtype=INTEGERS)
+        if table[WHOLE].isna().any(axis=None):
+            raise ValueError("a row is incomplete")
         return plain(table.sort_values("oof_accuracy", ascending=False, kind="stable"))
 
 
