@@ -167,7 +167,7 @@ def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, Path, str, str
         code = plan.code(plan.ingredients(old.architecture, recipe))
         if any(code.get(key) != old.code[key] for key in old.code if key.startswith("architectures.")):
             raise ValueError(f"the code of {old.architecture} has changed since its training")
-    remedy = f"python -m pipeline train {name} {fold} --retrain"
+    remedy = f"python -m pipeline train {name} {fold} --retrain --yes"
     return facts, store.weights(name, fold), remedy, about.weights_sha256
 
 
