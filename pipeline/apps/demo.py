@@ -52,7 +52,7 @@ def main(quick: bool = False) -> None:
         take(folder / "data/incoming")
     else:
         build(folder)
-    run = partial(python, folder=folder, YES="1")  # the trainings are short: do not ask for confirmation
+    run = partial(python, folder=folder, YES="1")  # the trainings take longer than ten minutes on slow machines
     run("pipeline", "train", "--jobs", "2", "--threads", "1")
     run("dvc", "repro")
     run("pipeline", "leaderboard")
