@@ -121,7 +121,7 @@ yaml.dump(document, params)
 sees_gpu = subprocess.run([sys.executable, "-c", "import jax; jax.devices('gpu')"], capture_output=True).returncode == 0
 otherwise = "tensorflow" if importlib.util.find_spec("tensorflow") else "auto"
 os.environ.setdefault("KERAS_BACKEND", "jax" if sees_gpu else otherwise)
-os.environ["YES"] = "1"  # do not ask for confirmation of long trainings
+os.environ["YES"] = "1"  # allow long trainings
 JOBS = int(os.environ.get("JOBS") or max(1, len(machine.gpus())))
 print(f"{machine.choose('auto')} on {len(machine.gpus())} GPUs, {JOBS} networks in parallel")
 
