@@ -4,8 +4,9 @@
 """
 
 import difflib
+import functools
+import operator
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -92,13 +93,9 @@ IDLE = {"plateau_factor", "plateau_patience", "progressive_side"}
 
 
 class Keys(Recipe):
-    """Subset of the keys of a recipe; `given` returns only those in the file."""
+    """Subset of the keys of a recipe."""
 
     epochs: int = Field(default=1, ge=1, le=10_000)
-
-    def given(self) -> dict[str, Any]:
-        """Return the keys that are set in the file."""
-        return self.model_dump(exclude_unset=True)
 
 
 def _architecture(name: str) -> str:
@@ -109,22 +106,31 @@ def _recipe(name: str, info: pydantic.ValidationInfo) -> str:
     return known(name, info.context or {})
 
 
-class Model(Recipe):
-    """Network to train: an architecture and a recipe. The model's own keys override those of a named recipe."""
+class Network(Recipe):
+    """Network to train: an architecture and a recipe. Its own keys override those of a named recipe."""
 
     architecture: Annotated[str, pydantic.AfterValidator(_architecture)]
     recipe: Annotated[str, pydantic.AfterValidator(_recipe)] | None = None
-    seed: Seed | None = None  # None: the seed of the file
-    folds: Count | None = None  # None: the number of folds of the file
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _over_recipe(cls, own: Any, info: pydantic.ValidationInfo) -> Any:
-        """Override the named recipe with the model's keys. `_recipe` reports an unknown name."""
+        """Override the named recipe with the network's keys. `_recipe` reports an unknown name."""
         if not isinstance(own, dict) or not isinstance(own.get("recipe"), str):
             return own
         recipe = (info.context or {}).get(own["recipe"])
         return (recipe if isinstance(recipe, dict) else {"epochs": 1}) | own
+
+    def resolved(self) -> Recipe:
+        """Return the complete recipe."""
+        return Recipe.model_validate(self.model_dump(include=set(Recipe.model_fields)))
+
+
+class Model(Network):
+    """Network that is trained once per fold."""
+
+    seed: Seed | None = None  # None: the seed of the file
+    folds: Count | None = None  # None: the number of folds of the file
 
 
 class Student(Model):
@@ -150,13 +156,11 @@ class Ensemble(Section):
     members: list[Name] = Field(min_length=1)
 
 
-class Speedrun(Section):
-    """Settings of `make speedrun`, which trains on all Training rows, without folds."""
+class Speedrun(Network):
+    """Network of `make speedrun`, which is trained on all Training rows, without folds."""
 
-    model: str
     networks: Annotated[int, Field(ge=1, le=1000)] = 1  # number of networks whose probabilities are averaged
     seeds: list[Seed] = Field(min_length=2)
-    override: Keys = Keys()  # keys that override the model's recipe
 
 
 class Config(Section):
@@ -211,12 +215,6 @@ class Config(Section):
             raise UserError(f"{name} has no fold {unknown[0]!r}; known: {', '.join(known)}")
         return [*map(int, numbers)]
 
-    def speedrun_recipe(self) -> Recipe:
-        """Return the recipe of the speedrun's model with the overrides of the speedrun."""
-        assert self.speedrun is not None
-        recipe = self.model(self.speedrun.model).model_dump(include=set(Recipe.model_fields))
-        return Recipe.model_validate(recipe | self.speedrun.override.given())
-
 
 def suggestion(name: object, known: Any) -> str:
     """Return the end of a message about an unknown name: the most similar known name, or all of them."""
@@ -250,10 +248,12 @@ def parse(document: Any) -> Config:
 
 
 def _inherited(error: Any, document: Any) -> bool:
-    """Return whether the error of a model comes from its named recipe, for which it is reported already."""
-    section, name, key = (*error["loc"], None, None, None)[:3]
-    inside = section in ("models", "students") and key not in (None, "[key]") and error["type"] != "missing"
-    return inside and key not in document[section][name]
+    """Return whether the error of a network comes from its named recipe, for which it is reported already."""
+    path = error["loc"]
+    depth = {"models": 2, "students": 2, "speedrun": 1}.get(path[0] if path else "", len(path))
+    if len(path) <= depth or "[key]" in path or error["type"] == "missing":
+        return False
+    return path[depth] not in functools.reduce(operator.getitem, path[:depth], document)
 
 
 def _message(error: Any) -> str:
@@ -292,7 +292,7 @@ def _contradictions(config: Config) -> Iterator[str]:
     names: dict[str, tuple[list[Any], list[Any]]] = {"ensemble.members": (config.ensemble.members, members)}
     names |= {f"students.{name}.teachers": (student.teachers, models) for name, student in config.students.items()}
     if config.speedrun:
-        names["speedrun.model"] = ([config.speedrun.model], models)
+        yield from _invalid(config.speedrun, config.speedrun.architecture, "speedrun")
         names["speedrun.seeds"] = (config.speedrun.seeds, config.speedrun.seeds)
     for where, (chosen, possible) in names.items():
         for each in chosen:
@@ -302,9 +302,6 @@ def _contradictions(config: Config) -> Iterator[str]:
                 yield f"{where}: {each!r} is unknown{file}{suggestion(each, possible)}"
         if len(set(chosen)) < len(chosen):
             yield f"{where}: an entry is repeated"
-    if config.speedrun and config.speedrun.model in config.models:
-        architecture = config.models[config.speedrun.model].architecture
-        yield from _invalid(config.speedrun_recipe(), architecture, "speedrun.override")
 
 
 def _invalid(recipe: Recipe, architecture: str, where: str) -> Iterator[str]:
@@ -331,7 +328,7 @@ def read(path: Path = PATH) -> Any:
         raise UserError(f"{path} is not valid YAML: {problem[:300]}") from None
 
 
-@cache
+@functools.cache
 def load() -> Config:
     """Load params.yaml, once per process. Raises UserError with all errors in it."""
     return parse(read())

@@ -21,7 +21,7 @@ from pipeline.experiments.claims import CLAIMS
 from pipeline.training import executors
 
 ROOT = Path(__file__).parent.parent
-SECTION = {"model": "one", "networks": 2, "seeds": [5, 6], "override": {"epochs": 1}}
+SECTION = {"architecture": "mini_xception", "recipe": "short", "networks": 2, "seeds": [5, 6], "epochs": 1}
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_faces_recipe_and_code_change_the_keys_of_trainings(project, monkeypatch
         return {task.key(data) for tasks in speedrun.plan(config.load(), data).values() for task in tasks.values()}
 
     collected = [keys(project), keys(Faces(project.pixels[:, ::-1].copy(), project.labels, project.usage))]
-    small.write(speedrun=SECTION | {"override": {"epochs": 1, "batch_size": 7}})
+    small.write(speedrun=SECTION | {"batch_size": 7})
     collected.append(keys(project))
     monkeypatch.setattr(runner.plan, "code", lambda named: {"training.loop.fit": "0"})
     collected.append(keys(project))

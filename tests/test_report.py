@@ -31,7 +31,7 @@ def made(request, tmp_path_factory):
         patch.chdir(folder)
         fake_run.external("other", np.arange(70), 3.0)
         members = [*fake_run.MODELS, fake_run.STUDENT, "other"]
-        speedrun = {"model": fake_run.MODELS[0], "seeds": [1, 2], "override": {"flip": True}}
+        speedrun = {"architecture": "small_vgg", "seeds": [1, 2], "epochs": 3}
         fake_run.build(known, ensemble={"method": "weights", "members": members}, speedrun=speedrun)
         patch.setattr(vl_convert, "vegalite_to_png", lambda *words, **options: picture.getvalue())  # drawing is slow
         for stage in (audit, ensemble, score):
@@ -131,7 +131,7 @@ def test_scores_of_another_run_raise(run):
 def test_claims_seeds_and_speedrun_are_shown_if_they_exist(run, without_script):
     assert "## Speedrun" not in written()
     claims, speedrun = (json.loads((ROOT / f"results/{name}.json").read_text()) for name in ("claims", "speedrun"))
-    speedrun |= {"model": "plain_net", "recipe": config.load().speedrun_recipe().model_dump()}
+    speedrun |= {"architecture": "small_vgg", "recipe": config.load().speedrun.resolved().model_dump()}
     worse, better = ({"oof_accuracy": {"mean": mean, "deviation": 0.01}} for mean in (0.6, 0.7))
     seeds = {"seeds": [1, 2], "params": {key: each for key, each in config.read().items() if key != "seed"},
              "submissions": {"worse": worse, "better": better}}  # fmt: skip
@@ -149,7 +149,6 @@ def test_claims_seeds_and_speedrun_are_shown_if_they_exist(run, without_script):
     assert [cells[1] for cells in lines(text, "## Speedrun").values()] == [
         *(f"{value:.2%}" for value in private["values"]), f"{private['mean']:.2%} ± {100 * private['deviation']:.2f}"
     ]  # fmt: skip
-    assert "except: flip True." in text
     assert lines(text, "## Seeds") == {"better": ["70.00% ± 1.00"], "worse": ["60.00% ± 1.00"]}
     assert "another params.yaml" not in text
     for name, content in {"speedrun": speedrun, "seeds": seeds}.items():

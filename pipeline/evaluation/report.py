@@ -111,10 +111,10 @@ def revision() -> str:
 def of_other_params(settings: Config, speedrun: Any, seeds: Any) -> dict[str, bool]:
     """Return whether each of these results was made with a params.yaml other than the current one."""
     section = settings.speedrun
-    wanted = section and [section.model, section.networks, settings.speedrun_recipe().model_dump()]
+    wanted = section and [section.architecture, section.networks, section.resolved().model_dump()]
     now = json.loads(json.dumps({key: value for key, value in config.read().items() if key != "seed"}))
     return {
-        "speedrun": bool(speedrun) and wanted != [speedrun.get(key) for key in ("model", "networks", "recipe")],
+        "speedrun": bool(speedrun) and wanted != [speedrun.get(key) for key in ("architecture", "networks", "recipe")],
         "seeds": bool(seeds) and seeds.get("params") != now,
     }
 

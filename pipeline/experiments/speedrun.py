@@ -1,10 +1,11 @@
 """Speedrun: the shortest training that reaches the winning score of 2013, on all Training rows without folds.
 
-The section `speedrun` of params.yaml sets the model, the number of networks, whose mean is evaluated, and the recipe.
-It should be chosen by out-of-fold scores. Reads the faces, data/solution.csv and data/duplicates.csv. By default,
-trains with the first seed and writes its networks (for `predict --network speedrun`), submission.csv and scores.json to
-artifacts/speedrun/. With `every` seed, writes results/speedrun.json instead: the scores of every seed with their
-intervals, mean and deviation over the seeds (never the best), and the minutes. Finished networks are not trained again.
+The section `speedrun` of params.yaml sets the architecture, the recipe, and the number of networks, whose mean is
+evaluated. It should be chosen by out-of-fold scores. Reads the faces, data/solution.csv and data/duplicates.csv. By
+default, trains with the first seed and writes its networks (for `predict --network speedrun`), submission.csv and
+scores.json to artifacts/speedrun/. With `every` seed, writes results/speedrun.json instead: the scores of every seed
+with their intervals, mean and deviation over the seeds (never the best), and the minutes. Finished networks are not
+trained again.
 """
 
 import json
@@ -36,7 +37,7 @@ NETWORKS = FOLDER / "networks.json"
 def plan(settings: Config, data: Faces) -> dict[int, dict[int, Training]]:
     """Return the networks to train, by seed and number."""
     assert settings.speedrun is not None
-    architecture, recipe = settings.models[settings.speedrun.model].architecture, settings.speedrun_recipe()
+    architecture, recipe = settings.speedrun.architecture, settings.speedrun.resolved()
     rows, tasks = folds.kept(data, settings.duplicates), {}
     for seed in settings.speedrun.seeds:
         seeds = np.random.SeedSequence(seed).generate_state(settings.speedrun.networks).tolist()
@@ -130,8 +131,8 @@ def main(jobs: int, every: bool = False) -> None:
         if not every:
             leave(data, each, results)
     record = {
-        "model": settings.speedrun.model, "networks": settings.speedrun.networks,
-        "recipe": settings.speedrun_recipe().model_dump(), **summary(by_seed),
+        "architecture": settings.speedrun.architecture, "networks": settings.speedrun.networks,
+        "recipe": settings.speedrun.resolved().model_dump(), **summary(by_seed),
     }  # fmt: skip
     files.write_json(RESULT if every else OWN, record)
     print(show(record))
