@@ -1,9 +1,11 @@
-"""Minimal valid params.yaml for tests, with changes."""
+"""The project's folder, and a minimal valid params.yaml for tests, with changes."""
 
 import json
+from pathlib import Path
 
 from pipeline import config
 
+ROOT = Path(__file__).parent.parent
 LEAST = {
     "seed": 1, "backend": "auto", "data": {"source": "local", "training_faces": 14, "test_faces": 7}, "folds": 2,
     "duplicates": "keep", "recipes": {}, "models": {"small_vgg": {"architecture": "small_vgg", "epochs": 1}},

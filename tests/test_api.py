@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import small
 from PIL import Image
+from settings import ROOT
 
 from pipeline import api
 from pipeline.competition import CLASSES
@@ -14,7 +15,6 @@ from pipeline.data import faces, folds
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble
 
-ROOT = Path(__file__).parent.parent
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 48, 48)).astype("uint8")
 
 

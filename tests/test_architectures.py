@@ -5,16 +5,15 @@ not suffice, as strides, pooling, dropout and activations have no parameters.
 """
 
 from functools import cache
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from settings import ROOT
 
 from pipeline import architectures, config
 from pipeline.training import backend
 
-ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests/golden"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.txt"))
 NETWORKS = pytest.mark.parametrize("name", NAMES)

@@ -2,13 +2,13 @@
 
 import json
 import math
-from pathlib import Path
 
 import fake_run
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from settings import ROOT
 
 from bench import ablation, joining, race
 from pipeline import architectures
@@ -17,7 +17,6 @@ from pipeline.evaluation.ensemble import Predictions
 from pipeline.experiments import runner
 from pipeline.training import cell
 
-ROOT = Path(__file__).parent.parent
 # Multiply-adds of a forward pass: kernel height x width x inputs x filters x output pixels, summed; and dense layers.
 MULTIPLY_ADDS = {
     "vgg8": 46**2 * 9 * (64 + 64 * 64) + 23**2 * 9 * (64 * 128 + 128 * 128) + 11**2 * 9 * (128 * 256 + 256 * 256)

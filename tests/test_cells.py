@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import small
+from settings import ROOT
 
 from pipeline import config, files
 from pipeline.cells import pack, planning, progress, soft_targets, store, train
@@ -28,7 +29,6 @@ from pipeline.training.cell import HISTORY
 from pipeline.training.checkpoint import Progress
 from pipeline.training.plan import Plan
 
-ROOT = Path(__file__).parent.parent
 OTHER = Path("artifacts/cells/two/fold0")
 
 

@@ -4,15 +4,13 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from settings import ROOT
 from test_graph import Project
 from test_real_data import COPY, pytestmark  # noqa: F401 (skips without a copy of the data)
 
 from pipeline import config
-
-ROOT = Path(__file__).parent.parent
 
 
 def git(project, *words):

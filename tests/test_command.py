@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from pipeline import __main__
 
-ROOT = Path(__main__.__file__).parents[1]
 HEAD = """
 import signal, sys
 from pipeline import command
@@ -32,9 +31,10 @@ MUCH = "print('text' * 100_000)"
 def start(body, output=subprocess.PIPE):
     """Run a command with the given body of main() and standard output, buffered as usual."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment |= {"PYTHONPATH": str(settings.ROOT), "PYTHONUTF8": "1"}
     return subprocess.run(
-        [sys.executable, "-c", HEAD.format(body)], env=environment | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
-        stdout=output, stderr=subprocess.PIPE, text=True, timeout=60,
+        [sys.executable, "-c", HEAD.format(body)], env=environment, stdout=output, stderr=subprocess.PIPE, text=True,
+        timeout=60,
     )  # fmt: skip
 
 

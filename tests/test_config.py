@@ -9,7 +9,6 @@ import settings
 from pipeline import config
 from pipeline.errors import UserError
 
-ROOT = Path(__file__).parent.parent
 MODEL = {"architecture": "small_vgg", "epochs": 3}
 
 
@@ -26,7 +25,7 @@ def errors(**changes):
 
 
 def test_the_committed_files_are_valid(monkeypatch):
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(settings.ROOT)
     for path in (Path("params.yaml"), Path("pipeline/apps/demo.yaml"), Path("pipeline/apps/quick.yaml")):
         config.parse(config.read(path))
     assert "<<" not in Path("params.yaml").read_text(), "DVC would expand merges"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from settings import ROOT
 
 from pipeline import config
 
-ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 MODULES = {
     "download": "kaggle/download", "prepare": "data/prepare", "folds": "data/folds", "plan": "cells/planning",

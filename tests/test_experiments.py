@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import small
+from settings import ROOT
 
 from pipeline import config
 from pipeline.apps import networks
@@ -20,7 +21,6 @@ from pipeline.experiments import claims, runner, seeds, speedrun
 from pipeline.experiments.claims import CLAIMS
 from pipeline.training import executors
 
-ROOT = Path(__file__).parent.parent
 SECTION = {"architecture": "mini_xception", "recipe": "short", "networks": 2, "seeds": [5, 6], "epochs": 1}
 
 

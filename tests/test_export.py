@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import tiny
+from settings import ROOT
 
 from pipeline import files
 from pipeline.apps import export, networks
@@ -21,7 +21,6 @@ from pipeline.errors import UserError
 from pipeline.training import backend
 
 pytestmark = pytest.mark.usefixtures("started")
-ROOT = Path(__file__).parent.parent
 LIMITS = {"tiny.onnx": 0.02, "tiny.tflite": 2e-3, "tiny-float16.tflite": 0.02}  # of the difference from Keras
 RUN = """
 import sys

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 import small
 import tiny
+from settings import ROOT
 
 from pipeline.data import synthetic
 from pipeline.files import sha256
 
-ROOT = Path(__file__).parent.parent
 PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
 SHORT = {"epochs": 1, "batch_size": 8, "precision": "float32"}
 MODELS = {"one": {"architecture": "tiny", "recipe": "short", "loss": "binary"}}

@@ -18,7 +18,6 @@ from pipeline.competition import SLUG
 from pipeline.data import provenance
 from pipeline.kaggle import download
 
-ROOT = Path(__file__).parent.parent
 OTHER = "small-faces"  # a competition without known checksums
 TAR = "fer2013.tar.gz"
 CONTENT = bytes(range(256)) * 100
@@ -42,7 +41,7 @@ def refused(*words):
 
 
 def test_command_downloads_one_file_and_reveals_no_secret(kaggle, stand):
-    environment = kaggle.environment(PYTHONPATH=str(ROOT), VERBOSE="1")
+    environment = kaggle.environment(PYTHONPATH=str(settings.ROOT), VERBOSE="1")
     command = [sys.executable, "-m", "pipeline", "download"]
     failed = subprocess.run(command, text=True, capture_output=True, env=environment)
     assert failed.returncode == 1

@@ -5,13 +5,13 @@ import os
 import random
 import subprocess
 import sys
-from pathlib import Path
 from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from settings import ROOT
 from sklearn.metrics import accuracy_score, log_loss
 
 from pipeline.config import Recipe
@@ -22,7 +22,6 @@ from pipeline.training.models import Feed, Predictor
 from pipeline.training.optimizers.muon import Muon
 
 pytestmark = pytest.mark.usefixtures("started")
-ROOT = Path(__file__).parent.parent
 RECIPE = {
     "epochs": 3, "batch_size": 8, "learning_rate": 0.01, "plateau_factor": 0.5, "plateau_patience": 1,
     "progressive_side": 32, "tta_flip": False, "recalibrate": False, "precision": "float32",

@@ -3,14 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from settings import ROOT
 
 from pipeline.errors import UserError
 from pipeline.training import machine
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import typer
+from settings import ROOT
 
 from pipeline import __main__
 
-ROOT = Path(__file__).parent.parent
 SETUP = SimpleNamespace(**runpy.run_path(str(ROOT / ".ci/setup.py")))
 EMPTY, OTHER = "# no packages\n", "# no packages, but another digest\n"
 ABSENT = "no-such-package==1 --hash=sha256:" + "0" * 64

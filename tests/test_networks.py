@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import small
+from settings import ROOT
 
 from pipeline import architectures, config, files
 from pipeline.apps import networks
@@ -19,7 +19,6 @@ from pipeline.evaluation import ensemble, metrics
 from pipeline.training import augment, backend, plan
 
 pytestmark = pytest.mark.usefixtures("started")
-ROOT = Path(__file__).parent.parent
 MODELS = {
     "one": {"architecture": "small_vgg", "epochs": 1, "crop": 42, "contrast": "local", "tta_shift": 2},
     "two": {"architecture": "mini_xception", "epochs": 1, "scaling": "symmetric"},

@@ -3,24 +3,22 @@
 import json
 import shutil
 import subprocess
-from pathlib import Path
 
 import jupytext
 import numpy as np
 import pandas as pd
 import pytest
-import settings
 import tiny
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from ruamel.yaml import YAML
+from settings import LEAST, ROOT
 from test_download import held
 
 from pipeline.competition import SLUG
 from pipeline.data import synthetic
 from pipeline.evaluation import submission
 
-ROOT = Path(__file__).parent.parent
 PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
 
 
@@ -48,7 +46,7 @@ def repository(folder):
     shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
     tiny.write(folder / "pipeline")
     recipe = {"architecture": tiny.NAME, "epochs": 2, "batch_size": 8}
-    document = settings.LEAST | {
+    document = LEAST | {
         "data": {"source": "kaggle"}, "models": {"one": recipe}, "ensemble": {"members": ["one", "two"]},
         "students": {"two": recipe | {"teachers": ["one"], "teacher_weight": 0.5}},
     }  # fmt: skip

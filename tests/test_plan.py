@@ -1,14 +1,13 @@
 """A plan changes if, and only if, something that affects its cells changes."""
 
 import shutil
-from pathlib import Path
 
 import pytest
+from settings import ROOT
 
 from pipeline import config
 from pipeline.training import plan
 
-ROOT = Path(__file__).parent.parent
 MODELS = {
     "vgg": {"architecture": "small_vgg", "recipe": "strong"},
     "resnet": {"architecture": "preact_resnet", "epochs": 2, "contrast": "histogram", "random_erasing": 0.1},

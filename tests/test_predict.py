@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from settings import ROOT
 from sklearn.metrics import confusion_matrix
 from test_download import pack
 from typer.testing import CliRunner
@@ -24,7 +25,6 @@ from pipeline.apps import detect, light, networks, predict, sources
 from pipeline.competition import CLASSES
 from pipeline.data import synthetic
 
-ROOT = Path(__file__).parent.parent
 ASTRONAUT = skimage.data.astronaut()  # Eileen Collins, in the public domain (NASA)
 FACE = (175, 64, 101)  # left, top, side
 PIXELS, LABELS, USAGE = synthetic.competition(training=14, test=7, seed=2)

@@ -6,20 +6,19 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import fake_run
 import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
+from settings import ROOT
 from sklearn.metrics import balanced_accuracy_score
 
 from pipeline import __main__, config
 from pipeline.competition import BOARD_2013, SPLIT_ROWS
 from pipeline.evaluation import ensemble, submission
 
-ROOT = Path(__file__).parent.parent
 README, HOWTO = (ROOT / "README.md").read_text(), (ROOT / "docs/howto.md").read_text()
 TRACKED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 PAGES = [name for name in TRACKED.splitlines() if (ROOT / name).exists()]

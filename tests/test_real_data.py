@@ -3,16 +3,15 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from settings import ROOT
 
 from pipeline import competition
 from pipeline.apps import networks, packed
 from pipeline.data import prepare, solution
 from pipeline.evaluation import audit
 
-ROOT = Path(__file__).parent.parent
 COPY = ROOT.parent / "shared/fer2013/make_competition.py"
 pytestmark = pytest.mark.skipif(not COPY.exists(), reason="no copy of the competition's data next to the project")
 

@@ -10,6 +10,7 @@ import pytest
 import small
 import tiny
 from ruamel.yaml import YAML
+from settings import ROOT
 from test_networks import write_result
 
 from pipeline import config, files
@@ -21,7 +22,6 @@ from pipeline.data import faces, folds, synthetic
 from pipeline.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("started")
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((3, 3, 4, 8), 3), ((3, 3, 8, 1), 2), ((8, 4, 3, 3), 0)])

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import vl_convert
 from PIL import Image
+from settings import ROOT
 
 from pipeline import config
 from pipeline.config import ENSEMBLE
 from pipeline.errors import UserError
 from pipeline.evaluation import audit, ensemble, report, score, submission
 
-ROOT = Path(__file__).parent.parent
 chromium = browser.chromium
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 

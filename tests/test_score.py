@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
+from settings import ROOT
 from test_download import held
 
 from pipeline.competition import BOARD_2013
@@ -15,7 +16,6 @@ from pipeline.data import faces, folds, provenance, solution
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, score, submission
 from pipeline.evaluation.score import Truth
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
 

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import browser as chrome
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import skimage.data
 import uvicorn
+from settings import ROOT
 from starlette.testclient import TestClient
 from test_pictures import encoded
 
@@ -22,7 +22,6 @@ from pipeline.apps import serve
 from pipeline.competition import CLASSES
 from pipeline.errors import UserError
 
-ROOT = Path(__file__).parent.parent
 ASTRONAUT = skimage.data.astronaut()  # Eileen Collins, in the public domain (NASA)
 PORTRAIT = encoded(ASTRONAUT, "JPEG")
 
