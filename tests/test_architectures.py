@@ -20,20 +20,13 @@ NETWORKS = pytest.mark.parametrize("name", NAMES)
 
 ROW = "{:>3}  {:<22}  {:<9}  {:>10}  {:<6}  {}"
 SETTINGS = {  # config key: how the table shows it
-    "kernel_size": "kernel {0[0]}x{0[1]}".format,
-    "pool_size": "pool {0[0]}x{0[1]}".format,
-    "strides": "strides {0[0]}x{0[1]}".format,
-    "padding": "padding {}".format,
-    "use_bias": lambda used: f"bias {'yes' if used else 'no'}",
-    "activation": str,
-    "rate": "rate {}".format,
-    "momentum": "momentum {}".format,
-    "epsilon": "epsilon {}".format,
-    "num_heads": "{} heads".format,
-    "key_dim": "of {} channels".format,
-    "dropout": "dropout {}".format,
+    "kernel_size": "kernel {0[0]}x{0[1]}".format, "pool_size": "pool {0[0]}x{0[1]}".format,
+    "strides": "strides {0[0]}x{0[1]}".format, "padding": "padding {}".format,
+    "use_bias": lambda used: f"bias {'yes' if used else 'no'}", "activation": str,
+    "rate": "rate {}".format, "momentum": "momentum {}".format, "epsilon": "epsilon {}".format,
+    "num_heads": "{} heads".format, "key_dim": "of {} channels".format, "dropout": "dropout {}".format,
     "target_shape": "to {}".format,
-}
+}  # fmt: skip
 # Required arguments of layers, whose other settings are compared with Keras's defaults.
 REQUIRED = {"Conv2D": (1, 1), "SeparableConv2D": (1, 1), "Dense": (1,), "Dropout": (0.5,), "Activation": ("relu",),
             "AveragePooling2D": (2,), "MultiHeadAttention": (1, 1), "Reshape": ((1,),)}  # fmt: skip

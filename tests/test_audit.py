@@ -54,14 +54,12 @@ def test_main_counts_a_handmade_competition(stand, monkeypatch, known):
     assert list(classes["Training"].values()) == [2, 1, 1, 1, 0, 2, 2]
     assert list(classes["PrivateTest"].values()) == ([1, 1, 1, 0, 0, 1, 2] if known else [0] * 7)
     assert result == {
-        "provenance": facts,
+        "provenance": facts, "classes_as_published": False,
         "rows": {"Training": 9, "PublicTest": 4, "PrivateTest": 6},
-        "classes_as_published": False,
         "constant_pictures": {"Training": 1, "PublicTest": 0, "PrivateTest": 2},
         "identical_pictures": {
-            "groups": 5,  # A is there five times, C three times, D, E and black twice
-            "extra_copies": 9,
-            "groups_with_conflicting_labels": 1,
+            # A is there five times, C three times, D, E and black twice
+            "groups": 5, "extra_copies": 9, "groups_with_conflicting_labels": 1,
             # C agrees; A is 0 or 1 in Training
             "PublicTest in Training": shared(2, 0.5, 0.5 if known else "unknown"),
             # C, A (one of its labels) and black
@@ -70,15 +68,12 @@ def test_main_counts_a_handmade_competition(stand, monkeypatch, known):
             "PrivateTest in PublicTest": shared(3, 0.5, 0.66667 if known else "unknown"),
         },
         "nearly_identical_pictures": {
-            "correlation": 0.96,
-            "pairs": 1,
-            "mirrored_pairs": 1,
-            "rows_with_another": 5,
+            "correlation": 0.96, "pairs": 1, "mirrored_pairs": 1, "rows_with_another": 5,
             "PublicTest in Training": shared(1, 0.25, 1.0 if known else "unknown"),
             "PrivateTest in Training": shared(1, 0.166667, 0.0 if known else "unknown"),
             "PrivateTest in PublicTest": shared(0, 0.0, "unknown"),
         },
-    }
+    }  # fmt: skip
 
 
 CHANGES = {

@@ -68,13 +68,9 @@ def parts(maps, side=48):
     (a0, a1, _), (b0, b1, _) = maps.transpose(1, 2, 0)
     shift_x, shift_y = (maps @ [(side - 1) / 2, (side - 1) / 2, 1] - MIDDLE).T
     return {
-        "angle": np.degrees(np.arctan2(-a1, b1)),
-        "zoom_x": np.hypot(a0, b0),
-        "zoom_y": np.hypot(a1, b1),
-        "mirrored": a0 * b1 - a1 * b0 < 0,
-        "shift_x": shift_x,
-        "shift_y": shift_y,
-    }
+        "angle": np.degrees(np.arctan2(-a1, b1)), "zoom_x": np.hypot(a0, b0), "zoom_y": np.hypot(a1, b1),
+        "mirrored": a0 * b1 - a1 * b0 < 0, "shift_x": shift_x, "shift_y": shift_y,
+    }  # fmt: skip
 
 
 def composed(angle, zoom_x, zoom_y, mirrored, shift_x, shift_y):
