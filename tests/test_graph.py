@@ -20,10 +20,9 @@ from pipeline.data import synthetic
 from pipeline.files import sha256
 
 PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
-SHORT = {"epochs": 1, "batch_size": 8, "precision": "float32"}
 MODELS = {"one": {"architecture": "tiny", "recipe": "short", "loss": "binary"}}
 DOCUMENT = small.DOCUMENT | {
-    "recipes": {"short": SHORT},
+    "recipes": {"short": {"epochs": 1, "batch_size": 8, "precision": "float32"}},
     "models": MODELS,
     "students": {"pupil": {"architecture": "tiny", "recipe": "short", "teachers": ["one"], "teacher_weight": 0.5}},
     "ensemble": {"method": "weights", "members": ["one", "pupil"]},
@@ -154,41 +153,14 @@ def test_a_changed_teacher_makes_its_student_stale(project):
     assert project.outdated("distill") == {"distill@pupil"}
 
 
-@pytest.mark.parametrize(("file", "old", "new", "stale"), [
-    ("training/loop.py", "import math", "import math  # changed", set()),
-    ("architectures/tiny.py", "strides=4", "strides=5", CELLS),
-])  # fmt: skip
-def test_a_change_of_the_code_makes_only_affected_cells_stale(project, file, old, new, stale):
-    path = project.folder / "pipeline" / file
-    path.write_text(path.read_text().replace(old, new))
-    project.repro("plan")
-    assert project.outdated("train", "distill") == stale
-
-
-def test_predictions_of_another_system_can_be_a_member_and_no_weights_are_needed(project):
-    shutil.rmtree(project.folder / "artifacts/weights")
-    rng = np.random.default_rng(0)
-    oof, test = rng.dirichlet(np.ones(7), 84), rng.dirichlet(np.ones(7), 42)
-    np.savez(project.folder / "external/theirs.npz", oof=oof, test=test)
-    project.set(ensemble={"method": "mean", "members": ["one", "theirs"]})
-    assert project.repro() == {"ensemble", "score", "report"}
-    assert "theirs" in project.scores()
-
-
-def test_train_and_test_csv_give_equal_submissions_and_an_invalid_row_changes_nothing(project):
-    before, incoming = project.files(), project.folder / "data/incoming"
-    (incoming / "fer2013.csv").unlink()
+def test_train_and_test_csv_train_nothing_and_give_equal_submissions_without_scores(project):
+    before = project.files()["submissions/ensemble.csv"]
+    (project.folder / "data/incoming/fer2013.csv").unlink()
     bring(project.folder, names={"train.csv", "test.csv"})
     assert not project.repro() & CELLS
-    assert project.files()["submissions/ensemble.csv"] == before["submissions/ensemble.csv"]
+    assert project.files()["submissions/ensemble.csv"] == before
     for entry in project.scores().values():
         assert {entry["private_accuracy"], entry["public_accuracy"], entry["rank_2013"]} == {"unknown"}
-    before = project.files()
-    (incoming / "train.csv").write_text((incoming / "train.csv").read_text().replace(" ", " 256 ", 1))
-    output = project.run("dvc", "repro", fails=True)
-    assert "error: data/incoming/train.csv, line 2" in output
-    others = {name for name in changed(before, project.files()) if not name.startswith(("data/raw/", "dvc.lock"))}
-    assert others == {"data/incoming/train.csv"}
 
 
 @pytest.mark.slow  # the tests above cover the same code with smaller networks
