@@ -10,8 +10,6 @@ from settings import ROOT
 from test_graph import Project
 from test_real_data import COPY, pytestmark  # noqa: F401 (skips without a copy of the data)
 
-from pipeline import config
-
 
 def git(project, *words):
     """Run git in the project. Return its output."""
@@ -52,16 +50,3 @@ def test_an_experiment_blends_and_scores_again_and_keeps_params_yaml_readable(cl
     assert git(clone, "diff", "--numstat", "params.yaml").split() == ["1", "1", "params.yaml"]
     assert "oof_accuracy" in clone.run("dvc", "metrics", "diff")
     git(clone, "checkout", "-q", ".")
-
-
-def test_training_of_stale_cells_needs_approval_and_changes_nothing_before(clone):
-    before = {name: digest for name, digest in clone.files().items() if name.startswith(("artifacts/cells", "submi"))}
-    path = clone.folder / "params.yaml"
-    path.write_text(path.read_text().replace("duplicates: keep", "duplicates: drop_repeats"))
-    output = clone.run("dvc", "repro", fails=True)
-    estimate = re.search(r"error: (\d+) cells.* to train, about .* h .* of one core", output)
-    assert estimate, output
-    models = config.read(path)["models"]
-    cells = [each for each in (clone.folder / "artifacts/cells").glob("*/*/cell.json") if each.parts[-3] in models]
-    assert int(estimate[1]) >= len(cells) > 0
-    assert before.items() <= clone.files().items()
