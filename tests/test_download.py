@@ -174,13 +174,15 @@ def test_any_error_leaves_data_raw_unchanged(place, monkeypatch, error):
 
 
 def test_the_synthetic_competition_is_marked_and_reproducible(place, capsys):
-    settings.write({"source": "synthetic"})
-    download.main()
-    first = held(download.RAW)
+    drawn = []
+    for seed in (1, 1, 2):
+        settings.write({"source": "synthetic"}, seed=seed)
+        download.main()
+        drawn.append(held(download.RAW))
+    assert drawn[0] == drawn[1]
+    assert drawn[0]["fer2013.csv"] != drawn[2]["fer2013.csv"]
     assert len(prepare.read_folder(download.RAW).labels) == 28
     assert capsys.readouterr().out.endswith(" bytes  drawn\n")
-    download.main()
-    assert held(download.RAW) == first
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}"])
