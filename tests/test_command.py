@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import settings
-import typer
 from typer.testing import CliRunner
 
 from pipeline import __main__
@@ -17,11 +16,9 @@ HEAD = """
 import signal, sys
 from pipeline import command
 from pipeline.errors import UserError
-
 @command.guarded
 def main():
     {}
-
 main()
 """
 STOPPED = "the same command resumes from there\n"
@@ -138,11 +135,3 @@ def test_params_yaml_is_validated_before_a_command_that_needs_it(calls):
         assert "error: params.yaml: seed" in done.stderr
     assert invoke("predict", "a.png").exit_code == 0
     assert [call[0] for call in calls] == ["apps.predict"]
-
-
-def test_every_command_and_parameter_has_a_help_text():
-    commands = typer.main.get_command(__main__.app).commands
-    assert len(commands) > 20
-    for name, command in commands.items():
-        assert command.help.endswith("."), name
-        assert all(parameter.help for parameter in command.params), name
