@@ -55,6 +55,16 @@ def params(**changes):
     return config.load()
 
 
+def about(plan, fold, **facts):
+    """Return the content of cell.json; `facts` replace its values."""
+    return {
+        "model": plan.model, "fold": fold, "key": "0" * 16, "faces": "", "folds": "", "seconds": 60.0 + fold,
+        "parameters": 1000 + len(plan.model), "multiply_adds": 2_000_000, "precision": "float32",
+        "backend": "tensorflow", "keras": "3", "processor": "abacus", "weights_sha256": files.sha256(b""),
+        "sha256": {}, "plan": plan.model_dump(),
+    } | facts  # fmt: skip
+
+
 def write_cell(run, name, fold, data, assignment, **arrays):
     """Write a cell; `arrays` replace arrays of predictions.npz."""
     rows, tests = assignment.held_out(fold), data.test_rows()
@@ -69,13 +79,9 @@ def write_cell(run, name, fold, data, assignment, **arrays):
     model = run.model(name)
     plan = Plan(model=name, architecture=model.architecture, seed=run.seed_of(name), backend="auto",
                 recipe=model.used(), code={})  # fmt: skip
-    about = {
-        "model": name, "fold": fold, "key": "0" * 16, "faces": data.digest, "folds": assignment.digest,
-        "seconds": 60.0 + fold, "parameters": 1000 + len(name), "multiply_adds": 2_000_000, "precision": "float32",
-        "backend": "tensorflow", "keras": "3", "processor": "abacus", "weights_sha256": files.sha256(b""),
-        "sha256": {file: files.sha256(each) for file, each in contents.items()}, "plan": plan.model_dump(),
-    }  # fmt: skip
-    contents |= {"weights": b"", "cell.json": files.as_json(about)}
+    digests = {file: files.sha256(each) for file, each in contents.items()}
+    facts = about(plan, fold, faces=data.digest, folds=assignment.digest, sha256=digests)
+    contents |= {"weights": b"", "cell.json": files.as_json(facts)}
     store.write(store.folder(run, name, fold), store.weights(name, fold), contents)
 
 
@@ -85,6 +91,15 @@ def external(name, rows, skill=2.0, **changes):
               "test": probabilities((name, "test"), labels()[ROWS[0] :], skill)}  # fmt: skip
     path = config.EXTERNAL / f"{name}.npz"
     files.replace(path, lambda file: np.savez(file, **(arrays | changes)))
+
+
+def judge(data, truth, identical=0, source="local"):
+    """Write the labels of the test rows, and the duplicates and provenance that later stages read."""
+    tests = data.test_rows()
+    solution.save(solution.table(tests, data.usage[tests], truth))
+    duplicates = pd.DataFrame({"row": range(len(data.usage)), "identical": identical, "near": 0})
+    files.write(audit.DUPLICATES, duplicates.to_csv(index=False).encode())
+    files.write_json(provenance.PATH, {"source": source, "official": False, "files": {}})
 
 
 def build(known=True, **changes):
@@ -100,15 +115,10 @@ def build(known=True, **changes):
     """
     run, data = params(**changes), faces()
     data.save()
-    files.write_json(provenance.PATH, {"source": "local", "official": False, "files": {}})
-    truth = labels()[ROWS[0] :] if known else np.full(sum(ROWS[1:]), -1)
-    solution.save(solution.table(data.test_rows(), data.usage[data.test_rows()], truth))
+    identical = np.isin(range(sum(ROWS)), [11, 40, ROWS[0], sum(ROWS[:2])]).astype(int)
+    judge(data, labels()[ROWS[0] :] if known else np.full(sum(ROWS[1:]), -1), identical)
     folds.main()
     assignment = folds.load(data)
-    identical = np.zeros(sum(ROWS), int)
-    identical[[11, 40, ROWS[0], sum(ROWS[:2])]] = 1
-    duplicates = pd.DataFrame({"row": range(sum(ROWS)), "identical": identical, "near": 0})
-    files.write(audit.DUPLICATES, duplicates.to_csv(index=False).encode())
     for name, fold in run.cells:
         write_cell(run, name, fold, data, folds.load(data, name))
     Path(config.EXTERNAL).mkdir(exist_ok=True)

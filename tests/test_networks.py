@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import fake_run
 import keras
 import numpy as np
 import pytest
@@ -45,11 +46,7 @@ def write_cell(settings, name, fold):
     path = store.weights(name, fold)
     files.write(path, b"")  # makes the folder
     network.save_weights(path)
-    about = {
-        "model": name, "fold": fold, "key": "", "faces": "", "folds": "", "seconds": 1.0, "parameters": 1,
-        "multiply_adds": 1, "precision": "float32", "backend": "", "processor": "", "sha256": {},
-        "weights_sha256": files.sha256(path.read_bytes()), "plan": made.model_dump(),
-    }  # fmt: skip
+    about = fake_run.about(made, fold, weights_sha256=files.sha256(path.read_bytes()))
     files.write_json(store.folder(settings, name, fold) / "cell.json", about)
     predictor = models.Predictor(models.Feed(TEST, made.settings()), network)
     return predictor.views(np.arange(len(TEST)), augment.tta_maps(made.settings())).mean(axis=0)
