@@ -3,15 +3,14 @@
 import shutil
 from pathlib import Path
 
+import fake_run
 import numpy as np
 import pytest
-import small
 from PIL import Image
 from settings import ROOT
 
 from pipeline import api
 from pipeline.competition import CLASSES
-from pipeline.data import faces, folds
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble
 
@@ -46,20 +45,18 @@ def test_large_coloured_pictures_are_converted_and_invalid_input_is_an_error(rel
 
 def test_predictions_are_loaded_blended_scored_and_saved(tmp_path, monkeypatch):
     (tmp_path / "project").mkdir()
-    small.project(tmp_path / "project", monkeypatch, students={}, ensemble={"members": ["one", "two"]})
-    rng, data = np.random.default_rng(1), faces.load()
-    saved = {name: ensemble.Predictions(rng.dirichlet(np.ones(7), 168), rng.dirichlet(np.ones(7), 42))
-             for name in ("one", "two", "ensemble")}  # fmt: skip
-    for name, each in saved.items():
-        ensemble.save(name, each, data, folds.load(data))
+    monkeypatch.chdir(tmp_path / "project")
+    _, data, assignment = fake_run.build()
+    ensemble.main()
+    first, second = (ensemble.load(name, data, assignment) for name in fake_run.MODELS)
     monkeypatch.chdir(tmp_path)
     run = api.predictions(tmp_path / "project")
     np.testing.assert_array_equal(run.labels, data.labels[data.labels >= 0])
-    mixed = api.blend([run.oof["one"], run.oof["two"]], weights=[1, 3])
-    np.testing.assert_allclose(mixed, 0.25 * saved["one"].oof + 0.75 * saved["two"].oof, rtol=1e-5)
+    mixed = api.blend([run.oof[name] for name in fake_run.MODELS], weights=[1, 3])
+    np.testing.assert_allclose(mixed, 0.25 * first.oof + 0.75 * second.oof, rtol=1e-5)
     assert api.score(mixed, run.labels)["accuracy"] == (mixed.argmax(axis=1) == run.labels).mean()
-    api.save(run.test["one"], "mine.csv")
-    assert Path("mine.csv").read_text().split() == [str(label) for label in saved["one"].test.argmax(axis=1)]
+    api.save(run.test["plain_net"], "mine.csv")
+    assert Path("mine.csv").read_text().split() == [str(label) for label in first.test.argmax(axis=1)]
     shutil.rmtree("project/artifacts/blends")
     with pytest.raises(UserError, match="dvc repro"):
         api.predictions("project")

@@ -1,3 +1,4 @@
+import fake_run
 import numpy as np
 import pytest
 import settings
@@ -7,12 +8,6 @@ from pipeline.data import faces, folds
 from pipeline.errors import UserError
 
 SHARES = (14, 2, 14, 25, 17, 11, 17)  # percentage of each class, similar to the competition
-
-
-@pytest.fixture
-def project(stand):
-    """Create a folder whose params.yaml has three folds."""
-    settings.write(folds=3)
 
 
 def test_folds_are_balanced_in_every_class_and_never_split_a_picture():
@@ -31,15 +26,9 @@ def test_too_few_different_pictures_of_a_class_are_an_error():
 
 
 @pytest.mark.parametrize("choice", ["keep", "drop_test_duplicates", "drop_repeats"])
-def test_the_stage_assigns_the_rows_and_load_reads_them(project, choice):
-    rng = np.random.default_rng(0)
-    usage = rng.choice(3, 160, p=(0.8, 0.1, 0.1)).astype(np.uint8)
-    labels = np.where(usage == 0, rng.integers(0, 7, 160), -1).astype(np.int8)
-    pixels = rng.integers(0, 256, (160, 48, 48), dtype=np.uint8)
-    pixels[::8] = pixels[1::8]  # every eighth picture is a duplicate of the next one
-    data = faces.Faces(pixels, labels, usage)
+def test_the_stage_assigns_the_rows_and_load_reads_them(stand, choice):
+    data, written = fake_run.faces(), []  # with duplicates
     data.save()
-    written = []
     for seed in (1, 1, 2):
         settings.write(folds=3, duplicates=choice, seed=seed)
         folds.main()
@@ -50,9 +39,8 @@ def test_the_stage_assigns_the_rows_and_load_reads_them(project, choice):
     assert list(assignment.held_out(1)) == list(assignment.rows[assignment.fold_of == 1])
 
 
-def test_a_model_can_have_its_own_number_of_folds(project):
-    pixels = np.random.default_rng(0).integers(0, 256, (70, 48, 48), np.uint8)
-    data = faces.Faces(pixels, np.arange(70, dtype="int8") % 7, np.zeros(70, np.uint8))
+def test_a_model_can_have_its_own_number_of_folds(stand):
+    data = fake_run.faces()
     data.save()
     for names in (["small_vgg", "gone"], ["small_vgg", "deep_vgg"]):
         models = {name: {"architecture": "small_vgg", "epochs": 1, "seed": seed} for seed, name in enumerate(names)}
@@ -82,12 +70,11 @@ def test_duplicates_are_kept_or_dropped():
 
 
 @pytest.mark.parametrize("lines", [
-    None, "row,fold\n1,0\n0,1\n2,2", "row,fold\n0,0\n1,1\n159,2", "row,fold\n0,0\n1,1\n2,1",
+    None, "row,fold\n1,0\n0,1\n2,2", "row,fold\n0,0\n1,1\n84,2", "row,fold\n0,0\n1,1\n2,1",
 ])  # fmt: skip
-def test_a_missing_invalid_or_different_fold_assignment_is_an_error(project, lines):
-    is_test = np.arange(160) == 159
-    data = faces.Faces(np.zeros((160, 48, 48), np.uint8), -is_test.astype(np.int8), is_test.astype(np.uint8))
+def test_a_missing_invalid_or_different_fold_assignment_is_an_error(stand, lines):
+    settings.write(folds=3)
     if lines:
         files.write(folds.PATH, lines.encode())
     with pytest.raises(UserError, match=r"data/folds\.csv .*dvc repro folds"):
-        folds.load(data)
+        folds.load(fake_run.faces())
