@@ -1,7 +1,6 @@
 """The benchmarks compare equal work, and the documentation shows the committed results."""
 
 import json
-import math
 
 import fake_run
 import numpy as np
@@ -56,7 +55,7 @@ def test_the_committed_benchmark_is_complete_and_shown_in_the_docs():
 
 def test_paired_compares_two_networks_row_by_row():
     worse, better = (np.arange(700) < count for count in (350, 364))
-    half_width = 196 * math.sqrt((0.02 - 0.02**2) / 700)
+    half_width = 196 * np.sqrt((0.02 - 0.02**2) / 700)
     assert ablation.paired(better, worse) == {
         "points": 2.0,
         "points_95": pytest.approx([2 - half_width, 2 + half_width], abs=1e-3),
@@ -88,8 +87,7 @@ def test_gains_are_over_the_mean_of_the_first_line():
     assert (many[1], many[3], many[4][:6]) == ("0.0000", "100.00%", "+42.86")
 
 
-def test_growth_joins_the_members_and_adds_up_their_networks_and_hours(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_growth_joins_the_members_and_adds_up_their_networks_and_hours(stand):
     labels = np.arange(70) % 7
     right, wrong = np.eye(7)[labels], np.eye(7)[(labels + 1) % 7]
     run = {"wrong": (0.5 * wrong + 0.1, 5, 2), "external": (right, 10, 1), "again": (3 * wrong, 5, 1.5)}
@@ -103,7 +101,7 @@ def test_growth_joins_the_members_and_adds_up_their_networks_and_hours(tmp_path,
         part = table.loc[f"accuracy out of fold by {cost}"]
         assert part["value"].to_dict() == dict(zip(lines, values, strict=True))
         assert part["accuracy"].to_dict() == dict(zip(lines, [0, 1, 0], strict=True))
-    assert (tmp_path / "results/joining.png").exists()
+    assert (stand / "results/joining.png").exists()
 
 
 def test_the_committed_ablation_is_complete_and_in_its_tables():

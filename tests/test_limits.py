@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.evaluation import limits
+from pipeline.evaluation import limits, metrics
 
 LABELS = np.random.default_rng(0).integers(0, 7, 4000)
 GROUPS = np.arange(4000) // 2
@@ -19,14 +19,10 @@ def trainings(skill, noise, count, seed):
     return [*(mean + errors - errors.mean(axis=2, keepdims=True))]
 
 
-def brier(probabilities):
-    return float(((probabilities - np.eye(7)[LABELS]) ** 2).sum(axis=1).mean())
-
-
 def test_two_trainings_predict_the_mean_of_many():
     every = trainings(0.4, 0.1, 52, seed=1)
     measured = limits.measure({"a": every[:2]}, LABELS, GROUPS)
-    many = brier(np.mean(every[2:], axis=0))
+    many = metrics.brier(np.mean(every[2:], axis=0), LABELS)
     assert measured.common[0, 0] == pytest.approx(many, abs=0.003)
     low, high = measured.interval(np.ones(1))
     assert low < many < high

@@ -158,14 +158,13 @@ def test_the_example_of_an_external_member_is_one(stand):
     assert ensemble.read_external("mine", data, dealt).oof.shape == (len(dealt.rows), 7)
 
 
-def test_the_example_of_a_metric_gives_a_column(tmp_path, monkeypatch):
+def test_the_example_of_a_metric_gives_a_column(stand):
     function, line = python_of("A metric")
-    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline")
-    with open(tmp_path / "pipeline/evaluation/metrics.py", "a") as file:
+    shutil.copytree(ROOT / "pipeline", "pipeline")
+    with open("pipeline/evaluation/metrics.py", "a") as file:
         file.write(function)
-    path, beside = tmp_path / "pipeline/evaluation/score.py", '        "private_macro_f1": round('
+    path, beside = stand / "pipeline/evaluation/score.py", '        "private_macro_f1": round('
     path.write_text(path.read_text().replace(beside, line + beside))
-    monkeypatch.chdir(tmp_path)
     fake_run.build()
     code = "from pipeline.evaluation import ensemble, score; score.draw = print; ensemble.main(); score.main()"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": ""})
