@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import small
 from settings import ROOT
+from test_graph import changed
 
 from pipeline import config, files
 from pipeline.cells import pack, planning, progress, soft_targets, store, train
@@ -25,7 +26,6 @@ from pipeline.data import folds
 from pipeline.data.faces import Faces, picture_groups
 from pipeline.errors import UserError
 from pipeline.training import cell, loop
-from pipeline.training.cell import HISTORY
 from pipeline.training.checkpoint import Progress
 from pipeline.training.plan import Plan
 
@@ -54,7 +54,6 @@ def copy(trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     small.tiny.instead(monkeypatch)
-    config.load.cache_clear()
     return tmp_path / "copy"
 
 
@@ -63,12 +62,6 @@ def results(folder):
     paths = [path for path in (folder / "artifacts").rglob("*") if path.is_file() and path.name != "cell.json"]
     names = {str(path.relative_to(folder / "artifacts")): path.read_bytes() for path in paths}
     return {name: content for name, content in names.items() if not name.startswith(("checkpoints", "plan"))}
-
-
-def changed(before, folder):
-    """Return the names of the files that differ from earlier results or are missing."""
-    after = results(folder)
-    return {name for name, content in before.items() if after.get(name) != content}
 
 
 def change(**changes):
@@ -103,7 +96,7 @@ def test_a_cell_is_valid_and_contains_all_inputs_of_later_stages(copy):
 def test_every_row_is_predicted_once_by_a_network_trained_without_it_and_its_duplicates(project, monkeypatch, choice):
     small.write(duplicates=choice)
     folds.main()
-    fit = Mock(return_value=Progress([dict.fromkeys(HISTORY, 1.0)], 1.0))
+    fit = Mock(return_value=Progress([dict.fromkeys(cell.HISTORY, 1.0)], 1.0))
     monkeypatch.setattr(loop, "fit", fit)
     run = train.start()
     data, groups = run.faces, picture_groups(run.faces.pixels)
@@ -215,7 +208,7 @@ def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy,
         patch.setattr(loop, "fit", lambda *arguments: pytest.fail("it was trained"))
         train.main("one", "0")
     assert run.finished("one", 0)
-    assert changed(before, copy) == {"cells/one/fold0/predictions.npz"}
+    assert changed(before, results(copy)) == {"cells/one/fold0/predictions.npz"}
     np.testing.assert_array_equal(load().oof_plain, old.oof_plain)
     assert load().about.seconds == old.about.seconds
     store.weights("one", 1).unlink()
@@ -272,19 +265,15 @@ def test_a_cell_of_other_code_can_be_adopted_but_not_one_of_another_recipe(copy)
         train.adopt("one", "0", "other teachers")
 
 
-def test_a_worker_with_other_code_raises_an_error(project):
+def test_a_worker_refuses_other_code_and_uses_a_temporary_checkpoint_without_the_projects_folder(copy, monkeypatch):
+    monkeypatch.setattr(train.tempfile, "tempdir", str(copy / "tmp"))
+    (copy / "tmp").mkdir()
     run = train.start()
     task = run.task("one", 0)
     other = task.plan.model_copy(update={"code": task.plan.code | {"training.loop.fit": "0" * 8}})
     with pytest.raises(UserError, match="another version"):
-        train.work(run.faces, cell.Task(**{**task.__dict__, "plan": other}), Path("state.npz"), False, None)
-
-
-def test_a_worker_without_the_projects_folder_uses_a_temporary_checkpoint(copy, monkeypatch):
-    monkeypatch.setattr(train.tempfile, "tempdir", str(copy / "tmp"))
-    (copy / "tmp").mkdir()
-    run = train.start()
-    contents = train.work(run.faces, run.task("one", 0), copy / "nowhere/down/state.npz", False, None)
+        train.work(run.faces, dataclasses.replace(task, plan=other), Path("state.npz"), False, None)
+    contents = train.work(run.faces, task, copy / "nowhere/down/state.npz", False, None)
     assert contents["weights"] == store.weights("one", 0).read_bytes()
     assert not (copy / "nowhere").exists()
     assert not list((copy / "tmp").rglob("*.npz"))
@@ -313,7 +302,7 @@ def test_a_packed_run_is_trained_elsewhere_and_its_valid_cells_are_imported(copy
     pack.unpack(tmp_path / "cells.tar.gz")
     pupils = ", ".join(f"artifacts/students/pupil/fold{fold}" for fold in (0, 1))  # of incomplete teachers
     assert f": {OTHER}, artifacts/cells/two/fold1, {pupils}\n" in capsys.readouterr().err
-    assert {name for name in changed(before, copy) if name.startswith("cells")} == {
+    assert {name for name in changed(before, results(copy)) if name.startswith("cells")} == {
         f"cells/two/{each}" for each in ("fold0/predictions.npz", "fold1/predictions.npz", "fold1/history.csv")
     }
     assert (OTHER / "cell.json").read_bytes() == outdated

@@ -1,5 +1,4 @@
 import shutil
-from functools import partial
 from pathlib import Path
 
 import fake_run
@@ -166,18 +165,14 @@ def test_a_member_without_weight_adds_no_parameters():
     assert ensemble.total(members, {10: 1.0, 90: 0.0}).tolist() == [4, 10, 18]
 
 
-def test_a_blend_that_is_missing_or_of_another_model_raises(run):
+def test_a_blend_or_result_that_is_missing_damaged_or_of_another_run_raises(run):
     _, data, assignment = run
     ensemble.main()
     path = ensemble.BLENDS / "plain_net.npz"
-    for damage in (partial(shutil.copy, ensemble.BLENDS / "deep_net.npz", path), path.unlink):
+    for damage in (lambda: shutil.copy(ensemble.BLENDS / "deep_net.npz", path), path.unlink):
         damage()
         with pytest.raises(UserError, match=r"^artifacts/blends/plain_net\.npz .*dvc repro -f ensemble"):
             ensemble.load("plain_net", data, assignment)
-
-
-def test_a_result_that_is_damaged_or_lacks_a_submission_raises(run):
-    ensemble.main()
     with pytest.raises(UserError, match=r"^results/ensemble\.json .*lacks other"):
         ensemble.result(["other"])
     ensemble.RESULT.write_text(ensemble.RESULT.read_text().replace('"temperature": ', '"temperature": -'))

@@ -14,7 +14,6 @@ from pipeline.competition import BOARD_2013
 from pipeline.config import ENSEMBLE
 from pipeline.data import faces, folds, provenance, solution
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, score, submission
-from pipeline.evaluation.score import Truth
 
 pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
@@ -32,7 +31,7 @@ def test_rank_of_2013_is_the_better_of_a_tie_and_unknown_below_the_tenth():
 
 
 # Four rows of Training, two of PublicTest and five of PrivateTest.
-TRUTH = Truth(
+TRUTH = score.Truth(
     labels=np.array([0, 1, 2, 3, 5, 4, 0, 0, 1, 2, 6]),
     usage=np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2]),
     identical=np.array([0, 1, 0, 0, 1, 0, 2, 1, 0, 0, 0]),
@@ -161,7 +160,7 @@ def test_each_fold_has_its_temperature_and_test_rows_that_of_all_folds(project):
             assert analysis[rows]["reliability"][name]["tempered"] == metrics.reliability(tempered, truth), rows
 
 
-def test_single_networks_are_scored_separately(project):
+def test_single_networks_are_scored_separately_and_one_missing_label_makes_all_of_privatetest_unknown(project):
     project()
     entry, labels = submission.analysis()["single_networks"]["deep_net"], fake_run.labels()[70:]
     predicted = np.stack([fake_run.probabilities(("deep_net", fold, "test", ""), labels) for fold in (0, 1)]).argmax(2)
@@ -169,15 +168,11 @@ def test_single_networks_are_scored_separately(project):
     assert entry["agree"] == pytest.approx((predicted[0] == predicted[1]).mean(), abs=1e-6)
     assert entry["mean"] == pytest.approx(right.mean(), abs=1e-6)
     assert entry["no_duplicate_mean"] == pytest.approx(right[:, 1:].mean(), abs=1e-6)  # the first row is a duplicate
-
-
-def test_one_missing_label_makes_all_of_privatetest_unknown(project):
-    project()
     text = solution.PATH.read_text()  # row 84 is a duplicate, so private_no_duplicate does not contain it
     solution.PATH.write_text(text.replace("84,PrivateTest,0", "84,PrivateTest,"))
     score.main()
-    line, networks = submission.scores()[0], submission.analysis()["single_networks"]["deep_net"]
-    assert {line["private_accuracy"], line["private_no_duplicate"], networks["mean"]} == {"unknown"}
+    line, entry = submission.scores()[0], submission.analysis()["single_networks"]["deep_net"]
+    assert {line["private_accuracy"], line["private_no_duplicate"], entry["mean"]} == {"unknown"}
     assert 0 <= line["public_accuracy"] <= 1
 
 
