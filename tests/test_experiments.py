@@ -13,7 +13,6 @@ from pipeline import config
 from pipeline.apps import networks
 from pipeline.competition import PRIVATE
 from pipeline.data import faces, solution
-from pipeline.data.faces import Faces
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics, submission
 from pipeline.evaluation.score import Truth
@@ -86,7 +85,7 @@ def test_faces_recipe_and_code_change_the_keys_of_trainings(project, monkeypatch
     def keys(data):
         return {task.key(data) for tasks in speedrun.plan(config.load(), data).values() for task in tasks.values()}
 
-    collected = [keys(project), keys(Faces(project.pixels[:, ::-1].copy(), project.labels, project.usage))]
+    collected = [keys(project), keys(faces.Faces(project.pixels[:, ::-1].copy(), project.labels, project.usage))]
     small.write(speedrun=SECTION | {"batch_size": 7})
     collected.append(keys(project))
     monkeypatch.setattr(runner.plan, "code", lambda named: {"training.loop.fit": "0"})

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from pipeline.data import faces
-from pipeline.data.faces import Faces
 from pipeline.errors import UserError
 
 
@@ -18,7 +17,7 @@ def arrays(**changes):
 def test_saved_faces_are_loaded_and_equal_faces_give_equal_bytes(tmp_path):
     paths = [tmp_path / "new" / name for name in ("one.npz", "two.npz")]
     for path in paths:
-        Faces(**arrays()).save(path)
+        faces.Faces(**arrays()).save(path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     for name, array in arrays().items():
         np.testing.assert_array_equal(getattr(faces.load(paths[0]), name), array, strict=True)

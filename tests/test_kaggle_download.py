@@ -14,7 +14,6 @@ from loopback import ALL, KEY, SECRETS, TOKEN, Failure
 from test_download import held
 
 from pipeline import competition
-from pipeline.competition import SLUG
 from pipeline.data import provenance
 from pipeline.kaggle import download
 
@@ -127,8 +126,8 @@ def test_temporary_failure_is_retried_and_an_interrupted_download_resumed(kaggle
 
 
 def test_the_official_archive_is_recognised_and_one_with_another_checksum_refused(kaggle, monkeypatch):
-    settings.write({"source": "kaggle", "slug": SLUG})
-    kaggle.slug = SLUG
+    settings.write({"source": "kaggle", "slug": competition.SLUG})
+    kaggle.slug = competition.SLUG
     monkeypatch.setitem(competition.CHECKSUMS, TAR, ("sha1", hashlib.sha1(CONTENT).hexdigest()))
     download.main()
     assert provenance.read()["official"] is True

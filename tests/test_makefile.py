@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from types import SimpleNamespace
 
 import pytest
 import typer
@@ -15,7 +14,7 @@ from settings import ROOT
 
 from pipeline import __main__
 
-SETUP = SimpleNamespace(**runpy.run_path(str(ROOT / ".ci/setup.py")))
+SETUP = runpy.run_path(str(ROOT / ".ci/setup.py"))
 EMPTY, OTHER = "# no packages\n", "# no packages, but another digest\n"
 ABSENT = "no-such-package==1 --hash=sha256:" + "0" * 64
 
@@ -128,9 +127,9 @@ def test_each_lock_file_has_its_environment_which_is_never_destroyed(place):
 
 
 def test_the_light_environment_contains_its_packages_and_their_dependencies():
-    locked = list(SETUP.packages())
+    locked = list(SETUP["packages"]())
     names = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["light"]["packages"]
-    light = {each.partition("==")[0] for each in SETUP.needed(locked, names).splitlines() if "==" in each}
+    light = {each.partition("==")[0] for each in SETUP["needed"](locked, names).splitlines() if "==" in each}
     assert {re.sub("[.]", "-", name) for name in names} | {"contourpy", "pydantic-core"} < light  # also dependencies
     assert not light & {"tensorflow", "keras", "dvc", "ray", "pytest"}
     assert (ROOT / "requirements.lock").read_text().endswith("".join(lines for _, lines, _ in locked))

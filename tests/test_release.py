@@ -15,8 +15,7 @@ from test_networks import write_result
 
 from pipeline import config, files
 from pipeline.apps import light, networks, packed, release
-from pipeline.cells import store
-from pipeline.cells import train as training
+from pipeline.cells import store, train
 from pipeline.competition import CLASSES
 from pipeline.data import faces, folds, synthetic
 from pipeline.errors import UserError
@@ -58,7 +57,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         small.project(folder, patch)
         for fold in "01":
-            training.main("one", fold, yes=True)
+            train.main("one", fold, yes=True)
         small.judge()
         write_result()
         for name in ("before.safetensors", "before.onnx", "before.json", "notes.onnx"):

@@ -1,4 +1,3 @@
-import io
 import json
 import re
 import shutil
@@ -10,11 +9,10 @@ import fake_run
 import numpy as np
 import pytest
 import vl_convert
-from PIL import Image
 from settings import ROOT
+from test_pictures import encoded
 
 from pipeline import config
-from pipeline.config import ENSEMBLE
 from pipeline.errors import UserError
 from pipeline.evaluation import audit, ensemble, report, score, submission
 
@@ -25,15 +23,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few 
 @pytest.fixture(scope="module")
 def made(request, tmp_path_factory):
     """Create a small run up to its scores, with another system as a member; the parameter: whether labels are known."""
-    known, folder, picture = getattr(request, "param", True), tmp_path_factory.mktemp("run"), io.BytesIO()
-    Image.new("RGBA", (9, 9)).save(picture, "PNG")
+    known, folder = getattr(request, "param", True), tmp_path_factory.mktemp("run")
+    picture = encoded(np.zeros((9, 9, 3), "uint8"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         fake_run.external("other", np.arange(70), 3.0)
         members = [*fake_run.MODELS, fake_run.STUDENT, "other"]
         speedrun = {"architecture": "small_vgg", "seeds": [1, 2], "epochs": 3}
         fake_run.build(known, ensemble={"method": "weights", "members": members}, speedrun=speedrun)
-        patch.setattr(vl_convert, "vegalite_to_png", lambda *words, **options: picture.getvalue())  # drawing is slow
+        patch.setattr(vl_convert, "vegalite_to_png", lambda *words, **options: picture)  # drawing is slow
         for stage in (audit, ensemble, score):
             stage.main()
     return known, folder
@@ -78,9 +76,9 @@ def test_main_writes_one_page_without_keras(run, without_script, monkeypatch):
         assert list(lines(text, heading)) == order, heading
     weights = ensemble.result().weights
     assert [(name, cells[0]) for name, cells in lines(text, "**Members").items()] == [
-        (name, f"{weights[name]:.3f}") for name in order if name != ENSEMBLE
+        (name, f"{weights[name]:.3f}") for name in order if name != config.ENSEMBLE
     ]
-    assert list(lines(text, "## Models")) == [name for name in order if name not in ("other", ENSEMBLE)]
+    assert list(lines(text, "## Models")) == [name for name in order if name not in ("other", config.ENSEMBLE)]
     submissions = lines(text, "**Our submissions")
     assert list(submissions)[: len(order)] == order
     best = [name for name in order if scores[name]["oof_accuracy"] == scores[order[0]]["oof_accuracy"]]
