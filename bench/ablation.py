@@ -40,6 +40,7 @@ WATCHED = 512  # rows evaluated after each epoch, to monitor the training
 NAME = "baseline"
 STUDY = YAML(typ="safe").load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 AGAIN = ", another seed"
+POINTS = "{:+.2f} ({:+.2f} to {:+.2f})".format  # a difference and its interval
 BASE: dict[str, Any] = STUDY["base"]
 PAIRS: list[str] = STUDY["pairs"]
 VARIANTS: dict[str, dict[str, Any]] = STUDY["variants"]
@@ -171,7 +172,7 @@ def gains(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.nda
         brier, accuracy = scores.mean(axis=0)
         less, more = (scores - base).mean(axis=0)
         lines.append([name, f"{brier:.4f}", f"{less:+.4f} ({low[0]:+.4f} to {high[0]:+.4f})",
-                      f"{accuracy:.2f}%", f"{more:+.2f} ({low[1]:+.2f} to {high[1]:+.2f})"])  # fmt: skip
+                      f"{accuracy:.2f}%", POINTS(more, low[1], high[1])])  # fmt: skip
     titles = [first, "Brier", "difference from the first line (95 %)", "accuracy", "points (95 %)"]
     return tabulate(lines, titles, tablefmt="github", disable_numparse=True)
 
@@ -192,15 +193,12 @@ def show(table: dict[str, Any]) -> str:
     """Return the variants as a table, best first."""
     rows = []
     for name, line in sorted(table.items(), key=lambda item: -item[1]["oof_accuracy"]):
-        points, blended = (
-            "{:+.2f} ({:+.2f} to {:+.2f})".format(gain["points"], *gain["points_95"]) if gain else ""
-            for gain in ((line, line["blended"]) if "blended" in line else ({}, {}))
-        )
-        p_value = board.p_value(line["p_value"]) if "p_value" in line else ""
-        rows.append([
-            name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}", points, p_value, blended,
-            f"{line['training_accuracy']:.1%}", line["minutes"], f"{line['rows']:,}",
-        ])  # fmt: skip
+        gain = ["", "", ""]  # the baseline has none
+        if name != NAME:
+            points, blended = (POINTS(each["points"], *each["points_95"]) for each in (line, line["blended"]))
+            gain = [points, board.p_value(line["p_value"]), blended]
+        rows.append([name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}", *gain,
+                     f"{line['training_accuracy']:.1%}", line["minutes"], f"{line['rows']:,}"])  # fmt: skip
     titles = ["variant", "out of fold", "log-loss", "points", "p", "blended with it", "training", "minutes", "rows"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 

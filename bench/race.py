@@ -113,12 +113,6 @@ def ceiling() -> dict[str, float]:
     }
 
 
-def processes(kind: str, *needs: Any) -> list[ProcessPoolExecutor]:
-    """Return the processes of a contender: two for a kind that ends in _x2, otherwise one."""
-    context = multiprocessing.get_context("spawn")
-    return [ProcessPoolExecutor(1, context, start, (kind, *needs)) for _ in range(1 + kind.endswith("_x2"))]
-
-
 def start(kind: str, name: str, recipe: Recipe, pixels: np.ndarray, labels: np.ndarray) -> None:
     """Create the contender `kind` in this process: ours, reference, or pytorch_PRECISION; _x2: with one thread.
 
@@ -166,10 +160,12 @@ def race(name: str, limits: dict[str, float]) -> dict[str, Any]:
     """Measure training and prediction of one network by all contenders; update the peak performance in `limits`."""
     pixels, labels, _ = synthetic.competition(training=2048, test=7, seed=2013)
     entries: dict[str, dict[str, Any]] = {}
+    spawn = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         racers: dict[str, list[ProcessPoolExecutor]] = {}
         for kind in kinds():
-            pools = processes(kind, name, NETWORKS[name], pixels[:2048], labels[:2048])
+            needs = spawn, start, (kind, name, NETWORKS[name], pixels[:2048], labels[:2048])
+            pools = [ProcessPoolExecutor(1, *needs) for _ in range(1 + kind.endswith("_x2"))]
             racers[kind] = [stack.enter_context(pool) for pool in pools]
             ask(racers[kind], os.getpid)  # waits until they are ready
         for number in range(ROUNDS):
