@@ -5,7 +5,6 @@
 
 import difflib
 import functools
-import operator
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -251,15 +250,17 @@ def _inherited(error: Any, document: Any) -> bool:
     """Return whether the error of a network comes from its named recipe, for which it is reported already."""
     path = error["loc"]
     depth = {"models": 2, "students": 2, "speedrun": 1}.get(path[0] if path else "", len(path))
-    if len(path) <= depth or "[key]" in path or error["type"] == "missing":
+    if len(path) <= depth or "[key]" in path or error["type"] in ("missing", "invalid_key"):
         return False
-    return path[depth] not in functools.reduce(operator.getitem, path[:depth], document)
+    # pydantic shows a name that is not a string, like null, as text: it is not found, and its errors are kept
+    own = document["speedrun"] if depth == 1 else document[path[0]].get(path[1], path)
+    return path[depth] not in own
 
 
 def _message(error: Any) -> str:
     """Return the message for an error of pydantic; it starts with the path of keys."""
     path = [str(key) for key in error["loc"] if key != "[key]"]
-    key = ".".join(path) or "the file"
+    key = repr(".".join(path))[1:-1] or "the file"  # one line, even if a key contains a line break
     if error["type"] == "extra_forbidden":
         section = SECTIONS.get(path[0], Config) if len(path) > 1 else Config
         return f"{key} is an unknown key{suggestion(path[-1], section.model_fields)}"
@@ -267,7 +268,7 @@ def _message(error: Any) -> str:
         return f"{key} is missing"
     if error["loc"][-1:] == ("[key]",):
         return f"{key}: a name may contain only lower-case letters, digits and _"
-    return f"{key} = {str(error['input'])[:60]!r}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{key} = {error['input']!r:.60}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _contradictions(config: Config) -> Iterator[str]:

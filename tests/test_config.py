@@ -72,6 +72,8 @@ STUDENT = MODEL | {"teachers": ["a"], "teacher_weight": 0.5}
     ("students.s.teachers", {"students": {"s": STUDENT | {"teachers": ["b"]}}}),
     ("ensemble.members", {"ensemble": {"members": ["a", "a"]}}),
     ("speedrun.seeds", {"speedrun": MODEL | {"seeds": [1, 1]}}),
+    ("models.a.None", {"models": {"a": MODEL | {None: 4}}}), (r"models.a.b\nc", {"models": {"a": {"b\nc": 4}}}),
+    ("models.None.epoch", {"models": {None: MODEL | {"epoch": 4}}}),
     ("speedrun.crop", {"speedrun": {"architecture": "vgg8", "epochs": 1, "crop": 44, "seeds": [1, 2]}}),
 ], ids=str)  # fmt: skip
 def test_an_error_is_reported_with_its_path(place, changes):

@@ -29,7 +29,7 @@ def made(request, tmp_path_factory):
         patch.chdir(folder)
         fake_run.external("other", np.arange(70), 3.0)
         members = [*fake_run.MODELS, fake_run.STUDENT, "other"]
-        speedrun = {"architecture": "small_vgg", "seeds": [1, 2], "epochs": 3}
+        speedrun = {"architecture": "small_vgg", "seeds": [1, 2, 3], "epochs": 3}
         fake_run.build(known, ensemble={"method": "weights", "members": members}, speedrun=speedrun)
         patch.setattr(vl_convert, "vegalite_to_png", lambda *words, **options: picture)  # drawing is slow
         for stage in (audit, ensemble, score):

@@ -111,12 +111,14 @@ def revision() -> str:
 def of_other_params(settings: Config, speedrun: Any, seeds: Any) -> dict[str, bool]:
     """Return whether each of these results was made with a params.yaml other than the current one."""
     section = settings.speedrun
-    wanted = section and [section.architecture, section.networks, section.resolved().model_dump()]
+    wanted = section and [section.architecture, section.networks, section.resolved().model_dump(), section.seeds]
     now = json.loads(json.dumps({key: value for key, value in config.read().items() if key != "seed"}))
     return {
-        "speedrun": bool(speedrun) and wanted != [speedrun.get(key) for key in ("architecture", "networks", "recipe")],
+        "speedrun": bool(speedrun) and wanted != [
+            *(speedrun.get(key) for key in ("architecture", "networks", "recipe")), [*map(int, speedrun["by_seed"])]
+        ],
         "seeds": bool(seeds) and seeds.get("params") != now,
-    }
+    }  # fmt: skip
 
 
 def context() -> dict[str, Any]:
