@@ -152,3 +152,4 @@ def test_claims_seeds_and_speedrun_are_shown_if_they_exist(run, without_script):
     for name, content in {"speedrun": speedrun, "seeds": seeds}.items():
         (report.RESULTS / f"{name}.json").write_text(json.dumps(content | {"networks": 3, "params": {}}))
     assert written().count("another params.yaml") == 2
+    assert report.of_other_params(config.load(), speedrun | {"by_seed": {"4": {}}}, None)["speedrun"]
