@@ -71,13 +71,13 @@ score: setup ## score your own submission file: FILE=mine.csv
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
 	@$(RUN) submit $(call option,MESSAGE,message) $(call flag,FORCE,force) -- "$${NAME:-ensemble}"
 
-leaderboard: light ## show our submissions and the teams of 2013: FORMAT=md|csv|json; REFRESH=1 queries Kaggle first
+leaderboard: $(if $(call flag,REFRESH,refresh),setup,light) ## show our submissions and the teams of 2013: FORMAT=md|csv|json; REFRESH=1 queries Kaggle first
 	@$(RUN) leaderboard $(call flag,REFRESH,refresh) $(call option,FORMAT,format)
 
 browse: setup ## show out-of-fold errors of all models, picture by picture, in artifacts/browse.html
 	@$(RUN) browse
 
-predict: light ## predict the expressions in pictures, folders, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
+predict: $(if $(findstring --explain,$(OPTIONS))$(findstring --network,$(OPTIONS)),setup,light) ## predict the expressions in pictures, folders, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
 	@[ -n "$$INPUT" ] || { echo "error: INPUT is missing; for example: make predict INPUT=docs/predict.png" >&2; exit 1; }
 	@set -f; $(RUN) predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
 
@@ -102,7 +102,7 @@ claims: setup ## reproduce published claims with the sources' recipes: NAME=... 
 	@$(RUN) claims $(call option,EPOCHS,epochs) -- "$$NAME"
 	$(report)
 
-seeds: setup ## repeat the run with other seeds, for mean and deviation: SEEDS="1 2 3" (hours)
+seeds: setup ## repeat the run with other seeds, for mean and deviation: SEEDS="1 2 3" (a day or more per seed)
 	@set -f; $(RUN) seeds $$SEEDS
 	$(report)
 

@@ -218,6 +218,8 @@ def main(
         wanted = {name: task for name, task in tasks.items() if pattern in name or name == NAME}
         runner.run(data, wanted, FOLDER, jobs)
     results, rows = runner.load_finished(data, tasks, FOLDER), tasks[NAME].evaluated
+    if NAME not in results:
+        raise UserError(f"{FOLDER}/ has no {NAME} on these faces; train it: python -m bench.ablation {NAME}")
     labels, groups = data.labels[rows].astype(int), faces.picture_groups(data.pixels)[rows]
     table = summary(results, labels)
     processors = sorted({json.loads(str(result.about))["processor"] for result in results.values()})

@@ -8,6 +8,7 @@ which should be otherwise idle. Without PyTorch installed, its contenders are le
 import importlib.metadata
 import importlib.util
 import itertools
+import json
 import multiprocessing
 import os
 import platform
@@ -222,5 +223,6 @@ def main() -> None:
     for name, network in networks.items():
         network["multiply_adds"] = cell.multiply_adds(architectures.build(name))
     results = {"machine": about, "race": {"networks": networks, "ceiling": limits}}
-    files.write_json(PATH, results)
+    earlier = json.loads(PATH.read_bytes()) if PATH.exists() else {}  # of other measurements
+    files.write_json(PATH, earlier | results)
     print(show(results))

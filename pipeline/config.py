@@ -1,6 +1,6 @@
 """Typed model of params.yaml: every key with its type, range, default and meaning.
 
-`load` reads the file once and reports all errors in it together, each with its path of keys.
+`load` reads the file once, and reports all wrong keys and values together, then all contradictions between keys.
 """
 
 import difflib
@@ -234,7 +234,7 @@ SECTIONS: dict[Any, type[Section]] = {
 
 
 def parse(document: Any) -> Config:
-    """Validate a document. Raises UserError with all errors in it, one per line."""
+    """Validate a document. Raises UserError with all wrong keys and values, or all contradictions, one per line."""
     recipes = document.get("recipes") if isinstance(document, dict) else None
     try:
         config = Config.model_validate(document, context=recipes if isinstance(recipes, dict) else {})
@@ -331,5 +331,5 @@ def read(path: Path = PATH) -> Any:
 
 @functools.cache
 def load() -> Config:
-    """Load params.yaml, once per process. Raises UserError with all errors in it."""
+    """Load params.yaml, once per process. Raises UserError if it is invalid."""
     return parse(read())

@@ -222,8 +222,12 @@ def test_long_training_needs_approval(copy, monkeypatch):
     change(epochs=3)
     before = results(copy)
     monkeypatch.setattr(train, "LONG", 1e-6)
-    for start in (lambda: train.main("one", "0"), lambda: train.main_all(1, "loky", None, yes=False)):
-        with pytest.raises(UserError, match=r"^4 cells to train, about .*YES=1"):  # including the student's
+    for cells, start in (
+        ("1 cell", lambda: train.main("one", "0")),
+        ("4 cells", lambda: train.main("one")),  # including the student's
+        ("4 cells", lambda: train.main_all(1, "loky", None, yes=False)),
+    ):
+        with pytest.raises(UserError, match=rf"^{cells} to train, about .*YES=1"):
             start()
     assert results(copy) == before
     train.main("one", "0", yes=True)
@@ -263,6 +267,9 @@ def test_a_cell_of_other_code_can_be_adopted_but_not_one_of_another_recipe(copy)
     path.write_text(json.dumps(about | {"key": "0" * 16}))
     with pytest.raises(UserError, match="soft targets"):
         train.adopt("one", "0", "other teachers")
+    small.write(models=small.DOCUMENT["models"] | {"one": small.DOCUMENT["models"]["one"] | {"epochs": 3}})
+    with pytest.raises(UserError, match="plan/one.json is older"):
+        train.adopt("one", "0", "a plan of other parameters")
 
 
 def test_a_worker_refuses_other_code_and_uses_a_temporary_checkpoint_without_the_projects_folder(copy, monkeypatch):

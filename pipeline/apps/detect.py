@@ -15,8 +15,8 @@ from PIL import Image
 from pipeline.competition import SIDE
 from pipeline.errors import UserError
 
-# Measured (docs/howto.md): of OpenCV's frontal cascades, alt2 with these values finds the most faces without false
-# positives. FER2013's pictures are its boxes plus the margin.
+# Measured: of OpenCV's frontal cascades, alt2 with these values finds the most faces without false positives
+# (docs/howto.md gives its detection rate). FER2013's pictures are its boxes plus the margin.
 CASCADE, STEP, NEIGHBOURS = "haarcascade_frontalface_alt2.xml", 1.1, 3
 MARGIN = 0.02  # added on every side, as a share of the box's side
 LONGEST = 960  # pixels: larger pictures are downscaled to this size for the search

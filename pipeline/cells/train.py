@@ -122,15 +122,15 @@ def work(data: Faces, task: Task, state: Path, watched: bool, weights: bytes | N
     return contents
 
 
-def require_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = False) -> None:
+def require_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = False, alone: bool = False) -> None:
     """Raise UserError, with the number of cells and the estimated time, if a long training is not approved.
 
-    The cells of students whose teachers will be trained are included.
+    Unless `alone`, the cells of students whose teachers will be trained are included.
     """
     waiting = [task.plan for task in tasks if retrain or run.weights(task) is None]
     changed = {model.model for model in waiting}
     for name, student in run.settings.students.items():
-        if changed & {*student.teachers} and not retrain:
+        if changed & {*student.teachers} and not alone:
             waiting = [model for model in waiting if model.model != name]
             waiting += [planning.load(name)] * len(run.settings.folds_of(name))
     times, rows = planning.timings(), len(run.faces.rows(TRAINING))
@@ -138,8 +138,8 @@ def require_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = Fal
     if seconds > LONG and not yes:
         raise UserError(
             f"{count(len(waiting))} to train, about {duration(seconds)} of one core by the last timings; existing "
-            "cells are kept until the new ones are complete. To allow it: make train YES=1, YES=1 dvc repro, or "
-            "python -m pipeline train with --yes"
+            "cells are kept until the new ones are complete. To allow it: make train YES=1, make repro YES=1, "
+            "YES=1 dvc repro, or python -m pipeline train with --yes"
         )
 
 
@@ -158,17 +158,22 @@ def main(
 ) -> None:  # fmt: skip
     """Run the stage of a model: train its stale cells, or one of them. DVC is not told: it may have started this."""
     run = start()
-    if plan.make(run.settings, model) != planning.load(model):
-        raise UserError(f"{planning.path(model)} is older than params.yaml or the code; make it with: dvc repro plan")
+    _require_current_plan(run, model)
     numbers = run.settings.some_folds(model, fold) if fold else run.settings.folds_of(model)
     tasks = [run.task(model, number) for number in numbers]
     wanted = [task for task in tasks if retrain or not run.is_complete(task)]
     if not wanted:
         print(f"{tasks[0] if fold else model} is up to date; to retrain it, add --retrain")
         return
-    require_approval(run, wanted if retrain else stale(run), yes, retrain)
+    alone = retrain or bool(fold)
+    require_approval(run, wanted if alone else stale(run), yes, retrain, alone)
     for _ in trained(run, wanted, jobs, executor, address, retrain):
         pass
+
+
+def _require_current_plan(run: Run, model: str) -> None:
+    if plan.make(run.settings, model) != planning.load(model):
+        raise UserError(f"{planning.path(model)} is older than params.yaml or the code; make it with: dvc repro plan")
 
 
 def adopt(model: str, fold: str, why: str) -> None:
@@ -178,7 +183,7 @@ def adopt(model: str, fold: str, why: str) -> None:
     differs.
     """
     run = start()
-    run.settings.model(model)
+    _require_current_plan(run, model)
     for task in [run.task(model, number) for number in run.settings.some_folds(model, fold)]:
         path, about = store.folder(run.settings, model, task.fold) / "cell.json", run.about(task)
         if about is None:

@@ -131,7 +131,7 @@ def context() -> dict[str, Any]:
     with files.reading(RESULTS / "data.json", "dvc repro -f audit"):
         data = json.loads((RESULTS / "data.json").read_bytes())
     models, rows = [name for name in order if name in settings.names], submission.evaluated_rows(analysis)
-    speedrun, seeds = optional("speedrun.json", "speedrun ALL=1"), optional("seeds.json", "seeds")
+    speedrun, seeds = optional("speedrun.json", "speedrun ALL=1"), optional("seeds.json", "seeds SEEDS='1 2 3'")
     result = ensemble.result(order)
     notes = [board.NOTES[kind] for kind in sorted({entry["data"] for entry in scores}) if kind in board.NOTES]
     return {
@@ -166,7 +166,7 @@ def render(template: Path, variables: dict[str, Any]) -> str:
     except (jinja2.TemplateError, *files.DAMAGE) as error:
         raise UserError(
             f"{RESULTS}/ has a file from another version ({error}); run: make repro; for claims.json, seeds.json or "
-            "speedrun.json: make claims, make seeds or make speedrun ALL=1"
+            "speedrun.json: make claims, make seeds SEEDS='1 2 3' or make speedrun ALL=1"
         ) from None
 
 

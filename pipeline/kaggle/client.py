@@ -107,6 +107,8 @@ class Kaggle:
             with self._errors_of("the login"):
                 self.api.authenticate()
                 token, _ = get_access_token_from_env()
+        except ImportError as missing:
+            raise UserError(f"{missing}; run make setup; or {alternative}") from None
         except (SystemExit, OSError):  # the text of an OSError may contain the token
             raise UserError(f"no valid Kaggle credentials: {CREDENTIALS}; or {alternative}") from None
         self.secrets = {str(each) for each in (token, *map(self.api.config_values.get, ("token", "key"))) if each}

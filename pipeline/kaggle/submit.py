@@ -99,7 +99,7 @@ def conclude(record: Record, line: dict[str, Any]) -> None:
         print(f"Kaggle   {describe(record, 'score')}\nlocally  {describe(line)}")
         print(f"Recorded in {records.PATH}; make leaderboard shows it.")
     else:
-        print("Kaggle has not scored it yet: run the same command again to wait on; it sends nothing.")
+        print("Kaggle has not scored it yet: to wait on, run this again without FORCE=1; it sends nothing.")
 
 
 def main(name: str, message: str = "", force: bool = False) -> None:

@@ -1,1 +1,1 @@
-"""Training: from arrays and recipes to predictions and weights. Prints nothing and does not read params.yaml."""
+"""Training: from arrays and recipes to predictions and weights. Prints only warnings and does not read params.yaml."""

@@ -48,7 +48,9 @@ def start(name: str, cache: Path | None = None) -> None:
         with _muted():
             import keras
     except ImportError as missing:
-        raise UserError(f"{missing}; install {name}, or set backend to auto in params.yaml") from None
+        raise UserError(
+            f"{missing}; run make setup, or install {name} yourself, or set backend to auto in params.yaml"
+        ) from None
     if keras.config.backend() != name:
         raise UserError(f"this process runs {keras.config.backend()} already, so it cannot run {name}")
     keras.config.set_image_data_format("channels_last")
