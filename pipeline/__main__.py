@@ -261,7 +261,9 @@ def browse() -> None:
 @verb(MEASURE, "evaluation.limits")
 def limits(
     names: Annotated[list[str] | None, typer.Argument(help="Models to analyse. Default: all.")] = None,
-    hours: Annotated[list[float] | None, typer.Option(help="Budget in core-hours per fold; may be repeated.", min=0.01)] = None,
+    hours: Annotated[
+        list[float] | None, typer.Option(help="Budget in core-hours per fold; may be repeated.", min=0.01)
+    ] = None,
 ) -> None:
     """Estimate the Brier score of ensembles of infinitely many networks, per model and combined."""
 

@@ -268,7 +268,7 @@ def test_a_cell_of_other_code_can_be_adopted_but_not_one_of_another_recipe(copy)
     with pytest.raises(UserError, match="soft targets"):
         train.adopt("one", "0", "other teachers")
     small.write(models=small.DOCUMENT["models"] | {"one": small.DOCUMENT["models"]["one"] | {"epochs": 3}})
-    with pytest.raises(UserError, match="plan/one.json is older"):
+    with pytest.raises(UserError, match=r"plan/one\.json is older"):
         train.adopt("one", "0", "a plan of other parameters")
 
 

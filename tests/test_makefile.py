@@ -71,7 +71,7 @@ def test_a_target_passes_its_options_unchanged_from_the_command_line(stand_in, w
     assert not (stand_in / "pwned").exists()
 
 
-@pytest.mark.parametrize("words, light", [
+@pytest.mark.parametrize(("words", "light"), [
     (["predict", "INPUT=a.png"], True), (["predict", "INPUT=a.png", "OPTIONS=--out b.png --explain"], False),
     (["leaderboard", "FORMAT=md"], True), (["leaderboard", "REFRESH=1"], False),
 ], ids=lambda words: str(words))  # fmt: skip
