@@ -13,7 +13,6 @@ from pathlib import Path
 
 from pipeline import config, files
 from pipeline.cells import planning, progress, soft_targets, store, train
-from pipeline.cells.train import Run
 from pipeline.data import faces, folds
 from pipeline.errors import UserError
 
@@ -74,7 +73,7 @@ def unpack(archive: Path) -> None:
     print(f"{progress.count(len(imported))} imported from {archive}")
 
 
-def _import(run: Run, folder: Path, name: str, fold: int) -> bool:
+def _import(run: train.Run, folder: Path, name: str, fold: int) -> bool:
     """Copy a cell from `folder` if it is valid and of this run. Return whether it was copied."""
     with contextlib.suppress(UserError):  # the soft targets of a student may be missing
         task, place = run.task(name, fold), store.folder(run.settings, name, fold)

@@ -17,12 +17,8 @@ from tabulate import tabulate
 
 from pipeline import config, files
 from pipeline.cells import store
-from pipeline.cells.store import Cell
 from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
-from pipeline.config import ENSEMBLE
 from pipeline.data import faces, folds, provenance, solution
-from pipeline.data.faces import Faces
-from pipeline.data.folds import Folds
 from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, submission
 from pipeline.evaluation.submission import INTEGERS, UNKNOWN, percent
@@ -64,7 +60,7 @@ class Truth:
         return Truth(self.labels[rows], self.usage[rows], self.identical[rows], self.near[rows], self.source)
 
 
-def read_truth(data: Faces, training_rows: np.ndarray) -> Truth:
+def read_truth(data: faces.Faces, training_rows: np.ndarray) -> Truth:
     """Read the Truth of these Training rows and all test rows."""
     labels = solution.join(data.labels, solution.load(data))
     if (labels[data.rows(PRIVATE)] < 0).any():  # an incomplete PrivateTest would give a different score
@@ -166,7 +162,7 @@ def folds_agree(tests: list[np.ndarray]) -> float:
     return float(np.mean([(first == second).mean() for first, second in itertools.combinations(predicted, 2)]))
 
 
-def single_networks(cells: list[Cell], truth: Truth) -> dict[str, Any]:
+def single_networks(cells: list[store.Cell], truth: Truth) -> dict[str, Any]:
     """Return mean and deviation of the PrivateTest accuracies of a model's single networks, one per fold.
 
     Keys with `no_duplicate_` exclude rows whose picture is in Training. They are comparable with out-of-fold accuracy,
@@ -206,7 +202,7 @@ def write_tables(table: pd.DataFrame, result: ensemble.Result) -> None:
         files.write_json(METRICS / f"{name}.json", {key: line[key] for key in RATIOS} | oof)
 
 
-def curves(cells: dict[str, list[Cell]]) -> pd.DataFrame:
+def curves(cells: dict[str, list[store.Cell]]) -> pd.DataFrame:
     """Return the learning curves of all cells: name, part (the fold), and the columns of history.csv."""
     every = [cell.history.assign(name=name, part=f"fold {cell.about.fold}") for name in cells for cell in cells[name]]
     return pd.concat(every)[["name", "part", *HISTORY]].drop(columns="learning_rate")
@@ -244,8 +240,8 @@ def efficiency(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([columns.assign(cost=cost, value=value.astype(float)) for cost, value in values.items()])
 
 
-def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], content: dict[str, Any], data: Faces,
-         assignment: Folds) -> None:  # fmt: skip
+def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[store.Cell]], content: dict[str, Any],
+         data: faces.Faces, assignment: folds.Folds) -> None:  # fmt: skip
     """Draw all of results/plots/, with submissions in the order of `table`; attention.png only if there are maps."""
     labels, names = data.labels[assignment.rows].astype(int), list(table["name"])
     rows, folder = submission.evaluated_rows(content), figures.FOLDER
@@ -257,7 +253,7 @@ def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], c
                  y="accuracy")  # fmt: skip
     figures.draw(intervals(table), folder / "board", template="intervals")
     figures.draw(efficiency(table), folder / "effort", template="points")
-    predicted = probabilities[ENSEMBLE][: len(labels)].argmax(axis=1)
+    predicted = probabilities[config.ENSEMBLE][: len(labels)].argmax(axis=1)
     errors = pd.DataFrame(np.array(CLASSES)[np.stack([labels, predicted], axis=1)], columns=["actual", "predicted"])
     errors = errors.sort_values(["actual", "predicted"])  # the order of the data must not be published
     title = f"Ensemble, out of fold: {(predicted == labels).mean():.2%} of {len(labels):,} rows are correct"
@@ -274,7 +270,7 @@ def main() -> None:
     settings, data = config.load(), faces.load()
     assignment = folds.load(data)
     truth, labels = read_truth(data, assignment.rows), data.labels[assignment.rows]
-    names = [*settings.names, *settings.externals, ENSEMBLE]
+    names = [*settings.names, *settings.externals, config.ENSEMBLE]
     result = ensemble.result(names)
     cells = {name: store.load_all(settings, name, data) for name in settings.names}
     probabilities, tempered, costs = {}, {}, {}

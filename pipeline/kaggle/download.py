@@ -12,7 +12,6 @@ from typing import Any
 
 from pipeline import config, files
 from pipeline.competition import SLUG
-from pipeline.config import Config
 from pipeline.data import incoming, provenance, synthetic
 from pipeline.errors import UserError
 from pipeline.kaggle import client
@@ -33,7 +32,7 @@ def up_to_date(slug: str) -> bool:
         return False
 
 
-def collect(settings: Config, folder: Path) -> dict[str, Any]:
+def collect(settings: config.Config, folder: Path) -> dict[str, Any]:
     """Put the files into `folder`, and write PROVENANCE.json: the source, and size and checksums of every file.
 
     Raises UserError if the archive of the competition of 2013 does not have its official checksum.
