@@ -84,24 +84,13 @@ def load(name: str, data: Faces, assignment: Folds) -> Predictions:
     with files.reading(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         if arrays["of"].tolist() != [name, data.digest, assignment.digest]:
             raise ValueError("for another submission, other faces or other folds")
-        return checked(arrays["oof"], arrays["test"], arrays["cost"], data, assignment)
+        return Predictions(arrays["oof"], arrays["test"], arrays["cost"])
 
 
 def save(name: str, predictions: Predictions, data: Faces, assignment: Folds) -> None:
     """Write artifacts/blends/NAME.npz, with its name and the digests of its faces and folds."""
     arrays = predictions._asdict() | {"of": [name, data.digest, assignment.digest]}
     files.replace(BLENDS / f"{name}.npz", partial(np.savez, **arrays))
-
-
-def checked(oof: np.ndarray, test: np.ndarray, cost: np.ndarray, data: Faces, assignment: Folds) -> Predictions:
-    """Return predictions as float32. Raises ValueError where rows are missing or do not sum to 1 (within 0.001)."""
-    if cost.shape != UNKNOWN.shape or cost.dtype.kind not in "iuf" or (cost <= 0).any() or np.isinf(cost).any():
-        raise ValueError("cost must be three positive numbers, NaN where unknown: networks, parameters and seconds")
-    for array, rows in ((oof, len(assignment.rows)), (test, len(data.test_rows()))):
-        store.probabilities(array, rows)
-        if (abs(array.sum(axis=1, dtype="float64") - 1) > 0.001).any():
-            raise ValueError("some rows do not sum to 1")
-    return Predictions(oof.astype("float32"), test.astype("float32"), cost.astype("float64"))
 
 
 def result(names: Sequence[str] = ()) -> Result:
@@ -243,14 +232,23 @@ def read(settings: Config, data: Faces, assignment: Folds) -> tuple[dict[str, Pr
 
 
 def read_external(name: str, data: Faces, assignment: Folds) -> Predictions:
-    """Read external/NAME.npz; `oof` may cover all Training rows. Raises UserError where it is missing or unusable."""
+    """Read external/NAME.npz; `oof` may cover all Training rows.
+
+    Raises UserError where it is missing or unusable: rows that are missing or do not sum to 1 (within 0.001).
+    """
     path = EXTERNAL / f"{name}.npz"
     remedy = f"the other system, as {EXTERNAL}/README.md says"
     with files.reading(path, remedy), np.load(path, allow_pickle=False) as arrays:
-        oof, training = arrays["oof"], data.rows(TRAINING)
-        if len(oof) == len(training):
-            oof = oof[np.isin(training, assignment.rows)]
-        return checked(oof, arrays["test"], arrays.get("cost", UNKNOWN), data, assignment)
+        oof, test, cost = arrays["oof"], arrays["test"], arrays.get("cost", UNKNOWN)
+        if len(oof) == len(data.rows(TRAINING)):
+            oof = oof[np.isin(data.rows(TRAINING), assignment.rows)]
+        if cost.shape != UNKNOWN.shape or cost.dtype.kind not in "iuf" or (cost <= 0).any() or np.isinf(cost).any():
+            raise ValueError("cost must be three positive numbers, NaN where unknown: networks, parameters and seconds")
+        for array, rows in ((oof, len(assignment.rows)), (test, len(data.test_rows()))):
+            store.probabilities(array, rows)
+            if (abs(array.sum(axis=1, dtype="float64") - 1) > 0.001).any():
+                raise ValueError("some rows do not sum to 1")
+        return Predictions(oof.astype("float32"), test.astype("float32"), cost.astype("float64"))
 
 
 def summary(
