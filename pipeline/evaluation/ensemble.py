@@ -211,6 +211,20 @@ def describe(oof: np.ndarray, plain: np.ndarray, labels: np.ndarray, fold_of: np
     )
 
 
+def averaged(cells: list[store.Cell], suffix: str = "") -> Predictions:
+    """Return the out-of-fold predictions of a model's cells, and the mean of their predictions of the test rows.
+
+    Parameters
+    ----------
+    suffix : "_plain" for predictions without test-time augmentation.
+    """
+    order = np.argsort(np.concatenate([cell.rows for cell in cells]))
+    oof = np.concatenate([getattr(cell, f"oof{suffix}") for cell in cells])[order]
+    tests = np.stack([getattr(cell, f"test{suffix}") for cell in cells])
+    cost = [len(cells), cells[0].about.parameters, sum(cell.about.seconds for cell in cells)]
+    return Predictions(oof, tests.mean(axis=0), np.array(cost, dtype="float64"))
+
+
 def read(settings: Config, data: Faces, assignment: Folds) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
     """Read all models and external members, with and without test-time augmentation; average each model's folds.
 
@@ -220,12 +234,7 @@ def read(settings: Config, data: Faces, assignment: Folds) -> tuple[dict[str, Pr
     plain: dict[str, Predictions] = {}
     for name in settings.names:
         cells = store.load_all(settings, name, data)
-        order = np.argsort(np.concatenate([cell.rows for cell in cells]))
-        for target, suffix in ((members, ""), (plain, "_plain")):
-            oof = np.concatenate([getattr(cell, f"oof{suffix}") for cell in cells])[order]
-            tests = np.stack([getattr(cell, f"test{suffix}") for cell in cells])
-            cost = [len(cells), cells[0].about.parameters, sum(cell.about.seconds for cell in cells)]
-            target[name] = Predictions(oof, tests.mean(axis=0), np.array(cost, dtype="float64"))
+        members[name], plain[name] = averaged(cells), averaged(cells, "_plain")
     for name in settings.externals:
         members[name] = plain[name] = read_external(name, data, assignment)
     return members, plain

@@ -130,14 +130,12 @@ def limits_of_run(names: list[str]) -> tuple[Limits, np.ndarray]:
     assignment = folds.load(data)
     labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)
     unseen = ~np.isin(groups[data.test_rows()], groups[assignment.rows])
-    for name in names:
-        settings.model(name)
-    members, _ = ensemble.read(settings, data, assignment)
     oof, variance, hours = [], [], []
     for name in names:
-        temperature = metrics.fit_temperature(members[name].oof, labels)
-        oof.append(metrics.temper(members[name].oof, temperature))
         cells = store.load_all(settings, name, data)
+        predicted = ensemble.averaged(cells).oof
+        temperature = metrics.fit_temperature(predicted, labels)
+        oof.append(metrics.temper(predicted, temperature))
         tests = np.stack([metrics.temper(cell.test[unseen], temperature) for cell in cells])
         variance.append(tests.var(axis=0, ddof=1).sum(axis=1).mean())
         hours.append(np.mean([cell.about.seconds for cell in cells]) / 3600)
