@@ -72,7 +72,7 @@ def products(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
     return np.asarray(np.einsum("nac,nbc->nab", errors, errors))
 
 
-def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> Limits:
+def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray) -> Limits:
     """Estimate the limits of recipes with two or more trainings each.
 
     Parameters
@@ -93,7 +93,7 @@ def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np
     parts = np.einsum("nab,rsab->nrs", rows, mask.astype("float32")) / mask.sum(axis=(2, 3))
     single = np.array([np.diagonal(rows, axis1=1, axis2=2)[:, owner == r].mean() for r in range(len(recipes))])
     hits = np.stack([accuracies(each, labels) for each in recipes.values()], axis=1)
-    spreads = bootstrap(parts, groups, seed), bootstrap(hits, groups, seed)
+    spreads = bootstrap(parts, groups), bootstrap(hits, groups)
     return Limits(list(recipes), single, parts.mean(axis=0), spreads[0], hits.mean(axis=0), spreads[1])
 
 
@@ -104,12 +104,12 @@ def accuracies(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
     return np.stack([single, 2 * pairs - single], axis=1)
 
 
-def bootstrap(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+def bootstrap(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return the means of bootstrap replicates, which draw whole groups: float [REPLICATES, ...] from [n, ...]."""
     by_group = pd.DataFrame(rows.reshape(len(rows), -1)).astype("float64").groupby(groups)
     sums, sizes = by_group.sum().to_numpy(), by_group.size().to_numpy()
     count = len(sizes)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), REPLICATES).astype("float32")
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), REPLICATES).astype("float32")
     return np.asarray((drawn @ sums) / (drawn @ sizes)[:, None]).reshape(REPLICATES, *rows.shape[1:])
 
 
@@ -141,7 +141,7 @@ def limits_of_run(names: list[str]) -> tuple[Limits, np.ndarray]:
         hours.append(np.mean([cell.about.seconds for cell in cells]) / 3600)
     rows = products(oof, labels) - np.diag(np.array(variance, "float32"))
     single = np.diagonal(rows.mean(axis=0)) + np.array(variance)
-    return Limits(names, single, rows.mean(axis=0), bootstrap(rows, groups[assignment.rows], 0)), np.array(hours)
+    return Limits(names, single, rows.mean(axis=0), bootstrap(rows, groups[assignment.rows])), np.array(hours)
 
 
 def least(matrix: np.ndarray) -> np.ndarray:
