@@ -79,13 +79,7 @@ def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np
     ----------
     recipes : by name, the probabilities of the same rows by each training, float [n, 7], at a common temperature.
     labels : int [n]. groups : int [n], groups of identical pictures; the bootstrap draws whole groups.
-
-    Raises
-    ------
-    ValueError : where a recipe has fewer than two trainings.
     """
-    if any(len(each) < 2 for each in recipes.values()):
-        raise ValueError("every recipe needs two trainings or more, with different seeds")
     owner = np.repeat(np.arange(len(recipes)), [len(each) for each in recipes.values()])
     rows = products([training for each in recipes.values() for training in each], labels)
     own = np.eye(len(recipes), dtype=bool)[owner]
