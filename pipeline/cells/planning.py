@@ -38,9 +38,7 @@ def main() -> None:
     settings = config.load()
     for name in settings.names:
         files.write_json(path(name), plan.make(settings, name).model_dump())
-    for other in PLANS.glob("*.json"):
-        if other.stem not in settings.names:
-            other.unlink()
+    files.remove_others(PLANS, ".json", settings.names)
     print(f"{PLANS}/: {len(settings.names)} models, {len(settings.cells)} cells; see what is stale: make plan")
 
 

@@ -126,8 +126,6 @@ def main() -> None:
         content[count] = pd.DataFrame({"row": rows, "fold": fold}).to_csv(index=False).encode()
     for name, count in counts.items():
         files.write(path(name), content[count])
-    for other in FOLDER.glob("*.csv"):
-        if other.stem not in settings.names:
-            other.unlink()
+    files.remove_others(FOLDER, ".csv", settings.names)
     numbers = " and ".join(map(str, sorted(content)))
     print(f"{PATH}: {len(rows):,} of {len(data.rows(TRAINING)):,} Training rows in {numbers} folds")

@@ -316,9 +316,7 @@ def main() -> None:
     blends = members | {ENSEMBLE: ensemble._replace(cost=total(members, content.weights))}
     for name, predictions in blends.items():
         save(name, predictions, data, assignment)
-    for path in BLENDS.glob("*.npz"):
-        if path.stem not in blends:
-            path.unlink()
+    files.remove_others(BLENDS, ".npz", blends)
     files.write_json(RESULT, content.model_dump())
     accuracy = content.methods[content.method]["oof_accuracy"]
     print(f"{RESULT}: {len(content.weights)} members by {content.method}, {accuracy:.2%} out of fold")

@@ -193,13 +193,11 @@ def scoreboard(probabilities: By, tempered: By, costs: By, truth: Truth) -> pd.D
 def write_tables(table: pd.DataFrame, result: ensemble.Result) -> None:
     """Write submissions/scores.csv and results/metrics/."""
     files.write(submission.TABLE, table.to_csv(index=False).encode())
-    nested = {line.pop("name"): line for line in submission.plain(table)}
-    for path in METRICS.glob("*.json"):
-        path.unlink()
-    for name, line in nested.items():
-        calibration = result.submissions[name].calibration_tempered
+    for line in submission.plain(table):
+        calibration = result.submissions[line["name"]].calibration_tempered
         oof = {f"oof_{key}_tempered": calibration[key] for key in ("log_loss", "brier")}
-        files.write_json(METRICS / f"{name}.json", {key: line[key] for key in RATIOS} | oof)
+        files.write_json(METRICS / f"{line['name']}.json", {key: line[key] for key in RATIOS} | oof)
+    files.remove_others(METRICS, ".json", table["name"])
 
 
 def curves(cells: dict[str, list[store.Cell]]) -> pd.DataFrame:
