@@ -153,23 +153,16 @@ def analysis(probabilities: By, tempered: By, truth: Truth) -> dict[str, dict[st
     return result
 
 
-def folds_agree(tests: list[np.ndarray]) -> float:
-    """Return the share of test rows for which two folds' networks predict the same class, averaged over all pairs.
-
-    The more they agree, the less is gained by averaging them. `tests` are float [k, 7], one per fold.
-    """
-    predicted = [each.argmax(axis=1) for each in tests]
-    return float(np.mean([(first == second).mean() for first, second in itertools.combinations(predicted, 2)]))
-
-
 def single_networks(cells: list[store.Cell], truth: Truth) -> dict[str, Any]:
     """Return mean and deviation of the PrivateTest accuracies of a model's single networks, one per fold.
 
     Keys with `no_duplicate_` exclude rows whose picture is in Training. They are comparable with out-of-fold accuracy,
-    which is measured without duplicates as well. `agree` is folds_agree over all test rows, the rows of `truth`.
+    which is measured without duplicates as well. `agree` is the share of all test rows, the rows of `truth`, for which
+    two networks predict the same class, averaged over all pairs; the more they agree, the less averaging them gains.
     """
-    agree = round(folds_agree([cell.test for cell in cells]), 6)
-    entry: dict[str, Any] = {"multiply_adds": cells[0].about.multiply_adds, "agree": agree}
+    predicted = [cell.test.argmax(axis=1) for cell in cells]
+    agree = np.mean([(first == second).mean() for first, second in itertools.combinations(predicted, 2)])
+    entry: dict[str, Any] = {"multiply_adds": cells[0].about.multiply_adds, "agree": round(float(agree), 6)}
     hits, private = [metrics.right(cell.test, truth.labels) for cell in cells], truth.usage == PRIVATE
     for name, rows in {"": private, "no_duplicate_": private & (truth.identical == 0)}.items():
         known = rows.any() and (truth.labels[private] >= 0).all()
