@@ -51,9 +51,7 @@ def unpack(archive: Path) -> None:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
         except (tarfile.TarError, *files.DAMAGE) as error:
-            raise UserError(
-                f"{archive} is not a complete tar archive ({type(error).__name__}); copy it again"
-            ) from None
+            raise UserError(f"{archive} is no complete tar archive ({type(error).__name__}); copy it again") from None
         if not any((folder / place).is_dir() for place in (store.CELLS, store.STUDENTS)):
             raise UserError(f"{archive} contains neither {store.CELLS} nor {store.STUDENTS}")
         for name in run.settings.names:

@@ -80,9 +80,7 @@ def assign(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.
     """
     smallest = min((len(np.unique(groups[labels == label])) for label in np.unique(labels)), default=0)
     if smallest < count:
-        raise UserError(
-            f"{count} folds need at least {count} different Training pictures of every class; one has {smallest}"
-        )
+        raise UserError(f"a class has {smallest} different Training pictures; {count} folds need at least {count}")
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and needed only by this stage
 
     fold = np.empty(len(labels), int)

@@ -111,9 +111,7 @@ def read_folder(folder: Path) -> Table:
         if path.exists():
             table = read_file(path)
             if table.usage is None:
-                raise UserError(
-                    f"{provenance.original(path)} has no column Usage; use the original file of the competition"
-                )
+                raise UserError(f"{provenance.original(path)} has no column Usage; use the competition's original file")
             return table
     train, test = read_file(folder / "train.csv"), read_file(folder / "test.csv")
     if train.usage is not None:
