@@ -43,8 +43,7 @@ def unpack(archive: Path) -> None:
         raise UserError(f"{archive} is not a file; give an archive: make unpack FILE=cells.tar.gz")
     planning.main()
     run = train.start()
-    imported: list[tuple[str, str]] = []
-    rejected: list[tuple[str, str]] = []
+    valid: dict[Path, bool] = {}  # whether the cell of a folder was imported
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         try:
@@ -61,12 +60,10 @@ def unpack(archive: Path) -> None:
             ready = all(run.finished(each, fold) for each in teachers for fold in run.settings.folds_of(each))
             if new and teachers and ready:
                 soft_targets.main(name)
-            for fold in new:
-                copied = ready and _import(run, folder, name, fold)
-                (imported if copied else rejected).append((name, str(places[fold])))
-    train.commit(run, list({name for name, _ in imported}))
-    if rejected:
-        wrong = ", ".join(place for _, place in rejected)
+            valid |= {places[fold]: ready and _import(run, folder, name, fold) for fold in new}
+    imported = [place for place, copied in valid.items() if copied]
+    train.commit(run, list({place.parent.name for place in imported}))
+    if wrong := ", ".join(str(place) for place, copied in valid.items() if not copied):
         print(f"not imported (damaged, or other parameters, code, data or teachers): {wrong}", file=sys.stderr)
     print(f"{progress.count(len(imported))} imported from {archive}")
 
