@@ -177,7 +177,6 @@ def adopt(model: str, fold: str, why: str) -> None:
     differs.
     """
     run = start()
-    run.settings.model(model)
     for task in [run.task(model, number) for number in run.settings.some_folds(model, fold)]:
         path, about = store.folder(run.settings, model, task.fold) / "cell.json", run.about(task)
         if about is None:
