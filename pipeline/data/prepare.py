@@ -18,7 +18,7 @@ from pipeline.data import incoming, pictures, provenance, solution
 from pipeline.data.faces import PATH, Faces
 from pipeline.errors import UserError
 
-RAW = Path("data/raw")
+RAW = provenance.PATH.parent
 WHOLE = ("fer2013.tar.gz", "fer2013.csv", "icml_face_data.csv")  # each contains the complete competition
 PIXELS = SIDE * SIDE
 UNKNOWN = -1  # label of a row without a label

@@ -16,7 +16,7 @@ from pipeline.data import incoming, provenance, synthetic
 from pipeline.errors import UserError
 from pipeline.kaggle import client
 
-RAW = Path("data/raw")
+RAW = provenance.PATH.parent
 LOCK = Path("artifacts/download.lock")
 ARCHIVE = "fer2013.tar.gz"  # the smallest of Kaggle's files that contains all data
 WITHOUT_KAGGLE = "put the files into data/incoming/ and set data.source to local in params.yaml; or run: make demo"
@@ -60,7 +60,7 @@ def collect(settings: config.Config, folder: Path) -> dict[str, Any]:
     if data.source in ("local", "folders") and note.exists():
         facts["note"] = " ".join(note.read_text(encoding="utf-8", errors="replace").split())
     facts = {"source": data.source, "official": official, "files": described} | facts
-    files.write_json(folder / provenance.NAME, facts)
+    files.write_json(folder / provenance.PATH.name, facts)
     return facts
 
 
