@@ -40,7 +40,7 @@ By = dict[str, np.ndarray]  # probabilities [m, 7] by submission, for the rows o
 
 @dataclass(frozen=True)
 class Truth:
-    """Labels and duplicates of the evaluated rows: the rows of data/folds.csv, then all test rows.
+    """Labels and duplicates of some rows; a submission is evaluated on those of data/folds.csv, then all test rows.
 
     Parameters
     ----------
@@ -60,15 +60,14 @@ class Truth:
         return Truth(self.labels[rows], self.usage[rows], self.identical[rows], self.near[rows], self.source)
 
 
-def read_truth(data: faces.Faces, training_rows: np.ndarray) -> Truth:
-    """Read the Truth of these Training rows and all test rows."""
+def read_truth(data: faces.Faces) -> Truth:
+    """Read the Truth of all rows."""
     labels = solution.join(data.labels, solution.load(data))
     if (labels[data.rows(PRIVATE)] < 0).any():  # an incomplete PrivateTest would give a different score
         labels[data.rows(PRIVATE)] = -1
     duplicates = audit.load_duplicates(len(labels))
     source = provenance.kind(provenance.read())
-    truth = Truth(labels, data.usage, duplicates["identical"].to_numpy(), duplicates["near"].to_numpy(), source)
-    return truth.of(np.concatenate([training_rows, data.test_rows()]))
+    return Truth(labels, data.usage, duplicates["identical"].to_numpy(), duplicates["near"].to_numpy(), source)
 
 
 def rank_2013(right: int, rows: int, source: str) -> Value:
@@ -260,7 +259,8 @@ def main() -> None:
     """Run the stage."""
     settings, data = config.load(), faces.load()
     assignment = folds.load(data)
-    truth, labels = read_truth(data, assignment.rows), data.labels[assignment.rows]
+    truth = read_truth(data).of(np.concatenate([assignment.rows, data.test_rows()]))
+    labels = data.labels[assignment.rows]
     names = [*settings.names, *settings.externals, config.ENSEMBLE]
     result = ensemble.result(names)
     cells = {name: store.load_all(settings, name, data) for name in settings.names}
@@ -290,7 +290,7 @@ def score_file(path: Path) -> None:
         raise UserError(f"{path} is not a file; name a submission: make score FILE=mine.csv")
     data = faces.load()
     predicted = submission.read(path, len(data.test_rows()))
-    truth = read_truth(data, np.empty(0, dtype=np.int64))
+    truth = read_truth(data).of(data.test_rows())
     probabilities = np.eye(len(metrics.EVERY))[predicted]
     scores = judge(probabilities, probabilities, truth)
     parts = {"PublicTest": "public_accuracy", "PrivateTest": "private_accuracy",

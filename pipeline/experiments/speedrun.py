@@ -118,7 +118,7 @@ def main(jobs: int, every: bool = False) -> None:
     settings, data = config.load(), faces.load()
     if settings.speedrun is None:
         raise UserError(f"{config.PATH} has no section speedrun; class Speedrun in pipeline/config.py documents it")
-    truth = score.read_truth(data, np.zeros(0, "int64"))
+    truth = score.read_truth(data).of(data.test_rows())
     tasks = plan(settings, data)
     tasks = tasks if every else dict([next(iter(tasks.items()))])
     by_seed = {}
