@@ -111,7 +111,7 @@ def of_other_params(settings: config.Config, speedrun: Any, seeds: Any) -> dict[
     """Return whether each of these results was made with a params.yaml other than the current one."""
     section = settings.speedrun
     wanted = section and [section.architecture, section.networks, section.resolved().model_dump(), section.seeds]
-    now = json.loads(json.dumps({key: value for key, value in config.read().items() if key != "seed"}))
+    now = {key: value for key, value in config.read().items() if key != "seed"}
     return {
         "speedrun": bool(speedrun) and wanted != [
             *(speedrun.get(key) for key in ("architecture", "networks", "recipe")), [*map(int, speedrun["by_seed"])]
