@@ -129,7 +129,7 @@ def in_common(results: dict[str, Result], labels: np.ndarray, groups: np.ndarray
             first, second = limits.tempered([results[name].probabilities for name in pair], labels)
             shared.append(limits.products([first, second], labels)[:, 0, 1])
             difference = shared[-1] - shared[0]
-            low, high = limits.interval_95(limits.bootstrap(difference, groups, 0))
+            low, high = limits.interval_95(limits.bootstrap(difference, groups))
             text = f"{difference.mean():+.4f} ({low:+.4f} to {high:+.4f})" if shared[1:] else ""
             accuracy = metrics.right(first + second, labels).mean()
             lines.append([*pair, f"{shared[-1].mean():.4f}", text, f"{accuracy:.2%}"])
@@ -168,7 +168,7 @@ def gains(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.nda
         hits = 100 * np.mean([metrics.right(each, labels) for each in trainings], axis=0)
         scores = np.stack([np.diagonal(errors, axis1=1, axis2=2).mean(axis=1), hits], axis=1)
         base = base if lines else scores
-        low, high = np.quantile(limits.bootstrap(scores - base, groups, 0), [0.025, 0.975], axis=0)
+        low, high = np.quantile(limits.bootstrap(scores - base, groups), [0.025, 0.975], axis=0)
         brier, accuracy = scores.mean(axis=0)
         less, more = (scores - base).mean(axis=0)
         lines.append([name, f"{brier:.4f}", f"{less:+.4f} ({low[0]:+.4f} to {high[0]:+.4f})",

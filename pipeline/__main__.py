@@ -87,9 +87,7 @@ def audit() -> None:
 
 @verb(STAGES)
 def plan(
-    show: Annotated[
-        bool, typer.Option("--show", help="Also list the stale cells, the reasons, and the estimated training time.")
-    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Also list stale cells, reasons and estimated times.")] = False,
 ) -> None:
     """Write the resolved recipe and code digests of every model to artifacts/plan/."""
     call("cells.planning", function="show" if show else "main")
@@ -101,18 +99,13 @@ def train(
     fold: Annotated[str | None, typer.Argument(help="Fold that is held out, or several: 0,1. Default: all.")] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Retrain cells even if they are up to date.")] = False,
     adopt: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REASON", help="Keep a cell trained by different code with identical results; record the reason."
-        ),
+        str | None, typer.Option(metavar="REASON", help="Keep a cell of other code with equal results; record why.")
     ] = None,
     jobs: Jobs = 1,
     threads: Threads = None,
     executor: Annotated[Literal["loky", "dask", "ray"], typer.Option(help="Library that runs the jobs.")] = "loky",
     address: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler or Ray cluster.")] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Allow trainings of more than ten minutes.", envvar="YES")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Allow trainings over ten minutes.", envvar="YES")] = False,
 ) -> None:
     """Train all cells that are stale, those of one MODEL, or some of its folds."""
     if (model is None and retrain) or (adopt is not None and not (fold and adopt)):
@@ -199,9 +192,7 @@ def leaderboard(
 @verb(USE, "apps.predict", settings=False)
 def predict(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders, .csv, .tar.gz, videos, or camera[:NUMBER].")],
-    network: Annotated[
-        str, typer.Option(help="Network to use: released, ensemble, speedrun, MODEL or MODEL-FOLDS.")
-    ] = "released",
+    network: Annotated[str, typer.Option(help="released, ensemble, speedrun, MODEL or MODEL-FOLDS.")] = "released",
     csv: Annotated[Path | None, typer.Option(help="Table to write: boxes, labels and probabilities.")] = None,
     out: Annotated[Path | None, typer.Option(help="File or folder for annotated pictures and videos.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Add Grad-CAM heat maps to the files in --out.")] = False,
@@ -217,9 +208,7 @@ def predict(
 @verb(USE, "apps.serve", settings=False)
 def serve(
     port: Annotated[int, typer.Option(help="TCP port; 0 selects a free one.", min=0, max=65535, metavar="N")] = 8013,
-    host: Annotated[
-        str, typer.Option(help="Address; 0.0.0.0 admits other machines, without a password.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address; 0.0.0.0 admits all machines, without password.")] = "127.0.0.1",
 ) -> None:
     """Start a local web page that classifies pictures and camera frames."""
 
@@ -286,9 +275,7 @@ def speedrun(
 @verb(MEASURE, "experiments.claims")
 def claims(
     name: Annotated[str, typer.Argument(help="Reference network. Default: all.")] = "",
-    epochs: Annotated[
-        int | None, typer.Option(help="Number of epochs, instead of the source's.", min=1, metavar="N")
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the source's.", min=1, metavar="N")] = None,
 ) -> None:
     """Reproduce published networks with the recipes and protocols of their sources."""
 

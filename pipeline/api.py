@@ -24,7 +24,6 @@ from PIL import Image
 from pipeline import config
 from pipeline.apps import networks, sources
 from pipeline.competition import CLASSES, SIDE
-from pipeline.config import ENSEMBLE
 from pipeline.data import faces, folds
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics, submission
@@ -107,7 +106,7 @@ def predictions(project: Path | str = ".") -> Predictions:
     with _inside(project):
         data, settings = faces.load(), config.load()
         assignment = folds.load(data)
-        names = (*settings.names, *settings.externals, ENSEMBLE)
+        names = (*settings.names, *settings.externals, config.ENSEMBLE)
         members = {name: ensemble.load(name, data, assignment) for name in names}
     oof, test = ({name: getattr(each, part) for name, each in members.items()} for part in ("oof", "test"))
     return Predictions(oof, test, data.labels[assignment.rows].astype(int), assignment.fold_of)

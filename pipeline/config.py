@@ -27,6 +27,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Part = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Architecture = Annotated[str, pydantic.AfterValidator(lambda name: known(name, architectures.names()))]
 Count = Annotated[int, Field(ge=2, le=50)]
 
 
@@ -97,10 +98,6 @@ class Keys(Recipe):
     epochs: int = Field(default=1, ge=1, le=10_000)
 
 
-def _architecture(name: str) -> str:
-    return known(name, architectures.names())
-
-
 def _recipe(name: str, info: pydantic.ValidationInfo) -> str:
     return known(name, info.context or {})
 
@@ -108,7 +105,7 @@ def _recipe(name: str, info: pydantic.ValidationInfo) -> str:
 class Network(Recipe):
     """Network to train: an architecture and a recipe. Its own keys override those of a named recipe."""
 
-    architecture: Annotated[str, pydantic.AfterValidator(_architecture)]
+    architecture: Architecture
     recipe: Annotated[str, pydantic.AfterValidator(_recipe)] | None = None
 
     @pydantic.model_validator(mode="before")
@@ -277,7 +274,7 @@ def _contradictions(config: Config) -> Iterator[str]:
     for section, entries in (("models", config.models), ("students", config.students)):
         for name, model in entries.items():
             where = f"{section}.{name}"
-            yield from _invalid(model, model.architecture, where)
+            yield from _invalid(model, where)
             if name in RESERVED or (section == "students" and name in config.models):
                 yield f"{where}: the name is in use; choose another"
             own = {"seed": config.seed_of(name), "folds": len(config.folds_of(name)), "recipe": None}
@@ -293,7 +290,7 @@ def _contradictions(config: Config) -> Iterator[str]:
     names: dict[str, tuple[list[Any], list[Any]]] = {"ensemble.members": (config.ensemble.members, members)}
     names |= {f"students.{name}.teachers": (student.teachers, models) for name, student in config.students.items()}
     if config.speedrun:
-        yield from _invalid(config.speedrun, config.speedrun.architecture, "speedrun")
+        yield from _invalid(config.speedrun, "speedrun")
         names["speedrun.seeds"] = (config.speedrun.seeds, config.speedrun.seeds)
     for where, (chosen, possible) in names.items():
         for each in chosen:
@@ -305,15 +302,15 @@ def _contradictions(config: Config) -> Iterator[str]:
             yield f"{where}: an entry is repeated"
 
 
-def _invalid(recipe: Recipe, architecture: str, where: str) -> Iterator[str]:
-    """Yield messages about keys of a recipe that contradict each other or the architecture."""
+def _invalid(network: Network, where: str) -> Iterator[str]:
+    """Yield messages about keys of a network that contradict each other or its architecture."""
     for key in ("progressive_epochs", "unaugmented_epochs"):
-        if getattr(recipe, key) > recipe.epochs:
-            yield f"{where}.{key} = {getattr(recipe, key)}: there are {recipe.epochs} epochs"
-    if architectures.fixed_size(architecture):
+        if getattr(network, key) > network.epochs:
+            yield f"{where}.{key} = {getattr(network, key)}: there are {network.epochs} epochs"
+    if architectures.fixed_size(network.architecture):
         for key, required in (("crop", SIDE), ("progressive_epochs", 0)):
-            if getattr(recipe, key) != required:
-                yield f"{where}.{key} must be {required}: {architecture} accepts only pictures of {SIDE}x{SIDE} pixels"
+            if getattr(network, key) != required:
+                yield f"{where}.{key} must be {required}: {network.architecture} accepts only {SIDE}x{SIDE} pictures"
 
 
 def read(path: Path = PATH) -> Any:

@@ -7,7 +7,7 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -90,6 +90,12 @@ def write_json(path: Path, content: object) -> None:
 def as_json(content: object) -> bytes:
     """Return an object as indented JSON."""
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def remove_others(folder: Path, ending: str, kept: Iterable[str]) -> None:
+    """Delete the files NAME + `ending` in a folder whose NAME is not one of `kept`: those of removed models."""
+    for path in set(folder.glob(f"*{ending}")) - {folder / f"{name}{ending}" for name in kept}:
+        path.unlink()
 
 
 @contextmanager

@@ -36,7 +36,8 @@ def kaggle(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     for variable in ("FER2013_CODE", "KERAS_BACKEND", "JOBS"):
         monkeypatch.delenv(variable, raising=False)
-    synthetic.write(tmp_path / "input" / SLUG, PIXELS, LABELS, USAGE)
+    names = {"train.csv", "test.csv", "fer2013.csv"}
+    synthetic.write(tmp_path / "input" / SLUG, PIXELS, LABELS, USAGE, names)
     return tmp_path
 
 

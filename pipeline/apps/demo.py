@@ -13,22 +13,20 @@ from pipeline.command import python
 from pipeline.data import faces, solution, synthetic
 from pipeline.errors import UserError
 
-DEMO, QUICK = Path("demo"), Path("quick")
-PARAMS = Path(__file__).with_suffix(".yaml")
 STEP = 5  # `quick` uses every fifth real face
 DVC_CONFIG = "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
 FOLDERS = (".dvc", "data/incoming", "external", "artifacts/students")  # dependencies of DVC stages
 
 
-def build(folder: Path, params: Path = PARAMS) -> None:
-    """Make `folder` a DVC project that links to this project's code and dvc.yaml and has a copy of `params`."""
+def build(folder: Path) -> None:
+    """Make `folder` a DVC project that links to this project's code and dvc.yaml, with the parameters of its name."""
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / ".dvc/config").write_text(DVC_CONFIG)
     for name in ("pipeline", "dvc.yaml"):
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(os.path.relpath(name, folder))
-    shutil.copyfile(params, folder / "params.yaml")
+    shutil.copyfile(Path(__file__).with_name(f"{folder}.yaml"), folder / "params.yaml")
 
 
 def take(folder: Path) -> None:
@@ -44,14 +42,12 @@ def main(quick: bool = False) -> None:
     """Run the command."""
     if not Path("pipeline").is_dir():
         raise UserError("pipeline/ is missing in the current folder; run the command in the project folder")
-    folder = QUICK if quick else DEMO
+    folder = Path("quick" if quick else "demo")
+    build(folder)
     if quick:
         python("dvc", "repro", "--quiet", "prepare")
-        build(folder, PARAMS.with_stem("quick"))
         shutil.rmtree(folder / "data/incoming")  # may hold the files of another form
         take(folder / "data/incoming")
-    else:
-        build(folder)
     run = partial(python, folder=folder, YES="1")  # the trainings take longer than ten minutes on slow machines
     run("pipeline", "train", "--jobs", "2", "--threads", "1")
     run("dvc", "repro")

@@ -24,7 +24,6 @@ from pipeline.apps import networks, packed
 from pipeline.competition import CLASSES, SIDE
 from pipeline.data import faces, synthetic
 from pipeline.errors import UserError
-from pipeline.evaluation.submission import percent
 
 if TYPE_CHECKING:
     import keras
@@ -237,9 +236,7 @@ def main(name: str, fold: str) -> None:
     checked, description = export(network, base, LIMITS, about)
     files.write_json(base.with_name(f"{base.name}.json"), about | {"checked": checked})
     lines = [
-        (file, f"{result['bytes'] / 1e6:.2f}", f"{result['largest_difference']:.1e}", percent(result["equal_labels"]))
-        for file, result in checked.items()
+        (file, each["bytes"] / 1e6, each["largest_difference"], each["equal_labels"]) for file, each in checked.items()
     ]
-    print(tabulate(lines, ("", "MB", "difference", "equal labels"), disable_numparse=True,
-                   colalign=("left", *["right"] * 3)))  # fmt: skip
+    print(tabulate(lines, ("", "MB", "difference", "equal labels"), floatfmt=("", ".2f", ".1e", ".2%")))
     print(f"\nLargest difference from Keras, on {description}. Usage notes: {base}.json")

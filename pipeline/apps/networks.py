@@ -17,7 +17,6 @@ from pipeline.apps import packed
 from pipeline.apps.packed import Facts
 from pipeline.cells import store
 from pipeline.competition import CLASSES, SIDE
-from pipeline.config import ENSEMBLE, Config
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics
 from pipeline.training import backend, machine, plan
@@ -154,7 +153,7 @@ class Network:
         return np.asarray(np.mean([each.attention(levels, classes) for each in networks], axis=0))
 
 
-def _cell(settings: Config, name: str, fold: int) -> tuple[Facts, Path, str, str]:
+def _cell(settings: config.Config, name: str, fold: int) -> tuple[Facts, Path, str, str]:
     """Return the facts about the trained network of a cell, and path, remedy and digest of its weights."""
     path = store.folder(settings, name, fold) / "cell.json"
     with files.reading(path, f"dvc repro {store.stage(settings, name)}"):
@@ -203,12 +202,12 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
     name, dash, fold = which.partition("-")
     method = "mean"
     shares: dict[str, float | None] = {name: 1.0}
-    if which == ENSEMBLE:
+    if which == config.ENSEMBLE:
         result = ensemble.result()
         method, shares = result.method, {each: share for each, share in result.weights.items() if share != 0}
     if unknown := [each for each in shares if each not in settings.names]:
-        known = ", ".join([RELEASED, ENSEMBLE, "speedrun", *settings.names])
-        wrong = ", ".join(unknown) if which == ENSEMBLE else which  # an external member has no network
+        known = ", ".join([RELEASED, config.ENSEMBLE, "speedrun", *settings.names])
+        wrong = ", ".join(unknown) if which == config.ENSEMBLE else which  # an external member has no network
         raise UserError(f"unknown network: {wrong}; name one of {known}, or some folds of a model: MODEL-0,1")
     folds = {each: settings.some_folds(each, fold) if dash else settings.folds_of(each) for each in shares}
     cells = {each: [_cell(settings, each, number) for number in folds[each]] for each in shares}

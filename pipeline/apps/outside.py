@@ -202,7 +202,7 @@ def main(file: str, side: int, scaling: str, classes: str, out: str) -> None:
     if not path.is_file():
         raise UserError(f"{path} is not a file; name a Keras file: make outside FILE=model.keras")
     data = faces.load()
-    truth = score.read_truth(data, np.zeros(0, "int64"))
+    truth = score.read_truth(data).of(data.test_rows())
     backend.start(machine.choose(config.load().backend))
     backend.prepare(seed=0, precision="float32")
     model = load(path, side)

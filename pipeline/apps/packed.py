@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 from safetensors.numpy import load, save
 
-from pipeline import architectures, config, files
+from pipeline import files
 from pipeline.competition import CLASSES, SIDE
-from pipeline.config import Name, Part, Recipe, Seed
+from pipeline.config import Architecture, Name, Part, Recipe, Seed
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Facts(BaseModel, frozen=True, strict=True):
     """
 
     model: Name
-    architecture: Annotated[str, AfterValidator(lambda name: config.known(name, architectures.names()))]
+    architecture: Architecture
     seed: Seed
     recipe: Recipe
     precision: Literal["float32", "bfloat16"]

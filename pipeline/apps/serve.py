@@ -100,9 +100,8 @@ def application(predictor: Predictor, hosts: tuple[str, ...] = LOOPBACK) -> Star
 
     async def predicted(request: Request) -> Response:
         content, explain = await upload(request), request.query_params.get("explain") == "1"
-        return JSONResponse(
-            await to_thread.run_sync(predictor.predict, content, explain, limiter=limiter), headers=HEADERS
-        )
+        found = await to_thread.run_sync(predictor.predict, content, explain, limiter=limiter)
+        return JSONResponse(found, headers=HEADERS)
 
     return Starlette(
         routes=[Route("/", page), Route("/predict", predicted, methods=["POST"])],
@@ -120,6 +119,5 @@ def main(host: str, port: int) -> None:
     with listening, contextlib.suppress(KeyboardInterrupt):
         served = application(Predictor(), LOOPBACK if host in LOOPBACK else ("*",))
         print(f"http://{host}:{listening.getsockname()[1]}/ (Ctrl-C stops)", flush=True)
-        uvicorn.Server(
-            uvicorn.Config(served, log_level="warning", server_header=False, timeout_graceful_shutdown=1)
-        ).run([listening])
+        settings = uvicorn.Config(served, log_level="warning", server_header=False, timeout_graceful_shutdown=1)
+        uvicorn.Server(settings).run([listening])

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from pipeline import config, files
 from pipeline.cells import planning, progress, soft_targets, store, train
-from pipeline.cells.train import Run
 from pipeline.data import faces, folds
 from pipeline.errors import UserError
 
@@ -44,17 +43,14 @@ def unpack(archive: Path) -> None:
         raise UserError(f"{archive} is not a file; give an archive: make unpack FILE=cells.tar.gz")
     planning.main()
     run = train.start()
-    imported: list[tuple[str, str]] = []
-    rejected: list[tuple[str, str]] = []
+    valid: dict[Path, bool] = {}  # whether the cell of a folder was imported
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
         except (tarfile.TarError, *files.DAMAGE) as error:
-            raise UserError(
-                f"{archive} is not a complete tar archive ({type(error).__name__}); copy it again"
-            ) from None
+            raise UserError(f"{archive} is no complete tar archive ({type(error).__name__}); copy it again") from None
         if not any((folder / place).is_dir() for place in (store.CELLS, store.STUDENTS)):
             raise UserError(f"{archive} contains neither {store.CELLS} nor {store.STUDENTS}")
         for name in run.settings.names:
@@ -64,17 +60,15 @@ def unpack(archive: Path) -> None:
             ready = all(run.finished(each, fold) for each in teachers for fold in run.settings.folds_of(each))
             if new and teachers and ready:
                 soft_targets.main(name)
-            for fold in new:
-                copied = ready and _import(run, folder, name, fold)
-                (imported if copied else rejected).append((name, str(places[fold])))
-    train.commit(run, list({name for name, _ in imported}))
-    if rejected:
-        wrong = ", ".join(place for _, place in rejected)
+            valid |= {places[fold]: ready and _import(run, folder, name, fold) for fold in new}
+    imported = [place for place, copied in valid.items() if copied]
+    train.commit(run, list({place.parent.name for place in imported}))
+    if wrong := ", ".join(str(place) for place, copied in valid.items() if not copied):
         print(f"not imported (damaged, or other parameters, code, data or teachers): {wrong}", file=sys.stderr)
     print(f"{progress.count(len(imported))} imported from {archive}")
 
 
-def _import(run: Run, folder: Path, name: str, fold: int) -> bool:
+def _import(run: train.Run, folder: Path, name: str, fold: int) -> bool:
     """Copy a cell from `folder` if it is valid and of this run. Return whether it was copied."""
     with contextlib.suppress(UserError):  # the soft targets of a student may be missing
         task, place = run.task(name, fold), store.folder(run.settings, name, fold)

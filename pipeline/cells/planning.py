@@ -15,7 +15,6 @@ from tabulate import tabulate
 from pipeline import config, files
 from pipeline.cells import progress, store
 from pipeline.command import python
-from pipeline.config import Config, Recipe
 from pipeline.errors import UserError
 from pipeline.training import plan
 from pipeline.training.plan import Plan
@@ -39,9 +38,7 @@ def main() -> None:
     settings = config.load()
     for name in settings.names:
         files.write_json(path(name), plan.make(settings, name).model_dump())
-    for other in PLANS.glob("*.json"):
-        if other.stem not in settings.names:
-            other.unlink()
+    files.remove_others(PLANS, ".json", settings.names)
     print(f"{PLANS}/: {len(settings.names)} models, {len(settings.cells)} cells; see what is stale: make plan")
 
 
@@ -66,7 +63,7 @@ def stale_stages(*targets: str) -> set[str]:
 
 def differences(now: Plan, then: Plan) -> str:
     """Describe the differences between two plans: first keys of the recipe, then definitions in the code."""
-    keys = (*Recipe.model_fields, "architecture", "seed", "backend", "teachers", "teacher_weight")
+    keys = (*config.Recipe.model_fields, "architecture", "seed", "backend", "teachers", "teacher_weight")
     new, old = (plan.model_dump() | plan.settings().model_dump() for plan in (now, then))
     found = [f"{key} {old[key]} -> {new[key]}" for key in keys if new[key] != old[key]]
     changed = sorted(key for key in {*now.code, *then.code} if now.code.get(key) != then.code.get(key))
@@ -105,7 +102,7 @@ def estimate(times: dict[str, float], model: Plan, rows: int = 22967) -> float:
 OTHER_DATA = "different faces, folds or soft targets"
 
 
-def why(settings: Config, name: str, fold: int, now: Plan) -> str:
+def why(settings: config.Config, name: str, fold: int, now: Plan) -> str:
     """Return the reason why a cell that DVC reports as outdated is stale, and what training will do."""
     about = store.about(store.folder(settings, name, fold))
     if about is None:
@@ -124,7 +121,7 @@ def _remedy(name: str, fold: int, about: store.About) -> str:
     return "predicted again with its weights" if usable else "retrained, as its weights are missing or different"
 
 
-def _add_soft_targets(settings: Config) -> None:
+def _add_soft_targets(settings: config.Config) -> None:
     """Compute missing soft targets, as in a clone, of the students whose teachers are complete."""
     from pipeline.cells import soft_targets  # which imports this module
 

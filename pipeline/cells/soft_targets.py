@@ -48,13 +48,11 @@ def main(student: str) -> None:
     """Run the stage for one student."""
     settings, data = config.load(), faces.load()
     teachers = planning.load(student).teachers
-    cells = [store.load_all(settings, name, data) for name in teachers]
-    older = [name for name, each in zip(teachers, cells, strict=True) if any(cell.train is None for cell in each)]
-    if older:
+    trained = {name: [cell.train for cell in store.load_all(settings, name, data)] for name in teachers}
+    if older := [name for name, folds_of in trained.items() if any(each is None for each in folds_of)]:
         arrays = {"absent": np.array(older)}
     else:
-        trained = [[cell.train for cell in each] for each in zip(*cells, strict=True)]
-        means = [255 * np.mean(each, axis=0) for each in trained]
+        means = [255 * np.mean(each, axis=0) for each in zip(*trained.values(), strict=True)]
         arrays = {f"fold{fold}": mean.round().astype("uint8") for fold, mean in enumerate(means)}
         arrays["of"] = np.array(folds.load(data, student).digest)
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))

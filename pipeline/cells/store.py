@@ -180,10 +180,9 @@ def probabilities(array: np.ndarray, rows: int) -> np.ndarray:
     Raises ValueError if the shape is different, or if a row has NaN, negative values or a sum outside 0.98 to 1.02.
     This tolerance allows for rounding to 8 bits.
     """
-    if array.shape != (rows, len(CLASSES)) or array.dtype.kind != "f":
-        raise ValueError(
-            f"probabilities must be floats of shape {[rows, len(CLASSES)]}, not {array.dtype} {list(array.shape)}"
-        )
+    shape = (rows, len(CLASSES))
+    if array.shape != shape or array.dtype.kind != "f":
+        raise ValueError(f"probabilities must be floats of shape {shape}, not {array.dtype} {array.shape}")
     array = array.astype("float32")
     total = array.sum(axis=1, keepdims=True)
     if not (np.isfinite(array).all() and (array >= 0).all() and (abs(total - 1) < 0.02).all()):

@@ -19,7 +19,6 @@ from pipeline import config, files
 from pipeline.cells import planning, soft_targets, store
 from pipeline.cells.progress import Display, count, duration
 from pipeline.competition import TRAINING
-from pipeline.config import Config
 from pipeline.data import faces, folds
 from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
@@ -35,7 +34,7 @@ LONG = 600  # seconds; a longer training needs approval
 class Run:
     """Settings and data that all cells of a run share, with the folds of every model."""
 
-    settings: Config
+    settings: config.Config
     faces: Faces
     folds: dict[str, Folds]
 

@@ -80,9 +80,7 @@ def assign(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.
     """
     smallest = min((len(np.unique(groups[labels == label])) for label in np.unique(labels)), default=0)
     if smallest < count:
-        raise UserError(
-            f"{count} folds need at least {count} different Training pictures of every class; one has {smallest}"
-        )
+        raise UserError(f"a class has {smallest} different Training pictures; {count} folds need at least {count}")
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and needed only by this stage
 
     fold = np.empty(len(labels), int)
@@ -126,8 +124,6 @@ def main() -> None:
         content[count] = pd.DataFrame({"row": rows, "fold": fold}).to_csv(index=False).encode()
     for name, count in counts.items():
         files.write(path(name), content[count])
-    for other in FOLDER.glob("*.csv"):
-        if other.stem not in settings.names:
-            other.unlink()
+    files.remove_others(FOLDER, ".csv", settings.names)
     numbers = " and ".join(map(str, sorted(content)))
     print(f"{PATH}: {len(rows):,} of {len(data.rows(TRAINING)):,} Training rows in {numbers} folds")

@@ -18,7 +18,7 @@ from pipeline.data import incoming, pictures, provenance, solution
 from pipeline.data.faces import PATH, Faces
 from pipeline.errors import UserError
 
-RAW = Path("data/raw")
+RAW = provenance.PATH.parent
 WHOLE = ("fer2013.tar.gz", "fer2013.csv", "icml_face_data.csv")  # each contains the complete competition
 PIXELS = SIDE * SIDE
 UNKNOWN = -1  # label of a row without a label
@@ -111,9 +111,7 @@ def read_folder(folder: Path) -> Table:
         if path.exists():
             table = read_file(path)
             if table.usage is None:
-                raise UserError(
-                    f"{provenance.original(path)} has no column Usage; use the original file of the competition"
-                )
+                raise UserError(f"{provenance.original(path)} has no column Usage; use the competition's original file")
             return table
     train, test = read_file(folder / "train.csv"), read_file(folder / "test.csv")
     if train.usage is not None:

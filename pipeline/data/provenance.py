@@ -12,8 +12,7 @@ from pipeline import files
 from pipeline.competition import CHECKSUMS
 from pipeline.errors import UserError
 
-NAME = "PROVENANCE.json"
-PATH = Path("data/raw") / NAME
+PATH = Path("data/raw/PROVENANCE.json")
 OTHER_SPLIT = "other split"
 
 
@@ -39,7 +38,7 @@ def read(path: Path = PATH) -> dict[str, Any]:
 def original(path: Path) -> str:
     """Return the user's file from which a file in data/raw/ was copied, or `path` if it is unknown."""
     try:
-        return str(read(path.with_name(NAME))["files"][path.name]["from"])
+        return str(read(path.with_name(PATH.name))["files"][path.name]["from"])
     except (UserError, LookupError, TypeError):
         return str(path)
 

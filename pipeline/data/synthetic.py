@@ -145,10 +145,8 @@ def competition(training: int, test: int, seed: int) -> tuple[np.ndarray, np.nda
     return pixels, labels, np.repeat(np.arange(len(SPLITS)), counts)
 
 
-def write(
-    folder: Path, pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: set[str] | None = None
-) -> None:
-    """Write the competition's files (all, or those in `names`) in the formats of Kaggle.
+def write(folder: Path, pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray, names: set[str]) -> None:
+    """Write those of the competition's files that are in `names`, in the formats of Kaggle.
 
     Parameters
     ----------
@@ -163,5 +161,5 @@ def write(
         "fer2013.csv": table,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names or tables:
+    for name in names:
         tables[name].to_csv(folder / name, index=False)

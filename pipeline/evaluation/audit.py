@@ -21,7 +21,6 @@ from scipy import sparse
 from pipeline import files
 from pipeline.competition import CLASS_COUNTS, CLASSES, SIDE, SPLITS, TRAINING
 from pipeline.data import faces, provenance, solution
-from pipeline.data.faces import picture_groups
 from pipeline.evaluation import figures
 
 RESULT = Path("results/data.json")
@@ -176,7 +175,7 @@ def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[s
     ----------
     pixels : uint8 [n, 48, 48]. labels : int [n], -1 where unknown. usage : int [n], indices into SPLITS.
     """
-    groups, splits = picture_groups(pixels), {split: usage == code for code, split in enumerate(SPLITS)}
+    groups, splits = faces.picture_groups(pixels), {split: usage == code for code, split in enumerate(SPLITS)}
     constant = np.ptp(pixels.reshape(len(pixels), -1), axis=1) == 0
     counts = class_counts(labels, usage)
     return {
@@ -199,7 +198,7 @@ def draw_classes(counts: dict[str, dict[str, int]]) -> None:
 def main() -> None:
     """Run the stage."""
     data = faces.load()
-    labels, groups = solution.join(data.labels, solution.load(data)), picture_groups(data.pixels)
+    labels, groups = solution.join(data.labels, solution.load(data)), faces.picture_groups(data.pixels)
     near, mirrored = near_duplicates(data.pixels[np.unique(groups, return_index=True)[1]])
     repeated = pairs(groups, {"near": near, "mirrored": mirrored})
     files.write(PAIRS, repeated.to_csv(index=False).encode())

@@ -84,24 +84,13 @@ def load(name: str, data: Faces, assignment: Folds) -> Predictions:
     with files.reading(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         if arrays["of"].tolist() != [name, data.digest, assignment.digest]:
             raise ValueError("for another submission, other faces or other folds")
-        return checked(arrays["oof"], arrays["test"], arrays["cost"], data, assignment)
+        return Predictions(arrays["oof"], arrays["test"], arrays["cost"])
 
 
 def save(name: str, predictions: Predictions, data: Faces, assignment: Folds) -> None:
     """Write artifacts/blends/NAME.npz, with its name and the digests of its faces and folds."""
     arrays = predictions._asdict() | {"of": [name, data.digest, assignment.digest]}
     files.replace(BLENDS / f"{name}.npz", partial(np.savez, **arrays))
-
-
-def checked(oof: np.ndarray, test: np.ndarray, cost: np.ndarray, data: Faces, assignment: Folds) -> Predictions:
-    """Return predictions as float32. Raises ValueError where rows are missing or do not sum to 1 (within 0.001)."""
-    if cost.shape != UNKNOWN.shape or cost.dtype.kind not in "iuf" or (cost <= 0).any() or np.isinf(cost).any():
-        raise ValueError("cost must be three positive numbers, NaN where unknown: networks, parameters and seconds")
-    for array, rows in ((oof, len(assignment.rows)), (test, len(data.test_rows()))):
-        store.probabilities(array, rows)
-        if (abs(array.sum(axis=1, dtype="float64") - 1) > 0.001).any():
-            raise ValueError("some rows do not sum to 1")
-    return Predictions(oof.astype("float32"), test.astype("float32"), cost.astype("float64"))
 
 
 def result(names: Sequence[str] = ()) -> Result:
@@ -222,6 +211,20 @@ def describe(oof: np.ndarray, plain: np.ndarray, labels: np.ndarray, fold_of: np
     )
 
 
+def averaged(cells: list[store.Cell], suffix: str = "") -> Predictions:
+    """Return the out-of-fold predictions of a model's cells, and the mean of their predictions of the test rows.
+
+    Parameters
+    ----------
+    suffix : "_plain" for predictions without test-time augmentation.
+    """
+    order = np.argsort(np.concatenate([cell.rows for cell in cells]))
+    oof = np.concatenate([getattr(cell, f"oof{suffix}") for cell in cells])[order]
+    tests = np.stack([getattr(cell, f"test{suffix}") for cell in cells])
+    cost = [len(cells), cells[0].about.parameters, sum(cell.about.seconds for cell in cells)]
+    return Predictions(oof, tests.mean(axis=0), np.array(cost, dtype="float64"))
+
+
 def read(settings: Config, data: Faces, assignment: Folds) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
     """Read all models and external members, with and without test-time augmentation; average each model's folds.
 
@@ -231,26 +234,30 @@ def read(settings: Config, data: Faces, assignment: Folds) -> tuple[dict[str, Pr
     plain: dict[str, Predictions] = {}
     for name in settings.names:
         cells = store.load_all(settings, name, data)
-        order = np.argsort(np.concatenate([cell.rows for cell in cells]))
-        for target, suffix in ((members, ""), (plain, "_plain")):
-            oof = np.concatenate([getattr(cell, f"oof{suffix}") for cell in cells])[order]
-            tests = np.stack([getattr(cell, f"test{suffix}") for cell in cells])
-            cost = [len(cells), cells[0].about.parameters, sum(cell.about.seconds for cell in cells)]
-            target[name] = Predictions(oof, tests.mean(axis=0), np.array(cost, dtype="float64"))
+        members[name], plain[name] = averaged(cells), averaged(cells, "_plain")
     for name in settings.externals:
         members[name] = plain[name] = read_external(name, data, assignment)
     return members, plain
 
 
 def read_external(name: str, data: Faces, assignment: Folds) -> Predictions:
-    """Read external/NAME.npz; `oof` may cover all Training rows. Raises UserError where it is missing or unusable."""
+    """Read external/NAME.npz; `oof` may cover all Training rows.
+
+    Raises UserError where it is missing or unusable: rows that are missing or do not sum to 1 (within 0.001).
+    """
     path = EXTERNAL / f"{name}.npz"
     remedy = f"the other system, as {EXTERNAL}/README.md says"
     with files.reading(path, remedy), np.load(path, allow_pickle=False) as arrays:
-        oof, training = arrays["oof"], data.rows(TRAINING)
-        if len(oof) == len(training):
-            oof = oof[np.isin(training, assignment.rows)]
-        return checked(oof, arrays["test"], arrays.get("cost", UNKNOWN), data, assignment)
+        oof, test, cost = arrays["oof"], arrays["test"], arrays.get("cost", UNKNOWN)
+        if len(oof) == len(data.rows(TRAINING)):
+            oof = oof[np.isin(data.rows(TRAINING), assignment.rows)]
+        if cost.shape != UNKNOWN.shape or cost.dtype.kind not in "iuf" or (cost <= 0).any() or np.isinf(cost).any():
+            raise ValueError("cost must be three positive numbers, NaN where unknown: networks, parameters and seconds")
+        for array, rows in ((oof, len(assignment.rows)), (test, len(data.test_rows()))):
+            store.probabilities(array, rows)
+            if (abs(array.sum(axis=1, dtype="float64") - 1) > 0.001).any():
+                raise ValueError("some rows do not sum to 1")
+        return Predictions(oof.astype("float32"), test.astype("float32"), cost.astype("float64"))
 
 
 def summary(
@@ -309,9 +316,7 @@ def main() -> None:
     blends = members | {ENSEMBLE: ensemble._replace(cost=total(members, content.weights))}
     for name, predictions in blends.items():
         save(name, predictions, data, assignment)
-    for path in BLENDS.glob("*.npz"):
-        if path.stem not in blends:
-            path.unlink()
+    files.remove_others(BLENDS, ".npz", blends)
     files.write_json(RESULT, content.model_dump())
     accuracy = content.methods[content.method]["oof_accuracy"]
     print(f"{RESULT}: {len(content.weights)} members by {content.method}, {accuracy:.2%} out of fold")

@@ -72,20 +72,14 @@ def products(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
     return np.asarray(np.einsum("nac,nbc->nab", errors, errors))
 
 
-def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> Limits:
+def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.ndarray) -> Limits:
     """Estimate the limits of recipes with two or more trainings each.
 
     Parameters
     ----------
     recipes : by name, the probabilities of the same rows by each training, float [n, 7], at a common temperature.
     labels : int [n]. groups : int [n], groups of identical pictures; the bootstrap draws whole groups.
-
-    Raises
-    ------
-    ValueError : where a recipe has fewer than two trainings.
     """
-    if any(len(each) < 2 for each in recipes.values()):
-        raise ValueError("every recipe needs two trainings or more, with different seeds")
     owner = np.repeat(np.arange(len(recipes)), [len(each) for each in recipes.values()])
     rows = products([training for each in recipes.values() for training in each], labels)
     own = np.eye(len(recipes), dtype=bool)[owner]
@@ -93,7 +87,7 @@ def measure(recipes: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np
     parts = np.einsum("nab,rsab->nrs", rows, mask.astype("float32")) / mask.sum(axis=(2, 3))
     single = np.array([np.diagonal(rows, axis1=1, axis2=2)[:, owner == r].mean() for r in range(len(recipes))])
     hits = np.stack([accuracies(each, labels) for each in recipes.values()], axis=1)
-    spreads = bootstrap(parts, groups, seed), bootstrap(hits, groups, seed)
+    spreads = bootstrap(parts, groups), bootstrap(hits, groups)
     return Limits(list(recipes), single, parts.mean(axis=0), spreads[0], hits.mean(axis=0), spreads[1])
 
 
@@ -104,12 +98,12 @@ def accuracies(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
     return np.stack([single, 2 * pairs - single], axis=1)
 
 
-def bootstrap(rows: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+def bootstrap(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return the means of bootstrap replicates, which draw whole groups: float [REPLICATES, ...] from [n, ...]."""
     by_group = pd.DataFrame(rows.reshape(len(rows), -1)).astype("float64").groupby(groups)
     sums, sizes = by_group.sum().to_numpy(), by_group.size().to_numpy()
     count = len(sizes)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), REPLICATES).astype("float32")
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), REPLICATES).astype("float32")
     return np.asarray((drawn @ sums) / (drawn @ sizes)[:, None]).reshape(REPLICATES, *rows.shape[1:])
 
 
@@ -130,20 +124,18 @@ def limits_of_run(names: list[str]) -> tuple[Limits, np.ndarray]:
     assignment = folds.load(data)
     labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)
     unseen = ~np.isin(groups[data.test_rows()], groups[assignment.rows])
-    for name in names:
-        settings.model(name)
-    members, _ = ensemble.read(settings, data, assignment)
     oof, variance, hours = [], [], []
     for name in names:
-        temperature = metrics.fit_temperature(members[name].oof, labels)
-        oof.append(metrics.temper(members[name].oof, temperature))
         cells = store.load_all(settings, name, data)
+        predicted = ensemble.averaged(cells).oof
+        temperature = metrics.fit_temperature(predicted, labels)
+        oof.append(metrics.temper(predicted, temperature))
         tests = np.stack([metrics.temper(cell.test[unseen], temperature) for cell in cells])
         variance.append(tests.var(axis=0, ddof=1).sum(axis=1).mean())
         hours.append(np.mean([cell.about.seconds for cell in cells]) / 3600)
     rows = products(oof, labels) - np.diag(np.array(variance, "float32"))
     single = np.diagonal(rows.mean(axis=0)) + np.array(variance)
-    return Limits(names, single, rows.mean(axis=0), bootstrap(rows, groups[assignment.rows], 0)), np.array(hours)
+    return Limits(names, single, rows.mean(axis=0), bootstrap(rows, groups[assignment.rows])), np.array(hours)
 
 
 def least(matrix: np.ndarray) -> np.ndarray:

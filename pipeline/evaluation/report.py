@@ -22,7 +22,6 @@ from markdown_it import MarkdownIt
 
 from pipeline import config, files
 from pipeline.competition import CLASSES, SPLITS
-from pipeline.config import Config, Recipe, Student
 from pipeline.errors import UserError
 from pipeline.evaluation import board, ensemble, figures, metrics, submission
 from pipeline.evaluation.submission import UNKNOWN, percent
@@ -81,17 +80,17 @@ def optional(name: str, verb: str) -> Any:
         return dict(json.loads(path.read_bytes()))
 
 
-def recipes(settings: Config, names: list[str]) -> pd.DataFrame:
+def recipes(settings: config.Config, names: list[str]) -> pd.DataFrame:
     """Return the settings of each model's training as a table; disabled keys are blank."""
     columns = {}
     for name in names:
         model = settings.model(name)
         columns[name] = {"architecture": model.architecture, "seed": settings.seed_of(name)} | model.used()
         columns[name]["folds"] = len(settings.folds_of(name))
-        if isinstance(model, Student):
+        if isinstance(model, config.Student):
             columns[name] |= {"teachers": ", ".join(model.teachers), "teacher_weight": model.teacher_weight}
     frame = pd.DataFrame(columns, dtype=object)
-    keys = ["architecture", "seed", "folds", "teachers", "teacher_weight", *Recipe.model_fields]
+    keys = ["architecture", "seed", "folds", "teachers", "teacher_weight", *config.Recipe.model_fields]
     return frame.reindex([key for key in keys if key in frame.index]).fillna("")
 
 
@@ -108,11 +107,11 @@ def revision() -> str:
     return f"{commit}-dirty" if changes else commit
 
 
-def of_other_params(settings: Config, speedrun: Any, seeds: Any) -> dict[str, bool]:
+def of_other_params(settings: config.Config, speedrun: Any, seeds: Any) -> dict[str, bool]:
     """Return whether each of these results was made with a params.yaml other than the current one."""
     section = settings.speedrun
     wanted = section and [section.architecture, section.networks, section.resolved().model_dump(), section.seeds]
-    now = json.loads(json.dumps({key: value for key, value in config.read().items() if key != "seed"}))
+    now = {key: value for key, value in config.read().items() if key != "seed"}
     return {
         "speedrun": bool(speedrun) and wanted != [
             *(speedrun.get(key) for key in ("architecture", "networks", "recipe")), [*map(int, speedrun["by_seed"])]

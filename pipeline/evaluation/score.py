@@ -17,12 +17,8 @@ from tabulate import tabulate
 
 from pipeline import config, files
 from pipeline.cells import store
-from pipeline.cells.store import Cell
 from pipeline.competition import BOARD_2013, CLASSES, PRIVATE, PUBLIC, SPLIT_ROWS, TRAINING
-from pipeline.config import ENSEMBLE
 from pipeline.data import faces, folds, provenance, solution
-from pipeline.data.faces import Faces
-from pipeline.data.folds import Folds
 from pipeline.errors import UserError
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, submission
 from pipeline.evaluation.submission import INTEGERS, UNKNOWN, percent
@@ -44,7 +40,7 @@ By = dict[str, np.ndarray]  # probabilities [m, 7] by submission, for the rows o
 
 @dataclass(frozen=True)
 class Truth:
-    """Labels and duplicates of the evaluated rows: the rows of data/folds.csv, then all test rows.
+    """Labels and duplicates of some rows; a submission is evaluated on those of data/folds.csv, then all test rows.
 
     Parameters
     ----------
@@ -64,15 +60,14 @@ class Truth:
         return Truth(self.labels[rows], self.usage[rows], self.identical[rows], self.near[rows], self.source)
 
 
-def read_truth(data: Faces, training_rows: np.ndarray) -> Truth:
-    """Read the Truth of these Training rows and all test rows."""
+def read_truth(data: faces.Faces) -> Truth:
+    """Read the Truth of all rows."""
     labels = solution.join(data.labels, solution.load(data))
     if (labels[data.rows(PRIVATE)] < 0).any():  # an incomplete PrivateTest would give a different score
         labels[data.rows(PRIVATE)] = -1
     duplicates = audit.load_duplicates(len(labels))
     source = provenance.kind(provenance.read())
-    truth = Truth(labels, data.usage, duplicates["identical"].to_numpy(), duplicates["near"].to_numpy(), source)
-    return truth.of(np.concatenate([training_rows, data.test_rows()]))
+    return Truth(labels, data.usage, duplicates["identical"].to_numpy(), duplicates["near"].to_numpy(), source)
 
 
 def rank_2013(right: int, rows: int, source: str) -> Value:
@@ -157,23 +152,16 @@ def analysis(probabilities: By, tempered: By, truth: Truth) -> dict[str, dict[st
     return result
 
 
-def folds_agree(tests: list[np.ndarray]) -> float:
-    """Return the share of test rows for which two folds' networks predict the same class, averaged over all pairs.
-
-    The more they agree, the less is gained by averaging them. `tests` are float [k, 7], one per fold.
-    """
-    predicted = [each.argmax(axis=1) for each in tests]
-    return float(np.mean([(first == second).mean() for first, second in itertools.combinations(predicted, 2)]))
-
-
-def single_networks(cells: list[Cell], truth: Truth) -> dict[str, Any]:
+def single_networks(cells: list[store.Cell], truth: Truth) -> dict[str, Any]:
     """Return mean and deviation of the PrivateTest accuracies of a model's single networks, one per fold.
 
     Keys with `no_duplicate_` exclude rows whose picture is in Training. They are comparable with out-of-fold accuracy,
-    which is measured without duplicates as well. `agree` is folds_agree over all test rows, the rows of `truth`.
+    which is measured without duplicates as well. `agree` is the share of all test rows, the rows of `truth`, for which
+    two networks predict the same class, averaged over all pairs; the more they agree, the less averaging them gains.
     """
-    agree = round(folds_agree([cell.test for cell in cells]), 6)
-    entry: dict[str, Any] = {"multiply_adds": cells[0].about.multiply_adds, "agree": agree}
+    predicted = [cell.test.argmax(axis=1) for cell in cells]
+    agree = np.mean([(first == second).mean() for first, second in itertools.combinations(predicted, 2)])
+    entry: dict[str, Any] = {"multiply_adds": cells[0].about.multiply_adds, "agree": round(float(agree), 6)}
     hits, private = [metrics.right(cell.test, truth.labels) for cell in cells], truth.usage == PRIVATE
     for name, rows in {"": private, "no_duplicate_": private & (truth.identical == 0)}.items():
         known = rows.any() and (truth.labels[private] >= 0).all()
@@ -197,16 +185,14 @@ def scoreboard(probabilities: By, tempered: By, costs: By, truth: Truth) -> pd.D
 def write_tables(table: pd.DataFrame, result: ensemble.Result) -> None:
     """Write submissions/scores.csv and results/metrics/."""
     files.write(submission.TABLE, table.to_csv(index=False).encode())
-    nested = {line.pop("name"): line for line in submission.plain(table)}
-    for path in METRICS.glob("*.json"):
-        path.unlink()
-    for name, line in nested.items():
-        calibration = result.submissions[name].calibration_tempered
+    for line in submission.plain(table):
+        calibration = result.submissions[line["name"]].calibration_tempered
         oof = {f"oof_{key}_tempered": calibration[key] for key in ("log_loss", "brier")}
-        files.write_json(METRICS / f"{name}.json", {key: line[key] for key in RATIOS} | oof)
+        files.write_json(METRICS / f"{line['name']}.json", {key: line[key] for key in RATIOS} | oof)
+    files.remove_others(METRICS, ".json", table["name"])
 
 
-def curves(cells: dict[str, list[Cell]]) -> pd.DataFrame:
+def curves(cells: dict[str, list[store.Cell]]) -> pd.DataFrame:
     """Return the learning curves of all cells: name, part (the fold), and the columns of history.csv."""
     every = [cell.history.assign(name=name, part=f"fold {cell.about.fold}") for name in cells for cell in cells[name]]
     return pd.concat(every)[["name", "part", *HISTORY]].drop(columns="learning_rate")
@@ -244,8 +230,8 @@ def efficiency(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([columns.assign(cost=cost, value=value.astype(float)) for cost, value in values.items()])
 
 
-def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], content: dict[str, Any], data: Faces,
-         assignment: Folds) -> None:  # fmt: skip
+def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[store.Cell]], content: dict[str, Any],
+         data: faces.Faces, assignment: folds.Folds) -> None:  # fmt: skip
     """Draw all of results/plots/, with submissions in the order of `table`; attention.png only if there are maps."""
     labels, names = data.labels[assignment.rows].astype(int), list(table["name"])
     rows, folder = submission.evaluated_rows(content), figures.FOLDER
@@ -257,7 +243,7 @@ def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[Cell]], c
                  y="accuracy")  # fmt: skip
     figures.draw(intervals(table), folder / "board", template="intervals")
     figures.draw(efficiency(table), folder / "effort", template="points")
-    predicted = probabilities[ENSEMBLE][: len(labels)].argmax(axis=1)
+    predicted = probabilities[config.ENSEMBLE][: len(labels)].argmax(axis=1)
     errors = pd.DataFrame(np.array(CLASSES)[np.stack([labels, predicted], axis=1)], columns=["actual", "predicted"])
     errors = errors.sort_values(["actual", "predicted"])  # the order of the data must not be published
     title = f"Ensemble, out of fold: {(predicted == labels).mean():.2%} of {len(labels):,} rows are correct"
@@ -273,8 +259,9 @@ def main() -> None:
     """Run the stage."""
     settings, data = config.load(), faces.load()
     assignment = folds.load(data)
-    truth, labels = read_truth(data, assignment.rows), data.labels[assignment.rows]
-    names = [*settings.names, *settings.externals, ENSEMBLE]
+    truth = read_truth(data).of(np.concatenate([assignment.rows, data.test_rows()]))
+    labels = data.labels[assignment.rows]
+    names = [*settings.names, *settings.externals, config.ENSEMBLE]
     result = ensemble.result(names)
     cells = {name: store.load_all(settings, name, data) for name in settings.names}
     probabilities, tempered, costs = {}, {}, {}
@@ -303,7 +290,7 @@ def score_file(path: Path) -> None:
         raise UserError(f"{path} is not a file; name a submission: make score FILE=mine.csv")
     data = faces.load()
     predicted = submission.read(path, len(data.test_rows()))
-    truth = read_truth(data, np.empty(0, dtype=np.int64))
+    truth = read_truth(data).of(data.test_rows())
     probabilities = np.eye(len(metrics.EVERY))[predicted]
     scores = judge(probabilities, probabilities, truth)
     parts = {"PublicTest": "public_accuracy", "PrivateTest": "private_accuracy",

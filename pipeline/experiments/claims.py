@@ -17,7 +17,6 @@ from ruamel.yaml import YAML
 
 from pipeline import config, files
 from pipeline.competition import SPLITS, TRAINING
-from pipeline.config import Recipe, Section
 from pipeline.data import faces, solution
 from pipeline.data.faces import Faces
 from pipeline.errors import UserError
@@ -32,7 +31,7 @@ THEIRS, HONEST = "their rows", "PrivateTest"
 RECENT = 5  # last epochs whose range of accuracies is reported
 
 
-class Claim(Section):
+class Claim(config.Section):
     """Claim of a source, with the evaluated rows and the recipe.
 
     Parameters
@@ -50,7 +49,7 @@ class Claim(Section):
     held_out: float = 0.0
     left_out: float = 0.0
     splits: list[str] = Field(default_factory=list)
-    recipe: Recipe
+    recipe: config.Recipe
 
 
 CLAIMS = {

@@ -25,7 +25,6 @@ from pipeline.training import backend, executors, machine, plan
 
 if TYPE_CHECKING:
     from pipeline.training.checkpoint import Checkpoint
-    from pipeline.training.loop import Trainer
 
 
 @dataclass(frozen=True)
@@ -91,37 +90,28 @@ class Hits:
 
     Parameters
     ----------
-    path : file of the record. labels : int [w], of the monitored rows.
+    state : of the training; it is deleted if the record of its epochs is incomplete, so the training restarts.
+    labels : int [w], of the monitored rows.
     """
 
-    def __init__(self, path: Path, labels: np.ndarray) -> None:
-        self.path = path
+    def __init__(self, state: "Checkpoint", labels: np.ndarray) -> None:
+        self.path = state.path.with_suffix(".hits.npy")
         self.labels = labels
         self.epochs: list[np.ndarray] = []
-
-    def go_on(self, done: int) -> bool:
-        """Read the record of the first `done` epochs. Return whether it is complete."""
+        done = len(state.restore([]).history)
         with contextlib.suppress(*files.DAMAGE):
             hits = np.load(self.path, allow_pickle=False)[:done]
-            if hits.shape == (done, len(self.labels)):
+            if hits.shape == (done, len(labels)):
                 self.epochs = [*hits]
-        return len(self.epochs) == done
+        if len(self.epochs) < done:
+            print(f"{self.path} is missing or damaged; this training starts from scratch", flush=True)
+            state.path.unlink()
 
     def note(self, probabilities: np.ndarray) -> np.ndarray:
         """Record an epoch by its probabilities, float [w, 7], before its state is saved. Return the probabilities."""
         self.epochs.append(metrics.right(probabilities, self.labels))
         files.replace(self.path, partial(np.save, arr=self.epochs))
         return probabilities
-
-
-def watch(trainer: "Trainer", state: "Checkpoint", labels: np.ndarray) -> Hits:
-    """Record every evaluation of the monitored rows by a trainer; without a complete record, restart the training."""
-    hits, predict = Hits(state.path.with_suffix(".hits.npy"), labels), trainer.predictor.probabilities
-    if not hits.go_on(len(state.restore([]).history)):
-        print(f"{hits.path} is missing or damaged; this training starts from scratch", flush=True)
-        state.path.unlink()
-    trainer.predictor.probabilities = lambda rows: hits.note(predict(rows))  # type: ignore[method-assign]
-    return hits
 
 
 def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
@@ -142,7 +132,8 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     rows = loop.Rows(task.rows, loop.one_hot(task.labels[task.rows]), task.watched, task.labels[task.watched])
     show = Display(task.name, recipe.epochs, jobs == 1)
     checkpoints = checkpoint.Checkpoint(state)
-    hits = watch(trainer, checkpoints, rows.labels)
+    hits, predict = Hits(checkpoints, rows.labels), trainer.predictor.probabilities
+    trainer.predictor.probabilities = lambda rows: hits.note(predict(rows))  # type: ignore[method-assign]
     progress = loop.fit(trainer, rows, task.seed, checkpoints, show.epoch, show.batch)
     started = time.perf_counter()
     probabilities = trainer.predictor.views(task.evaluated, augment.tta_maps(recipe)).mean(axis=0)

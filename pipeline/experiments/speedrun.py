@@ -18,12 +18,9 @@ import numpy as np
 
 from pipeline import config, files
 from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS
-from pipeline.config import Config
 from pipeline.data import faces, folds
-from pipeline.data.faces import Faces
 from pipeline.errors import UserError
 from pipeline.evaluation import board, metrics, score, submission
-from pipeline.evaluation.score import Truth
 from pipeline.experiments import runner
 from pipeline.experiments.runner import Result, Training
 
@@ -34,7 +31,7 @@ SUBMISSION = FOLDER / "submission.csv"
 NETWORKS = FOLDER / "networks.json"
 
 
-def plan(settings: Config, data: Faces) -> dict[int, dict[int, Training]]:
+def plan(settings: config.Config, data: faces.Faces) -> dict[int, dict[int, Training]]:
     """Return the networks to train, by seed and number."""
     assert settings.speedrun is not None
     architecture, recipe = settings.speedrun.architecture, settings.speedrun.resolved()
@@ -54,7 +51,7 @@ def mean_of(results: list[Result]) -> np.ndarray:
     return np.asarray(np.mean([each.probabilities for each in results], axis=0, dtype="float32"))
 
 
-def judge(results: list[Result], truth: Truth) -> dict[str, Any]:
+def judge(results: list[Result], truth: score.Truth) -> dict[str, Any]:
     """Return the scores of one seed: those of the mean of its networks.
 
     The minutes are those of the slowest network, times the number of networks trained one after another.
@@ -96,7 +93,7 @@ def show(record: dict[str, Any]) -> str:
     return f"{table}\n\nthe competition was won with {BOARD_2013[0][1] / SPLIT_ROWS[PRIVATE]:.3%} of PrivateTest"
 
 
-def leave(data: Faces, tasks: dict[int, Training], results: list[Result]) -> None:
+def leave(data: faces.Faces, tasks: dict[int, Training], results: list[Result]) -> None:
     """Write the submission of a seed, and the description of its networks for `predict`."""
     submission.write(SUBMISSION, mean_of(results).argmax(axis=1))
     networks = [
@@ -121,7 +118,7 @@ def main(jobs: int, every: bool = False) -> None:
     settings, data = config.load(), faces.load()
     if settings.speedrun is None:
         raise UserError(f"{config.PATH} has no section speedrun; class Speedrun in pipeline/config.py documents it")
-    truth = score.read_truth(data, np.zeros(0, "int64"))
+    truth = score.read_truth(data).of(data.test_rows())
     tasks = plan(settings, data)
     tasks = tasks if every else dict([next(iter(tasks.items()))])
     by_seed = {}

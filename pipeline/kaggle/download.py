@@ -12,12 +12,11 @@ from typing import Any
 
 from pipeline import config, files
 from pipeline.competition import SLUG
-from pipeline.config import Config
 from pipeline.data import incoming, provenance, synthetic
 from pipeline.errors import UserError
 from pipeline.kaggle import client
 
-RAW = Path("data/raw")
+RAW = provenance.PATH.parent
 LOCK = Path("artifacts/download.lock")
 ARCHIVE = "fer2013.tar.gz"  # the smallest of Kaggle's files that contains all data
 WITHOUT_KAGGLE = "put the files into data/incoming/ and set data.source to local in params.yaml; or run: make demo"
@@ -33,7 +32,7 @@ def up_to_date(slug: str) -> bool:
         return False
 
 
-def collect(settings: Config, folder: Path) -> dict[str, Any]:
+def collect(settings: config.Config, folder: Path) -> dict[str, Any]:
     """Put the files into `folder`, and write PROVENANCE.json: the source, and size and checksums of every file.
 
     Raises UserError if the archive of the competition of 2013 does not have its official checksum.
@@ -61,7 +60,7 @@ def collect(settings: Config, folder: Path) -> dict[str, Any]:
     if data.source in ("local", "folders") and note.exists():
         facts["note"] = " ".join(note.read_text(encoding="utf-8", errors="replace").split())
     facts = {"source": data.source, "official": official, "files": described} | facts
-    files.write_json(folder / provenance.NAME, facts)
+    files.write_json(folder / provenance.PATH.name, facts)
     return facts
 
 

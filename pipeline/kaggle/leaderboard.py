@@ -16,7 +16,6 @@ from pipeline.competition import TEAMS_2013
 from pipeline.evaluation import board, submission
 from pipeline.evaluation.submission import percent
 from pipeline.kaggle import client, records
-from pipeline.kaggle.records import Record
 
 HEADERS = ("", "out of\nfold", "public", "private", "95 % interval", "no\ncopy")  # 80 columns wide
 KAGGLE_HEADERS = ("Kaggle", "status", "private", "differs\nby", "public", "differs\nby")
@@ -28,7 +27,7 @@ def columns(rows: Any, headers: tuple[str, ...], texts: int) -> str:
     return tabulate(rows, headers, disable_numparse=True, showindex=False, colalign=align)
 
 
-def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
+def against_kaggle(record: records.Record, entry: dict[str, Any]) -> list[str]:
     """Return a row of Kaggle's scores, each followed by its difference from the local one in percentage points."""
     cells = [entry["name"], record["status"]]
     for kind in ("private", "public"):
@@ -38,7 +37,7 @@ def against_kaggle(record: Record, entry: dict[str, Any]) -> list[str]:
     return cells
 
 
-def shown(scores: list[dict[str, Any]], sent: list[Record], slug: str) -> str:
+def shown(scores: list[dict[str, Any]], sent: list[records.Record], slug: str) -> str:
     """Return the leaderboard for a terminal, with notes."""
     rows = board.table(scores).reset_index().iloc[:, : len(HEADERS)].replace("% to", " to", regex=True)
     parts = [columns(rows, HEADERS, 1)]
