@@ -222,7 +222,7 @@ def test_long_training_needs_approval(copy, monkeypatch):
     change(epochs=3)
     before = results(copy)
     monkeypatch.setattr(train, "LONG", 1e-6)
-    with pytest.raises(UserError, match="^1 cell to train"):
+    with pytest.raises(UserError, match=r"^1 cell to train"):
         train.main("one", "0")
     for start in (lambda: train.main("one"), lambda: train.main_all(1, "loky", None, yes=False)):
         with pytest.raises(UserError, match=r"^4 cells to train, about .*YES=1"):  # including the student's
