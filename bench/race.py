@@ -209,6 +209,7 @@ def show(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Compare the speed of this pipeline with Keras and PyTorch."""
+    earlier = json.loads(PATH.read_bytes()) if PATH.exists() else {}  # of other measurements
     packages = [*BACKENDS, "keras", "numpy", "pandas"]
     about = {
         "processor": machine.processor(), "cores": os.cpu_count(), "bfloat16": machine.bfloat16_on_cpu(),
@@ -223,6 +224,5 @@ def main() -> None:
     for name, network in networks.items():
         network["multiply_adds"] = cell.multiply_adds(architectures.build(name))
     results = {"machine": about, "race": {"networks": networks, "ceiling": limits}}
-    earlier = json.loads(PATH.read_bytes()) if PATH.exists() else {}  # of other measurements
     files.write_json(PATH, earlier | results)
     print(show(results))

@@ -147,7 +147,7 @@ def report() -> None:
 
 @verb(RUNS)
 def check() -> None:
-    """Validate params.yaml, and report every error in it."""
+    """Validate params.yaml, and report the errors in it."""
     print("params.yaml is valid")
 
 

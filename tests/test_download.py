@@ -70,7 +70,7 @@ def test_files_are_copied_from_every_form(place, form):
 
 
 def test_suffixes_of_browsers_for_repeated_names_are_ignored(place):
-    names = {"fer2013.csv": "fer2013 - Copy.csv", "fer2013.tar.gz": "fer2013.tar (2).gz", "train.csv": "TRAIN.CSV"}
+    names = {"fer2013.csv": "fer2013 - Copy (2).csv", "fer2013.tar.gz": "fer2013.tar (2).gz", "train.csv": "TRAIN.CSV"}
     put(dict.fromkeys(names.values(), b"x"))
     assert incoming.take(place / "out") == {standard: str(INCOMING / name) for standard, name in names.items()}
 

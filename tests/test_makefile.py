@@ -72,7 +72,9 @@ def test_a_target_passes_its_options_unchanged_from_the_command_line(stand_in, w
 
 
 def test_only_commands_without_keras_and_kaggle_have_the_light_environment(stand_in):
-    for command, more in (("predict", "OPTIONS=--out b.png --explain"), ("leaderboard", "REFRESH=1")):
+    for command, more in (
+        ("predict", "OPTIONS=--out b --explain"), ("predict", "OPTIONS=--network a"), ("leaderboard", "REFRESH=1"),
+    ):  # fmt: skip
         plain, whole = (make(stand_in, "-n", command, "INPUT=a.png", *words).stdout for words in ([], [more]))
         assert ("setup.py light" in plain, "setup.py light" in whole, "setup.py" in whole) == (True, False, True)
 

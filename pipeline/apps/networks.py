@@ -221,7 +221,7 @@ def _speedrun(library: str, precision: str | None) -> Network:
     with files.reading(SPEEDRUN, "make speedrun"):
         trained = TypeAdapter(list[SpeedrunFacts]).validate_json(SPEEDRUN.read_bytes())
     _prepare([*trained], library, precision)
-    members = [_restored(facts, Path(facts.weights), "make speedrun") for facts in trained]
+    members = [_restored(facts, Path(facts.weights), "rm -r artifacts/speedrun && make speedrun") for facts in trained]
     return Network({"speedrun": members}, "mean", [1.0], 1.0)
 
 

@@ -50,6 +50,8 @@ def unpack(archive: Path) -> None:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
         except (tarfile.TarError, *files.DAMAGE) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # an error of the disk
             raise UserError(f"{archive} is no complete tar archive ({type(error).__name__}); copy it again") from None
         if not any((folder / place).is_dir() for place in (store.CELLS, store.STUDENTS)):
             raise UserError(f"{archive} contains neither {store.CELLS} nor {store.STUDENTS}")

@@ -64,7 +64,10 @@ def stale_stages(*targets: str) -> set[str]:
 def differences(now: Plan, then: Plan) -> str:
     """Describe the differences between two plans: first keys of the recipe, then definitions in the code."""
     keys = (*config.Recipe.model_fields, "architecture", "seed", "backend", "teachers", "teacher_weight")
-    new, old = (plan.model_dump() | plan.settings().model_dump() for plan in (now, then))
+    try:
+        new, old = (plan.model_dump() | plan.settings().model_dump() for plan in (now, then))
+    except ValueError:
+        return "a recipe of another version"
     found = [f"{key} {old[key]} -> {new[key]}" for key in keys if new[key] != old[key]]
     changed = sorted(key for key in {*now.code, *then.code} if now.code.get(key) != then.code.get(key))
     if changed:
@@ -80,7 +83,7 @@ def timings() -> dict[str, float]:
     """Return the median seconds per epoch of the existing cells, by architecture and by model."""
     paths = [*store.CELLS.glob("*/*/cell.json"), *store.STUDENTS.glob("*/*/cell.json")]
     cells = [about for path in paths if (about := store.about(path.parent)) and about.seconds > 0]
-    seconds = pd.Series([about.seconds / about.plan.settings().epochs for about in cells], dtype=float)
+    seconds = pd.Series([about.seconds / about.plan.recipe["epochs"] for about in cells], dtype=float)
     names = [[getattr(about.plan, key) for about in cells] for key in ("architecture", "model")]
     by_architecture, by_model = (dict(seconds.groupby(each).median()) for each in names)
     return by_architecture | by_model

@@ -47,6 +47,8 @@ def load(student: str, fold: int, digest: str) -> np.ndarray:
 def main(student: str) -> None:
     """Run the stage for one student."""
     settings, data = config.load(), faces.load()
+    if student not in settings.students:
+        raise UserError(f"{config.PATH} has no student {student!r}{config.suggestion(student, settings.students)}")
     teachers = planning.load(student).teachers
     trained = {name: [cell.train for cell in store.load_all(settings, name, data)] for name in teachers}
     if older := [name for name, folds_of in trained.items() if any(each is None for each in folds_of)]:

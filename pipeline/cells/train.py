@@ -162,7 +162,7 @@ def main(
     tasks = [run.task(model, number) for number in numbers]
     wanted = [task for task in tasks if retrain or not run.is_complete(task)]
     if not wanted:
-        print(f"{tasks[0] if fold else model} is up to date; to retrain it, add --retrain")
+        print(f"up to date: {', '.join(map(str, tasks)) if fold else model}; to retrain, add --retrain")
         return
     alone = retrain or bool(fold)
     require_approval(run, wanted if alone else stale(run), yes, retrain, alone)

@@ -21,7 +21,7 @@ FOLDER = Path("data/incoming")
 NOTE = "NOTE.txt"  # remarks of the user about the files, copied to PROVENANCE.json
 PACKED = (".zip", ".tar", ".gz", ".tgz")
 # Suffixes of browsers and file managers for repeated names.
-COPY = re.compile(r"[ _-]*(\(\d+\)|\bcopy)(?=\.|$)", re.IGNORECASE)
+COPY = re.compile(r"([ _-]*(\(\d+\)|(?<![a-z])copy( \d+)?))+(?=\.|$)", re.IGNORECASE)
 WANTED = (
     "put fer2013.tar.gz, fer2013.csv, icml_face_data.csv, or train.csv and test.csv there, packed or unpacked (from "
     f"https://www.kaggle.com/competitions/{SLUG}/data); or set data.source in params.yaml to kaggle, or to folders for "

@@ -117,25 +117,38 @@ def limits_of_run(names: list[str]) -> tuple[Limits, np.ndarray]:
     """Return the limits of models of the run, each at its own temperature, and the core-hours of one network of each.
 
     One network of a model predicts each out-of-fold row. So B-infinity is its Brier score minus the variance between
-    its networks. The variance needs no labels. It is measured on the test rows without a duplicate in Training, which
-    the networks of all folds have predicted.
+    its networks. Two models on the same folds share their training rows and maybe seeds; so from their products, the
+    covariance of their networks over the folds is subtracted. Neither needs labels. They are measured on the test rows
+    without a duplicate in Training, which the networks of all folds have predicted.
     """
     settings, data = config.load(), faces.load()
     assignment = folds.load(data)
     labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)
     unseen = ~np.isin(groups[data.test_rows()], groups[assignment.rows])
-    oof, variance, hours = [], [], []
+    oof, deviations, hours = [], [], []
     for name in names:
         cells = store.load_all(settings, name, data)
         predicted = ensemble.averaged(cells).oof
         temperature = metrics.fit_temperature(predicted, labels)
         oof.append(metrics.temper(predicted, temperature))
         tests = np.stack([metrics.temper(cell.test[unseen], temperature) for cell in cells])
-        variance.append(tests.var(axis=0, ddof=1).sum(axis=1).mean())
+        deviations.append(tests - tests.mean(axis=0))
         hours.append(np.mean([cell.about.seconds for cell in cells]) / 3600)
-    rows = products(oof, labels) - np.diag(np.array(variance, "float32"))
-    single = np.diagonal(rows.mean(axis=0)) + np.array(variance)
+    shared = np.array([[covariance(first, second) for second in deviations] for first in deviations])
+    rows = products(oof, labels) - shared.astype("float32")
+    single = np.diagonal(rows.mean(axis=0)) + np.diagonal(shared)
     return Limits(names, single, rows.mean(axis=0), bootstrap(rows, groups[assignment.rows])), np.array(hours)
+
+
+def covariance(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the covariance over the folds of two models' probabilities, summed over classes, as a mean over rows.
+
+    Parameters
+    ----------
+    first, second : deviations from the mean over the folds, float [folds, k, 7]; for other folds, the result is 0.
+    """
+    count = len(first)
+    return float((first * second).sum(axis=(0, 2)).mean() / (count - 1)) if len(second) == count else 0.0
 
 
 def least(matrix: np.ndarray) -> np.ndarray:

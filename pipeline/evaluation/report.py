@@ -109,13 +109,11 @@ def revision() -> str:
 
 def of_other_params(settings: config.Config, speedrun: Any, seeds: Any) -> dict[str, bool]:
     """Return whether each of these results was made with a params.yaml other than the current one."""
-    section = settings.speedrun
-    wanted = section and [section.architecture, section.networks, section.resolved().model_dump(), section.seeds]
+    section, keys = settings.speedrun, ("architecture", "networks", "recipe")
+    wanted = section and [section.architecture, section.networks, section.resolved().model_dump(), *section.seeds]
     now = {key: value for key, value in config.read().items() if key != "seed"}
     return {
-        "speedrun": bool(speedrun) and wanted != [
-            *(speedrun.get(key) for key in ("architecture", "networks", "recipe")), [*map(int, speedrun["by_seed"])]
-        ],
+        "speedrun": bool(speedrun) and wanted != [*map(speedrun.get, keys), *map(int, speedrun.get("by_seed", ()))],
         "seeds": bool(seeds) and seeds.get("params") != now,
     }  # fmt: skip
 

@@ -22,7 +22,8 @@ def read() -> list[Record]:
     """Return the records, oldest first; an empty list if nothing was sent yet."""
     if not PATH.exists():
         return []
-    with files.reading(PATH, "rm submissions/kaggle.json && make leaderboard REFRESH=1"):
+    remedy = "git restore submissions/kaggle.json; if it is not in git, remove it, and run make leaderboard REFRESH=1"
+    with files.reading(PATH, remedy):
         return [{key: record[key] for key in KEYS} for record in json.loads(PATH.read_bytes())]
 
 
