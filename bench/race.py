@@ -209,7 +209,8 @@ def show(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Compare the speed of this pipeline with Keras and PyTorch."""
-    earlier = json.loads(PATH.read_bytes()) if PATH.exists() else {}  # of other measurements
+    with files.reading(PATH, "git restore results/bench.json"):
+        earlier = dict(json.loads(PATH.read_bytes())) if PATH.exists() else {}  # of other measurements
     packages = [*BACKENDS, "keras", "numpy", "pandas"]
     about = {
         "processor": machine.processor(), "cores": os.cpu_count(), "bfloat16": machine.bfloat16_on_cpu(),

@@ -251,7 +251,7 @@ def browse() -> None:
 def limits(
     names: Annotated[list[str] | None, typer.Argument(help="Models to analyse. Default: all.")] = None,
     hours: Annotated[
-        list[float] | None, typer.Option(help="Budget in core-hours per fold; may be repeated.", min=0.01)
+        list[float] | None, typer.Option(help="Budget in core-hours per fold; may be repeated.", min=0.01, max=1e6)
     ] = None,
 ) -> None:
     """Estimate the Brier score of ensembles of infinitely many networks, per model and combined."""

@@ -145,6 +145,10 @@ def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_sta
     with pytest.raises(UserError, match="pupil cannot be trained: the cells of one are"):
         train.main("pupil", "0")
     assert load("pupil", 0).about.model == "pupil"
+    small.write(models=small.DOCUMENT["models"] | {"two": small.DOCUMENT["models"]["two"] | {"epochs": 3}})
+    planning.main()
+    with pytest.raises(UserError, match=r"retrain each: .* or remove pupil"):  # before the other teacher is trained
+        train.main("two", yes=True)
 
 
 def rewrite(path, arrays, **about):

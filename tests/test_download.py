@@ -109,13 +109,15 @@ DAMAGE = {  # `end`: start of the list of files in a zip archive
     "zip cut": lambda data, end: data[: len(data) // 2],
     "zip encrypted": lambda data, end: data[: end + 8] + b"\1" + data[end + 9 :],
     "tar.gz cut": lambda data, end: data[:900],
+    "tar.gz with another checksum": lambda data, end: data[:-8] + bytes([data[-8] ^ 1]) + data[-7:],
+    "tar with another second header": lambda data, end: data[:2700] + b"?" + data[2701:],
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_archive_is_an_error_with_its_name(place, kind):
     path = INCOMING / f"x.{kind.split()[0]}"
-    pack(path, {"fer2013.csv": np.random.default_rng(0).bytes(2000)})
+    pack(path, {"fer2013.csv": np.random.default_rng(0).bytes(2000), "a.txt": b"1"})
     data = path.read_bytes()
     path.write_bytes(DAMAGE[kind](data, data.find(b"PK\x01\x02")))
     with pytest.raises(UserError, match=f"{path} is damaged or cannot be unpacked"):

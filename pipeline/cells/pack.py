@@ -49,6 +49,7 @@ def unpack(archive: Path) -> None:
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
+                files.read_to_end(tar)
         except (tarfile.TarError, *files.DAMAGE) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # an error of the disk

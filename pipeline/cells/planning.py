@@ -140,9 +140,9 @@ def show() -> None:
 
     A valid cell that DVC does not know yet, for example one copied from another machine, is not stale.
     """
-    from pipeline.cells import train  # which imports this module
+    from pipeline.cells import soft_targets, train  # which import this module
 
-    settings, times = config.load(), timings()
+    settings, times, retrained = config.load(), timings(), set[str]()
     dvc("repro", "--quiet", "plan", *(["folds"] if Path("data/raw").is_dir() else []))
     prepared = Path("data/folds.csv").exists()
     if prepared:
@@ -156,6 +156,11 @@ def show() -> None:
         outdated = settings.folds_of(name) if store.stage(settings, name) in stale else []
         reasons = [why(settings, name, fold, now) for fold in outdated if not (run and run.finished(name, fold))]
         reasons = [reason for reason in reasons if prepared or reason != OTHER_DATA]
+        if any(teacher in retrained for teacher in now.teachers):
+            reasons = ["its teachers are retrained"] * len(settings.folds_of(name))
+        if reasons and (older := [each for each in soft_targets.absent(name) if each not in retrained]):
+            reasons = [f"{reason}; first retrain {', '.join(older)}" for reason in reasons]
+        retrained |= {name} if reasons else set()
         unmeasured = "" if now.architecture in times else " (guess)"
         expected = progress.duration(each * len(reasons)) + unmeasured if reasons else ""
         total, cells = total + each * len(reasons), cells + len(reasons)

@@ -8,6 +8,8 @@ Cells of an earlier version lack these predictions. Then the file contains the n
 trained student stays valid, and training a student raises an error.
 """
 
+from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,23 @@ def path(student: str) -> Path:
     return FOLDER / f"{student}.npz"
 
 
+def require(student: str, retrained: Container[str] = ()) -> None:
+    """Raise UserError if cells of its teachers, except `retrained`, lack predictions of their training rows."""
+    if older := [name for name in absent(student) if name not in retrained]:
+        raise UserError(
+            f"{student} cannot be trained: the cells of {', '.join(older)} are from an earlier version, without "
+            "predictions of their training rows; retrain each: python -m pipeline train NAME --retrain -y; or remove "
+            f"{student} from params.yaml"
+        )
+
+
+def absent(student: str) -> list[str]:
+    """Return the teachers of a student whose cells lack predictions of their training rows."""
+    with suppress(*files.DAMAGE), np.load(path(student)) as arrays:
+        return [str(name) for name in arrays["absent"]]
+    return []
+
+
 def load(student: str, fold: int, digest: str) -> np.ndarray:
     """Load the soft targets of a student's cell, float32 [t, 7]. Raises UserError if the teachers' cells lack them.
 
@@ -32,12 +51,8 @@ def load(student: str, fold: int, digest: str) -> np.ndarray:
     ----------
     digest : of the folds.
     """
+    require(student)
     with files.reading(path(student), f"dvc repro -f soft_targets@{student}"), np.load(path(student)) as arrays:
-        if "absent" in arrays:
-            raise UserError(
-                f"{student} cannot be trained: the cells of {', '.join(arrays['absent'])} are from an earlier version, "
-                "without predictions of their training rows; retrain each: python -m pipeline train NAME --retrain -y"
-            )
         if arrays["of"] != digest:
             raise ValueError("it is for different folds")
         levels = arrays[f"fold{fold}"]
@@ -58,5 +73,5 @@ def main(student: str) -> None:
         arrays = {f"fold{fold}": mean.round().astype("uint8") for fold, mean in enumerate(means)}
         arrays["of"] = np.array(folds.load(data, student).digest)
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
-    none = f"not available, as cells of {', '.join(older)} are from an earlier version; its trained cells stay valid"
-    print(f"soft targets of {student}: {none if older else 'mean of ' + ', '.join(teachers)}")
+    mean = f"soft targets of {student}: mean of {', '.join(teachers)}"
+    print(f"{student}: its cells stay valid; to train it again, first retrain {', '.join(older)}" if older else mean)

@@ -130,6 +130,7 @@ def require_approval(run: Run, tasks: list[Task], yes: bool, retrain: bool = Fal
     changed = {model.model for model in waiting}
     for name, student in run.settings.students.items():
         if changed & {*student.teachers} and not alone:
+            soft_targets.require(name, changed)
             waiting = [model for model in waiting if model.model != name]
             waiting += [planning.load(name)] * len(run.settings.folds_of(name))
     times, rows = planning.timings(), len(run.faces.rows(TRAINING))

@@ -1,5 +1,6 @@
 """Readers of data/incoming/: the competition's files in any form, or pictures in folders."""
 
+import gzip
 import os
 import re
 import tarfile
@@ -11,17 +12,19 @@ from typing import NoReturn
 
 import numpy as np
 
+from pipeline import files
 from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.data import pictures
 from pipeline.errors import UserError
 
 # Exceptions for damaged or encrypted archives, and for unknown compression.
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError, RuntimeError)
+DAMAGE = (zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError,
+          RuntimeError)  # fmt: skip
 FOLDER = Path("data/incoming")
 NOTE = "NOTE.txt"  # remarks of the user about the files, copied to PROVENANCE.json
 PACKED = (".zip", ".tar", ".gz", ".tgz")
 # Suffixes of browsers and file managers for repeated names.
-COPY = re.compile(r"([ _-]*(\(\d+\)|(?<![a-z])copy( \d+)?))+(?=\.|$)", re.IGNORECASE)
+COPY = re.compile(r"([ _-]*(\(\d+\)|\((another )?copy( \d+)?\)|(?<![a-z])copy( \d+)?))+(?=\.|$)", re.IGNORECASE)
 WANTED = (
     "put fer2013.tar.gz, fer2013.csv, icml_face_data.csv, or train.csv and test.csv there, packed or unpacked (from "
     f"https://www.kaggle.com/competitions/{SLUG}/data); or set data.source in params.yaml to kaggle, or to folders for "
@@ -51,6 +54,7 @@ def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Itera
                 for member in tar:
                     if member.isfile() and wanted(member.name) and (file := tar.extractfile(member)):
                         yield member.name, file.read()
+                files.read_to_end(tar)
     except DAMAGE as error:
         cause = str(error).partition("\n")[0]
         raise UserError(f"{name} is damaged or cannot be unpacked ({cause}); copy the file again") from None

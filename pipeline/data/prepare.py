@@ -94,9 +94,10 @@ def read_file(path: Path) -> Table:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             if path.suffix != ".gz":
                 return read_table(path, name)
-            for _, content in incoming.unpack(path, lambda place: PurePosixPath(place).name == "fer2013.csv", name):
-                return read_table(io.BytesIO(content), name)
-            raise ValueError("it does not contain fer2013.csv")
+            unpacked = list(incoming.unpack(path, lambda place: PurePosixPath(place).name == "fer2013.csv", name))
+            if not unpacked:
+                raise ValueError("it does not contain fer2013.csv")
+            return read_table(io.BytesIO(unpacked[0][1]), name)
     except (*files.DAMAGE, pd.errors.ParserWarning) as error:
         raise UserError(f"{name} cannot be read ({error}); use the original file of the competition") from None
 

@@ -109,11 +109,15 @@ def revision() -> str:
 
 def of_other_params(settings: config.Config, speedrun: Any, seeds: Any) -> dict[str, bool]:
     """Return whether each of these results was made with a params.yaml other than the current one."""
-    section, keys = settings.speedrun, ("architecture", "networks", "recipe")
-    wanted = section and [section.architecture, section.networks, section.resolved().model_dump(), *section.seeds]
+    section, made = settings.speedrun, speedrun or {}
+    wanted = section and {
+        "architecture": section.architecture, "networks": section.networks, "recipe": section.resolved().model_dump(),
+        "by_seed": [*map(str, section.seeds)],
+    }  # fmt: skip
+    found = {key: made.get(key) for key in ("architecture", "networks", "recipe")}
     now = {key: value for key, value in config.read().items() if key != "seed"}
     return {
-        "speedrun": bool(speedrun) and wanted != [*map(speedrun.get, keys), *map(int, speedrun.get("by_seed", ()))],
+        "speedrun": bool(speedrun) and wanted != found | {"by_seed": [*(made.get("by_seed") or ())]},
         "seeds": bool(seeds) and seeds.get("params") != now,
     }  # fmt: skip
 
