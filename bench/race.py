@@ -8,7 +8,6 @@ which should be otherwise idle. Without PyTorch installed, its contenders are le
 import importlib.metadata
 import importlib.util
 import itertools
-import json
 import multiprocessing
 import os
 import platform
@@ -209,8 +208,6 @@ def show(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Compare the speed of this pipeline with Keras and PyTorch."""
-    with files.reading(PATH, "git restore results/bench.json"):
-        earlier = dict(json.loads(PATH.read_bytes())) if PATH.exists() else {}  # of other measurements
     packages = [*BACKENDS, "keras", "numpy", "pandas"]
     about = {
         "processor": machine.processor(), "cores": os.cpu_count(), "bfloat16": machine.bfloat16_on_cpu(),
@@ -225,5 +222,5 @@ def main() -> None:
     for name, network in networks.items():
         network["multiply_adds"] = cell.multiply_adds(architectures.build(name))
     results = {"machine": about, "race": {"networks": networks, "ceiling": limits}}
-    files.write_json(PATH, earlier | results)
+    files.write_json(PATH, results)
     print(show(results))
