@@ -51,7 +51,7 @@ class Recipe(Section):
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1  # factor of the rate when the training loss stalls
     plateau_patience: Annotated[int, Field(ge=1, le=1000)] = 10  # epochs without progress before the rate is reduced
     ema: Fraction = 0.0  # momentum of the exponential moving average (EMA) of the weights, used to predict; 0: no EMA
-    loss: Literal["categorical", "binary"] = "categorical"  # softmax cross-entropy, or one sigmoid per class
+    loss: Literal["categorical", "binary"] = "categorical"  # cross-entropy, or binary cross-entropy of each class
     label_smoothing: Fraction = 0.0  # fraction of each label that is spread over all classes
     contrast: Literal["none", "histogram", "local"] = "none"  # normalisation of each picture, see training/contrasts/
     scaling: Literal["unit", "symmetric", "raw"] = "unit"  # grey levels to 0..1, to -1..1, or left at 0..255
