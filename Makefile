@@ -12,16 +12,16 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE FORMAT INPUT JOBS MESSAGE NAME OPTIONS OUT PORT \
   RECORD REFRESH SCALING SEEDS SIDE THREADS YES
 given = $(filter command,$(origin $1))
-$(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
-export $(OPTIONS_KNOWN)
-unknown := $(foreach name,$(filter-out $(OPTIONS_KNOWN) PYTHON,$(.VARIABLES)),$(if \
-  $(call given,$(name)),$(name)))
+lines := $(foreach goal,$(MAKECMDGOALS),$(shell grep '^$(goal):' $(firstword $(MAKEFILE_LIST))))
+unknown := $(foreach name,$(filter-out PYTHON,$(.VARIABLES)),$(if $(call given,$(name)),$(if $(and \
+  $(filter $(name),$(OPTIONS_KNOWN)),$(findstring $(name)=,$(lines))),,$(name))))
 ifneq ($(strip $(unknown)),)
 $(error unknown option: $(strip $(unknown)); make help lists the options of each command)
 endif
+$(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
+export $(OPTIONS_KNOWN)
 option = $${$1:+--$2="$$$1"}
 flag = $(if $(filter-out 0 no false,$($1)),--$2)
-training = $(call option,JOBS,jobs) $(call option,THREADS,threads)
 report := $(DVC) repro --force --single-item report
 
 .DEFAULT_GOAL := help
@@ -52,7 +52,8 @@ plan: setup ## list stale cells, why they are stale, and their training time
 	@$(RUN) plan --show
 
 train: scm ## train all stale cells: JOBS=2 THREADS=1 EXECUTOR=loky|dask|ray ADDRESS=... YES=1 (then: make repro)
-	@$(RUN) train $(training) $(call option,EXECUTOR,executor) $(call option,ADDRESS,address) $(call flag,YES,yes)
+	@$(RUN) train $(call option,JOBS,jobs) $(call option,THREADS,threads) $(call option,EXECUTOR,executor) $(call \
+	  option,ADDRESS,address) $(call flag,YES,yes)
 
 pack: setup ## pack the run for a machine without DVC, for example a GPU server: FILE=fer2013-run.tar.gz
 	@$(RUN) pack $${FILE:+-- "$$FILE"}
@@ -94,8 +95,8 @@ outside: setup ## score any Keras file: FILE=... SIDE=48 SCALING=unit|symmetric|
 	@$(RUN) outside $(call option,SIDE,side) $(call option,SCALING,scaling) $(call option,CLASSES,classes) $(call \
 	  option,OUT,out) -- "$$FILE"
 
-speedrun: setup ## train and score a small network on all Training rows: JOBS=2 THREADS=1 ALL=1 RECORD=1
-	@$(RUN) speedrun $(training) $(call flag,ALL,all) $(call flag,RECORD,record)
+speedrun: setup ## train and score a small network on all Training rows: ALL=1 RECORD=1
+	@$(RUN) speedrun $(call flag,ALL,all) $(call flag,RECORD,record)
 	$(if $(call flag,ALL,all),$(report))
 
 claims: setup ## reproduce published claims with the sources' recipes: NAME=... EPOCHS=... (hours)

@@ -24,7 +24,12 @@ Register = Callable[[Callable[..., None]], Callable[..., None]]
 Jobs = Annotated[int, typer.Option(help="Number of networks to train in parallel.", min=1, max=256, metavar="N")]
 Threads = Annotated[
     int | None,
-    typer.Option(help="CPU threads per training. With 2 jobs on 2 cores, 1 is fastest.", min=1, max=999, metavar="N"),
+    typer.Option(
+        help="CPU threads per training with TensorFlow. With 2 jobs on 2 cores, 1 is fastest.",
+        min=1,
+        max=999,
+        metavar="N",
+    ),
 ]
 
 
@@ -108,8 +113,10 @@ def train(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Allow trainings over ten minutes.", envvar="YES")] = False,
 ) -> None:
     """Train all cells that are stale, those of one MODEL, or some of its folds."""
-    if (model is None and retrain) or (adopt is not None and not (fold and adopt)):
-        raise typer.BadParameter("--retrain needs a MODEL, --adopt a MODEL, a FOLD and a reason")
+    if (retrain and (model is None or adopt)) or (adopt is not None and not (fold and adopt)):
+        raise typer.BadParameter("--retrain needs a MODEL, --adopt a MODEL, a FOLD and a reason, and not --retrain")
+    if address and executor == "loky":
+        raise typer.BadParameter("--address needs --executor dask or ray")
     limit_threads(threads)
     if model is None:
         call("cells.train", jobs, executor, address, yes, function="main_all")

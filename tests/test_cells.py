@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from unittest.mock import Mock
 
+import fake_run
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +26,7 @@ from pipeline.cells import pack, planning, progress, soft_targets, store, train
 from pipeline.data import folds
 from pipeline.data.faces import Faces, picture_groups
 from pipeline.errors import UserError
-from pipeline.training import cell, loop
+from pipeline.training import cell, loop, plan
 from pipeline.training.checkpoint import Progress
 from pipeline.training.plan import Plan
 
@@ -111,6 +112,26 @@ def test_every_row_is_predicted_once_by_a_network_trained_without_it_and_its_dup
     np.testing.assert_array_equal(np.sort(every), folds.kept(data, choice))
 
 
+def test_targets_of_a_student_mix_labels_and_soft_targets_by_its_weight(copy, monkeypatch):
+    small.write(students={"pupil": small.DOCUMENT["students"]["pupil"] | {"teacher_weight": 0.7}})
+    planning.main()
+    monkeypatch.setattr(loop, "fit", fit := Mock(return_value=Progress([dict.fromkeys(cell.HISTORY, 1.0)], 1.0)))
+    run = train.start()
+    cell.train(run.faces, run.task("pupil", 0), Path("state.npz").absolute())
+    rows = fit.call_args.args[1]
+    soft = np.mean([load(name).train for name in ("one", "two")], axis=0)
+    expected = 0.3 * np.eye(7)[run.faces.labels[rows.train]] + 0.7 * soft
+    np.testing.assert_allclose(rows.targets, expected, atol=0.01)
+
+
+def test_training_time_is_estimated_from_existing_cells(stand):
+    run, *_ = fake_run.build()
+    times, made = planning.timings(), plan.make(run, "plain_net")
+    assert times["plain_net"] == times["vgg8"] == 30.25  # seconds per epoch
+    assert planning.estimate(times, made) == 60.5
+    assert planning.estimate({}, made, 1000) == 2000 * planning.SECONDS_A_ROW
+
+
 def test_held_out_labels_affect_neither_weights_nor_learning_rates(project):
     """Otherwise the out-of-fold score would be biased."""
     # This schedule depends on a loss; the learning rate is so high that no loss falls steadily.
@@ -125,6 +146,7 @@ def test_held_out_labels_affect_neither_weights_nor_learning_rates(project):
     first, second = (pd.read_csv(io.BytesIO(each["history.csv"])) for each in cells)
     assert first[["learning_rate", "loss", "accuracy"]].equals(second[["learning_rate", "loss", "accuracy"]])
     assert not first["val_loss"].equals(second["val_loss"])
+    assert first["learning_rate"].nunique() > 1
 
 
 def test_soft_targets_are_the_mean_of_teachers_with_the_same_held_out_fold(copy):
@@ -140,7 +162,7 @@ def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_sta
     path = Path("artifacts/cells/one/fold1")
     arrays = np.load(path / "predictions.npz")
     rewrite(path, {name: arrays[name] for name in arrays if name not in ("train", "attention")})
-    soft_targets.main("pupil")
+    train.main_all(1, "loky", None, yes=False)  # without DVC, too
     assert np.load(soft_targets.path("pupil"))["absent"].tolist() == ["one"]
     with pytest.raises(UserError, match="pupil cannot be trained: the cells of one are"):
         train.main("pupil", "0")
@@ -192,7 +214,9 @@ def test_a_complete_cell_is_retrained_only_on_demand(copy, monkeypatch):
         train.main_all(1, "loky", None, yes=False)
     for place in ("cells/one/fold0/history.csv", "weights/one/fold0.weights.h5"):  # of a killed process
         Path(f"artifacts/{place}.abc.part").touch()
+    monkeypatch.setattr(loop, "fit", fit := Mock(wraps=loop.fit))
     train.main("one", "0", retrain=True)
+    fit.assert_called_once()
     assert results(copy) == before, "the same bytes"
 
 
@@ -203,6 +227,8 @@ def test_a_plan_older_than_params_is_an_error(copy):
 
 
 def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy, monkeypatch):
+    path = store.CELLS / "one/fold0"
+    rewrite(path, dict(np.load(path / "predictions.npz")), processor="abacus", carried_over="moved only")
     before, old = results(copy), load()
     change(tta_zoom=0.1)
     run = train.start()
@@ -214,7 +240,8 @@ def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy,
     assert run.finished("one", 0)
     assert changed(before, results(copy)) == {"cells/one/fold0/predictions.npz"}
     np.testing.assert_array_equal(load().oof_plain, old.oof_plain)
-    assert load().about.seconds == old.about.seconds
+    kept = {"seconds", "processor", "carried_over", "key"}
+    assert load().about.model_dump(include=kept) == old.about.model_dump(include=kept)
     store.weights("one", 1).unlink()
     assert "retrained" in planning.why(run.settings, "one", 1, planning.load("one"))
     train.main("one", "1")
@@ -235,7 +262,7 @@ def test_long_training_needs_approval(copy, monkeypatch):
     train.main("one", "0", yes=True)
 
 
-def test_cells_with_an_outdated_plan_are_not_committed_to_dvc(copy, monkeypatch):
+def test_cells_with_an_outdated_plan_are_not_committed_to_dvc(copy, monkeypatch, capsys):
     dvc = Mock()
     monkeypatch.setattr(planning, "using_dvc", lambda: True)
     monkeypatch.setattr(planning, "dvc", dvc)
@@ -249,6 +276,11 @@ def test_cells_with_an_outdated_plan_are_not_committed_to_dvc(copy, monkeypatch)
     config.PATH.write_text("models: [")  # it is being edited
     train.commit(run, ["two"])
     dvc.assert_called_once_with("commit", "--quiet", "--force", "train@two")
+    small.write()
+    planning.main()
+    dvc.side_effect = UserError("DVC is busy")
+    train.commit(run, ["two"])
+    assert "DVC is busy; finished cells are kept" in capsys.readouterr().err
 
 
 def test_a_cell_of_other_code_can_be_adopted_but_not_one_of_another_recipe(copy):
@@ -309,8 +341,8 @@ def test_a_packed_run_is_trained_elsewhere_and_its_valid_cells_are_imported(copy
         rewrite(another, dict(np.load(another / "predictions.npz")), key="0" * 16)
         shutil.make_archive(tmp_path / "cells", "gztar", ".", "artifacts")
     pack.unpack(tmp_path / "cells.tar.gz")
-    pupils = ", ".join(f"artifacts/students/pupil/fold{fold}" for fold in (0, 1))  # of incomplete teachers
-    assert f": {OTHER}, artifacts/cells/two/fold1, {pupils}\n" in capsys.readouterr().err
+    pupil = "artifacts/students/pupil/fold0"  # of incomplete teachers; fold 1 is the same here and there
+    assert f": {OTHER}, artifacts/cells/two/fold1, {pupil}\n" in capsys.readouterr().err
     assert {name for name in changed(before, results(copy)) if name.startswith("cells")} == {
         f"cells/two/{each}" for each in ("fold0/predictions.npz", "fold1/predictions.npz", "fold1/history.csv")
     }

@@ -105,10 +105,12 @@ def invoke(*words, **environment):
     ("seeds 1 2 3", ("experiments.seeds", "main", ("numbers", [1, 2, 3]))),
 ])  # fmt: skip
 def test_a_command_calls_its_module_with_typed_arguments(calls, monkeypatch, words, call):
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    names = [f"TF_NUM_{part}_THREADS" for part in ("INTRAOP", "INTEROP")]
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
     done = invoke(*words.split())
     assert (done.exit_code, done.output, calls) == (0, "", [call])
-    assert os.environ.pop("TF_NUM_INTRAOP_THREADS", "") == ("1" if "--threads" in words else "")
+    assert [os.environ.pop(name, "") for name in names] == ["1" if "--threads" in words else ""] * 2
 
 
 def test_an_environment_variable_approves_long_trainings(calls):
@@ -118,7 +120,7 @@ def test_an_environment_variable_approves_long_trainings(calls):
 
 @pytest.mark.parametrize(("words", "hint"), [
     ("submit --forse", "--force"), ("train small_vgg --adopt same", "FOLD"), ("train --retrain", "MODEL"),
-    ("train small_vgg 0 --adopt=", "reason"),
+    ("train small_vgg 0 --adopt=", "reason"), ("train --address a:1", "executor"),
 ])  # fmt: skip
 def test_an_invalid_command_line_is_an_error_with_a_hint_and_status_2(calls, words, hint):
     done = invoke(*words.split())

@@ -9,7 +9,7 @@ import pytest
 import small
 from settings import ROOT
 
-from pipeline import config
+from pipeline import config, files
 from pipeline.apps import networks
 from pipeline.competition import PRIVATE
 from pipeline.data import faces, solution
@@ -121,6 +121,9 @@ def test_a_claim_continues_after_an_interruption_and_is_trained_once(project, tr
 
     monkeypatch.setattr(runner.Hits, "note", interrupted)
     with pytest.raises(KeyboardInterrupt):
+        claims.main("mini_xception", 4)
+    (lock,) = (claims.FOLDER / "states").glob("*.lock")
+    with files.locked(lock, "trains it"), pytest.raises(UserError, match=r"trains mini_xception.*\.lock"):
         claims.main("mini_xception", 4)
     claims.main("mini_xception", 4)
     assert "resumes after epoch 2" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import onnxruntime
 import pytest
+import settings
 import tiny
 from settings import ROOT
 
@@ -86,16 +87,20 @@ def test_the_files_run_without_tensorflow_and_predict_like_keras(project):
     assert ends == [("pictures", ["n", 48, 48]), ("probabilities", ["n", 7])]
 
 
-def test_files_that_differ_too_much_on_the_test_rows_are_deleted(project, monkeypatch):
+@pytest.mark.parametrize("error", [np.nan, 0.01])
+def test_files_that_differ_too_much_on_the_test_rows_are_deleted(project, monkeypatch, error):
+    settings.write(models={"tiny": {"architecture": "small_vgg", "epochs": 1}}, ensemble={"members": ["tiny"]})
     usage = np.repeat([0, 1, 2], [10, 12, 10]).astype("uint8")
     faces.Faces(PIXELS, np.where(usage == 0, 3, -1).astype("int8"), usage).save()
     files.write(export.FOLDER / "tiny-fold1.onnx", b"an older file")
     monkeypatch.setattr(export, "write", lambda model, path, about: path.write_bytes(b""))
-    wrong = {".onnx": np.full((22, 7), np.nan, "float32"), ".tflite": np.eye(7, dtype="float32")[[3] * 22]}
-    monkeypatch.setattr(export, "runtime", lambda path: lambda pictures: wrong[path.suffix])
+    wrong = project[0].probabilities(PIXELS[10:])
+    wrong[0, wrong[0].argmax()] += error  # every label stays equal
+    monkeypatch.setattr(export, "runtime", lambda path: lambda pictures: wrong)
     with pytest.raises(UserError, match=r"tiny-fold1\.onnx is deleted"):
         export.main("tiny", "1")
     assert project[1] == [("tiny-1", "tensorflow", "float32")]
     assert not list(export.FOLDER.iterdir())
-    with pytest.raises(UserError, match="FOLD=1"):
-        export.main("", "1")
+    for name, message in (("", "FOLD=1"), ("ensemble", "no model 'ensemble'")):
+        with pytest.raises(UserError, match=message):
+            export.main(name, "1")

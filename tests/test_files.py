@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from pipeline import files
-from pipeline.errors import UserError
 
 
 def test_content_is_replaced_and_no_other_file_is_left(tmp_path):
@@ -17,15 +16,6 @@ def test_content_is_replaced_and_no_other_file_is_left(tmp_path):
     assert list(path.parent.iterdir()) == [path]
     (tmp_path / "b.bin").touch()
     assert path.stat().st_mode == (tmp_path / "b.bin").stat().st_mode
-
-
-@pytest.mark.parametrize(("error", "message"), [
-    (ValueError("x"), r"a.bin is damaged.*; make it with: dvc repro x"),
-    (FileNotFoundError(2, "x"), "a.bin is missing; .*: dvc repro x"), (UserError("unchanged"), "^unchanged$"),
-])  # fmt: skip
-def test_a_read_error_is_reported_with_its_remedy(error, message, tmp_path):
-    with pytest.raises(UserError, match=message), files.reading(tmp_path / "a.bin", "dvc repro x"):
-        raise error
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

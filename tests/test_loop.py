@@ -297,6 +297,9 @@ def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build,
     assert epochs == [2, 3]
     finished = train(path, settings, build, on_batch=lambda part: pytest.fail("a batch was trained"))
     assert outcome(resumed) == outcome(finished) == uninterrupted
+    assert finished[1].seconds == resumed[1].seconds > 0
+    path.write_bytes(path.read_bytes()[:-100])
+    assert outcome(train(path, settings, build)) == uninterrupted, "from scratch, as the checkpoint is damaged"
 
 
 # Training data
@@ -366,6 +369,7 @@ backend.start("jax")
 import test_loop
 _, progress = test_loop.train(Path("c.npz"), test_loop.recipe(ema=0.8, epochs=2))
 assert len(progress.history) == 2
+test_loop.test_recalibration_averages_the_statistics_of_batches_and_keeps_the_weights()
 """
     environment = {"KERAS_BACKEND": "jax", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=os.environ | environment)

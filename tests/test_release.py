@@ -97,9 +97,9 @@ def test_the_released_networks_predict_like_the_trained_ones(project):
 
 
 def test_unknown_untrained_and_too_large_networks_cannot_be_released(project, monkeypatch):
-    for words in (("one", "0,7"), ("two", "0"), ("three", "0")):
-        with pytest.raises(UserError):
-            release.main(*words)
+    for name, fold, message in (("one", "0,7", "7"), ("two", "0", "cells/two/fold0"), ("three", "0", "three")):
+        with pytest.raises(UserError, match=message):
+            release.main(name, fold)
     monkeypatch.setattr(release, "LIMIT", 1000)
     with pytest.raises(UserError, match="fewer folds"):
         release.main("one", "0")

@@ -176,20 +176,6 @@ def test_single_networks_are_scored_separately_and_one_missing_label_makes_all_o
     assert 0 <= line["public_accuracy"] <= 1
 
 
-def test_another_system_is_scored_like_the_models(project):
-    project()
-    fake_run.external("other", np.arange(70), 3.0)
-    fake_run.params(ensemble={"method": "mean", "members": ["deep_net", "other"]})
-    ensemble.main()
-    score.main()
-    lines = {line["name"]: line for line in submission.scores()}
-    right = submission.read(submission.FOLDER / "other.csv", 35)[14:] == fake_run.labels()[84:]
-    assert lines["other"]["private_accuracy"] == round(right.mean(), 7)
-    for name in ("other", ENSEMBLE):  # its costs are unknown, so those of the ensemble are unknown as well
-        assert lines[name]["parameters"] is lines[name]["train_seconds"] is None
-        assert board.ours(lines[name])[-2:] == ("", "")
-
-
 def test_score_file_prints_scores_and_writes_nothing(project, capsys):
     project()
     before, predicted = outputs(), fake_run.labels()[70:]

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from unittest.mock import Mock
 
 import loopback
 import numpy as np
@@ -109,7 +110,7 @@ def test_same_bytes_are_sent_again_only_by_force(kaggle, capsys):
 
 
 def test_nothing_is_sent_while_locked_or_without_remaining_submissions(kaggle):
-    with files.locked(submit.LOCK, "tests"):
+    with files.locked(records.LOCK, "tests"):
         refused("another process submits", str(submit.LOCK))
     kaggle.limits = {"numToday": 2, "numTotal": 9, "numAllowedNow": 0}
     refused("no submission is left today", submit.ALTERNATIVE)
@@ -166,11 +167,11 @@ def test_unconfirmed_submission_is_sent_again_only_by_force(kaggle):
     assert (len(kaggle.submissions), states()[-1]) == (1, (1001, "COMPLETE"))
 
 
-def test_submission_that_cannot_be_recorded_is_not_sent(kaggle):
-    records.METRICS.mkdir(parents=True)
-    with pytest.raises(OSError, match="directory"):
+def test_submission_that_cannot_be_recorded_is_not_sent(kaggle, monkeypatch):
+    monkeypatch.setattr(files, "write_json", Mock(side_effect=OSError("the disk is full")))
+    with pytest.raises(OSError, match="full"):
         submit.main("vgg8")
-    assert kaggle.submissions == []
+    assert (kaggle.submissions, records.read()) == ([], [])
 
 
 def test_submission_is_recorded_if_waiting_for_its_score_fails_or_takes_long(kaggle, monkeypatch, capsys):

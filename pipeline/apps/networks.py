@@ -221,7 +221,11 @@ def _speedrun(library: str, precision: str | None) -> Network:
     with files.reading(SPEEDRUN, "make speedrun"):
         trained = TypeAdapter(list[SpeedrunFacts]).validate_json(SPEEDRUN.read_bytes())
     _prepare([*trained], library, precision)
-    members = [_restored(facts, Path(facts.weights), "rm -r artifacts/speedrun && make speedrun") for facts in trained]
+    members = []
+    for facts in trained:
+        weights = Path(facts.weights)
+        result = SPEEDRUN.with_name(weights.name.replace(".weights.h5", ".npz"))
+        members.append(_restored(facts, weights, f"rm {result} && make speedrun"))
     return Network({"speedrun": members}, "mean", [1.0], 1.0)
 
 

@@ -16,7 +16,7 @@ from pipeline.cells import planning, progress, soft_targets, store, train
 from pipeline.data import faces, folds
 from pipeline.errors import UserError
 
-THERE = "tar xf {name} && python -m pipeline train --yes && tar czf cells.tar.gz artifacts/cells artifacts/students"
+THERE = "tar xf {name} && python -m pipeline train --yes; tar czf cells.tar.gz artifacts/cells artifacts/students"
 PARTS = ("pipeline", "params.yaml", "pyproject.toml", str(config.EXTERNAL), str(faces.PATH), str(folds.PATH),
          str(folds.FOLDER), str(planning.PLANS), str(store.CELLS), str(store.STUDENTS))  # fmt: skip
 
@@ -32,6 +32,8 @@ def pack(archive: Path) -> None:
             for part in filter(os.path.exists, PARTS):
                 tar.add(part, filter=lambda member: None if "__pycache__" in member.name else member)
 
+    if archive.is_dir():
+        raise UserError(f"{archive} is a folder; name a file")
     files.replace(archive, fill)
     print(f"{archive}: {archive.stat().st_size / 1e6:.0f} MB. On a machine with Keras and JAX, PyTorch or TensorFlow:\n"
           f"  {THERE.format(name=archive.name)}\nThen on this machine: make unpack FILE=cells.tar.gz")  # fmt: skip
@@ -58,7 +60,7 @@ def unpack(archive: Path) -> None:
             raise UserError(f"{archive} contains neither {store.CELLS} nor {store.STUDENTS}")
         for name in run.settings.names:
             places = {fold: store.folder(run.settings, name, fold) for fold in run.settings.folds_of(name)}
-            new = [fold for fold, place in places.items() if (folder / place).exists() and not run.finished(name, fold)]
+            new = [fold for fold, place in places.items() if _is_new(folder, place) and not run.finished(name, fold)]
             teachers = run.settings.students[name].teachers if name in run.settings.students else []
             ready = all(run.finished(each, fold) for each in teachers for fold in run.settings.folds_of(each))
             if new and teachers and ready:
@@ -69,6 +71,11 @@ def unpack(archive: Path) -> None:
     if wrong := ", ".join(str(place) for place, copied in valid.items() if not copied):
         print(f"not imported (damaged, or other parameters, code, data or teachers): {wrong}", file=sys.stderr)
     print(f"{progress.count(len(imported))} imported from {archive}")
+
+
+def _is_new(folder: Path, place: Path) -> bool:
+    """Return whether the archive has a cell that differs from the one here."""
+    return (folder / place).exists() and not ((there := store.about(folder / place)) and there == store.about(place))
 
 
 def _import(run: train.Run, folder: Path, name: str, fold: int) -> bool:

@@ -89,9 +89,10 @@ class Run:
 
 
 def _with_history(contents: dict[str, bytes], folder: Path) -> dict[str, bytes]:
-    """Return the contents of a cell that was predicted again, with history and seconds of its original training."""
-    history, about = (folder / "history.csv").read_bytes(), json.loads(contents["cell.json"])
-    about["seconds"] = json.loads((folder / "cell.json").read_text())["seconds"]
+    """Return the contents of a cell that was predicted again, with history and facts of its original training."""
+    history, new = (folder / "history.csv").read_bytes(), json.loads(contents["cell.json"])
+    about = json.loads((folder / "cell.json").read_text())
+    about |= {key: new[key] for key in ("plan", "weights_sha256", "sha256")}
     about["sha256"]["history.csv"] = files.sha256(history)
     return contents | {"history.csv": history, "cell.json": files.as_json(about)}
 
@@ -171,8 +172,13 @@ def main(
         pass
 
 
+def _is_current(settings: config.Config, model: str) -> bool:
+    """Return whether the plan of a model agrees with params.yaml and the code."""
+    return plan.make(settings, model) == planning.load(model)
+
+
 def _require_current_plan(run: Run, model: str) -> None:
-    if plan.make(run.settings, model) != planning.load(model):
+    if not _is_current(run.settings, model):
         raise UserError(f"{planning.path(model)} is older than params.yaml or the code; make it with: dvc repro plan")
 
 
@@ -216,6 +222,9 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
                 planning.dvc("repro", "--quiet", f"soft_targets@{name}")
             else:
                 soft_targets.main(name)
+                folders = [store.folder(run.settings, name, fold) for fold in run.settings.folds_of(name)]
+                if soft_targets.absent(name) and all(map(store.about, folders)):
+                    names = [each for each in names if each != name]  # its cells stay valid
         if names and planning.using_dvc():
             outdated = planning.stale_stages(stage)
             names = [name for name in names if store.stage(run.settings, name) in outdated]
@@ -257,15 +266,12 @@ def commit(run: Run, names: list[str]) -> None:
     config.load.cache_clear()
     try:
         now = replace(run, settings=config.load())
-        complete = [name for name in names if name in now.settings.names and _complete(now, name)]
-    except UserError as error:  # a file is being edited, which must not stop running trainings
+        complete = [
+            name for name in names
+            if name in now.settings.names and _is_current(now.settings, name)
+            and all(now.finished(name, fold) for fold in now.settings.folds_of(name))
+        ]  # fmt: skip
+        if complete and planning.using_dvc():
+            planning.dvc("commit", "--quiet", "--force", *(store.stage(now.settings, name) for name in complete))
+    except UserError as error:  # a file is being edited, or DVC is busy, which must not stop running trainings
         print(f"{error}; finished cells are kept, and committed to DVC at the next start", file=sys.stderr)
-        return
-    if complete and planning.using_dvc():
-        planning.dvc("commit", "--quiet", "--force", *(store.stage(now.settings, name) for name in complete))
-
-
-def _complete(run: Run, name: str) -> bool:
-    """Return whether the plan of a model is up to date, and all its cells are complete."""
-    current = plan.make(run.settings, name) == planning.load(name)
-    return current and all(run.finished(name, fold) for fold in run.settings.folds_of(name))

@@ -27,7 +27,7 @@ from pipeline.evaluation import metrics
 
 BLENDS = Path("artifacts/blends")
 RESULT = Path("results/ensemble.json")
-REMEDY = "dvc repro -f ensemble"
+REMEDY = "dvc repro ensemble"
 METHODS = get_args(config.Ensemble.model_fields["method"].annotation)
 UNKNOWN = np.full(3, np.nan)
 

@@ -128,7 +128,7 @@ def context() -> dict[str, Any]:
     scores = submission.scores()
     order = [entry["name"] for entry in scores]
     if set(order) != {*settings.names, *settings.externals, config.ENSEMBLE}:
-        raise UserError(f"{submission.TABLE} contains other submissions than {config.PATH}; run: {submission.REMEDY}")
+        raise UserError(f"{submission.TABLE} contains other submissions than {config.PATH}; run: make repro")
     with files.reading(RESULTS / "data.json", "dvc repro -f audit"):
         data = json.loads((RESULTS / "data.json").read_bytes())
     models, rows = [name for name in order if name in settings.names], submission.evaluated_rows(analysis)

@@ -73,10 +73,10 @@ def read_truth(data: faces.Faces) -> Truth:
 def rank_2013(right: int, rows: int, source: str) -> Value:
     """Return the rank on the final leaderboard of 2013 for `right` correct of `rows` rows.
 
-    Ties share the better rank. Ranks below the tenth team are unknown (">10"). Another split, or another number of rows
-    than the leaderboard's 3,589, has no rank ("none").
+    Ties share the better rank. Ranks below the tenth team are unknown (">10"). There is no rank ("none") for drawn
+    faces, or for another split or number of rows than the leaderboard's 3,589.
     """
-    if rows != SPLIT_ROWS[PRIVATE] or source == provenance.OTHER_SPLIT:
+    if rows != SPLIT_ROWS[PRIVATE] or source in (provenance.OTHER_SPLIT, "drawn"):
         return "none"
     place = 1 + sum(team > right for _, team in BOARD_2013)
     return place if place <= len(BOARD_2013) else f">{len(BOARD_2013)}"

@@ -131,10 +131,15 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     trainer = loop.Trainer(build, faces.pixels, recipe, task.seed, len(task.rows) // recipe.batch_size)
     rows = loop.Rows(task.rows, loop.one_hot(task.labels[task.rows]), task.watched, task.labels[task.watched])
     show = Display(task.name, recipe.epochs, jobs == 1)
-    checkpoints = checkpoint.Checkpoint(state)
-    hits, predict = Hits(checkpoints, rows.labels), trainer.predictor.probabilities
-    trainer.predictor.probabilities = lambda rows: hits.note(predict(rows))  # type: ignore[method-assign]
-    progress = loop.fit(trainer, rows, task.seed, checkpoints, show.epoch, show.batch)
+    checkpoints, predict, lock = (
+        checkpoint.Checkpoint(state),
+        trainer.predictor.probabilities,
+        state.with_suffix(".lock"),
+    )
+    with files.locked(lock, f"trains {task.name}"):
+        hits = Hits(checkpoints, rows.labels)
+        trainer.predictor.probabilities = lambda rows: hits.note(predict(rows))  # type: ignore[method-assign]
+        progress = loop.fit(trainer, rows, task.seed, checkpoints, show.epoch, show.batch)
     started = time.perf_counter()
     probabilities = trainer.predictor.views(task.evaluated, augment.tta_maps(recipe)).mean(axis=0)
     about = {"processor": machine.processor(), "precision": precision, **versions, "jobs": jobs,
@@ -149,7 +154,7 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     }
     trainer.network.save_weights(weights(faces, task, target.parent))
     files.replace(target, partial(np.savez_compressed, **result))
-    for each in (state, hits.path):
+    for each in (state, hits.path, lock):
         each.unlink(missing_ok=True)
 
 

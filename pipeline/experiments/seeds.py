@@ -32,7 +32,7 @@ def build(folder: Path, seed: int) -> None:
         if Path(name).exists() and not link.is_symlink():
             link.symlink_to(Path(name).absolute())
     document = config.read()
-    for model in (*document["models"].values(), *document.get("students", {}).values()):
+    for model in (*document["models"].values(), *document["students"].values()):
         if model.get("seed") is not None:
             model["seed"] = (model["seed"] - document["seed"] + seed) % 2**32
     document["seed"] = seed

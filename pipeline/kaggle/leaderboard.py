@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from pipeline import config
+from pipeline import config, files
 from pipeline.competition import TEAMS_2013
 from pipeline.evaluation import board, submission
 from pipeline.evaluation.submission import percent
@@ -62,11 +62,14 @@ def main(refresh: bool = False, form: str = "text") -> None:
     form : "text" for a terminal, with Kaggle's scores and notes; "md" for the same table in Markdown; "csv" or "json"
         for all columns of submissions/scores.csv.
     """
-    scores, slug, sent = submission.scores(), config.load().data.slug, records.read()
+    scores, slug = submission.scores(), config.load().data.slug
     if refresh:
-        with client.connect(slug, "show the leaderboard without Kaggle's scores: make leaderboard") as kaggle:
+        without = "show the leaderboard without Kaggle's scores: make leaderboard"
+        with files.locked(records.LOCK, "submits"), client.connect(slug, without) as kaggle:
+            sent = records.read()
             records.update(sent, kaggle.submissions(), scores, slug)
-        records.write(sent, slug)
+            records.write(sent, slug)
+    sent = records.read()
     if form == "json":
         print(json.dumps(scores, indent=2))
     elif form == "csv":

@@ -13,6 +13,7 @@ from pipeline.evaluation import submission
 
 PATH = submission.FOLDER / "kaggle.json"
 METRICS = Path("results/kaggle.json")
+LOCK = Path("artifacts/submit.lock")  # two processes would send the same bytes twice, or lose a record
 SENDING, PENDING, COMPLETE, ERROR = "SENDING", "PENDING", "COMPLETE", "ERROR"
 KEYS = ("ref", "slug", "name", "date", "message", "sha256", "status", "public_score", "private_score", "error")
 Record = dict[str, Any]

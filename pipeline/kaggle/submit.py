@@ -22,7 +22,6 @@ from pipeline.kaggle.records import COMPLETE, ERROR, PENDING, SENDING, Record
 ALTERNATIVE = f"use the local score in {submission.TABLE}"
 TIMEOUT = 600  # seconds to wait for a score
 INTERVAL = 5  # seconds between two queries
-LOCK = Path("artifacts/submit.lock")  # two processes would send the same bytes twice
 
 
 def scored(name: str) -> tuple[Path, dict[str, Any]]:
@@ -38,7 +37,7 @@ def scored(name: str) -> tuple[Path, dict[str, Any]]:
         raise UserError(f"{path}: made from data that is not the competition's ({line['data']}); {ALTERNATIVE}")
     submission.read(path, sum(SPLIT_ROWS[PUBLIC:]))
     if submission.sha256(path) != line["sha256"]:
-        raise UserError(f"{path}: not the file that {submission.TABLE} scored; make both again: dvc repro -f score")
+        raise UserError(f"{path}: not the file that {submission.TABLE} scored; make both again: {submission.REMEDY}")
     return path, line
 
 
@@ -68,7 +67,7 @@ def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, sent: l
         "message": message, "sha256": line["sha256"], "status": SENDING,
     }  # fmt: skip
     sent.append(record)
-    records.write(sent, kaggle.slug)  # if this fails, nothing is sent
+    files.write_json(records.PATH, sent)  # if this fails, nothing is sent
     try:
         record |= {"ref": kaggle.submit(path, message), "status": PENDING}
     except client.Unconfirmed:
@@ -105,7 +104,7 @@ def conclude(record: Record, line: dict[str, Any]) -> None:
 def main(name: str, message: str = "", force: bool = False) -> None:
     """Send a submission unless Kaggle has the same bytes, and wait for its score."""
     (path, line), slug = scored(name), config.load().data.slug
-    with files.locked(LOCK, "submits"):
+    with files.locked(records.LOCK, "submits"):
         sent = records.read()
         with client.connect(slug, ALTERNATIVE) as kaggle:
             records.update(sent, kaggle.submissions(), [line], slug)
