@@ -51,7 +51,7 @@ quick: scm ## run the whole pipeline on a fifth of the real faces, in quick/ (8 
 plan: setup ## list stale cells, why they are stale, and their training time
 	@$(RUN) plan --show
 
-train: scm ## train all stale cells: JOBS=2 THREADS=1 EXECUTOR=loky|dask|ray ADDRESS=... YES=1 (then: make repro)
+train: scm ## train all stale cells: JOBS=2 THREADS=1 EXECUTOR=loky|dask|ray ADDRESS=...; YES=1 allows more than ten minutes (then: make repro)
 	@$(RUN) train $(call option,JOBS,jobs) $(call option,THREADS,threads) $(call option,EXECUTOR,executor) $(call \
 	  option,ADDRESS,address) $(call flag,YES,yes)
 
@@ -61,7 +61,7 @@ pack: setup ## pack the run for a machine without DVC, for example a GPU server:
 unpack: setup ## add the cells trained on another machine: FILE=cells.tar.gz
 	@$(RUN) unpack -- "$$FILE"
 
-repro: scm ## run all stages that are out of date, from the data to scored submissions: YES=1
+repro: scm ## run all stages that are out of date, from the data to scored submissions; YES=1 allows more than ten minutes of training
 	@$(RUN) check
 	$(DVC) repro
 	@$(RUN) leaderboard
@@ -69,7 +69,7 @@ repro: scm ## run all stages that are out of date, from the data to scored submi
 score: setup ## score your own submission file: FILE=mine.csv
 	@$(RUN) score -- "$$FILE"
 
-submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..." FORCE=1
+submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..."; FORCE=1 sends the same bytes again
 	@$(RUN) submit $(call option,MESSAGE,message) $(call flag,FORCE,force) -- "$${NAME:-ensemble}"
 
 leaderboard: $(if $(call flag,REFRESH,refresh),setup,light) ## show our submissions and the teams of 2013: FORMAT=md|csv|json; REFRESH=1 queries Kaggle first
@@ -79,7 +79,7 @@ browse: setup ## show out-of-fold errors of all models, picture by picture, in a
 	@$(RUN) browse
 
 predict: $(if $(findstring --explain,$(OPTIONS))$(findstring --network,$(OPTIONS)),setup,light) ## predict the expressions in pictures, folders, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
-	@[ -n "$$INPUT" ] || { echo "error: INPUT is missing; for example: make predict INPUT=docs/predict.png" >&2; exit 1; }
+	@[ -n "$$INPUT" ] || { echo "error: INPUT is missing; for example: make predict INPUT=docs/astronaut.jpg" >&2; exit 1; }
 	@set -f; $(RUN) predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
 
 serve: setup ## predict expressions on a local web page, from pictures or the camera: PORT=8013
@@ -95,7 +95,7 @@ outside: setup ## score any Keras file: FILE=... SIDE=48 SCALING=unit|symmetric|
 	@$(RUN) outside $(call option,SIDE,side) $(call option,SCALING,scaling) $(call option,CLASSES,classes) $(call \
 	  option,OUT,out) -- "$$FILE"
 
-speedrun: setup ## train and score a small network on all Training rows: ALL=1 RECORD=1
+speedrun: setup ## train and score a small network on all Training rows; ALL=1 trains every seed, RECORD=1 only prints their scores
 	@$(RUN) speedrun $(call flag,ALL,all) $(call flag,RECORD,record)
 	$(if $(call flag,ALL,all),$(report))
 

@@ -171,8 +171,9 @@ def gains(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.nda
         low, high = np.quantile(limits.bootstrap(scores - base, groups), [0.025, 0.975], axis=0)
         brier, accuracy = scores.mean(axis=0)
         less, more = (scores - base).mean(axis=0)
-        lines.append([name, f"{brier:.4f}", f"{less:+.4f} ({low[0]:+.4f} to {high[0]:+.4f})",
-                      f"{accuracy:.2f}%", POINTS(more, low[1], high[1])])  # fmt: skip
+        differences = [f"{less:+.4f} ({low[0]:+.4f} to {high[0]:+.4f})", POINTS(more, low[1], high[1])]
+        fewer, points = differences if lines else ["", ""]
+        lines.append([name, f"{brier:.4f}", fewer, f"{accuracy:.2f}%", points])
     titles = [first, "Brier", "difference from the first line (95 %)", "accuracy", "points (95 %)"]
     return tabulate(lines, titles, tablefmt="github", disable_numparse=True)
 
@@ -181,12 +182,13 @@ def chart(measured: Limits, hours: np.ndarray) -> None:
     """Draw accuracy and B-infinity of the pairs by core-hours."""
     assert measured.accuracy is not None
     numbers = range(len(measured.names))
-    lines = [("accuracy of one network", *measured.accuracy[[i, i, i], 0]) for i in numbers]
-    lines += [("B-infinity (lower is better)", measured.common[i, i], *limits.interval_95(measured.spread[:, i, i]))
-              for i in numbers]  # fmt: skip
+    lines = [("accuracy of one network, by core-hours", *measured.accuracy[[i, i, i], 0]) for i in numbers]
+    spreads = [limits.interval_95(measured.spread[:, i, i]) for i in numbers]
+    lines += [("B-infinity (lower is better), by core-hours", measured.common[i, i], *spreads[i]) for i in numbers]
     table = pd.DataFrame(lines, columns=["cost", "accuracy", "low", "high"])
-    table = table.assign(cost=table["cost"] + " by core-hours", name=measured.names * 2, value=np.tile(hours, 2))
-    figures.draw(table, CHART.with_suffix(""), template="points")
+    table = table.assign(name=measured.names * 2, value=np.tile(hours, 2))
+    title = "Trained with two seeds; 95 % intervals of B-infinity; logarithmic scale of core-hours"
+    figures.draw(table, CHART.with_suffix(""), template="points", title=title)
 
 
 def show(table: dict[str, Any]) -> str:
@@ -198,8 +200,8 @@ def show(table: dict[str, Any]) -> str:
             points, blended = (POINTS(each["points"], *each["points_95"]) for each in (line, line["blended"]))
             gain = [points, board.p_value(line["p_value"]), blended]
         rows.append([name, f"{line['oof_accuracy']:.2%}", f"{line['oof_log_loss']:.4f}", *gain,
-                     f"{line['training_accuracy']:.1%}", line["minutes"], f"{line['rows']:,}"])  # fmt: skip
-    titles = ["variant", "out of fold", "log-loss", "points", "p", "blended with it", "training", "minutes", "rows"]
+                     f"{line['training_accuracy']:.1%}", line["minutes"]])  # fmt: skip
+    titles = ["variant", "out of fold", "log-loss", "points", "p", "blended with it", "training", "minutes"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
 
@@ -225,7 +227,8 @@ def main(
     processors = sorted({json.loads(str(result.about))["processor"] for result in results.values()})
     about = {"seed": config.load().seed, "base": BASE, "processors": processors}
     files.write_json(RESULT, about | {"variants": table})
-    tables = f"# Every variant\n\n{show(table)}\n{in_common(results, labels, groups)}"
+    tables = "[docs/ablation.md](../docs/ablation.md) explains these tables; out of fold are "
+    tables += f"{len(rows):,} rows.\n\n# Every variant\n\n{show(table)}\n{in_common(results, labels, groups)}"
     recipe = STUDY["rows"]["recipe"]
     if {recipe, recipe + AGAIN} <= results.keys():
         pair = {STUDY["rows"]["share"]: [results[name].probabilities for name in (recipe, recipe + AGAIN)]}

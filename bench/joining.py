@@ -24,6 +24,10 @@ from pipeline.evaluation import ensemble, figures, limits, metrics
 from pipeline.evaluation.ensemble import Predictions
 
 RESULT = Path("results/joining.md")
+INTRODUCTION = """# Members and methods of the ensemble
+
+All scores are out of fold, at the best temperature.
+It is fitted on the other folds for the methods, and on the evaluated rows for members and ensembles."""
 ROUNDS = 20  # steps of the greedy selection
 Joined = Callable[[np.ndarray], np.ndarray]  # probabilities [models, n, 7] to [n, 7]
 
@@ -116,8 +120,8 @@ def growth(run: dict[str, Predictions], labels: np.ndarray) -> str:
             ("number of networks", networks, *score.values(), title),
         ]
     table = pd.DataFrame(points, columns=["cost", "value", "accuracy", "low", "high", "name"])
-    table = table.assign(cost="accuracy out of fold by " + table["cost"]).sort_values("cost", kind="stable")
-    figures.draw(table.dropna(), RESULT.with_suffix(""), template="points")
+    table = table.assign(cost="by " + table["cost"]).sort_values("cost", kind="stable")
+    figures.draw(table.dropna(), RESULT.with_suffix(""), template="points", title=figures.COSTS)
     titles = ["joined with the models above", "networks", "core-hours", "out of fold", "log-loss"]
     return tabulate(lines, titles, tablefmt="github", disable_numparse=True)
 
@@ -139,7 +143,7 @@ def main() -> None:
     }
     shown = {title: gains(table, labels, groups, "predictions of") for title, table in tables.items()}
     shown["Growth of the ensemble"] = f"{growth(run, labels)}\n"
-    text = "\n\n".join(f"# {title}\n\n{table}" for title, table in shown.items())
+    text = f"{INTRODUCTION}\n\n" + "\n\n".join(f"## {title}\n\n{table}" for title, table in shown.items())
     files.write(RESULT, text.encode())
     print(text)
 

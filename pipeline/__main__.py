@@ -104,7 +104,8 @@ def train(
     fold: Annotated[str | None, typer.Argument(help="Fold that is held out, or several: 0,1. Default: all.")] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Retrain cells even if they are up to date.")] = False,
     adopt: Annotated[
-        str | None, typer.Option(metavar="REASON", help="Keep a cell of other code with equal results; record why.")
+        str | None,
+        typer.Option(metavar="REASON", help="Keep a stale cell whose numbers the changed code does not affect."),
     ] = None,
     jobs: Jobs = 1,
     threads: Threads = None,

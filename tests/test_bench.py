@@ -98,7 +98,7 @@ def test_growth_joins_the_members_and_adds_up_their_networks_and_hours(stand):
     table = pd.read_csv("results/joining.csv").set_index(["cost", "name"]).sort_index()
     lines = ["+ again", "+ external", "wrong"]
     for cost, values in {"core-hours": [4.5, 3, 2], "number of networks": [20, 15, 5]}.items():
-        part = table.loc[f"accuracy out of fold by {cost}"]
+        part = table.loc[f"by {cost}"]
         assert part["value"].to_dict() == dict(zip(lines, values, strict=True))
         assert part["accuracy"].to_dict() == dict(zip(lines, [0, 1, 0], strict=True))
     assert (stand / "results/joining.png").exists()

@@ -192,7 +192,12 @@ def draw_classes(counts: dict[str, dict[str, int]]) -> None:
     table = pd.DataFrame(counts).rename_axis("class").reset_index().melt("class", var_name="part", value_name="rows")
     table["share"] = table["rows"] / table.groupby("part")["rows"].transform("sum").clip(1)
     table = table[["class", "part", "share", "rows"]]
-    figures.draw(table, figures.FOLDER.with_name("classes"), template="bars", title="Rows of each class")
+    figures.draw(
+        table,
+        figures.FOLDER.with_name("classes"),
+        template="bars",
+        title="Share of each class in its split, and number of rows",
+    )
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Plots of the stages as PNG files with a transparent background, for light and dark pages.
 
-charts/ holds Vega-Lite templates in DVC's format. Both `dvc plots` and `draw` use them for results/plots/*.csv.
+charts/ holds Vega-Lite templates in DVC's format. Both `dvc plots` and `draw` use them for
+results/plots/*.csv, except for the confusion matrix of `dvc plots`.
 """
 
 import base64
@@ -20,6 +21,7 @@ from pipeline.competition import CLASSES
 
 FOLDER = Path("results/plots")
 CHARTS = Path(__file__).with_name("charts")
+COSTS = "Accuracy out of fold with 95 % intervals; logarithmic scales"  # title of charts of the template "points"
 
 
 def chart(table: pd.DataFrame, template: str, title: str = "", x: str = "", y: str = "") -> dict[str, Any]:
@@ -70,5 +72,7 @@ def attention(maps: dict[str, np.ndarray], faces: np.ndarray, path: Path) -> Non
         mixed = (1 - strength) * faces[..., None] + strength * mpl.colormaps["inferno"](heat)[..., :3] * 255
         pictures = zip(CLASSES, mixed.astype("uint8"), strict=True)
         cells += [{"name": name, "class": label, "url": encoded(picture)} for label, picture in pictures]
-    title = "Where the networks look for each class (mean Grad-CAM of held-out pictures on the mean face)"
+    title = (
+        "Where the networks look (mean Grad-CAM of held-out pictures on the mean face of a class; yellow: strongest)"
+    )
     files.write(path, vl_convert.vegalite_to_png(chart(pd.DataFrame(cells), "pictures", title)))

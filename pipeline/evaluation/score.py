@@ -202,7 +202,8 @@ def reliability(bins: dict[str, Any]) -> pd.DataFrame:
     """Return accuracy by confidence: name, part, rows, confidence, accuracy; `bins` as in results/analysis.json."""
     ideal, tables = {"rows": 20, "confidence": [0, 1], "accuracy": [0, 1]}, []
     for name, each in bins.items():
-        for part, values in {"tempered": each["tempered"], "not tempered": each["as_it_is"], "ideal": ideal}.items():
+        kinds = {"after scaling": each["tempered"], "before scaling": each["as_it_is"], "accuracy = confidence": ideal}
+        for part, values in kinds.items():
             tables.append(pd.DataFrame(values).query("rows >= 20").assign(name=name, part=part))  # fewer: only noise
     return pd.concat(tables)
 
@@ -224,8 +225,8 @@ def intervals(table: pd.DataFrame) -> pd.DataFrame:
 def efficiency(table: pd.DataFrame) -> pd.DataFrame:
     """Return parameters and core-hours of the submissions with their out-of-fold accuracy, where they are known."""
     known = table.dropna(subset=list(INTEGERS)).rename(columns=lambda name: name.removeprefix("oof_"))
-    values = {"accuracy out of fold by million parameters": known["parameters"] / 1e6,
-              "accuracy out of fold by core-hours of training": known["train_seconds"] / 3600}  # fmt: skip
+    values = {"by millions of parameters": known["parameters"] / 1e6,
+              "by core-hours of training": known["train_seconds"] / 3600}  # fmt: skip
     columns = known[["name", "accuracy", "low", "high"]]
     return pd.concat([columns.assign(cost=cost, value=value.astype(float)) for cost, value in values.items()])
 
@@ -236,13 +237,14 @@ def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[store.Cel
     labels, names = data.labels[assignment.rows].astype(int), list(table["name"])
     rows, folder = submission.evaluated_rows(content), figures.FOLDER
     models = {name: cells[name] for name in names if name in cells}
-    figures.draw(curves(models), folder / "curves", template="lines", title="Accuracy of the held-out fold",
-                 x="epoch", y="val_accuracy")  # fmt: skip
+    figures.draw(curves(models), folder / "curves", template="lines", x="epoch", y="val_accuracy",
+                 title="Accuracy of the held-out fold, without test-time augmentation")  # fmt: skip
     bins = reliability({name: content[rows]["reliability"][name] for name in names})
     figures.draw(bins, folder / "calibration", template="lines", title=f"Calibration on {rows} rows", x="confidence",
                  y="accuracy")  # fmt: skip
-    figures.draw(intervals(table), folder / "board", template="intervals")
-    figures.draw(efficiency(table), folder / "effort", template="points")
+    teams = " and of the ten best teams of 2013" if board.places(submission.plain(table)) else ""
+    figures.draw(intervals(table), folder / "board", template="intervals", title=f"Accuracy of our submissions{teams}")
+    figures.draw(efficiency(table), folder / "effort", template="points", title=figures.COSTS)
     predicted = probabilities[config.ENSEMBLE][: len(labels)].argmax(axis=1)
     errors = pd.DataFrame(np.array(CLASSES)[np.stack([labels, predicted], axis=1)], columns=["actual", "predicted"])
     errors = errors.sort_values(["actual", "predicted"])  # the order of the data must not be published
