@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE FORMAT INPUT JOBS MESSAGE NAME OPTIONS OUT PORT \
   RECORD REFRESH SCALING SEEDS SIDE THREADS YES
 given = $(filter command,$(origin $1))
-lines := $(foreach goal,$(MAKECMDGOALS),$(shell grep '^$(goal):' $(firstword $(MAKEFILE_LIST))))
+lines := $(foreach goal,$(MAKECMDGOALS),$(shell grep '^$(goal):' $(lastword $(MAKEFILE_LIST))))
 unknown := $(foreach name,$(filter-out PYTHON,$(.VARIABLES)),$(if $(call given,$(name)),$(if $(and \
   $(filter $(name),$(OPTIONS_KNOWN)),$(findstring $(name)=,$(lines))),,$(name))))
 ifneq ($(strip $(unknown)),)
@@ -25,6 +25,7 @@ flag = $(if $(filter-out 0 no false,$($1)),--$2)
 report := $(DVC) repro --force --single-item report
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help setup light demo quick plan train pack unpack repro score submit leaderboard browse predict serve release export outside speedrun claims seeds \
   bench notebook test lint clean scm
 
@@ -48,7 +49,7 @@ demo: setup ## run the whole pipeline on drawn faces, in demo/ (needs no data or
 quick: scm ## run the whole pipeline on a fifth of the real faces, in quick/ (8 minutes)
 	@$(RUN) quick
 
-plan: setup ## list stale cells, why they are stale, and their training time
+plan: scm ## list stale cells, why they are stale, and their training time
 	@$(RUN) plan --show
 
 train: scm ## train all stale cells: JOBS=2 THREADS=1 EXECUTOR=loky|dask|ray ADDRESS=...; YES=1 allows more than ten minutes (then: make repro)
@@ -58,7 +59,7 @@ train: scm ## train all stale cells: JOBS=2 THREADS=1 EXECUTOR=loky|dask|ray ADD
 pack: setup ## pack the run for a machine without DVC, for example a GPU server: FILE=fer2013-run.tar.gz
 	@$(RUN) pack $${FILE:+-- "$$FILE"}
 
-unpack: setup ## add the cells trained on another machine: FILE=cells.tar.gz
+unpack: scm ## add the cells trained on another machine: FILE=cells.tar.gz
 	@$(RUN) unpack -- "$$FILE"
 
 repro: scm ## run all stages that are out of date, from the data to scored submissions; YES=1 allows more than ten minutes of training
@@ -95,15 +96,15 @@ outside: setup ## score any Keras file: FILE=... SIDE=48 SCALING=unit|symmetric|
 	@$(RUN) outside $(call option,SIDE,side) $(call option,SCALING,scaling) $(call option,CLASSES,classes) $(call \
 	  option,OUT,out) -- "$$FILE"
 
-speedrun: setup ## train and score a small network on all Training rows; ALL=1 trains every seed, RECORD=1 only prints their scores
+speedrun: scm ## train and score a small network on all Training rows; ALL=1 trains every seed, RECORD=1 only prints their scores
 	@$(RUN) speedrun $(call flag,ALL,all) $(call flag,RECORD,record)
 	$(if $(call flag,ALL,all),$(report))
 
-claims: setup ## reproduce published claims with the sources' recipes: NAME=... EPOCHS=... (hours)
+claims: scm ## reproduce published claims with the sources' recipes: NAME=... EPOCHS=... (hours)
 	@$(RUN) claims $(call option,EPOCHS,epochs) -- "$$NAME"
 	$(report)
 
-seeds: setup ## repeat the run with other seeds, for mean and deviation: SEEDS="1 2 3" (a day or more per seed)
+seeds: scm ## repeat the run with other seeds, for mean and deviation: SEEDS="1 2 3" (a day or more per seed)
 	@set -f; $(RUN) seeds $$SEEDS
 	$(report)
 

@@ -86,6 +86,9 @@ def whole(folder, light):
     """Return whether the environment is complete, or has at least the packages of `light` if that is enough."""
     mark = folder / ".whole"
     content = mark.read_text() if mark.exists() and (folder / "bin/python").exists() else ""
+    paths = [path.read_text() for path in folder.glob("lib/*/site-packages/project.pth")]
+    if paths != [f"{Path.cwd()}\n"]:  # the project's folder was moved
+        return False
     return content == "all\n" or (light and content == "light\n")
 
 
@@ -141,5 +144,7 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError, LookupError) as error:
+    except OSError as error:
+        stop(str(error))
+    except (ValueError, LookupError) as error:
         stop(f"{error}; to restore {LOCK} and pyproject.toml: git checkout {LOCK} pyproject.toml")

@@ -83,7 +83,7 @@ def test_gains_are_over_the_mean_of_the_first_line():
     known = {"few": [uniform, correct], "same": [correct], "many": [np.eye(7)[labels]]}
     lines = ablation.gains(known, labels, groups, "trained on").splitlines()
     few, _, many = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[-3:])
-    assert few[2:] == ["+0.0000 (+0.0000 to +0.0000)", "57.14%", "+0.00 (+0.00 to +0.00)"]
+    assert few[2:] == ["", "57.14%", ""]
     assert (many[1], many[3], many[4][:6]) == ("0.0000", "100.00%", "+42.86")
 
 

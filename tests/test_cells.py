@@ -163,6 +163,11 @@ def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_sta
     arrays = np.load(path / "predictions.npz")
     rewrite(path, {name: arrays[name] for name in arrays if name not in ("train", "attention")})
     train.main_all(1, "loky", None, yes=False)  # without DVC, too
+    small.write(students={"pupil": small.DOCUMENT["students"]["pupil"] | {"teacher_weight": 0.6}})
+    with pytest.raises(UserError, match="pupil cannot be trained"):
+        train.main_all(1, "loky", None, yes=True)
+    small.write()
+    planning.main()
     assert np.load(soft_targets.path("pupil"))["absent"].tolist() == ["one"]
     with pytest.raises(UserError, match="pupil cannot be trained: the cells of one are"):
         train.main("pupil", "0")

@@ -56,6 +56,7 @@ CHANGES = [
     ("training/optimizers/muon.py", "MOMENTUM = 0.95", "MOMENTUM = 0.9", {"vgg"}),
     ("training/augmentations/_rectangles.py", "+ 0.5", "+ 0.4", {"resnet", "old"}),
     ("training/loop.py", "RECALIBRATION = 16", "RECALIBRATION = 8", {"vgg", "resnet", "old"}),
+    ("training/augmentations/erasing.py", "(0.02, 0.4)", "(0.02, 0.5)", {"resnet"}),
 ]
 
 

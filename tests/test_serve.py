@@ -66,6 +66,7 @@ def test_other_hosts_and_paths_are_refused_and_the_page_has_no_external_resource
     assert "http" not in page.text.replace('http-equiv="', "")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    assert client.post("/predict", content=b"", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert [client.get("/predict").status_code, client.get("/etc/passwd").status_code] == [405, 404]
 
 

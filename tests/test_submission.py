@@ -29,5 +29,5 @@ def test_a_malformed_file_raises_with_its_line(tmp_path, content, place):
 def test_an_invalid_table_of_scores_raises(stand, content):
     submission.FOLDER.mkdir()
     submission.TABLE.write_text(content)
-    with pytest.raises(UserError, match=r"^submissions/scores\.csv .*dvc repro ensemble && dvc repro -fs score"):
+    with pytest.raises(UserError, match=r"^submissions/scores\.csv .*dvc repro ensemble audit && dvc repro -fs score"):
         submission.scores()

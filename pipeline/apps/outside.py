@@ -119,9 +119,14 @@ def _renumber(group: Any) -> None:
         for number, (base, _, name) in enumerate(kind):
             if name != (new := f"{base}_{number}" if number else base):
                 group.move(name, new)
-    for layer in group.values():
-        if INNER in layer:
-            _renumber(layer[INNER])
+    for name in group:
+        if _is_inside(group, name) and _is_inside(group[name], INNER):
+            _renumber(group[name][INNER])
+
+
+def _is_inside(group: Any, name: str) -> bool:
+    """Return whether a group contains this name itself, and not as a link, which may lead to another file."""
+    return isinstance(group.get(name, getlink=True), h5py.HardLink)
 
 
 def network(path: Path, folder: Path) -> "keras.Model":
@@ -143,7 +148,7 @@ def network(path: Path, folder: Path) -> "keras.Model":
         archive.extract(weights.name, folder)
         layers = modern(json.loads(archive.read("config.json")))
     with h5py.File(weights, "r+") as file:
-        if INNER in file:
+        if _is_inside(file, INNER):
             _renumber(file[INNER])
     model: keras.Model = keras.saving.deserialize_keras_object(layers | {"compile_config": None})
     model.load_weights(weights)

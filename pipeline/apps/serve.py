@@ -74,8 +74,13 @@ async def upload(request: Request) -> bytes:
     """Return the body of a request. Raises HTTPException if it exceeds LARGEST, or the server stops."""
     if int(request.headers.get("Content-Length", LARGEST + 1)) > LARGEST:
         raise HTTPException(413, f"The picture is larger than {LARGEST // 1_000_000} MB, or its size is not stated.")
+    content = bytearray()
     try:
-        return await request.body()
+        async for part in request.stream():  # the stated length may be wrong
+            content += part
+            if len(content) > LARGEST:
+                raise HTTPException(413, f"The picture is larger than {LARGEST // 1_000_000} MB.")
+        return bytes(content)
     except asyncio.CancelledError:
         raise HTTPException(503, "The server is stopping.") from None
 
@@ -99,6 +104,8 @@ def application(predictor: Predictor, hosts: tuple[str, ...] = LOOPBACK) -> Star
         return Response(PAGE.read_bytes(), headers=HEADERS, media_type="text/html")
 
     async def predicted(request: Request) -> Response:
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+            raise HTTPException(403, "Requests of other sites are refused.")
         content, explain = await upload(request), request.query_params.get("explain") == "1"
         found = await to_thread.run_sync(predictor.predict, content, explain, limiter=limiter)
         return JSONResponse(found, headers=HEADERS)

@@ -6,6 +6,7 @@ machine's artifacts/, the valid cells of this run.
 
 import contextlib
 import os
+import re
 import sys
 import tarfile
 import tempfile
@@ -17,6 +18,7 @@ from pipeline.data import faces, folds
 from pipeline.errors import UserError
 
 THERE = "tar xf {name} && python -m pipeline train --yes; tar czf cells.tar.gz artifacts/cells artifacts/students"
+CELL = re.compile(rf"(?:\./)?((?:{store.CELLS}|{store.STUDENTS})/[\w-]+/fold\d+/(?:{'|'.join(store.FILES)}))")
 PARTS = ("pipeline", "params.yaml", "pyproject.toml", str(config.EXTERNAL), str(faces.PATH), str(folds.PATH),
          str(folds.FOLDER), str(planning.PLANS), str(store.CELLS), str(store.STUDENTS))  # fmt: skip
 
@@ -50,7 +52,9 @@ def unpack(archive: Path) -> None:
         folder = Path(temporary)
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+                for member in tar:
+                    if (found := CELL.fullmatch(member.name)) and (file := tar.extractfile(member)):
+                        files.write(folder / found[1], file.read())
                 files.read_to_end(tar)
         except (tarfile.TarError, *files.DAMAGE) as error:
             if isinstance(error, OSError) and error.errno is not None:

@@ -222,8 +222,8 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
                 planning.dvc("repro", "--quiet", f"soft_targets@{name}")
             else:
                 soft_targets.main(name)
-                folders = [store.folder(run.settings, name, fold) for fold in run.settings.folds_of(name)]
-                if soft_targets.absent(name) and all(map(store.about, folders)):
+                cells = [store.about(store.folder(run.settings, name, fold)) for fold in run.settings.folds_of(name)]
+                if soft_targets.absent(name) and all(each and each.plan == planning.load(name) for each in cells):
                     names = [each for each in names if each != name]  # its cells stay valid
         if names and planning.using_dvc():
             outdated = planning.stale_stages(stage)

@@ -1,6 +1,7 @@
 """Readers of data/incoming/: the competition's files in any form, or pictures in folders."""
 
 import gzip
+import lzma
 import os
 import re
 import tarfile
@@ -18,8 +19,8 @@ from pipeline.data import pictures
 from pipeline.errors import UserError
 
 # Exceptions for damaged or encrypted archives, and for unknown compression.
-DAMAGE = (zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError,
-          RuntimeError)  # fmt: skip
+DAMAGE = (zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError,
+          NotImplementedError, RuntimeError)  # fmt: skip
 FOLDER = Path("data/incoming")
 NOTE = "NOTE.txt"  # remarks of the user about the files, copied to PROVENANCE.json
 PACKED = (".zip", ".tar", ".gz", ".tgz")

@@ -16,7 +16,7 @@ TABLE = FOLDER / "scores.csv"  # one row per submission, written by score
 ANALYSIS = Path("results/analysis.json")  # comparison of all submissions, written by score
 DIGITS = [str(label) for label in range(len(CLASSES))]
 UNKNOWN = "unknown"  # replaces numbers that need unknown labels
-REMEDY = "dvc repro ensemble && dvc repro -fs score"  # -f alone would also force the trainings
+REMEDY = "dvc repro ensemble audit && dvc repro -fs score"  # -f alone would also force the trainings
 # Columns of scores.csv that are shown and never blank.
 WHOLE = ["name", "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high",
          "private_no_duplicate", "rank_2013", "sha256", "data"]  # fmt: skip

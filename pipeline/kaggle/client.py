@@ -80,6 +80,7 @@ def _retrying(adapter: HTTPAdapter, request: Any, stream: bool = False, timeout:
         # Some refusals have status 200, and their real status only in the body.
         code = str(response.json().get("code")) if response.content else ""
         response.status_code = int(code) if code.isdecimal() and int(code) >= 400 else 200
+    response.headers.pop("Retry-After", None)  # the client would sleep as long, however long
     response.raise_for_status()
     return response
 

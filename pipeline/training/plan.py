@@ -130,7 +130,8 @@ def _definitions(module: str) -> dict[str, tuple[str, list[str]]]:
             own[node.name] = node
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            own |= {each.id: node for each in targets if isinstance(each, ast.Name)}
+            parts = [part for each in targets for part in getattr(each, "elts", [each])]  # also A, B = 1, 2
+            own |= {part.id: node for part in parts if isinstance(part, ast.Name)}
         elif not isinstance(node, ast.Import | ast.ImportFrom) and not _is_text(node) and not _types_only(node):
             own[f"<{number}>"] = node
     local = {name: f"{module}.{name}" for name in own if not name.startswith("<")}
