@@ -17,7 +17,7 @@ from pipeline.evaluation import board, submission
 from pipeline.evaluation.submission import percent
 from pipeline.kaggle import client, records
 
-HEADERS = ("", "out of\nfold", "public", "private", "95 % interval", "no dup-\nlicate")  # 80 columns wide
+HEADERS = ("", "out of\nfold", "public", "private", "95 % interval", "no\ndupl.")  # 80 columns wide
 KAGGLE_HEADERS = ("Kaggle", "status", "private", "differs\nby", "public", "differs\nby")
 
 
@@ -46,8 +46,8 @@ def shown(scores: list[dict[str, Any]], sent: list[records.Record], slug: str) -
         parts.append(columns(scored, KAGGLE_HEADERS, 2))
     notes = [
         board.places(scores),
-        f"Places are among the {TEAMS_2013} teams of 2013, by PrivateTest (private). 'no duplicate' excludes test rows "
-        "whose picture is also in Training. For details see results/report.md.",
+        f"Places are among the {TEAMS_2013} teams of 2013, by PrivateTest (private). 'no dupl.' excludes test rows "
+        "with a duplicate in Training. For details see results/report.md.",
         *(board.NOTES.get(kind) for kind in dict.fromkeys(entry["data"] for entry in scores)),
     ]
     return "\n\n".join([*parts, "\n".join(textwrap.fill(note, 80) for note in notes if note)])
