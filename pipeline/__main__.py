@@ -24,12 +24,7 @@ Register = Callable[[Callable[..., None]], Callable[..., None]]
 Jobs = Annotated[int, typer.Option(help="Number of networks to train in parallel.", min=1, max=256, metavar="N")]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        help="CPU threads per training with TensorFlow. With 2 jobs on 2 cores, 1 is fastest.",
-        min=1,
-        max=999,
-        metavar="N",
-    ),
+    typer.Option(help="TensorFlow's threads per training. 2 jobs on 2 cores: 1 is best.", min=1, max=999, metavar="N"),
 ]
 
 
@@ -104,8 +99,7 @@ def train(
     fold: Annotated[str | None, typer.Argument(help="Fold that is held out, or several: 0,1. Default: all.")] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Retrain cells even if they are up to date.")] = False,
     adopt: Annotated[
-        str | None,
-        typer.Option(metavar="REASON", help="Keep a stale cell whose numbers the changed code does not affect."),
+        str | None, typer.Option(metavar="REASON", help="Keep a stale cell that the changed code does not affect.")
     ] = None,
     jobs: Jobs = 1,
     threads: Threads = None,

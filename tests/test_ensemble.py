@@ -179,3 +179,17 @@ def test_a_blend_or_result_that_is_missing_damaged_or_of_another_run_raises(run)
     ensemble.RESULT.write_text(ensemble.RESULT.read_text().replace('"temperature": ', '"temperature": -'))
     with pytest.raises(UserError, match=r"(?s)^results/ensemble\.json .*dvc repro ensemble"):
         ensemble.result()
+
+
+@pytest.mark.parametrize("method", ensemble.METHODS)
+def test_weights_and_temperatures_depend_only_on_out_of_fold_rows(method, stand):
+    """Predictions of test rows do not change them: a rule of docs/protocol.md."""
+    settings, data, assignment = fake_run.build(ensemble={"method": method, "members": list(fake_run.MODELS)})
+    results = []
+    for seed in (1, 2):
+        for name, fold in settings.cells:
+            test = fake_run.probabilities((seed, name, fold), fake_run.labels()[data.test_rows()], 1.0)
+            fake_run.write_cell(settings, name, fold, data, assignment, test=test, test_plain=test)
+        ensemble.main()
+        results.append(fake_run.result("results/ensemble.json"))
+    assert results[0] == results[1]

@@ -193,10 +193,7 @@ def draw_classes(counts: dict[str, dict[str, int]]) -> None:
     table["share"] = table["rows"] / table.groupby("part")["rows"].transform("sum").clip(1)
     table = table[["class", "part", "share", "rows"]]
     figures.draw(
-        table,
-        figures.FOLDER.with_name("classes"),
-        template="bars",
-        title="Share of each class in its split, and number of rows",
+        table, figures.FOLDER.with_name("classes"), template="bars", title="Share of each class (numbers: rows)"
     )
 
 

@@ -131,11 +131,8 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     trainer = loop.Trainer(build, faces.pixels, recipe, task.seed, len(task.rows) // recipe.batch_size)
     rows = loop.Rows(task.rows, loop.one_hot(task.labels[task.rows]), task.watched, task.labels[task.watched])
     show = Display(task.name, recipe.epochs, jobs == 1)
-    checkpoints, predict, lock = (
-        checkpoint.Checkpoint(state),
-        trainer.predictor.probabilities,
-        state.with_suffix(".lock"),
-    )
+    checkpoints, lock = checkpoint.Checkpoint(state), state.with_suffix(".lock")
+    predict = trainer.predictor.probabilities
     with files.locked(lock, f"trains {task.name}"):
         hits = Hits(checkpoints, rows.labels)
         trainer.predictor.probabilities = lambda rows: hits.note(predict(rows))  # type: ignore[method-assign]
