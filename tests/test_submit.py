@@ -111,7 +111,7 @@ def test_same_bytes_are_sent_again_only_by_force(kaggle, capsys):
 
 def test_nothing_is_sent_while_locked_or_without_remaining_submissions(kaggle):
     with files.locked(records.LOCK, "tests"):
-        refused("another process submits", str(submit.LOCK))
+        refused("another process submits", str(records.LOCK))
     kaggle.limits = {"numToday": 2, "numTotal": 9, "numAllowedNow": 0}
     refused("no submission is left today", submit.ALTERNATIVE)
     assert (kaggle.submissions, records.read()) == ([], [])
