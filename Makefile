@@ -16,12 +16,13 @@ lines := $(foreach goal,$(MAKECMDGOALS),$(shell grep '^$(goal):' $(lastword $(MA
 unknown := $(foreach name,$(filter-out PYTHON,$(.VARIABLES)),$(if $(call given,$(name)),$(if $(and \
   $(filter $(name),$(OPTIONS_KNOWN)),$(findstring $(name)=,$(lines))),,$(name))))
 ifneq ($(strip $(unknown)),)
-$(error unknown option: $(strip $(unknown)); make help lists the options of each command)
+$(error make $(MAKECMDGOALS) has no option $(strip $(unknown)); make help lists the options of each command)
 endif
 $(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
 export $(OPTIONS_KNOWN)
 option = $${$1:+--$2="$$$1"}
 flag = $(if $(filter-out 0 no false,$($1)),--$2)
+need = [ -n "$$$1" ] || { echo "error: $1 is missing; for example: $2" >&2; exit 1; }
 report := $(DVC) repro --force --single-item report
 
 .DEFAULT_GOAL := help
@@ -60,6 +61,7 @@ pack: setup ## pack the run for a machine without DVC, for example a GPU server:
 	@$(RUN) pack $${FILE:+-- "$$FILE"}
 
 unpack: scm ## add the cells trained on another machine: FILE=cells.tar.gz
+	@$(call need,FILE,make unpack FILE=cells.tar.gz)
 	@$(RUN) unpack -- "$$FILE"
 
 repro: scm ## run all stages that are out of date, from the data to scored submissions; YES=1 allows more than ten minutes of training
@@ -68,6 +70,7 @@ repro: scm ## run all stages that are out of date, from the data to scored submi
 	@$(RUN) leaderboard
 
 score: setup ## score your own submission file: FILE=mine.csv
+	@$(call need,FILE,make score FILE=mine.csv)
 	@$(RUN) score -- "$$FILE"
 
 submit: setup ## send submissions/NAME.csv to Kaggle: NAME=ensemble MESSAGE="..."; FORCE=1 sends the same bytes again
@@ -80,7 +83,7 @@ browse: setup ## show out-of-fold errors of all models, picture by picture, in a
 	@$(RUN) browse
 
 predict: $(if $(findstring --explain,$(OPTIONS))$(findstring --network,$(OPTIONS)),setup,light) ## predict the expressions in pictures, folders, a .csv, a video or a camera: INPUT=... OPTIONS="--out out"
-	@[ -n "$$INPUT" ] || { echo "error: INPUT is missing; for example: make predict INPUT=docs/astronaut.jpg" >&2; exit 1; }
+	@$(call need,INPUT,make predict INPUT=docs/astronaut.jpg)
 	@set -f; $(RUN) predict $$OPTIONS $${INPUT:+-- "$$INPUT"}
 
 serve: setup ## predict expressions on a local web page, from pictures or the camera: PORT=8013

@@ -82,7 +82,11 @@ def test_only_commands_without_keras_and_kaggle_have_the_light_environment(stand
 @pytest.mark.parametrize("words", [["train", "THREAD=1"], ["train", "NAME=small_vgg"], ["FILE=mine.csv"]])
 def test_an_unknown_option_or_one_of_another_command_is_an_error(stand_in, words):
     done = make(stand_in, "--old-file=setup", *words)
-    assert (done.returncode, done.stdout, f"{words[-1].partition('=')[0]}; make help" in done.stderr) == (2, "", True)
+    assert (done.returncode, done.stdout, f"has no option {words[-1].partition('=')[0]}; make help" in done.stderr) == (
+        2,
+        "",
+        True,
+    )
 
 
 def test_help_lists_every_target_and_each_calls_a_command(place):

@@ -173,4 +173,4 @@ def show() -> None:
     none = f"nothing is stale{'' if prepared else ' by parameters or code'}"
     print(f"\n{summary if cells else none}")
     if not prepared:
-        print("The data is not prepared yet, so cells of other data are not listed; prepare it: dvc repro folds")
+        print("No data yet: put the files into data/incoming/, run dvc repro folds, and this again.")
