@@ -169,8 +169,9 @@ def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_sta
     small.write()
     planning.main()
     assert np.load(soft_targets.path("pupil"))["absent"].tolist() == ["one"]
+    train.main("pupil")  # DVC starts this stage if the bytes of data/faces.npz differ, but not its content
     with pytest.raises(UserError, match="pupil cannot be trained: the cells of one are"):
-        train.main("pupil", "0")
+        train.main("pupil", "0", retrain=True)
     assert load("pupil", 0).about.model == "pupil"
     small.write(models=small.DOCUMENT["models"] | {"two": small.DOCUMENT["models"]["two"] | {"epochs": 3}})
     planning.main()

@@ -64,6 +64,16 @@ class Run:
             return self.is_complete(self.task(name, fold))
         return False
 
+    def keeps(self, name: str) -> bool:
+        """Return whether a student that cannot be trained has valid cells of its plan and of the data."""
+        if not soft_targets.absent(name):
+            return False
+        with suppress(UserError):
+            cells = [store.load(self.settings, name, fold, self.faces, self.folds[name])
+                     for fold in self.settings.folds_of(name)]  # fmt: skip
+            return all(cell.about.plan == planning.load(name) for cell in cells)
+        return False
+
     def about(self, task: Task) -> store.About | None:
         """Read cell.json of the existing cell, or return None (see `store.about`)."""
         return store.about(store.folder(self.settings, task.plan.model, task.fold))
@@ -160,6 +170,9 @@ def main(
     """Run the stage of a model: train its stale cells, or one of them. DVC is not told: it may have started this."""
     run = start()
     _require_current_plan(run, model)
+    if run.keeps(model) and not retrain:
+        print(f"up to date: {model}, which cannot be trained again before its teachers")
+        return
     numbers = run.settings.some_folds(model, fold) if fold else run.settings.folds_of(model)
     tasks = [run.task(model, number) for number in numbers]
     wanted = [task for task in tasks if retrain or not run.is_complete(task)]
@@ -222,9 +235,8 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
                 planning.dvc("repro", "--quiet", f"soft_targets@{name}")
             else:
                 soft_targets.main(name)
-                cells = [store.about(store.folder(run.settings, name, fold)) for fold in run.settings.folds_of(name)]
-                if soft_targets.absent(name) and all(each and each.plan == planning.load(name) for each in cells):
-                    names = [each for each in names if each != name]  # its cells stay valid
+                if run.keeps(name):
+                    names = [each for each in names if each != name]
         if names and planning.using_dvc():
             outdated = planning.stale_stages(stage)
             names = [name for name in names if store.stage(run.settings, name) in outdated]
