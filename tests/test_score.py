@@ -224,7 +224,10 @@ def test_the_board_lists_our_submissions_before_the_teams():
     assert rows[1] == ("best", "65.43%", "50.00%", "72.00%", "50.00% to 50.00%", "50.00%", "1,234,567", "1.5")
     assert rows[3] == ("hm", "65.43%", *["unknown"] * 4, "1,234,567", "1.5")
     assert rows[4][1:] == ("", "", "71.16%", *[""] * 4)
-    assert board.places(entries).count(": ") == 3  # would place 1st, 5th, below the 10th
+    assert board.places(entries).count(": ") == 4  # places: 1st, 5th, below the 10th
+    outlook = board.outlook({"mean": 0.7156, "deviation": 0.0044, "values": [0.7119, 0.7205, 0.7144]})
+    assert "interval is 70.47% to 72.65%" in outlook  # 4.303 standard errors
+    assert outlook.endswith("a probability of 74%.")
     for alone in (entry("other split", 0.7, "none"), unknown):
         assert len(board.table([alone])) == 1, "without ranks, teams are not listed"
     drawn = score.intervals(pd.DataFrame([entries[1], unknown]))

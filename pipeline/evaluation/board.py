@@ -3,6 +3,7 @@
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 from pipeline.competition import BOARD_2013, PRIVATE, SPLIT_ROWS
 from pipeline.evaluation.submission import UNKNOWN, percent
@@ -11,6 +12,7 @@ HEADERS = (
     "", "out of fold", "PublicTest", "PrivateTest", "95 % interval", "no duplicate", "parameters", "minutes",
 )  # fmt: skip
 TEAMS = {f"{place}. {team}": right / SPLIT_ROWS[PRIVATE] for place, (team, right) in enumerate(BOARD_2013, start=1)}
+WINNER = max(TEAMS.values())
 ORDINALS = {1: "1st", 2: "2nd", 3: "3rd", 11: "below the 10th"}
 SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_duplicate_accuracy")
 NOTES = {
@@ -59,15 +61,24 @@ def places(scores: list[dict[str, Any]]) -> str:
         if entry["rank_2013"] not in ("none", UNKNOWN):
             place = int(str(entry["rank_2013"]).replace(">10", "11"))
             names_at.setdefault(place, []).append(str(entry["name"]))
-    return " ".join(
-        f"Would place {ORDINALS.get(place, f'{place}th')}: {', '.join(names)}."
-        for place, names in sorted(names_at.items())
-    )
+    shown = [f"{ORDINALS.get(place, f'{place}th')}: {', '.join(names)}" for place, names in sorted(names_at.items())]
+    return f"Places in 2013 by these PrivateTest scores: {'; '.join(shown)}." if shown else ""
 
 
 def spread(score: dict[str, float] | None) -> str:
     """Return the mean and standard deviation of a ratio over seeds, both in per cent; empty where unknown."""
     return f"{score['mean']:.2%} ± {100 * score['deviation']:.2f}" if score else ""
+
+
+def outlook(score: dict[str, Any]) -> str:
+    """Return a sentence about the mean over seeds and a new seed, compared with the winner of 2013."""
+    mean, deviation, count = score["mean"], score["deviation"], len(score["values"])
+    low, high = stats.t.interval(0.95, count - 1, mean, deviation / count**0.5)
+    chance = stats.t.sf(WINNER, count - 1, mean, deviation * (1 + 1 / count) ** 0.5)
+    return (
+        f"By the t distribution over seeds, the mean's 95 % interval is {percent(low)} to {percent(high)}; a new seed "
+        f"exceeds the winner of 2013 with a probability of {chance:.0%}."
+    )
 
 
 def seeds(record: dict[str, Any]) -> pd.DataFrame:

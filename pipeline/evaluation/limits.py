@@ -183,11 +183,14 @@ def best(limits: Limits, hours: np.ndarray, budget: float | None) -> tuple[np.nd
 
 def table(limits: Limits, hours: np.ndarray) -> str:
     """Return a table with one row per recipe: core-hours, one network, infinitely many networks; then a table of C."""
-    lines, heads = [], ["recipe", "core-h", "Brier", "B-infinity", "95 %"]
+    lines, heads = [], ["recipe", "core-h", "Brier", "B-infinity", "95 %", "minus least", "95 %"]
+    limit, spread = np.diag(limits.common), np.diagonal(limits.spread, axis1=1, axis2=2)
     for number, name in enumerate(limits.names):
-        low, high = interval_95(limits.spread[:, number, number])
+        low, high = interval_95(spread[:, number])
+        difference = interval_95(spread[:, number] - spread[:, limit.argmin()])
         lines.append([name, f"{hours[number]:.2f}", f"{limits.single[number]:.4f}",
-                      f"{limits.common[number, number]:.4f}", f"{low:.4f} to {high:.4f}"])  # fmt: skip
+                      f"{limit[number]:.4f}", f"{low:.4f} to {high:.4f}", f"{limit[number] - limit.min():+.4f}",
+                      "{:+.4f} to {:+.4f}".format(*difference) if limit[number] > limit.min() else ""])  # fmt: skip
     if limits.accuracy is not None and limits.accuracy_spread is not None:
         heads += ["accuracy", "A-infinity", "95 %"]
         for line, (single, many), spread in zip(lines, limits.accuracy, limits.accuracy_spread[:, :, 1].T, strict=True):
@@ -204,11 +207,10 @@ def main(names: list[str] | None, hours: list[float] | None) -> None:
     """Print the limits of models (default: all) and the best weights for budgets of core-hours per fold."""
     limits, costs = limits_of_run(names or config.load().names)
     print(table(limits, costs))
-    lines = []
+    columns = {"core-hours": ["Brier", "width of 95 %", *limits.names]}
     for budget in [*(hours or BUDGETS), None]:
         weights, networks, score = best(limits, costs, budget)
         low, high = limits.interval(weights)
         cells = [f"{w:.2f} x {n:.1f}" if budget else f"{w:.2f}" for w, n in zip(weights, networks, strict=True)]
-        lines.append([f"{budget:g}" if budget else "no limit", f"{score:.4f}", f"{high - low:.4f}", *cells])
-    heads = ["core-hours", "Brier", "width of 95 %", *(name[:12] for name in limits.names)]
-    print(f"\nBest weights and numbers of networks\n\n{tabulate(lines, heads, disable_numparse=True)}")
+        columns[f"{budget:g}" if budget else "no limit"] = [f"{score:.4f}", f"{high - low:.4f}", *cells]
+    print(f"\nBest weights and numbers of networks\n\n{tabulate(columns, 'keys', disable_numparse=True)}")

@@ -140,7 +140,7 @@ def context() -> dict[str, Any]:
         "members": [name for name in order if name in result.weights],
         "rows": rows, "evaluated": analysis[rows], "ensemble": result, "classes": CLASSES,
         "splits": SPLITS, "notes": notes,
-        "board": board.table(scores), "places": board.places(scores),
+        "board": board.table(scores), "places": board.places(scores), "winner": board.WINNER,
         "recipes": recipes(settings, models), "attention": (figures.FOLDER / "attention.png").exists(),
         "claims": optional("claims.json", "claims"), "speedrun": speedrun, "seeds": seeds,
         "of_other_params": of_other_params(settings, speedrun, seeds),
@@ -159,7 +159,8 @@ def render(template: Path, variables: dict[str, Any]) -> str:
     )  # fmt: skip
     environment.filters |= {
         "percent": percent, "number": number, "points": points, "table": board.markdown, "p_value": board.p_value,
-        "spread": board.spread, "deviation": metrics.spread, "seeds": board.seeds, "best": best,
+        "spread": board.spread, "deviation": metrics.spread, "seeds": board.seeds, "outlook": board.outlook,
+        "best": best,
     }  # fmt: skip
     environment.globals |= {"head": head, "square": square, "show_percent": percent, "show_p_value": board.p_value}
     try:

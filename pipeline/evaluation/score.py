@@ -242,7 +242,7 @@ def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[store.Cel
     bins = reliability({name: content[rows]["reliability"][name] for name in names})
     figures.draw(bins, folder / "calibration", template="lines", title=f"Calibration on {rows} rows", x="confidence",
                  y="accuracy")  # fmt: skip
-    teams = " and of the ten best teams of 2013" if board.places(submission.plain(table)) else ""
+    teams = " and of the ten best teams of 2013 (dashed: the winner)" if board.places(submission.plain(table)) else ""
     figures.draw(intervals(table), folder / "board", template="intervals", title=f"Accuracy of our submissions{teams}")
     figures.draw(efficiency(table), folder / "effort", template="points", title=figures.COSTS)
     predicted = probabilities[config.ENSEMBLE][: len(labels)].argmax(axis=1)
