@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # Options are taken from the command line only, verbatim: neither make nor the shell expands them.
 OPTIONS_KNOWN := ADDRESS ALL CLASSES EPOCHS EXECUTOR FILE FOLD FORCE FORMAT INPUT JOBS MESSAGE NAME OPTIONS OUT PORT \
-  RECORD REFRESH SCALING SEEDS SIDE THREADS YES
+  REFRESH SCALING SEEDS SIDE THREADS YES
 given = $(filter command,$(origin $1))
 lines := $(foreach goal,$(MAKECMDGOALS),$(shell grep '^$(goal):' $(lastword $(MAKEFILE_LIST))))
 unknown := $(foreach name,$(filter-out PYTHON,$(.VARIABLES)),$(if $(call given,$(name)),$(if $(and \
@@ -99,8 +99,8 @@ outside: setup ## score any Keras file: FILE=... SIDE=48 SCALING=unit|symmetric|
 	@$(RUN) outside $(call option,SIDE,side) $(call option,SCALING,scaling) $(call option,CLASSES,classes) $(call \
 	  option,OUT,out) -- "$$FILE"
 
-speedrun: scm ## train and score a small network on all Training rows; ALL=1 trains every seed, RECORD=1 only prints their scores
-	@$(RUN) speedrun $(call flag,ALL,all) $(call flag,RECORD,record)
+speedrun: scm ## train and score a small network on all Training rows; ALL=1 trains every seed
+	@$(RUN) speedrun $(call flag,ALL,all)
 	$(if $(call flag,ALL,all),$(report))
 
 claims: scm ## reproduce published claims with the sources' recipes: NAME=... EPOCHS=... (hours)

@@ -59,12 +59,6 @@ def call(module: str, *words: Any, function: str = "main", **options: Any) -> No
     getattr(import_module(f"pipeline.{module}"), function)(*words, **options)
 
 
-def limit_threads(threads: int | None) -> None:
-    """Set the number of threads per training. TensorFlow reads it when it is imported."""
-    if threads is not None:
-        os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
-
-
 @verb(STAGES, "kaggle.download")
 def download() -> None:
     """Collect the competition's files in data/raw/, as data.source of params.yaml says."""
@@ -112,7 +106,8 @@ def train(
         raise typer.BadParameter("--retrain needs a MODEL, --adopt a MODEL, a FOLD and a reason, and not --retrain")
     if address and executor == "loky":
         raise typer.BadParameter("--address needs --executor dask or ray")
-    limit_threads(threads)
+    if threads is not None:  # TensorFlow reads it when it is imported
+        os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
     if model is None:
         call("cells.train", jobs, executor, address, yes, function="main_all")
     elif adopt:
@@ -259,19 +254,11 @@ def limits(
     """Estimate the Brier score of ensembles of infinitely many networks, per model and combined."""
 
 
-@verb(MEASURE)
+@verb(MEASURE, "experiments.speedrun")
 def speedrun(
-    jobs: Jobs = 1,
-    threads: Threads = None,
     every: Annotated[bool, typer.Option("--all", help="Train all seeds, for results/speedrun.json.")] = False,
-    record: Annotated[bool, typer.Option("--record", help="Show results/speedrun.json, and train nothing.")] = False,
 ) -> None:
-    """Train small networks on all Training rows, and score them."""
-    limit_threads(threads)
-    if record:
-        call("experiments.speedrun", function="show_record")
-    else:
-        call("experiments.speedrun", jobs, every)
+    """Train a small network on all Training rows, and score it."""
 
 
 @verb(MEASURE, "experiments.claims")

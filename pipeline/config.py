@@ -155,7 +155,6 @@ class Ensemble(Section):
 class Speedrun(Network):
     """Network of `make speedrun`, which is trained on all Training rows, without folds."""
 
-    networks: Annotated[int, Field(ge=1, le=1000)] = 1  # number of networks whose probabilities are averaged
     seeds: list[Seed] = Field(min_length=2)
 
 

@@ -92,7 +92,8 @@ class Server:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         operation = name if handler.command == "POST" else handler.command
         request = json.loads(body) if handler.command == "POST" else {"name": name, "body": body, "path": handler.path}
-        self.requests.append(f"{operation} {request.get('fileName') or (name if operation == 'GET' else '')}".strip())
+        what = f"{operation} {request.get('fileName') or (name if operation == 'GET' else '')}"
+        self.requests.append(f"{what} {handler.headers.get('Range', '')}".strip())
         failure = next(self.script.get(operation, iter(())), None) or Failure()
         lost = failure.silent or (failure.cut and operation != "GET")
         if failure.happens or not (failure.status or lost or failure.content is not None):

@@ -57,10 +57,9 @@ def test_paired_compares_two_networks_row_by_row():
     worse, better = (np.arange(700) < count for count in (350, 364))
     half_width = 196 * np.sqrt((0.02 - 0.02**2) / 700)
     assert ablation.paired(better, worse) == {
-        "points": 2.0,
-        "points_95": pytest.approx([2 - half_width, 2 + half_width], abs=1e-3),
+        "points": 2.0, "points_95": pytest.approx([2 - half_width, 2 + half_width], abs=1e-3),
         "p_value": pytest.approx(2 * 0.5**14, rel=0.01),  # better in all 14 differing rows
-    }
+    }  # fmt: skip
     assert ablation.paired(worse, worse) == {"points": 0, "points_95": [0, 0], "p_value": 1}
 
 
@@ -113,9 +112,8 @@ def test_the_committed_ablation_is_in_its_tables():
     kept = [runner.load(path) for path in (ROOT / ablation.FOLDER).glob("*.npz")]
     assert len(kept) == len(results["variants"])
     assert {part.probabilities.shape for part in kept} == {(11_484, 7)}
-    assert sorted(round(float(part.accuracy), 4) for part in kept) == sorted(
-        line["training_accuracy"] for line in results["variants"].values()
-    )
+    listed = sorted(line["training_accuracy"] for line in results["variants"].values())
+    assert sorted(round(float(part.accuracy), 4) for part in kept) == listed
 
 
 @pytest.mark.parametrize("name", joining.WAYS)

@@ -1,9 +1,11 @@
 """Exit status and messages of commands, tested in processes, and the command line."""
 
+import inspect
 import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,7 @@ def calls(stand, monkeypatch):
         if module == "config":
             call(module, function=function)
         else:
+            inspect.signature(getattr(import_module(f"pipeline.{module}"), function)).bind(*words, **options)
             recorded.append((module, function, *words, *options.items()))
 
     monkeypatch.setattr(__main__, "call", record)
@@ -103,6 +106,9 @@ def invoke(*words, **environment):
     ("submit a --force", ("kaggle.submit", "main", ("name", "a"), ("message", ""), ("force", True))),
     ("unpack a.tar.gz", ("cells.pack", "unpack", ("archive", Path("a.tar.gz")))),
     ("seeds 1 2 3", ("experiments.seeds", "main", ("numbers", [1, 2, 3]))),
+    ("train small_vgg 0,1 --adopt same", ("cells.train", "adopt", "small_vgg", "0,1", "same")),
+    ("speedrun --all", ("experiments.speedrun", "main", ("every", True))),
+    ("limits a --hours 1", ("evaluation.limits", "main", ("names", ["a"]), ("hours", [1.0]))),
 ])  # fmt: skip
 def test_a_command_calls_its_module_with_typed_arguments(calls, monkeypatch, words, call):
     names = [f"TF_NUM_{part}_THREADS" for part in ("INTRAOP", "INTEROP")]

@@ -20,7 +20,7 @@ from pipeline.experiments import claims, runner, seeds, speedrun
 from pipeline.experiments.claims import CLAIMS
 from pipeline.training import executors
 
-SECTION = {"architecture": "mini_xception", "recipe": "short", "networks": 2, "seeds": [5, 6], "epochs": 1}
+SECTION = {"architecture": "mini_xception", "recipe": "short", "seeds": [5, 6], "epochs": 1}
 
 
 @pytest.fixture
@@ -50,27 +50,25 @@ def trained(monkeypatch):
 
 
 def test_all_seeds_are_reported_with_mean_and_deviation_and_trained_once(project, trained):
-    section = SECTION | {"networks": 1}
-    small.write(speedrun=section)
-    speedrun.main(1, every=True)
+    speedrun.main(every=True)
     assert [len(task.rows) for task in trained] == [168] * 2  # all Training rows
     assert all(task.labels[project.test_rows()].max() == -1 for task in trained)  # no test label
     record = json.loads(speedrun.RESULT.read_text())
-    assert (list(record["by_seed"]), record["networks"], record["recipe"]["epochs"]) == (["5", "6"], 1, 1)
+    assert (list(record["by_seed"]), record["recipe"]["epochs"]) == (["5", "6"], 1)
     values = record["private_accuracy"]["values"]
     assert values == [record["by_seed"][seed]["private_accuracy"] for seed in ("5", "6")]
     assert record["private_accuracy"]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
     trained.clear()
-    small.write(speedrun=section | {"seeds": [6, 7]})
-    speedrun.main(1, every=True)
-    assert [task.name for task in trained] == ["seed 7, network 1 of 1"]
+    small.write(speedrun=SECTION | {"seeds": [6, 7]})
+    speedrun.main(every=True)
+    assert [task.name for task in trained] == ["seed 7"]
     after = json.loads(speedrun.RESULT.read_text())["by_seed"]
     assert (list(after), after["6"]) == (["6", "7"], record["by_seed"]["6"])
     assert not list(Path("artifacts/speedrun/states").glob("*.npz"))
 
 
-def test_one_seed_writes_a_submission_and_its_networks_but_no_record(project, capsys, trained):
-    speedrun.main(1)
+def test_one_seed_writes_a_submission_and_its_network_but_no_record(project, capsys, trained):
+    speedrun.main()
     assert not speedrun.RESULT.exists()
     (entry,) = json.loads(speedrun.OWN.read_text())["by_seed"].values()
     predicted = submission.read(speedrun.SUBMISSION, len(project.test_rows()))
@@ -83,28 +81,24 @@ def test_one_seed_writes_a_submission_and_its_networks_but_no_record(project, ca
 
 def test_faces_recipe_and_code_change_the_keys_of_trainings(project, monkeypatch):
     def keys(data):
-        return {task.key(data) for tasks in speedrun.plan(config.load(), data).values() for task in tasks.values()}
+        return {task.key(data) for task in speedrun.plan(config.load(), data).values()}
 
     collected = [keys(project), keys(faces.Faces(project.pixels[:, ::-1].copy(), project.labels, project.usage))]
     small.write(speedrun=SECTION | {"batch_size": 7})
     collected.append(keys(project))
     monkeypatch.setattr(runner.plan, "code", lambda named: {"training.loop.fit": "0"})
     collected.append(keys(project))
-    assert len(set.union(*collected)) == 4 * 2 * len(SECTION["seeds"])
+    assert len(set.union(*collected)) == 4 * len(SECTION["seeds"])
 
 
-@pytest.mark.parametrize(("jobs", "minutes"), [(1, 9.0), (2, 6.0)])
-def test_minutes_are_those_of_the_slowest_network_times_the_rounds(jobs, minutes):
+def test_a_speedrun_is_scored_with_and_without_duplicates():
     truth = Truth(np.arange(42) % 7, np.repeat([1, 2], 21), np.arange(42) % 7, np.zeros(42, int), "drawn")
-    always_0, about = np.eye(7)[np.zeros(42, int)], np.array(json.dumps({"jobs": jobs}))
-    entry = speedrun.judge([
-        runner.Result(always_0, np.array(1), np.array(50.0 * number), np.array(10.0 * number), about)
-        for number in (1, 2, 3)
-    ], truth)  # fmt: skip
-    assert entry["minutes"] == minutes
+    always_0, about = np.eye(7)[np.zeros(42, int)], np.array(json.dumps({"jobs": 1}))
+    entry = speedrun.judge(runner.Result(always_0, np.array(1), np.array(150.0), np.array(30.0), about), truth)
+    assert entry["minutes"] == 3
     assert entry["private_accuracy"] == pytest.approx(3 / 21, abs=1e-5)
     assert entry["private_no_duplicate_accuracy"] == 1  # rows of class 0 have no duplicate
-    assert entry["trained_with"] == [{"jobs": jobs}]
+    assert entry["trained_with"] == [{"jobs": 1}]
 
 
 # Claims of the sources
@@ -185,6 +179,9 @@ def test_the_points_sum_to_the_difference_from_the_claim(project, monkeypatch, f
     if "points" in entry:
         assert sum(entry["points"].values()) == pytest.approx(entry["claimed"] - 100 * honest["accuracy"], abs=0.03)
         assert entry["chosen_epoch"] in (1, 2, 3)
+        theirs = entry["scores"]["their rows"]
+        gain = theirs["chosen" if CLAIMS[name].chooses_epoch else "last"]["accuracy"] - theirs["last"]["accuracy"]
+        assert entry["points"]["epoch"] == pytest.approx(100 * gain, abs=0.01)
 
 
 def test_the_committed_claims_use_the_full_recipes():
@@ -234,16 +231,12 @@ def test_a_run_executes_all_stages_and_stops_at_a_failure_or_a_missing_file(proj
     failing.append("train")
     with pytest.raises(UserError, match="train failed in seeds/1"):
         seeds.main([1, 2])
-    Path("data/duplicates.csv").unlink()
-    with pytest.raises(UserError, match=r"data/duplicates\.csv is missing"):
-        seeds.main([1, 2])
 
 
 @pytest.mark.parametrize(("command", "message"), [
     (lambda: claims.main("", None), "lacks labels of test rows"),
     (lambda: claims.main("resnet", None), "no claim for 'resnet'"),
-    (lambda: (small.write(), speedrun.main(1, every=True)), "section speedrun"),
-    (speedrun.show_record, r"results/speedrun\.json is missing"),
+    (lambda: (small.write(), speedrun.main(every=True)), "section speedrun"),
     (lambda: seeds.main([1, 2, 1]), "two or more different seeds"),
 ])  # fmt: skip
 def test_a_wrong_argument_or_a_missing_label_raises(project, command, message):

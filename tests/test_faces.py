@@ -24,8 +24,7 @@ def test_saved_faces_are_loaded_and_equal_faces_give_equal_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(("bad", "word"), [
-    ({"pixels": pictures(6) / 255}, "pixels"),
-    ({"labels": np.zeros(5, np.int8)}, "labels"),
+    ({"pixels": pictures(6) / 255}, "pixels"), ({"labels": np.zeros(5, np.int8)}, "labels"),
     ({"labels": np.array([7, 0, 0, -1, -1, -1], np.int8)}, "labels"),
     ({"labels": np.array([0, 0, 0, 0, -1, -1], np.int8)}, "not Training"),  # a label of a test row
     ({"usage": np.array([0, 0, 0, 1, 2, 3], np.uint8)}, "usage"),

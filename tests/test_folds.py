@@ -50,10 +50,6 @@ def test_a_model_can_have_its_own_number_of_folds(stand):
     assert {path.stem for path in folds.FOLDER.iterdir()} == {"small_vgg", "deep_vgg"}
     assert folds.load(data, "small_vgg").digest == folds.load(data).digest
     assert set(folds.load(data, "deep_vgg").fold_of) == set(range(5))
-    lines = folds.path("deep_vgg").read_bytes().splitlines(keepends=True)
-    folds.path("deep_vgg").write_bytes(b"".join(lines[:-1]))
-    with pytest.raises(UserError, match=r"data/folds/deep_vgg\.csv .*dvc repro folds"):
-        folds.load(data, "deep_vgg")
 
 
 def test_duplicates_are_kept_or_dropped():

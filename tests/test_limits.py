@@ -4,8 +4,9 @@ import fake_run
 import numpy as np
 import pytest
 
+from pipeline.cells import store
 from pipeline.errors import UserError
-from pipeline.evaluation import limits, metrics
+from pipeline.evaluation import ensemble, limits, metrics
 
 LABELS = np.random.default_rng(0).integers(0, 7, 4000)
 GROUPS = np.arange(4000) // 2
@@ -49,3 +50,18 @@ def test_the_limits_of_a_run_are_printed_and_an_unknown_model_raises(stand, caps
     assert all(word in printed for word in ("| plain_net ", "B-infinity", "no limit"))
     with pytest.raises(UserError, match="no model 'nope'"):
         limits.main(["nope"], [1.0])
+
+
+def test_the_limits_of_a_run_exclude_the_covariance_of_its_networks(stand):
+    run, data, _ = fake_run.build()
+    labels, errors, deviations = np.arange(70) % 7, [], []
+    for cells in [store.load_all(run, name, data) for name in fake_run.MODELS]:
+        oof = ensemble.averaged(cells).oof
+        heat = metrics.fit_temperature(oof, labels)
+        errors.append(metrics.temper(oof, heat) - np.eye(7)[labels])
+        # Test rows 0 and 14 have a duplicate in Training.
+        deviations.append(np.subtract(*(np.delete(metrics.temper(cell.test, heat), [0, 14], 0) for cell in cells)))
+    products, shared = (np.einsum("anc,bnc->ab", each, each) / len(each[0]) for each in (errors, deviations))
+    measured, hours = limits.limits_of_run(list(fake_run.MODELS))
+    np.testing.assert_allclose(measured.common, products - shared / 2, atol=1e-5)  # two folds
+    np.testing.assert_allclose([*measured.single, *hours], [*np.diag(products), *[60.5 / 3600] * 2], atol=1e-5)

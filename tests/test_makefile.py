@@ -39,10 +39,8 @@ def stand_in(place):
     return place
 
 
-def make(place, *words, **environment):
-    return subprocess.run(
-        ["make", "-s", *words], cwd=place, env=os.environ | environment, capture_output=True, text=True
-    )
+def make(place, *words, **more):
+    return subprocess.run(["make", "-s", *words], cwd=place, env=os.environ | more, capture_output=True, text=True)
 
 
 EVIL = "$(shell touch pwned) cost $5 `touch pwned` \"q\" 's' \\ $(touch pwned); touch pwned"
@@ -57,7 +55,8 @@ REPORT = "<dvc><repro><--force><--single-item><report>"
      [f"<pipeline><submit><--message={EVIL}><--force><--><{EVIL}>"]),
     (["leaderboard", "REFRESH=1", "FORMAT=md"], ["<pipeline><leaderboard><--refresh><--format=md>"]),
     (["predict", "INPUT=a b.png", "OPTIONS=--out o --csv *"], ["<pipeline><predict><--out><o><--csv><*><--><a b.png>"]),
-    (["release"], ["<pipeline><release><--><><0>"]),
+    (["release"], ["<pipeline><release><--><><0>"]), (["score", "FILE=-m"], ["<pipeline><score><--><-m>"]),
+    (["export", "NAME=a", "FOLD=1"], ["<pipeline><export><--><a><1>"]),
     (["outside", "FILE=-a.h5", "SIDE=64", "SCALING=raw", "CLASSES=a,b", "OUT=o.json"],
      ["<pipeline><outside><--side=64><--scaling=raw><--classes=a,b><--out=o.json><--><-a.h5>"]),
     (["speedrun", "ALL=1"], ["<pipeline><speedrun><--all>", REPORT]),
@@ -79,14 +78,21 @@ def test_only_commands_without_keras_and_kaggle_have_the_light_environment(stand
         assert ("setup.py light" in plain, "setup.py light" in whole, "setup.py" in whole) == (True, False, True)
 
 
-@pytest.mark.parametrize("words", [["train", "THREAD=1"], ["train", "NAME=small_vgg"], ["FILE=mine.csv"]])
-def test_an_unknown_option_or_one_of_another_command_is_an_error(stand_in, words):
+@pytest.mark.parametrize(("words", "message"), [
+    (["train", "THREAD=1"], "no option THREAD; make help"), (["train", "NAME=small_vgg"], "no option NAME; make help"),
+    (["FILE=mine.csv"], "no option FILE; make help"), (["score"], "FILE is missing; for example: make score FILE="),
+])  # fmt: skip
+def test_an_unknown_option_one_of_another_command_or_a_missing_one_is_an_error(stand_in, words, message):
     done = make(stand_in, "--old-file=setup", *words)
-    assert (done.returncode, done.stdout, f"has no option {words[-1].partition('=')[0]}; make help" in done.stderr) == (
-        2,
-        "",
-        True,
-    )
+    assert (done.returncode, done.stdout, message in done.stderr) == (2, "", True)
+
+
+def test_the_leaderboard_imports_only_packages_of_the_light_environment():
+    code = "import atexit, runpy, sys; atexit.register(lambda: print(*sys.modules)); sys.argv[0] = 'pipeline';"
+    code += "runpy.run_module('pipeline', run_name='__main__')"
+    output = subprocess.check_output([sys.executable, "-c", code, "leaderboard"], cwd=ROOT, text=True)
+    heavy = {"dvc", "h5py", "jinja2", "kaggle", "keras", "markdown_it", "matplotlib", "tensorflow", "vl_convert"}
+    assert not heavy & set(output.splitlines()[-1].split())
 
 
 def test_help_lists_every_target_and_each_calls_a_command(place):

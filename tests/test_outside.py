@@ -26,8 +26,7 @@ NOISE = np.random.default_rng(2).random((5, 48, 48, 1), "float32")
 def tiny(side=48, channels=1, outputs=7, activation="softmax"):
     backend.prepare(3, "float32")
     return keras.Sequential([
-        keras.layers.Input((side, side, channels)),
-        keras.layers.Conv2D(4, 5, strides=3, activation="relu"),
+        keras.layers.Input((side, side, channels)), keras.layers.Conv2D(4, 5, strides=3, activation="relu"),
         keras.layers.GlobalMaxPooling2D(),
         keras.layers.Dense(outputs, activation=activation, kernel_initializer=keras.initializers.RandomNormal(0, 2)),
     ])  # fmt: skip
@@ -39,7 +38,7 @@ def project(stand):
     small.write()
     small.faces().save()
     data = small.judge()
-    return data, solution.join(data.labels, solution.load(data))
+    return data, solution.load(data)
 
 
 def scores(name, side=48, scaling="raw", classes=""):

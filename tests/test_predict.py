@@ -240,6 +240,7 @@ def test_a_video_gives_one_row_per_frame_and_an_annotated_video(run):
     assert {row["label"] for row in done.rows} == {"happy"}
     lefts = [int(row["left"]) for row in done.rows]
     assert lefts[0] - lefts[-1] == pytest.approx(2 * 23, abs=16)  # smoothing delays it
+    assert run("film.avi", "--csv", "table.csv", "--smooth", "0").rows != done.rows
     capture = cv2.VideoCapture("drawn.mp4")
     assert (capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)) == (24, 12)
 

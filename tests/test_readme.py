@@ -17,7 +17,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from pipeline import __main__, config
 from pipeline.competition import BOARD_2013, SPLIT_ROWS
-from pipeline.evaluation import ensemble, submission
+from pipeline.evaluation import ensemble, report, submission
 
 README, HOWTO = (ROOT / "README.md").read_text(), (ROOT / "docs/howto.md").read_text()
 TRACKED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -104,6 +104,14 @@ def test_every_committed_submission_is_the_one_that_was_scored():
         path = ROOT / f"submissions/{name}.csv"
         assert len(submission.read(path, 7178)) == 7178
         assert submission.sha256(path) == entry["sha256"]
+
+
+@committed
+def test_the_committed_report_is_what_the_code_writes(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    pages = report.render(report.TEMPLATE, report.context()), (ROOT / report.RESULTS / "report.md").read_text()
+    now, kept = (re.sub(r"(?m)^- (Git|Machine|Versions) .*", "", page).splitlines() for page in pages)
+    assert now == kept
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -75,18 +75,16 @@ def test_main_writes_one_page_without_keras(run, without_script, monkeypatch):
                     "**PrivateTest"):  # fmt: skip
         assert list(lines(text, heading)) == order, heading
     weights = ensemble.result().weights
-    assert [(name, cells[0]) for name, cells in lines(text, "**Members").items()] == [
-        (name, f"{weights[name]:.3f}") for name in order if name != config.ENSEMBLE
-    ]
+    shown = [(name, cells[0]) for name, cells in lines(text, "**Members").items()]
+    assert shown == [(name, f"{weights[name]:.3f}") for name in order if name != config.ENSEMBLE]
     assert list(lines(text, "## Models")) == [name for name in order if name not in ("other", config.ENSEMBLE)]
     submissions = lines(text, "**Our submissions")
     assert submissions["other"][-2:] == submissions[config.ENSEMBLE][-2:] == ["", ""], "their costs are unknown"
     assert list(submissions)[: len(order)] == order
     best = [name for name in order if scores[name]["oof_accuracy"] == scores[order[0]]["oof_accuracy"]]
     assert [name for name, cells in submissions.items() if cells[0].startswith("**")] == best
-    assert lines(text, "**Without duplicates")["other"][1].strip("*") == (
-        f"{scores['other']['private_accuracy']:.2%}" if run else "unknown"
-    )
+    private = f"{scores['other']['private_accuracy']:.2%}" if run else "unknown"
+    assert lines(text, "**Without duplicates")["other"][1].strip("*") == private
     assert "not trained here: other" in text
     assert not re.search(r"\b(nan|None|Undefined)\b", text)
     assert config.PATH.read_text().strip() in text
@@ -151,6 +149,6 @@ def test_claims_seeds_and_speedrun_are_shown_if_they_exist(run, without_script):
     assert lines(text, "## Seeds") == {"better": ["70.00% ± 1.00"], "worse": ["60.00% ± 1.00"]}
     assert "another params.yaml" not in text
     for name, content in {"speedrun": speedrun, "seeds": seeds}.items():
-        (report.RESULTS / f"{name}.json").write_text(json.dumps(content | {"networks": 3, "params": {}}))
+        (report.RESULTS / f"{name}.json").write_text(json.dumps(content | {"architecture": "vgg8", "params": {}}))
     assert written().count("another params.yaml") == 2
     assert report.of_other_params(config.load(), speedrun | {"by_seed": {"4": {}}}, None)["speedrun"]

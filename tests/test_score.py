@@ -35,9 +35,8 @@ TRUTH = score.Truth(
     labels=np.array([0, 1, 2, 3, 5, 4, 0, 0, 1, 2, 6]),
     usage=np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2]),
     identical=np.array([0, 1, 0, 0, 1, 0, 2, 1, 0, 0, 0]),
-    near=np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 3]),
-    source="official",
-)
+    near=np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 3]), source="official",
+)  # fmt: skip
 PREDICTED = confident(0, 1, 2, 6, 5, 3, 0, 1, 1, 2, 3)  # three of five rows of PrivateTest are right
 
 
@@ -139,7 +138,7 @@ def test_main_writes_scores_and_submissions_and_is_deterministic(project, known)
         line, calibration = fake_run.result(f"results/metrics/{name}.json"), ensemble.result().submissions[name]
         assert line.pop("oof_log_loss_tempered") == calibration.calibration_tempered["log_loss"]
         assert line.pop("oof_brier_tempered") == calibration.calibration_tempered["brier"]
-        assert line == {key: table[key][name] for key in line}
+        assert line == {key: table[key][name] for key in score.RATIOS}
     assert table[["parameters", "train_seconds"]].iloc[[1, 3]].to_numpy().tolist() == [[1008, 121], [3022, 363]]
     assert submission.analysis()["trained_with"] == ["backend tensorflow, keras 3, precision float32, processor abacus"]
     (score.METRICS / "gone.json").write_text("of a removed model")
@@ -224,10 +223,9 @@ def test_the_board_lists_our_submissions_before_the_teams():
     assert rows[1] == ("best", "65.43%", "50.00%", "72.00%", "50.00% to 50.00%", "50.00%", "1,234,567", "1.5")
     assert rows[3] == ("hm", "65.43%", *["unknown"] * 4, "1,234,567", "1.5")
     assert rows[4][1:] == ("", "", "71.16%", *[""] * 4)
-    assert board.places(entries).count(": ") == 4  # places: 1st, 5th, below the 10th
+    assert board.places(entries).endswith(": 1st: best; 5th: fifth; below the 10th: low.")
     outlook = board.outlook({"mean": 0.7156, "deviation": 0.0044, "values": [0.7119, 0.7205, 0.7144]})
-    assert "interval is 70.47% to 72.65%" in outlook  # 4.303 standard errors
-    assert outlook.endswith("a probability of 74%.")
+    assert re.findall(r"[\d.]+%", outlook)[-3:] == ["70.47%", "72.65%", "74%"]  # 4.303 standard errors
     for alone in (entry("other split", 0.7, "none"), unknown):
         assert len(board.table([alone])) == 1, "without ranks, teams are not listed"
     drawn = score.intervals(pd.DataFrame([entries[1], unknown]))

@@ -55,7 +55,7 @@ def test_the_response_contains_boxes_probabilities_and_on_request_attention_maps
 
 def test_a_damaged_or_too_large_upload_gives_an_error_message(client):
     unknown_length = iter([bytes(1_000_000)] * 11)
-    for content, status in ((PORTRAIT[:1000], 422), (bytes(serve.LARGEST + 1), 413), (unknown_length, 413)):
+    for content, status in ((PORTRAIT[:1000], 422), (bytes(10_000_001), 413), (unknown_length, 413)):
         response = client.post("/predict", content=content)
         assert (response.status_code, len(response.json()["error"].splitlines())) == (status, 1)
 

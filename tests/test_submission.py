@@ -15,12 +15,10 @@ def test_a_submission_has_one_digit_per_line_and_reads_back(tmp_path):
     np.testing.assert_array_equal(submission.read(path, 4), labels)
 
 
-@pytest.mark.parametrize(
-    ("content", "place"), [(b"3\n0\n7\n", "line 3"), (b"\x89\xff\n", "line 1"), (b"3\n0\n", "2 lines")]
-)
-def test_a_malformed_file_raises_with_its_line(tmp_path, content, place):
+@pytest.mark.parametrize(("text", "place"), [(b"3\n7\n", "line 2"), (b"\x89\xff\n", "line 1"), (b"3\n0\n", "2 lines")])
+def test_a_malformed_file_raises_with_its_line(tmp_path, text, place):
     path = tmp_path / "some.csv"
-    path.write_bytes(content)
+    path.write_bytes(text)
     with pytest.raises(UserError, match=rf"some\.csv.* {place}"):
         submission.read(path, 3)
 

@@ -85,7 +85,7 @@ def test_unknown_number_of_remaining_submissions_is_no_error(kaggle, capsys):
 
 
 @pytest.mark.parametrize(("message", "damage"), {
-    "not the competition's": lambda: edit_scores(data="drawn"),
+    "(drawn)": lambda: edit_scores(data="drawn"), "(folders)": lambda: edit_scores(data="folders"),
     "7,177 lines": lambda: FILE.write_bytes(FILE.read_bytes()[2:]),
     "not the file that": lambda: FILE.write_bytes(FILE.read_bytes()[::-1][1:] + b"\n"),
     "kaggle.json is damaged": lambda: records.PATH.write_text('[{"ref": 1}]'),

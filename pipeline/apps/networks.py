@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from pipeline import architectures, config, files
 from pipeline.apps import packed
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.training.attention import GradCam
 
 RELEASED = "released"
-SPEEDRUN = Path("artifacts/speedrun/networks.json")
+SPEEDRUN = Path("artifacts/speedrun/network.json")
 CAPACITY = 128  # pictures on the device at a time
 BATCHES = (16, 128)  # views per batch; the small size keeps a single face fast
 
@@ -40,14 +39,11 @@ def grey_levels(pictures: Any) -> np.ndarray:
     pictures : [n, 48, 48] or [n, 48, 48, 1], uint8 or floats from 0 to 1. UserError for anything else.
     """
     array = np.asarray(pictures)
-    if array.shape[1:] not in ((SIDE, SIDE), (SIDE, SIDE, 1)):
-        raise UserError(f"pictures must have the shape [n, {SIDE}, {SIDE}], not {list(array.shape)}")
-    array = array.reshape(len(array), SIDE, SIDE)
-    if array.dtype == "uint8":
-        return array
-    if array.dtype.kind != "f" or not ((array >= 0) & (array <= 1)).all():  # also for NaN
-        raise UserError("pictures must be uint8, or floats from 0 to 1")
-    return np.asarray((255 * array.astype("float64")).round(), "uint8")
+    if array.dtype.kind == "f" and ((array >= 0) & (array <= 1)).all():  # not for NaN
+        array = (255 * array.astype("float64")).round().astype("uint8")
+    if array.dtype != "uint8" or array.shape[1:] not in ((SIDE, SIDE), (SIDE, SIDE, 1)):
+        raise UserError(f"pictures must have the shape [n, {SIDE}, {SIDE}], and be uint8 or floats from 0 to 1")
+    return array.reshape(-1, SIDE, SIDE)
 
 
 class SpeedrunFacts(Facts, frozen=True):
@@ -217,16 +213,14 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
 
 
 def _speedrun(library: str, precision: str | None) -> Network:
-    """Load the networks that `make speedrun` wrote."""
+    """Load the network that `make speedrun` wrote."""
     with files.reading(SPEEDRUN, "make speedrun"):
-        trained = TypeAdapter(list[SpeedrunFacts]).validate_json(SPEEDRUN.read_bytes())
-    _prepare([*trained], library, precision)
-    members = []
-    for facts in trained:
-        weights = Path(facts.weights)
-        result = SPEEDRUN.with_name(weights.name.replace(".weights.h5", ".npz"))
-        members.append(_restored(facts, weights, f"rm {result} && make speedrun"))
-    return Network({"speedrun": members}, "mean", [1.0], 1.0)
+        facts = SpeedrunFacts.model_validate_json(SPEEDRUN.read_bytes())
+    _prepare([facts], library, precision)
+    weights = Path(facts.weights)
+    result = SPEEDRUN.with_name(weights.name.replace(".weights.h5", ".npz"))
+    member = _restored(facts, weights, f"rm {result} && make speedrun")
+    return Network({"speedrun": [member]}, "mean", [1.0], 1.0)
 
 
 def load(which: str = RELEASED, library: str | None = None, precision: str | None = None) -> Network:

@@ -135,7 +135,7 @@ def main(name: str, fold: str) -> None:
     settings, data = config.load(), faces.load()
     name = name or choose(settings.names)
     numbers = settings.some_folds(name, fold)
-    assignment, truth = folds.load(data, name), solution.join(data.labels, solution.load(data))
+    assignment, truth = folds.load(data, name), solution.load(data)
     trained, *_ = (store.load(settings, name, number, data, assignment).about for number in numbers)
     network = networks.load(f"{name}-{fold}", "tensorflow", "float32")  # needed for ONNX
     held_out = [assignment.held_out(number) for number in numbers]

@@ -8,19 +8,17 @@ import io
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
 from pipeline import files
-from pipeline.competition import CLASSES, SIDE
+from pipeline.competition import CLASSES
 from pipeline.config import Config
 from pipeline.data import folds
 from pipeline.data.faces import Faces
 from pipeline.data.folds import Folds
-from pipeline.training.cell import HISTORY
 from pipeline.training.plan import Plan
 
 CELLS = Path("artifacts/cells")
@@ -58,12 +56,9 @@ class About(BaseModel, frozen=True, strict=True):
 
     def computed_with(self) -> str:
         """Return backend, library versions, precision and processor as text."""
-        return ", ".join(
-            f"{key} {value}" for key, value in (
-                ("backend", self.backend), *sorted((self.model_extra or {}).items()), ("precision", self.precision),
-                ("processor", self.processor),
-            )
-        )  # fmt: skip
+        versions = sorted((self.model_extra or {}).items())
+        parts = [("backend", self.backend), *versions, ("precision", self.precision), ("processor", self.processor)]
+        return ", ".join(f"{key} {value}" for key, value in parts)
 
 
 @dataclass(frozen=True)
@@ -146,41 +141,20 @@ def load(config: Config, name: str, fold: int, faces: Faces, folds: Folds) -> Ce
         about, contents = _verified(path)
         if (about.model, about.fold, about.faces, about.folds) != (name, fold, faces.digest, folds.digest):
             raise ValueError(f"it is for {about.model} fold {about.fold}, or for a different dataset or folds")
-        arrays = _arrays(contents["predictions.npz"], folds.held_out(fold), len(folds.rows), len(faces.test_rows()))
         history = pd.read_csv(io.BytesIO(contents["history.csv"]))
-        if list(history) != list(HISTORY) or len(history) != about.plan.recipe["epochs"]:
-            raise ValueError(f"history.csv must have the columns {', '.join(HISTORY)} and one line per epoch")
-        return Cell(about, history=history, **arrays)
+        with np.load(io.BytesIO(contents["predictions.npz"])) as stored:
+            kept = {key: probabilities(stored[key]) for key in ("oof", "test", "oof_plain", "test_plain")}
+            train = probabilities(stored["train"].astype("float32") / 255) if "train" in stored else None
+            return Cell(about, stored["rows"], **kept, train=train, attention=stored.get("attention"), history=history)
 
 
-def _arrays(content: bytes, rows: np.ndarray, every: int, tests: int) -> dict[str, Any]:
-    """Read and validate the arrays of predictions.npz. Raises ValueError if one is invalid.
+def probabilities(array: np.ndarray, rows: int | None = None) -> np.ndarray:
+    """Validate probabilities and return them as float32 [n, 7], normalised to sum 1.
 
-    Parameters
-    ----------
-    rows : int [m], of the fold. every, tests : numbers of Training rows that take part, and of test rows.
+    Raises ValueError if the shape is different, for example n is not `rows`, or if a row has NaN, negative values or a
+    sum outside 0.98 to 1.02. This tolerance allows for rounding to 8 bits.
     """
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        stored = dict(archive)
-    if not np.array_equal(stored["rows"], rows):
-        raise ValueError("its rows are not those of the fold")
-    arrays: dict[str, Any] = {"rows": stored["rows"], "train": None, "attention": None}
-    for name, length in (("oof", len(rows)), ("oof_plain", len(rows)), ("test", tests), ("test_plain", tests)):
-        arrays[name] = probabilities(stored[name], length)
-    if "train" in stored:
-        arrays["train"] = probabilities(stored["train"].astype("float32") / 255, every - len(rows))
-    if "attention" in stored:
-        arrays["attention"] = stored["attention"].reshape(len(CLASSES), SIDE, SIDE)
-    return arrays
-
-
-def probabilities(array: np.ndarray, rows: int) -> np.ndarray:
-    """Validate probabilities and return them as float32 [rows, 7], normalised to sum 1.
-
-    Raises ValueError if the shape is different, or if a row has NaN, negative values or a sum outside 0.98 to 1.02.
-    This tolerance allows for rounding to 8 bits.
-    """
-    shape = (rows, len(CLASSES))
+    shape = (len(array) if rows is None else rows, len(CLASSES))
     if array.shape != shape or array.dtype.kind != "f":
         raise ValueError(f"probabilities must be floats of shape {shape}, not {array.dtype} {array.shape}")
     array = array.astype("float32")

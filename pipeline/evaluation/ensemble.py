@@ -243,21 +243,16 @@ def read(settings: Config, data: Faces, assignment: Folds) -> tuple[dict[str, Pr
 def read_external(name: str, data: Faces, assignment: Folds) -> Predictions:
     """Read external/NAME.npz; `oof` may cover all Training rows.
 
-    Raises UserError where it is missing or unusable: rows that are missing or do not sum to 1 (within 0.001).
+    Raises UserError where it is missing or unusable, see `store.probabilities`.
     """
     path = EXTERNAL / f"{name}.npz"
     remedy = f"the other system, as {EXTERNAL}/README.md says"
     with files.reading(path, remedy), np.load(path, allow_pickle=False) as arrays:
-        oof, test, cost = arrays["oof"], arrays["test"], arrays.get("cost", UNKNOWN)
+        oof = arrays["oof"]
         if len(oof) == len(data.rows(TRAINING)):
             oof = oof[np.isin(data.rows(TRAINING), assignment.rows)]
-        if cost.shape != UNKNOWN.shape or cost.dtype.kind not in "iuf" or (cost <= 0).any() or np.isinf(cost).any():
-            raise ValueError("cost must be three positive numbers, NaN where unknown: networks, parameters and seconds")
-        for array, rows in ((oof, len(assignment.rows)), (test, len(data.test_rows()))):
-            store.probabilities(array, rows)
-            if (abs(array.sum(axis=1, dtype="float64") - 1) > 0.001).any():
-                raise ValueError("some rows do not sum to 1")
-        return Predictions(oof.astype("float32"), test.astype("float32"), cost.astype("float64"))
+        test = store.probabilities(arrays["test"], len(data.test_rows()))
+        return Predictions(store.probabilities(oof, len(assignment.rows)), test)
 
 
 def summary(

@@ -111,10 +111,10 @@ def of_other_params(settings: config.Config, speedrun: Any, seeds: Any) -> dict[
     """Return whether each of these results was made with a params.yaml other than the current one."""
     section, made = settings.speedrun, speedrun or {}
     wanted = section and {
-        "architecture": section.architecture, "networks": section.networks, "recipe": section.resolved().model_dump(),
+        "architecture": section.architecture, "recipe": section.resolved().model_dump(),
         "by_seed": [*map(str, section.seeds)],
     }  # fmt: skip
-    found = {key: made.get(key) for key in ("architecture", "networks", "recipe")}
+    found = {key: made.get(key) for key in ("architecture", "recipe")}
     now = {key: value for key, value in config.read().items() if key != "seed"}
     return {
         "speedrun": bool(speedrun) and wanted != found | {"by_seed": [*(made.get("by_seed") or ())]},

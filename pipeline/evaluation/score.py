@@ -29,11 +29,6 @@ RATIOS = (
     "oof_accuracy", "public_accuracy", "private_accuracy", "private_low", "private_high", "private_no_duplicate",
     "private_macro_f1", "private_log_loss_tempered", "private_brier_tempered",
 )  # fmt: skip
-NEED_LABELS = (
-    "private_macro_f1", "private_top_2",
-    *(f"private_{key}{when}" for when in ("", "_tempered") for key in ("log_loss", "brier", "calibration_error")),
-    "rank_2013",
-)  # fmt: skip
 Value = float | int | str
 By = dict[str, np.ndarray]  # probabilities [m, 7] by submission, for the rows of a Truth
 
@@ -62,7 +57,7 @@ class Truth:
 
 def read_truth(data: faces.Faces) -> Truth:
     """Read the Truth of all rows."""
-    labels = solution.join(data.labels, solution.load(data))
+    labels = solution.load(data)
     if (labels[data.rows(PRIVATE)] < 0).any():  # an incomplete PrivateTest would give a different score
         labels[data.rows(PRIVATE)] = -1
     duplicates = audit.load_duplicates(len(labels))
@@ -110,16 +105,15 @@ def judge(probabilities: np.ndarray, tempered: np.ndarray, truth: Truth) -> dict
     for name, rows in parts.items():
         columns = accuracy(probabilities[rows], truth.labels[rows], name)
         scores |= {key.replace("duplicate_accuracy", "duplicate"): value for key, value in columns.items()}
-    if scores["private_accuracy"] == UNKNOWN:
-        return scores | dict.fromkeys(NEED_LABELS, UNKNOWN)
-    mine, labels = probabilities[private], truth.labels[private]
-    return scores | {
+    mine, labels = probabilities[private], truth.labels[private].clip(0)
+    more: dict[str, Value] = {
         "private_macro_f1": round(metrics.macro_f1(mine, labels), 6),
         "private_top_2": round(metrics.top_2(mine, labels), 6),
         **{f"private_{key}": value for key, value in metrics.calibration(mine, labels).items()},
         **{f"private_{key}_tempered": value for key, value in metrics.calibration(tempered[private], labels).items()},
         "rank_2013": rank_2013(int(metrics.right(mine, labels).sum()), len(labels), truth.source),
     }
+    return scores | (dict.fromkeys(more, UNKNOWN) if scores["private_accuracy"] == UNKNOWN else more)
 
 
 def analysis(probabilities: By, tempered: By, truth: Truth) -> dict[str, dict[str, Any]]:

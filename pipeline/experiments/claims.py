@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from ruamel.yaml import YAML
 
 from pipeline import config, files
 from pipeline.competition import SPLITS, TRAINING
@@ -52,10 +51,7 @@ class Claim(config.Section):
     recipe: config.Recipe
 
 
-CLAIMS = {
-    name: Claim.model_validate(entry)
-    for name, entry in YAML(typ="safe").load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
-}
+CLAIMS = {name: Claim.model_validate(each) for name, each in config.read(Path(__file__).with_suffix(".yaml")).items()}
 
 
 def draw(count: int, held_out: float, left_out: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +183,7 @@ def main(name: str, epochs: int | None) -> None:
     if name and name not in CLAIMS:
         raise UserError(f"no claim for {name!r}; choose one of: {', '.join(CLAIMS)}")
     data = faces.load()
-    labels = solution.join(data.labels, solution.load(data))
+    labels = solution.load(data)
     if (labels < 0).any():
         raise UserError(f"{solution.PATH} lacks labels of test rows; this command needs all of them")
     names = [name] if name else list(CLAIMS)

@@ -5,7 +5,6 @@ is a digest of everything that determines the predictions, except the machine an
 is not repeated.
 """
 
-import contextlib
 import json
 import os
 import time
@@ -90,22 +89,13 @@ class Hits:
 
     Parameters
     ----------
-    state : of the training; it is deleted if the record of its epochs is incomplete, so the training restarts.
-    labels : int [w], of the monitored rows.
+    state : of the training. labels : int [w], of the monitored rows.
     """
 
     def __init__(self, state: "Checkpoint", labels: np.ndarray) -> None:
-        self.path = state.path.with_suffix(".hits.npy")
-        self.labels = labels
-        self.epochs: list[np.ndarray] = []
+        self.path, self.labels = state.path.with_suffix(".hits.npy"), labels
         done = len(state.restore([]).history)
-        with contextlib.suppress(*files.DAMAGE):
-            hits = np.load(self.path, allow_pickle=False)[:done]
-            if hits.shape == (done, len(labels)):
-                self.epochs = [*hits]
-        if len(self.epochs) < done:
-            print(f"{self.path} is missing or damaged; this training starts from scratch", flush=True)
-            state.path.unlink()
+        self.epochs: list[np.ndarray] = [*np.load(self.path)[:done]] if done else []
 
     def note(self, probabilities: np.ndarray) -> np.ndarray:
         """Record an epoch by its probabilities, float [w, 7], before its state is saved. Return the probabilities."""

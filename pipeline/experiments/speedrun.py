@@ -1,15 +1,13 @@
 """Speedrun: the shortest training that reaches the winning score of 2013, on all Training rows without folds.
 
-The section `speedrun` of params.yaml sets the architecture, the recipe, and the number of networks, whose mean is
-evaluated. It should be chosen by out-of-fold scores. Reads the faces, data/solution.csv and data/duplicates.csv. By
-default, trains with the first seed and writes its networks (for `predict --network speedrun`), submission.csv and
-scores.json to artifacts/speedrun/. With `every` seed, writes results/speedrun.json instead: the scores of every seed
-with their intervals, mean and deviation over the seeds (never the best), and the minutes. Finished networks are not
-trained again.
+The section `speedrun` of params.yaml sets the architecture, the recipe and the seeds. It should be chosen by
+out-of-fold scores. Reads the faces, data/solution.csv and data/duplicates.csv. By default, trains with the first seed
+and writes its network (for `predict --network speedrun`), submission.csv and scores.json to artifacts/speedrun/. With
+`every` seed, writes results/speedrun.json instead: the scores of every seed with their intervals, mean and deviation
+over the seeds (never the best), and the minutes. Finished networks are not trained again.
 """
 
 import json
-import math
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -28,51 +26,36 @@ FOLDER = Path("artifacts/speedrun")
 RESULT = Path("results/speedrun.json")  # the record
 OWN = FOLDER / "scores.json"
 SUBMISSION = FOLDER / "submission.csv"
-NETWORKS = FOLDER / "networks.json"
+NETWORK = FOLDER / "network.json"
 
 
-def plan(settings: config.Config, data: faces.Faces) -> dict[int, dict[int, Training]]:
-    """Return the networks to train, by seed and number."""
+def plan(settings: config.Config, data: faces.Faces) -> dict[int, Training]:
+    """Return the training of every seed."""
     assert settings.speedrun is not None
-    architecture, recipe = settings.speedrun.architecture, settings.speedrun.resolved()
-    rows, tasks = folds.kept(data, settings.duplicates), {}
-    for seed in settings.speedrun.seeds:
-        seeds = np.random.SeedSequence(seed).generate_state(settings.speedrun.networks).tolist()
-        tasks[seed] = {
-            number: Training(f"seed {seed}, network {number} of {len(seeds)}", architecture, recipe, network_seed,
-                             settings.backend, rows, data.labels, rows[:0], data.test_rows())
-            for number, network_seed in enumerate(seeds, 1)
-        }  # fmt: skip
-    return tasks
+    section, rows = settings.speedrun, folds.kept(data, settings.duplicates)
+    return {
+        seed: Training(f"seed {seed}", section.architecture, section.resolved(),
+                       int(np.random.SeedSequence(seed).generate_state(1)[0]), settings.backend, rows, data.labels,
+                       rows[:0], data.test_rows())
+        for seed in section.seeds
+    }  # fmt: skip
 
 
-def mean_of(results: list[Result]) -> np.ndarray:
-    """Return the mean probabilities of several networks, float32 [k, 7]."""
-    return np.asarray(np.mean([each.probabilities for each in results], axis=0, dtype="float32"))
-
-
-def judge(results: list[Result], truth: score.Truth) -> dict[str, Any]:
-    """Return the scores of one seed: those of the mean of its networks.
-
-    The minutes are those of the slowest network, times the number of networks trained one after another.
+def judge(result: Result, truth: score.Truth) -> dict[str, Any]:
+    """Return the scores of one seed.
 
     Parameters
     ----------
     truth : of the test rows.
     """
-    probabilities = mean_of(results)
+    probabilities = result.probabilities.astype("float32")
     public, private = truth.usage == PUBLIC, truth.usage == PRIVATE
     parts = {"public": public, "private": private, "private_no_duplicate": private & (truth.identical == 0)}
     entry: dict[str, Any] = {}
     for name, rows in parts.items():
         entry |= score.accuracy(probabilities[rows], truth.labels[rows], name)
-    about = [json.loads(str(each.about)) for each in results]
-    minutes = [
-        float(each.seconds + each.prediction_seconds) / 60 * math.ceil(len(results) / machine["jobs"])
-        for each, machine in zip(results, about, strict=True)
-    ]
-    machines = [machine for number, machine in enumerate(about) if machine not in about[:number]]
-    return entry | {"minutes": round(max(minutes), 1), "trained_with": machines}
+    minutes = round(float(result.seconds + result.prediction_seconds) / 60, 1)
+    return entry | {"minutes": minutes, "trained_with": [json.loads(str(result.about))]}
 
 
 def summary(by_seed: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -93,43 +76,31 @@ def show(record: dict[str, Any]) -> str:
     return f"{table}\n\nthe competition was won with {BOARD_2013[0][1] / SPLIT_ROWS[PRIVATE]:.3%} of PrivateTest"
 
 
-def leave(data: faces.Faces, tasks: dict[int, Training], results: list[Result]) -> None:
-    """Write the submission of a seed, and the description of its networks for `predict`."""
-    submission.write(SUBMISSION, mean_of(results).argmax(axis=1))
-    networks = [
-        {"model": "speedrun", "architecture": task.architecture, "seed": task.seed,
-         "recipe": task.recipe.model_dump(), "precision": json.loads(str(result.about))["precision"],
-         "weights": str(runner.weights(data, task, FOLDER))}
-        for task, result in zip(tasks.values(), results, strict=True)
-    ]  # fmt: skip
-    files.write_json(NETWORKS, networks)
+def leave(data: faces.Faces, task: Training, result: Result) -> None:
+    """Write the submission of a seed, and the description of its network for `predict`."""
+    submission.write(SUBMISSION, result.probabilities.argmax(axis=1))
+    files.write_json(NETWORK, {
+        "model": "speedrun", "architecture": task.architecture, "seed": task.seed, "recipe": task.recipe.model_dump(),
+        "precision": json.loads(str(result.about))["precision"], "weights": str(runner.weights(data, task, FOLDER)),
+    })  # fmt: skip
     print(f"{SUBMISSION}: to score it: make score FILE={SUBMISSION}\n"
-          f'{NETWORKS}: to use the networks: make predict INPUT=face.png OPTIONS="--network speedrun"')  # fmt: skip
+          f'{NETWORK}: to use the network: make predict INPUT=face.png OPTIONS="--network speedrun"')  # fmt: skip
 
 
-def show_record() -> None:
-    """Print results/speedrun.json."""
-    with files.reading(RESULT, "make speedrun ALL=1"):
-        print(show(json.loads(RESULT.read_bytes())))
-
-
-def main(jobs: int, every: bool = False) -> None:
+def main(every: bool = False) -> None:
     """Run the command for the first seed, or for every seed."""
     settings, data = config.load(), faces.load()
     if settings.speedrun is None:
         raise UserError(f"{config.PATH} has no section speedrun; class Speedrun in pipeline/config.py documents it")
     truth = score.read_truth(data).of(data.test_rows())
-    tasks = plan(settings, data)
-    tasks = tasks if every else dict([next(iter(tasks.items()))])
-    by_seed = {}
-    for seed, each in tasks.items():
-        results = [*runner.run(data, each, FOLDER, jobs).values()]
-        by_seed[str(seed)] = judge(results, truth)
-        if not every:
-            leave(data, each, results)
+    tasks, first = plan(settings, data), settings.speedrun.seeds[0]
+    tasks = tasks if every else {first: tasks[first]}
+    results = runner.run(data, tasks, FOLDER)
+    if not every:
+        leave(data, tasks[first], results[first])
     record = {
-        "architecture": settings.speedrun.architecture, "networks": settings.speedrun.networks,
-        "recipe": settings.speedrun.resolved().model_dump(), **summary(by_seed),
+        "architecture": settings.speedrun.architecture, "recipe": settings.speedrun.resolved().model_dump(),
+        **summary({str(seed): judge(result, truth) for seed, result in results.items()}),
     }  # fmt: skip
     files.write_json(RESULT if every else OWN, record)
     print(show(record))
