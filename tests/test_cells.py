@@ -177,6 +177,7 @@ DAMAGE = {
     "other faces": lambda path, arrays: rewrite(path, arrays, faces="0" * 16),
     "truncated history": lambda path, arrays: os.truncate(path / "history.csv", 90),
     "cell.json": lambda path, arrays: (path / "cell.json").write_text("[]"),
+    "a missing row": lambda path, arrays: rewrite(path, arrays | {"oof": arrays["oof"][1:]}),
     "a sum of 2": lambda path, arrays: rewrite(path, arrays | {"oof": arrays["oof"] * 2}),
 }
 

@@ -53,6 +53,7 @@ def test_an_ensemble_is_better_than_its_members(method):
     blended, weights = blend(method, [Predictions(each, each[:50]) for each in oof], labels, np.arange(400) % 4)
     losses = [cross_entropy(each, labels) for each in oof]
     assert cross_entropy(blended.oof, labels) < (min(losses) if method == "weights" else np.mean(losses))
+    np.testing.assert_allclose(blended.oof.sum(axis=1), 1, atol=1e-5)
     expected = geometric_mean(oof[:, :50]) if weights is None else weighted_mean(oof[:, :50], weights)
     np.testing.assert_allclose(blended.test, expected)
     assert method == "weights" or np.allclose(blended.oof[:50], expected)

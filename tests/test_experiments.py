@@ -231,6 +231,9 @@ def test_a_run_executes_all_stages_and_stops_at_a_failure_or_a_missing_file(proj
     failing.append("train")
     with pytest.raises(UserError, match="train failed in seeds/1"):
         seeds.main([1, 2])
+    Path("data/duplicates.csv").unlink()
+    with pytest.raises(UserError, match=r"data/duplicates\.csv is missing"):
+        seeds.main([1, 2])
 
 
 @pytest.mark.parametrize(("command", "message"), [

@@ -142,19 +142,24 @@ def load(config: Config, name: str, fold: int, faces: Faces, folds: Folds) -> Ce
         if (about.model, about.fold, about.faces, about.folds) != (name, fold, faces.digest, folds.digest):
             raise ValueError(f"it is for {about.model} fold {about.fold}, or for a different dataset or folds")
         history = pd.read_csv(io.BytesIO(contents["history.csv"]))
+        rows, tests, train = folds.held_out(fold), len(faces.test_rows()), None
         with np.load(io.BytesIO(contents["predictions.npz"])) as stored:
-            kept = {key: probabilities(stored[key]) for key in ("oof", "test", "oof_plain", "test_plain")}
-            train = probabilities(stored["train"].astype("float32") / 255) if "train" in stored else None
-            return Cell(about, stored["rows"], **kept, train=train, attention=stored.get("attention"), history=history)
+            if not np.array_equal(stored["rows"], rows):
+                raise ValueError("its rows are not those of the fold")
+            sizes = {"oof": len(rows), "oof_plain": len(rows), "test": tests, "test_plain": tests}
+            arrays = {name: probabilities(stored[name], size) for name, size in sizes.items()}
+            if "train" in stored:
+                train = probabilities(stored["train"].astype("float32") / 255, len(folds.rows) - len(rows))
+            return Cell(about, rows, **arrays, train=train, attention=stored.get("attention"), history=history)
 
 
-def probabilities(array: np.ndarray, rows: int | None = None) -> np.ndarray:
-    """Validate probabilities and return them as float32 [n, 7], normalised to sum 1.
+def probabilities(array: np.ndarray, rows: int) -> np.ndarray:
+    """Validate probabilities and return them as float32 [rows, 7], normalised to sum 1.
 
-    Raises ValueError if the shape is different, for example n is not `rows`, or if a row has NaN, negative values or a
-    sum outside 0.98 to 1.02. This tolerance allows for rounding to 8 bits.
+    Raises ValueError if the shape is different, or if a row has NaN, negative values or a sum outside 0.98 to 1.02.
+    This tolerance allows for rounding to 8 bits.
     """
-    shape = (len(array) if rows is None else rows, len(CLASSES))
+    shape = (rows, len(CLASSES))
     if array.shape != shape or array.dtype.kind != "f":
         raise ValueError(f"probabilities must be floats of shape {shape}, not {array.dtype} {array.shape}")
     array = array.astype("float32")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import files
-from pipeline.competition import SPLITS
+from pipeline.competition import CLASSES, SPLITS
 from pipeline.data.faces import Faces
 
 PATH = Path("data/solution.csv")
@@ -37,4 +37,6 @@ def load(data: Faces) -> np.ndarray:
             raise ValueError("its rows are not the test rows of data/faces.npz")
         labels = data.labels.astype(np.int64)
         labels[data.test_rows()] = solution["emotion"].fillna(-1).to_numpy("int64")
+        if labels.max() >= len(CLASSES):
+            raise ValueError(f"an emotion is not 0 to {len(CLASSES) - 1}")
         return labels

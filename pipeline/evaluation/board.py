@@ -62,7 +62,7 @@ def places(scores: list[dict[str, Any]]) -> str:
             place = int(str(entry["rank_2013"]).replace(">10", "11"))
             names_at.setdefault(place, []).append(str(entry["name"]))
     shown = [f"{ORDINALS.get(place, f'{place}th')}: {', '.join(names)}" for place, names in sorted(names_at.items())]
-    return f"Places in 2013 by these PrivateTest scores: {'; '.join(shown)}." if shown else ""
+    return f"Places that these PrivateTest scores would have had in 2013: {'; '.join(shown)}." if shown else ""
 
 
 def spread(score: dict[str, float] | None) -> str:
@@ -76,8 +76,8 @@ def outlook(score: dict[str, Any]) -> str:
     low, high = stats.t.interval(0.95, count - 1, mean, deviation / count**0.5)
     chance = stats.t.sf(WINNER, count - 1, mean, deviation * (1 + 1 / count) ** 0.5)
     return (
-        f"By the t distribution over seeds, the mean's 95 % interval is {percent(low)} to {percent(high)}; a new seed "
-        f"exceeds the winner of 2013 with a probability of {chance:.0%}."
+        f"By the t distribution over the seeds, the 95 % interval of their mean is {percent(low)} to {percent(high)}. "
+        f"A new seed exceeds the winner's score of 2013 with a probability of {chance:.0%}."
     )
 
 

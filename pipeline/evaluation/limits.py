@@ -182,7 +182,7 @@ def best(limits: Limits, hours: np.ndarray, budget: float | None) -> tuple[np.nd
 
 
 def table(limits: Limits, hours: np.ndarray) -> str:
-    """Return a table with one row per recipe: core-hours, one network, infinitely many networks; then a table of C."""
+    """Return a table of recipes: core-hours, one and infinitely many networks, the latter minus the least; then C."""
     lines, heads = [], ["recipe", "core-h", "Brier", "B-infinity", "95 %", "minus least", "95 %"]
     limit, spread = np.diag(limits.common), np.diagonal(limits.spread, axis1=1, axis2=2)
     for number, name in enumerate(limits.names):

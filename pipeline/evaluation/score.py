@@ -105,7 +105,9 @@ def judge(probabilities: np.ndarray, tempered: np.ndarray, truth: Truth) -> dict
     for name, rows in parts.items():
         columns = accuracy(probabilities[rows], truth.labels[rows], name)
         scores |= {key.replace("duplicate_accuracy", "duplicate"): value for key, value in columns.items()}
-    mine, labels = probabilities[private], truth.labels[private].clip(0)
+    known = scores["private_accuracy"] != UNKNOWN
+    # Without labels, any labels give the names of the columns.
+    mine, labels = probabilities[private], truth.labels[private] if known else np.arange(private.sum()) % len(CLASSES)
     more: dict[str, Value] = {
         "private_macro_f1": round(metrics.macro_f1(mine, labels), 6),
         "private_top_2": round(metrics.top_2(mine, labels), 6),
@@ -113,7 +115,7 @@ def judge(probabilities: np.ndarray, tempered: np.ndarray, truth: Truth) -> dict
         **{f"private_{key}_tempered": value for key, value in metrics.calibration(tempered[private], labels).items()},
         "rank_2013": rank_2013(int(metrics.right(mine, labels).sum()), len(labels), truth.source),
     }
-    return scores | (dict.fromkeys(more, UNKNOWN) if scores["private_accuracy"] == UNKNOWN else more)
+    return scores | (more if known else dict.fromkeys(more, UNKNOWN))
 
 
 def analysis(probabilities: By, tempered: By, truth: Truth) -> dict[str, dict[str, Any]]:

@@ -95,7 +95,8 @@ class Hits:
     def __init__(self, state: "Checkpoint", labels: np.ndarray) -> None:
         self.path, self.labels = state.path.with_suffix(".hits.npy"), labels
         done = len(state.restore([]).history)
-        self.epochs: list[np.ndarray] = [*np.load(self.path)[:done]] if done else []
+        with files.reading(self.path, f"rm {state.path}, and the same command again"):
+            self.epochs: list[np.ndarray] = [*np.load(self.path)[:done]] if done else []
 
     def note(self, probabilities: np.ndarray) -> np.ndarray:
         """Record an epoch by its probabilities, float [w, 7], before its state is saved. Return the probabilities."""

@@ -63,6 +63,9 @@ def main(numbers: list[int]) -> None:
     document, wanted = config.read(), sorted(set(numbers))
     if len(wanted) < max(2, len(numbers)):
         raise UserError(f"two or more different seeds are needed, not {' '.join(map(str, numbers))}")
+    for name in SHARED[:-1]:
+        if not Path(name).exists():
+            raise UserError(f"{name} is missing; make it with: dvc repro audit")
     for seed in wanted:
         build(FOLDER / str(seed), seed)  # all at once: params.yaml may change during the runs
     for seed in wanted:

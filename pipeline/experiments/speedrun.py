@@ -1,6 +1,6 @@
 """Speedrun: the shortest training that reaches the winning score of 2013, on all Training rows without folds.
 
-The section `speedrun` of params.yaml sets the architecture, the recipe and the seeds. It should be chosen by
+The section `speedrun` of params.yaml sets the architecture, the recipe and the seeds. The first two should be chosen by
 out-of-fold scores. Reads the faces, data/solution.csv and data/duplicates.csv. By default, trains with the first seed
 and writes its network (for `predict --network speedrun`), submission.csv and scores.json to artifacts/speedrun/. With
 `every` seed, writes results/speedrun.json instead: the scores of every seed with their intervals, mean and deviation
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import config, files
-from pipeline.competition import BOARD_2013, PRIVATE, PUBLIC, SPLIT_ROWS
+from pipeline.competition import PRIVATE, PUBLIC
 from pipeline.data import faces, folds
 from pipeline.errors import UserError
 from pipeline.evaluation import board, metrics, score, submission
@@ -73,7 +73,7 @@ def show(record: dict[str, Any]) -> str:
     rows = board.seeds(record).replace("% to", " to", regex=True)
     rows = rows[:1] if len(rows) == 2 else rows  # one seed has no mean
     table = rows.to_markdown(tablefmt="simple", disable_numparse=True, stralign="right")
-    return f"{table}\n\nthe competition was won with {BOARD_2013[0][1] / SPLIT_ROWS[PRIVATE]:.3%} of PrivateTest"
+    return f"{table}\n\nthe competition was won with {board.WINNER:.3%} of PrivateTest"
 
 
 def leave(data: faces.Faces, task: Training, result: Result) -> None:
