@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from pipeline.competition import CLASSES, SIDE, SPLITS, TRAINING
 
 SCALE = 4  # factor of supersampling, for smooth edges
+CENTRE = SIDE * SCALE / 2
 REPEATS = 0.05  # fraction of the rows that repeat an earlier picture, similar to the real data
 
 
@@ -30,21 +31,34 @@ EXPRESSIONS = {
 
 
 def draw(expression: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
-    """Draw one face, uint8 [48, 48]. Coordinates are relative to its centre; unit: half the width of the head."""
-    big, centre = SIDE * SCALE, SIDE * SCALE / 2
+    """Draw one face, uint8 [48, 48]."""
+    big, centre = SIDE * SCALE, CENTRE
     skin, ground = rng.uniform(120, 215), rng.uniform(20, 235)
     dark = skin * rng.uniform(0.15, 0.4)
-    unit = big * rng.uniform(0.30, 0.38)
+    unit = big * rng.uniform(0.30, 0.38)  # half the width of the head
     tall = unit * rng.uniform(1.15, 1.4)
-    brow_inner, brow_outer, eye, smile, gap, wide, nose = np.array(expression) * rng.uniform(0.75, 1.25)
+    moves = np.array(expression) * rng.uniform(0.75, 1.25)
     side = rng.uniform(-0.15, 0.15)  # how far the face is turned sideways
     line = max(2, round(unit * rng.uniform(0.06, 0.10)))
     hair = rng.uniform(10, 200)
     picture = Image.new("L", (big, big), round(ground))
     pen = ImageDraw.Draw(picture)
+    pen.ellipse((centre - unit * 1.08, centre - tall * 1.12, centre + unit * 1.08, centre + tall * 0.5), round(hair))
+    pen.ellipse((centre - unit, centre - tall, centre + unit, centre + tall), round(skin))
+    _add_parts(pen, moves, unit, side, dark, line)
+    moved = picture.rotate(
+        rng.normal(0, 7), resample=Image.Resampling.BILINEAR, fillcolor=round(ground),
+        translate=(round(rng.normal(0, big * 0.03)), round(rng.normal(0, big * 0.03))),
+    )  # fmt: skip
+    return _lit(np.asarray(moved.reduce(SCALE), dtype=np.float64), rng)
+
+
+def _add_parts(pen: ImageDraw.ImageDraw, moves: np.ndarray, unit: float, side: float, dark: float, line: int) -> None:
+    """Draw eyes, brows, nose and mouth. Coordinates are relative to the centre, in units."""
+    brow_inner, brow_outer, eye, smile, gap, wide, nose = moves
 
     def at(*points: tuple[float, float]) -> list[tuple[float, float]]:
-        return [(centre + (x + side) * unit, centre + y * unit) for x, y in points]
+        return [(CENTRE + (x + side) * unit, CENTRE + y * unit) for x, y in points]
 
     def curve(*points: tuple[float, float]) -> None:
         pen.line(at(*points), fill=round(dark), width=line, joint="curve")
@@ -52,8 +66,6 @@ def draw(expression: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
     def oval(x: float, y: float, half_width: float, half_height: float, grey: float) -> None:
         pen.ellipse(at((x - half_width, y - half_height), (x + half_width, y + half_height)), fill=round(grey))
 
-    pen.ellipse((centre - unit * 1.08, centre - tall * 1.12, centre + unit * 1.08, centre + tall * 0.5), round(hair))
-    pen.ellipse((centre - unit, centre - tall, centre + unit, centre + tall), round(skin))
     high, inner, outer = max(0.03, 0.11 + eye), -0.50 - brow_inner, -0.50 - brow_outer
     for hand in (-1, 1):  # left, right
         oval(hand * 0.40, -0.25, 0.19, high, 240)
@@ -71,12 +83,11 @@ def draw(expression: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
         pen.polygon(at(*upper, *lower[::-1]), fill=round(dark * 0.4))
     curve(*upper)
     curve(*lower)
-    moved = picture.rotate(
-        rng.normal(0, 7), resample=Image.Resampling.BILINEAR, fillcolor=round(ground),
-        translate=(round(rng.normal(0, big * 0.03)), round(rng.normal(0, big * 0.03))),
-    )  # fmt: skip
-    face = np.asarray(moved.reduce(SCALE), dtype=np.float64)
-    slope = rng.uniform(-0.35, 0.35, size=2)  # of light from one side
+
+
+def _lit(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add light from one side, and noise."""
+    slope = rng.uniform(-0.35, 0.35, size=2)
     y, x = np.mgrid[-0.5 : 0.5 : SIDE * 1j, -0.5 : 0.5 : SIDE * 1j]
     lit = face * (1 + slope[0] * x + slope[1] * y) + rng.normal(0, rng.uniform(2, 12), face.shape)
     return np.asarray(lit.clip(0, 255).astype(np.uint8))

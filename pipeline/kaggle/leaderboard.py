@@ -46,8 +46,9 @@ def shown(scores: list[dict[str, Any]], sent: list[records.Record], slug: str) -
         parts.append(columns(scored, KAGGLE_HEADERS, 2))
     notes = [
         board.places(scores),
-        f"Places are among the {TEAMS_2013} teams of 2013, by PrivateTest (private). 'no dupl.' excludes test rows "
-        "with a duplicate in Training. For details see results/report.md.",
+        f"Our submissions are sorted by out-of-fold accuracy. Places are among the {TEAMS_2013} teams of 2013, by "
+        "PrivateTest (private). 'no dupl.' excludes test rows with a duplicate in Training. For details see "
+        "results/report.md.",
         *(board.NOTES.get(kind) for kind in dict.fromkeys(entry["data"] for entry in scores)),
     ]
     return "\n\n".join([*parts, "\n".join(textwrap.fill(note, 80) for note in notes if note)])
