@@ -31,10 +31,13 @@ from pipeline.evaluation import ensemble, metrics, submission
 
 @contextlib.contextmanager
 def _inside(project: Path | str) -> Iterator[None]:
-    """Change to the project's folder, because all paths of the pipeline are relative to it."""
+    """Change to the project's folder, because all paths of the pipeline are relative to it. UserError if it is none."""
+    folder = Path(project).expanduser()
+    if not (folder / config.PATH).is_file():
+        raise UserError(f"project={str(project)!r} is not the folder of a clone: it contains no {config.PATH}")
     config.load.cache_clear()
     try:
-        with contextlib.chdir(Path(project).expanduser()):
+        with contextlib.chdir(folder):
             yield
     finally:
         config.load.cache_clear()

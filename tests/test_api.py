@@ -41,6 +41,8 @@ def test_large_coloured_pictures_are_converted_and_invalid_input_is_an_error(rel
     np.testing.assert_array_equal(api.grey(large), PIXELS[0])
     with pytest.raises(UserError, match="unknown network"):
         api.network("resnet", ROOT)
+    with pytest.raises(UserError, match="not the folder of a clone"):
+        api.network(project=tmp_path / "elsewhere")
 
 
 def test_predictions_are_loaded_blended_scored_and_saved(tmp_path, monkeypatch):
