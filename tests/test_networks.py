@@ -110,13 +110,17 @@ def test_pictures_of_all_forms_give_equal_grey_levels_and_others_are_errors():
             networks.grey_levels(wrong)
 
 
-def test_unknown_networks_and_ensembles_with_external_members_are_errors(predicted):
+def test_unknown_networks_lost_weights_and_ensembles_with_external_members_are_errors(predicted, monkeypatch):
     messages = {"vgg9": "vgg9.*one, two", "one-7": "7", "released": "make release"}
     for which, message in messages.items():
         with pytest.raises(UserError, match=message):
             networks.load(which)
     write_result(one=0.75, theirs=0.25)
     with pytest.raises(UserError, match="theirs"):
+        networks.load("ensemble")
+    monkeypatch.setattr(store, "WEIGHTS", ROOT / "gone")
+    write_result(one=0.75, two=0.25)
+    with pytest.raises(UserError, match=r"(?s)train one --retrain.*train two --retrain"):
         networks.load("ensemble")
 
 

@@ -74,4 +74,4 @@ def main(student: str) -> None:
         arrays["of"] = np.array(folds.load(data, student).digest)
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
     mean = f"soft targets of {student}: mean of {', '.join(teachers)}"
-    print(f"{student}: its cells stay valid; to train it again, first retrain {', '.join(older)}" if older else mean)
+    print(f"{student}: no new soft targets, because cells of {', '.join(older)} are older" if older else mean)

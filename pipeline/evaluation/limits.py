@@ -206,7 +206,7 @@ def table(limits: Limits, hours: np.ndarray) -> str:
 def main(names: list[str] | None, hours: list[float] | None) -> None:
     """Print the limits of models (default: all) and the best weights for budgets of core-hours per fold."""
     limits, costs = limits_of_run(names or config.load().names)
-    print(table(limits, costs))
+    print(f"Expected Brier scores of one network and of the mean of infinitely many\n\n{table(limits, costs)}")
     columns = {"core-hours": ["Brier", "width of 95 %", *limits.names]}
     for budget in [*(hours or BUDGETS), None]:
         weights, networks, score = best(limits, costs, budget)
