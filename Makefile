@@ -16,7 +16,11 @@ lines := $(foreach goal,$(MAKECMDGOALS),$(shell grep '^$(goal):' $(lastword $(MA
 unknown := $(foreach name,$(filter-out PYTHON,$(.VARIABLES)),$(if $(call given,$(name)),$(if $(and \
   $(filter $(name),$(OPTIONS_KNOWN)),$(findstring $(name)=,$(lines))),,$(name))))
 ifneq ($(strip $(unknown)),)
-$(error make $(MAKECMDGOALS) has no option $(strip $(unknown)); make help lists the options of each command)
+$(error $(strip make $(MAKECMDGOALS)) has no option $(strip $(unknown)); make help lists the options of each command)
+endif
+empty := $(foreach name,$(OPTIONS_KNOWN),$(if $(call given,$(name)),$(if $(value $(name)),,$(name))))
+ifneq ($(strip $(empty)),)
+$(error $(strip $(empty)) is empty; give it a value, or leave it out)
 endif
 $(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
 export $(OPTIONS_KNOWN)

@@ -28,6 +28,8 @@ from pipeline.data import faces, folds
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, metrics, submission
 
+PICTURE = (str, Path, Image.Image)
+
 
 @contextlib.contextmanager
 def _inside(project: Path | str) -> Iterator[None]:
@@ -66,15 +68,18 @@ class Network:
 
         Parameters
         ----------
-        pictures : [n, 48, 48] or [n, 48, 48, 1], uint8 or floats from 0 to 1; or a list of paths or of PIL images,
-            each of one face.
+        pictures : [n, 48, 48] or [n, 48, 48, 1], uint8 or floats from 0 to 1; or a list of paths, PIL images or arrays
+            [48, 48], each of one face; or one path or PIL image.
 
         Raises
         ------
         UserError : if an array has another shape, or a file is not a picture.
         """
-        if isinstance(pictures, list) and pictures and isinstance(pictures[0], str | Path | Image.Image):
-            pictures = np.stack([grey(picture) for picture in pictures])
+        if isinstance(pictures, PICTURE):
+            pictures = [pictures]
+        if isinstance(pictures, list | tuple):
+            arrays = [grey(each) if isinstance(each, PICTURE) else each for each in pictures]
+            pictures = arrays or np.zeros((0, SIDE, SIDE), "uint8")
         return pd.DataFrame(self._network.probabilities(pictures), columns=list(CLASSES))
 
 
@@ -115,19 +120,39 @@ def predictions(project: Path | str = ".") -> Predictions:
     return Predictions(oof, test, data.labels[assignment.rows].astype(int), assignment.fold_of)
 
 
-def blend(members: Sequence[np.ndarray], weights: Sequence[float] | None = None) -> np.ndarray:
-    """Return the weighted mean of probabilities, float [n, 7] each; by default with equal weights."""
-    return np.asarray(np.average(np.stack(members), axis=0, weights=weights))
+def _checked(probabilities: Any, rows: int | None = None) -> np.ndarray:
+    """Return probabilities as an array. Raises UserError if they are not [rows, 7], finite and non-negative."""
+    array = np.asarray(probabilities)
+    required = (len(array) if rows is None and array.ndim else rows, len(CLASSES))
+    if array.shape != required or not ((array >= 0) & (array < np.inf)).all():
+        raise UserError(f"probabilities must have the shape {[*required]}, not {[*array.shape]}, and be from 0 to 1")
+    return array
 
 
-def score(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Compute accuracy with its 95 % interval, macro-F1, log-loss, Brier score and calibration error."""
+def blend(members: Sequence[Any], weights: Sequence[float] | None = None) -> np.ndarray:
+    """Return the weighted mean of probabilities, float [n, 7] each; by default with equal weights.
+
+    Raises UserError for other shapes, or weights that are negative or all 0.
+    """
+    arrays = [_checked(each, len(members[0])) for each in members]
+    used = np.ones(len(arrays)) if weights is None else np.asarray(weights, dtype=float)
+    if used.shape != (len(arrays),) or not (used >= 0).all() or not 0 < used.sum() < np.inf:
+        raise UserError("blend needs one weight of at least 0 for each member, and not only zeros")
+    return np.asarray(np.average(arrays, axis=0, weights=used))
+
+
+def score(probabilities: Any, labels: np.ndarray) -> dict[str, float]:
+    """Compute accuracy with its 95 % interval, macro-F1, log-loss, Brier score and calibration error.
+
+    Raises UserError unless there is one row of probabilities, float [n, 7], for each label, int [n].
+    """
+    probabilities = _checked(probabilities, len(labels))
     return {
         **metrics.accuracy(probabilities, labels), "macro_f1": metrics.macro_f1(probabilities, labels),
         **metrics.calibration(probabilities, labels),
     }  # fmt: skip
 
 
-def save(test: np.ndarray, path: Path | str) -> None:
-    """Write a submission from probabilities, float [7178, 7]. `make score FILE=path` scores it."""
-    submission.write(Path(path).expanduser(), test.argmax(axis=1))
+def save(test: Any, path: Path | str) -> None:
+    """Write a submission from probabilities, float [7178, 7]; else UserError. `make score FILE=path` scores it."""
+    submission.write(Path(path).expanduser(), _checked(test).argmax(axis=1))

@@ -30,6 +30,9 @@ def test_arrays_paths_and_images_give_equal_predictions(released, tmp_path):
     assert list(table) == list(CLASSES)
     for same in (PIXELS / 255.0, [str(path) for path in paths], [Image.open(path) for path in paths]):
         np.testing.assert_allclose(released.predict(same), table, atol=1e-6)
+    np.testing.assert_allclose(released.predict([paths[0], *PIXELS[1:]]), table, atol=1e-6)
+    np.testing.assert_allclose(released.predict(paths[0]), table[:1], atol=1e-6)
+    assert released.predict([]).shape == (0, 7)
 
 
 def test_large_coloured_pictures_are_converted_and_invalid_input_is_an_error(released, tmp_path):
@@ -59,6 +62,15 @@ def test_predictions_are_loaded_blended_scored_and_saved(tmp_path, monkeypatch):
     assert api.score(mixed, run.labels)["accuracy"] == (mixed.argmax(axis=1) == run.labels).mean()
     api.save(run.test["plain_net"], "mine.csv")
     assert Path("mine.csv").read_text().split() == [str(label) for label in first.test.argmax(axis=1)]
+    oof, infinite = run.oof["plain_net"], run.oof["plain_net"] * np.nan
+    for wrong in (
+        lambda: api.save(infinite, "wrong.csv"), lambda: api.save(oof[:, :6], "wrong.csv"),
+        lambda: api.score(oof[1:], run.labels), lambda: api.blend([oof, oof[1:]]), lambda: api.blend([]),
+        lambda: api.blend([oof, oof], [1, -1.5]), lambda: api.blend([oof, oof], [0, 0]),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=r"must have|needs"):
+            wrong()
+    assert not Path("wrong.csv").exists()
     shutil.rmtree("project/artifacts/blends")
     with pytest.raises(UserError, match="dvc repro"):
         api.predictions("project")

@@ -63,6 +63,7 @@ STUDENT = MODEL | {"teachers": ["a"], "teacher_weight": 0.5}
 @pytest.mark.parametrize(("place", "changes"), [
     ("folds", {"folds": 1}), ("students.s", {"students": {"s": STUDENT | {"folds": 3}}}),
     ("models.A-b", {"models": {"A-b": MODEL}}), ("models.ensemble", {"models": {"ensemble": MODEL}}),
+    (f"models.{'a' * 61}: a name", {"models": {"a" * 61: MODEL}}), ("models.a must contain", {"models": {"a": None}}),
     ("models.b", {"models": {"a": MODEL, "b": MODEL}}),
     ("models.a.epochs", {"models": {"a": MODEL | {"epochs": "3"}}}),
     ("models.a.epochs", {"models": {"a": {"architecture": "small_vgg"}}}),

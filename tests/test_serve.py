@@ -58,6 +58,7 @@ def test_a_damaged_or_too_large_upload_gives_an_error_message(client):
     for content, status in ((PORTRAIT[:1000], 422), (bytes(10_000_001), 413), (unknown_length, 413)):
         response = client.post("/predict", content=content)
         assert (response.status_code, len(response.json()["error"].splitlines())) == (status, 1)
+    assert client.post("/predict", files={"file": PORTRAIT}).status_code == 415
 
 
 def test_other_hosts_and_paths_are_refused_and_the_page_has_no_external_resources(client):
