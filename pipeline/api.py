@@ -22,7 +22,7 @@ import pandas as pd
 from PIL import Image
 
 from pipeline import config
-from pipeline.apps import networks, sources
+from pipeline.apps import detect, light, networks, predict, sources
 from pipeline.competition import CLASSES, SIDE
 from pipeline.data import faces, folds
 from pipeline.errors import UserError
@@ -46,7 +46,7 @@ def _inside(project: Path | str) -> Iterator[None]:
 
 
 def grey(picture: Path | str | Image.Image) -> np.ndarray:
-    """Convert a picture of one face to grey levels, uint8 [48, 48]: apply its EXIF orientation, and resize it."""
+    """Convert a picture of one face to grey levels, uint8 [48, 48]: its central square, upright by its EXIF data."""
     if isinstance(picture, Image.Image):
         pixels = sources.plain(sources.upright(picture))
     else:
@@ -54,13 +54,14 @@ def grey(picture: Path | str | Image.Image) -> np.ndarray:
             pixels = sources.read(Path(picture).expanduser())
         except UserError as error:
             raise UserError(f"{picture}: {error}") from None
-    return np.asarray(Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
+    levels = np.asarray(Image.fromarray(pixels).convert("L"))
+    return detect.crop(levels, detect.middle(levels))
 
 
 class Network:
     """Trained network, or several whose predictions are averaged."""
 
-    def __init__(self, network: networks.Network) -> None:
+    def __init__(self, network: networks.Network | light.Network) -> None:
         self._network = network
 
     def predict(self, pictures: Any) -> pd.DataFrame:
@@ -80,17 +81,17 @@ class Network:
         if isinstance(pictures, list | tuple):
             arrays = [grey(each) if isinstance(each, PICTURE) else each for each in pictures]
             pictures = arrays or np.zeros((0, SIDE, SIDE), "uint8")
-        return pd.DataFrame(self._network.probabilities(pictures), columns=list(CLASSES))
+        return pd.DataFrame(self._network.probabilities(networks.grey_levels(pictures)), columns=list(CLASSES))
 
 
 def network(which: str = networks.RELEASED, project: Path | str = ".") -> Network:
     """Load a network: "released", "ensemble", "speedrun", a model, or one fold of a model, like "deep_vgg-0".
 
-    All except "released" need weights, which `make train` writes on its machine and which are not in git. Raises
-    UserError if there is no such network.
+    "released" runs in ONNX Runtime, the others in Keras. They need weights, which `make train` writes on its machine
+    and which are not in git. Raises UserError if there is no such network.
     """
     with _inside(project):
-        return Network(networks.load(which))
+        return Network(predict.load(which, explain=False))
 
 
 @dataclass(frozen=True)

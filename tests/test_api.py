@@ -10,6 +10,7 @@ from PIL import Image
 from settings import ROOT
 
 from pipeline import api
+from pipeline.apps import predict, sources
 from pipeline.competition import CLASSES
 from pipeline.errors import UserError
 from pipeline.evaluation import ensemble
@@ -33,6 +34,8 @@ def test_arrays_paths_and_images_give_equal_predictions(released, tmp_path):
     np.testing.assert_allclose(released.predict([paths[0], *PIXELS[1:]]), table, atol=1e-6)
     np.testing.assert_allclose(released.predict(paths[0]), table[:1], atol=1e-6)
     assert released.predict([]).shape == (0, 7)
+    many = released.predict(np.tile(PIXELS, (50, 1, 1)))
+    np.testing.assert_allclose(many, np.tile(table, (50, 1)), atol=1e-6)
 
 
 def test_large_coloured_pictures_are_converted_and_invalid_input_is_an_error(released, tmp_path):
@@ -40,8 +43,9 @@ def test_large_coloured_pictures_are_converted_and_invalid_input_is_an_error(rel
     for wrong, message in (([tmp_path / "a.png"], r"a\.png"), (np.zeros((2, 32, 32), "uint8"), "48")):
         with pytest.raises(UserError, match=message):
             released.predict(wrong)
-    large = Image.fromarray(PIXELS[0]).resize((96, 96), Image.Resampling.NEAREST).convert("RGB")
-    np.testing.assert_array_equal(api.grey(large), PIXELS[0])
+    large = Image.fromarray(PIXELS[0]).resize((120, 96)).convert("RGB")
+    seen = predict.detect_faces(None, sources.Picture(np.asarray(large)), None, 1)  # as with --no-detect
+    np.testing.assert_array_equal(api.grey(large), seen.faces[0])
     with pytest.raises(UserError, match="unknown network"):
         api.network("resnet", ROOT)
     with pytest.raises(UserError, match="not the folder of a clone"):

@@ -31,7 +31,7 @@ def test_fit_weights_finds_the_optimum():
     own = oof[:, np.arange(400), labels]
     assert weights.sum() == pytest.approx(1)
     assert sorted(weights > 0.01) == [False, True, True]
-    assert (own / (weights @ own)).mean(axis=1).max() == pytest.approx(1, abs=1e-4)
+    assert (own / (weights @ own)).mean(axis=1).max() == pytest.approx(1, abs=1e-6)
 
 
 def test_equal_members_have_equal_weights_even_if_every_label_has_probability_zero():

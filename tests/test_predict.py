@@ -137,7 +137,7 @@ def test_unusable_files_are_listed_and_skipped(run):
     skipped = {line.partition(": ")[0].removeprefix("skipped ") for line in done.err.splitlines()[:-2]}
     bad = ("cut.jpg", "film.mp4", "fractions.tif", "gone.png", "large.png", "locked", "page.png")
     assert skipped == {"row.csv", r"all/\xff\x1b[31m\n.png", r"all/\xff.mp4", *(f"all/{name}" for name in bad)}
-    assert "all/page.png: the format is not one of" in done.err
+    assert "all/page.png: it is damaged, or its format is not one of" in done.err
     assert "10 skipped, 1 other file," in done.err
 
 

@@ -72,6 +72,13 @@ def crop(grey: np.ndarray, box: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(padded).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=corners))
 
 
+def middle(grey: np.ndarray) -> np.ndarray:
+    """Return the central square of uint8 [h, w] as a box, float [3]."""
+    height, width = grey.shape
+    side = min(height, width)
+    return np.array([(width - side) / 2, (height - side) / 2, side])
+
+
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Compute the intersection over union of two squares, float [3] each."""
     width, height = (min(a[i] + a[2], b[i] + b[2]) - max(a[i], b[i]) for i in (0, 1))

@@ -13,6 +13,8 @@ from pipeline import files
 from pipeline.apps import packed
 from pipeline.competition import CLASSES
 
+CAPACITY = 128  # pictures in memory at a time, each with all its views
+
 
 class Network:
     """ONNX counterpart of networks.Network, without attention maps.
@@ -27,9 +29,9 @@ class Network:
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
         """Return the calibrated probabilities, float32 [n, 7], of pictures, uint8 [n, 48, 48]."""
-        if not len(pictures):
-            return np.zeros((0, len(CLASSES)), "float32")
-        return np.asarray(self.session.run(None, {"pictures": pictures})[0])
+        parts = [pictures[start : start + CAPACITY] for start in range(0, len(pictures), CAPACITY)]
+        outputs = [self.session.run(None, {"pictures": part})[0] for part in parts]
+        return np.concatenate([np.zeros((0, len(CLASSES)), "float32"), *outputs])
 
 
 def load() -> Network | None:

@@ -208,8 +208,10 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
     folds = {each: settings.some_folds(each, fold) if dash else settings.folds_of(each) for each in shares}
     cells = {each: [_cell(settings, each, number) for number in folds[each]] for each in shares}
     if lost := [name for name, parts in cells.items() if not all(path.exists() for _, path, *_ in parts)]:
-        remedies = [f"python -m pipeline train {each} --retrain --yes" for each in lost]
-        raise UserError("\n".join(["weights, which are not in git, are missing; train these models again", *remedies]))
+        raise UserError(
+            f"weights, which are not in git, are missing: {', '.join(lost)}; train each model again: "
+            "python -m pipeline train NAME --retrain"
+        )
     _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
     members = {each: [_restored(*cell) for cell in parts] for each, parts in cells.items()}
     return Network(members, method, list(shares.values()), ensemble.result([name]).submissions[name].temperature)

@@ -48,12 +48,7 @@ class Detection:
 def detect_faces(source: Source, picture: Picture, detector: detect.Detector | None, most: int | None) -> Detection:
     """Find the `most` largest faces of a picture. Without `detector`, its central square is the face."""
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(picture.pixels)).convert("L"))
-    if picture.aligned or detector is None:
-        height, width = grey.shape
-        side = min(height, width)
-        boxes = np.array([[(width - side) / 2, (height - side) / 2, side]])
-    else:
-        boxes = detector.boxes(grey)[:most]
+    boxes = detect.middle(grey)[None] if picture.aligned or detector is None else detector.boxes(grey)[:most]
     faces = [detect.crop(grey, box) for box in boxes]
     return Detection(source, picture, boxes, np.array(faces, "uint8").reshape(-1, SIDE, SIDE))
 

@@ -124,7 +124,7 @@ def read(file: Path | IO[bytes]) -> np.ndarray:
             with Image.open(file, formats=FORMATS) as picture:
                 return plain(upright(picture))
     except UnidentifiedImageError:
-        raise UserError(f"the format is not one of {', '.join(FORMATS)}") from None
+        raise UserError(f"it is damaged, or its format is not one of {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's readers have no common exception for damaged files
         raise UserError(f"the picture cannot be read ({error})") from None
 

@@ -244,7 +244,7 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
         tasks = [run.task(name, fold) for name in names for fold in run.settings.folds_of(name)]
         tasks = [task for task in tasks if not run.is_complete(task)]
         require_approval(run, tasks, yes)
-        print(f"{count(len(tasks))} to train", flush=True)
+        print(f"{'models' if stage == 'train' else 'students'}: {count(len(tasks))} to train", flush=True)
         for task in trained(run, tasks, jobs, executor, address) if tasks else ():
             commit(run, [task.plan.model])
 

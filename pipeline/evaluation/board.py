@@ -16,7 +16,7 @@ WINNER = max(TEAMS.values())
 ORDINALS = {1: "1st", 2: "2nd", 3: "3rd", 11: "below the 10th"}
 SEED_SCORES = ("public_accuracy", "private_accuracy", "private_no_duplicate_accuracy")
 NOTES = {
-    "unofficial": "The data files are not Kaggle's own; results/data.json describes them.",
+    "unofficial": "The data files are not Kaggle's own; results/data.json has their checksums.",
     "folders": "The data are pictures in folders. Their names give the competition's split; whether they are Kaggle's "
     "own files is unknown.",
     "other split": "The split is not the competition's (results/data.json names the folder used for each part), so "

@@ -15,6 +15,7 @@ from typing import Annotated, NamedTuple, get_args
 
 import numpy as np
 from pydantic import BaseModel, Field
+from scipy.optimize import minimize
 
 from pipeline import config, files
 from pipeline.cells import store
@@ -119,22 +120,21 @@ def tempered(oof: np.ndarray, temperatures: np.ndarray, fold_of: np.ndarray) -> 
 def fit_weights(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the weights, float64 [members], whose weighted mean has the least log-loss.
 
-    Expectation maximisation finds the weights of a mixture of given components (Dempster, Laird & Rubin 1977, 4.3).
-    Each step lowers the log-loss. The log-loss is convex in the weights, so the result is the global optimum.
+    The log-loss is convex in the weights, so the optimum that SLSQP finds is the global one.
 
     Parameters
     ----------
     oof : float [members, n, 7]. labels : int [n].
     """
     likelihood = oof[:, np.arange(len(labels)), labels].astype(np.float64).clip(1e-12)
-    weights = np.full(len(oof), 1 / len(oof))
-    for _ in range(5000):
-        share = weights[:, None] * likelihood
-        updated = (share / share.sum(axis=0)).mean(axis=1)
-        if np.abs(updated - weights).max() < 1e-7:
-            break
-        weights = updated
-    return weights
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        mixed = weights @ likelihood
+        return -np.log(mixed).mean(), -(likelihood / mixed).mean(axis=1)
+
+    equal, total = np.full(len(oof), 1 / len(oof)), {"type": "eq", "fun": lambda weights: weights.sum() - 1}
+    found = minimize(loss, equal, jac=True, bounds=[(0, 1)] * len(oof), constraints=total, options={"ftol": 1e-12})
+    return np.asarray(found.x / found.x.sum())
 
 
 def weighted_mean(members: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from pipeline.competition import CLASSES
 
 FOLDER = Path("results/plots")
 CHARTS = Path(__file__).with_name("charts")
-COSTS = "Accuracy out of fold with 95 % intervals; logarithmic scales"  # title of charts of the template "points"
+COSTS = "Accuracy out of fold with 95 % intervals; logarithmic scales of costs"  # of the template "points"
 
 
 def chart(table: pd.DataFrame, template: str, title: str = "", x: str = "", y: str = "") -> dict[str, Any]:

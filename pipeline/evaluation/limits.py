@@ -206,11 +206,12 @@ def table(limits: Limits, hours: np.ndarray) -> str:
 def main(names: list[str] | None, hours: list[float] | None) -> None:
     """Print the limits of models (default: all) and the best weights for budgets of core-hours per fold."""
     limits, costs = limits_of_run(names or config.load().names)
-    print(f"Expected Brier scores of one network and of the mean of infinitely many\n\n{table(limits, costs)}")
-    columns = {"core-hours": ["Brier", "width of 95 %", *limits.names]}
+    print(f"Expected Brier scores of one network, and of the mean of infinitely many (B-infinity).\n"
+          f"In common: mean product of two recipes' errors (docs/ablation.md).\n\n{table(limits, costs)}")  # fmt: skip
+    columns = {"core-hours per fold": ["Brier", "width of 95 %", *limits.names]}
     for budget in [*(hours or BUDGETS), None]:
         weights, networks, score = best(limits, costs, budget)
         low, high = limits.interval(weights)
         cells = [f"{w:.2f} x {n:.1f}" if budget else f"{w:.2f}" for w, n in zip(weights, networks, strict=True)]
         columns[f"{budget:g}" if budget else "no limit"] = [f"{score:.4f}", f"{high - low:.4f}", *cells]
-    print(f"\nBest weights and numbers of networks\n\n{tabulate(columns, 'keys', disable_numparse=True)}")
+    print(f"\nBest weights x numbers of networks (on average)\n\n{tabulate(columns, 'keys', disable_numparse=True)}")
