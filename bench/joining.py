@@ -27,7 +27,8 @@ RESULT = Path("results/joining.md")
 INTRODUCTION = """# Members and methods of the ensemble
 
 All scores are out of fold, at the best temperature.
-It is fitted on the other folds for the methods, and on the evaluated rows for members and ensembles."""
+It is fitted on the other folds for the methods, and on the evaluated rows for members and ensembles.
+Below the methods, ensembles have equal weights."""
 ROUNDS = 20  # steps of the greedy selection
 Joined = Callable[[np.ndarray], np.ndarray]  # probabilities [models, n, 7] to [n, 7]
 
