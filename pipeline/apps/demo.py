@@ -52,5 +52,5 @@ def main(quick: bool = False) -> None:
     run("pipeline", "train", "--jobs", "2", "--threads", "1")
     run("dvc", "repro")
     run("pipeline", "leaderboard")
-    print(f"\nSubmission: {folder}/submissions/ensemble.csv")
-    print(f"Report: {folder}/results/report.html")
+    print(f"\nAll files named above are in {folder}/, for example:")
+    print(f"{folder}/submissions/ensemble.csv\n{folder}/results/report.html")
