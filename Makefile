@@ -18,9 +18,9 @@ unknown := $(foreach name,$(filter-out PYTHON,$(.VARIABLES)),$(if $(call given,$
 ifneq ($(strip $(unknown)),)
 $(error $(strip make $(MAKECMDGOALS)) has no option $(strip $(unknown)); make help lists the options of each command)
 endif
-empty := $(foreach name,$(OPTIONS_KNOWN),$(if $(call given,$(name)),$(if $(value $(name)),,$(name))))
+empty := $(foreach name,PYTHON $(OPTIONS_KNOWN),$(if $(call given,$(name)),$(if $(value $(name)),,$(name))))
 ifneq ($(strip $(empty)),)
-$(error $(strip $(empty)) is empty; give it a value, or leave it out)
+$(error empty: $(strip $(empty)); give a value, or leave it out)
 endif
 $(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
 export $(OPTIONS_KNOWN)

@@ -79,16 +79,16 @@ class Network:
         if isinstance(pictures, PICTURE):
             pictures = [pictures]
         if isinstance(pictures, list | tuple):
-            arrays = [grey(each) if isinstance(each, PICTURE) else each for each in pictures]
-            pictures = arrays or np.zeros((0, SIDE, SIDE), "uint8")
+            levels = [grey(each) if isinstance(each, PICTURE) else networks.grey_levels([each])[0] for each in pictures]
+            pictures = np.array(levels, "uint8").reshape(-1, SIDE, SIDE)
         return pd.DataFrame(self._network.probabilities(networks.grey_levels(pictures)), columns=list(CLASSES))
 
 
 def network(which: str = networks.RELEASED, project: Path | str = ".") -> Network:
-    """Load a network: "released", "ensemble", "speedrun", a model, or one fold of a model, like "deep_vgg-0".
+    """Load a network: "released", "ensemble", "speedrun", a model, or some of its folds: "deep_vgg-0,1".
 
-    "released" runs in ONNX Runtime, the others in Keras. They need weights, which `make train` writes on its machine
-    and which are not in git. Raises UserError if there is no such network.
+    "released" runs in ONNX Runtime, or in Keras if that is missing; the others run in Keras. They need weights, which
+    `make train` writes and git ignores. Raises UserError if there is no such network.
     """
     with _inside(project):
         return Network(predict.load(which, explain=False))
@@ -122,11 +122,12 @@ def predictions(project: Path | str = ".") -> Predictions:
 
 
 def _checked(probabilities: Any, rows: int | None = None) -> np.ndarray:
-    """Return probabilities as an array. Raises UserError if they are not [rows, 7], finite and non-negative."""
+    """Return probabilities as an array. Raises UserError if they are not [rows, 7], or not from 0 to 1."""
     array = np.asarray(probabilities)
-    required = (len(array) if rows is None and array.ndim else rows, len(CLASSES))
-    if array.shape != required or not ((array >= 0) & (array < np.inf)).all():
-        raise UserError(f"probabilities must have the shape {[*required]}, not {[*array.shape]}, and be from 0 to 1")
+    if array.shape[1:] != (len(CLASSES),) or rows not in (None, len(array)):
+        raise UserError(f"probabilities must have the shape [{rows or 'n'}, {len(CLASSES)}], not {[*array.shape]}")
+    if not ((array >= 0) & (array <= 1 + 1e-5)).all():
+        raise UserError("probabilities must be from 0 to 1, without NaN")
     return array
 
 
@@ -155,5 +156,8 @@ def score(probabilities: Any, labels: np.ndarray) -> dict[str, float]:
 
 
 def save(test: Any, path: Path | str) -> None:
-    """Write a submission from probabilities, float [7178, 7]; else UserError. `make score FILE=path` scores it."""
+    """Write a submission from probabilities of all test rows, float [n, 7]. Raises UserError for other shapes.
+
+    `make score FILE=path` checks the number of rows, and scores it.
+    """
     submission.write(Path(path).expanduser(), _checked(test).argmax(axis=1))

@@ -26,7 +26,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Part = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=60)]  # also of files
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=60)]  # it names files too
 Architecture = Annotated[str, pydantic.AfterValidator(lambda name: known(name, architectures.names()))]
 Count = Annotated[int, Field(ge=2, le=50)]
 
@@ -264,7 +264,7 @@ def _message(error: Any) -> str:
         return f"{key} is missing"
     if error["loc"][-1:] == ("[key]",):
         return f"{key}: a name is text of at most 60 lower-case letters, digits and _"
-    if error["type"] == "model_type":
+    if error["type"] in ("model_type", "dict_type"):
         return f"{key} must contain keys"
     return f"{key} = {error['input']!r:.60}: {error['msg'].removeprefix('Value error, ')}"
 

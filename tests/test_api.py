@@ -31,7 +31,7 @@ def test_arrays_paths_and_images_give_equal_predictions(released, tmp_path):
     assert list(table) == list(CLASSES)
     for same in (PIXELS / 255.0, [str(path) for path in paths], [Image.open(path) for path in paths]):
         np.testing.assert_allclose(released.predict(same), table, atol=1e-6)
-    np.testing.assert_allclose(released.predict([paths[0], *PIXELS[1:]]), table, atol=1e-6)
+    np.testing.assert_allclose(released.predict([paths[0], PIXELS[1] / 255, PIXELS[2][..., None]]), table, atol=1e-6)
     np.testing.assert_allclose(released.predict(paths[0]), table[:1], atol=1e-6)
     assert released.predict([]).shape == (0, 7)
     many = released.predict(np.tile(PIXELS, (50, 1, 1)))
@@ -66,13 +66,14 @@ def test_predictions_are_loaded_blended_scored_and_saved(tmp_path, monkeypatch):
     assert api.score(mixed, run.labels)["accuracy"] == (mixed.argmax(axis=1) == run.labels).mean()
     api.save(run.test["plain_net"], "mine.csv")
     assert Path("mine.csv").read_text().split() == [str(label) for label in first.test.argmax(axis=1)]
-    oof, infinite = run.oof["plain_net"], run.oof["plain_net"] * np.nan
+    oof, unknown = run.oof["plain_net"], run.oof["plain_net"] * np.nan
     for wrong in (
-        lambda: api.save(infinite, "wrong.csv"), lambda: api.save(oof[:, :6], "wrong.csv"),
+        lambda: api.save(unknown, "wrong.csv"), lambda: api.save(oof[:, :6], "wrong.csv"),
         lambda: api.score(oof[1:], run.labels), lambda: api.blend([oof, oof[1:]]), lambda: api.blend([]),
         lambda: api.blend([oof, oof], [1, -1.5]), lambda: api.blend([oof, oof], [0, 0]),
+        lambda: api.score(-oof, run.labels),
     ):  # fmt: skip
-        with pytest.raises(UserError, match=r"must have|needs"):
+        with pytest.raises(UserError, match=r"must|needs"):
             wrong()
     assert not Path("wrong.csv").exists()
     shutil.rmtree("project/artifacts/blends")

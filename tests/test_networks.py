@@ -120,7 +120,7 @@ def test_unknown_networks_lost_weights_and_ensembles_with_external_members_are_e
         networks.load("ensemble")
     monkeypatch.setattr(store, "WEIGHTS", ROOT / "gone")
     write_result(one=0.75, two=0.25)
-    with pytest.raises(UserError, match=r"one, two; .*train NAME --retrain"):
+    with pytest.raises(UserError, match=r"one 0,1; two 0,1; .*train NAME FOLDS --retrain"):
         networks.load("ensemble")
 
 

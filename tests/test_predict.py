@@ -146,7 +146,7 @@ def test_unusable_files_are_listed_and_skipped(run):
     (["astronaut.png", "--out", "astronaut.png"], "input file"), (["rows.csv", "--out", "a.png"], "table"),
     (["astronaut.png", "--csv", "astronaut.png"], "input file"),
     (["astronaut.png", "sub", "--out", "out"], "the same name"),
-    (["sub/astronaut.png", "--csv", "astronaut.png"], "no .csv"),
+    (["sub/astronaut.png", "--csv", "astronaut.png"], "not a .csv"),
 ])  # fmt: skip
 def test_invalid_arguments_are_errors_and_nothing_is_overwritten(run, words, message):
     before = Path(save("astronaut.png", PIXELS[0])).read_bytes()

@@ -207,10 +207,12 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
         raise UserError(f"unknown network: {wrong}; name one of {known}, or some folds of a model: MODEL-0,1")
     folds = {each: settings.some_folds(each, fold) if dash else settings.folds_of(each) for each in shares}
     cells = {each: [_cell(settings, each, number) for number in folds[each]] for each in shares}
-    if lost := [name for name, parts in cells.items() if not all(path.exists() for _, path, *_ in parts)]:
+    lost = {name: [number for number, (_, path, *_) in zip(folds[name], parts, strict=True) if not path.exists()]
+            for name, parts in cells.items()}  # fmt: skip
+    if texts := [f"{name} {','.join(map(str, numbers))}" for name, numbers in lost.items() if numbers]:
         raise UserError(
-            f"weights, which are not in git, are missing: {', '.join(lost)}; train each model again: "
-            "python -m pipeline train NAME --retrain"
+            f"weights, which are not in git, are missing of these models and folds: {'; '.join(texts)}; train each "
+            "again: python -m pipeline train NAME FOLDS --retrain"
         )
     _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
     members = {each: [_restored(*cell) for cell in parts] for each, parts in cells.items()}

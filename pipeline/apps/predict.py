@@ -87,8 +87,8 @@ class Output:
             if target.exists() and any(map(target.samefile, inputs)):
                 raise UserError(f"{target} is an input file; write to another file")
         self.table: Any = None
-        if table and table.is_file() and table.suffix != ".csv":
-            raise UserError(f"{table} exists and is no .csv file; write to another file")
+        if table and table.is_file() and table.suffix.lower() != ".csv":
+            raise UserError(f"{table} exists and is not a .csv file; write to another file")
         if table:
             file = stack.enter_context(table.open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(file, lineterminator="\n")

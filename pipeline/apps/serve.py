@@ -72,7 +72,7 @@ class Predictor:
 
 async def upload(request: Request) -> bytes:
     """Return the body of a request. Raises HTTPException if it exceeds LARGEST, or the server stops."""
-    if request.headers.get("Content-Type", "").startswith("multipart/"):
+    if request.headers.get("Content-Type", "").lower().startswith("multipart/"):
         raise HTTPException(415, "Send the picture alone, not a form: curl --data-binary @face.jpg ADDRESS")
     if int(request.headers.get("Content-Length", LARGEST + 1)) > LARGEST:
         raise HTTPException(413, f"The picture is larger than {LARGEST // 1_000_000} MB, or its size is not stated.")

@@ -74,4 +74,5 @@ def main(student: str) -> None:
         arrays["of"] = np.array(folds.load(data, student).digest)
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
     mean = f"soft targets of {student}: mean of {', '.join(teachers)}"
-    print(f"{student}: no new soft targets, because cells of {', '.join(older)} are older" if older else mean)
+    none = f"{student}: cells of an earlier version have no soft targets ({', '.join(older)}); its cells stay valid"
+    print(none if older else mean)
