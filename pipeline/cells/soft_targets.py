@@ -74,5 +74,5 @@ def main(student: str) -> None:
         arrays["of"] = np.array(folds.load(data, student).digest)
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
     mean = f"soft targets of {student}: mean of {', '.join(teachers)}"
-    none = f"{student}: cells of an earlier version have no soft targets ({', '.join(older)}); its cells stay valid"
+    none = f"{student}: its cells stay valid; too old for new soft targets are the cells of\n{', '.join(older)}"
     print(none if older else mean)
