@@ -131,12 +131,14 @@ def _checked(probabilities: Any, rows: int | None = None) -> np.ndarray:
     return array
 
 
-def blend(members: Sequence[Any], weights: Sequence[float] | None = None) -> np.ndarray:
+def blend(members: Sequence[Any] | dict[str, Any], weights: Sequence[float] | None = None) -> np.ndarray:
     """Return the weighted mean of probabilities, float [n, 7] each; by default with equal weights.
 
-    Raises UserError for other shapes, or weights that are negative or all 0.
+    Raises UserError for other shapes, no members, or weights that are negative or all 0.
     """
-    arrays = [_checked(each, len(members[0])) for each in members]
+    arrays = [_checked(each) for each in (members.values() if isinstance(members, dict) else members)]
+    if len(set(map(len, arrays))) != 1:
+        raise UserError("blend needs one member or more, all with the same number of rows")
     used = np.ones(len(arrays)) if weights is None else np.asarray(weights, dtype=float)
     if used.shape != (len(arrays),) or not (used >= 0).all() or not 0 < used.sum() < np.inf:
         raise UserError("blend needs one weight of at least 0 for each member, and not only zeros")

@@ -62,6 +62,7 @@ def test_predictions_are_loaded_blended_scored_and_saved(tmp_path, monkeypatch):
     run = api.predictions(tmp_path / "project")
     np.testing.assert_array_equal(run.labels, data.labels[data.labels >= 0])
     mixed = api.blend([run.oof[name] for name in fake_run.MODELS], weights=[1, 3])
+    assert (api.blend({name: run.oof[name] for name in fake_run.MODELS}, weights=[1, 3]) == mixed).all()
     np.testing.assert_allclose(mixed, 0.25 * first.oof + 0.75 * second.oof, rtol=1e-5)
     assert api.score(mixed, run.labels)["accuracy"] == (mixed.argmax(axis=1) == run.labels).mean()
     api.save(run.test["plain_net"], "mine.csv")
@@ -70,7 +71,7 @@ def test_predictions_are_loaded_blended_scored_and_saved(tmp_path, monkeypatch):
     for wrong in (
         lambda: api.save(unknown, "wrong.csv"), lambda: api.save(oof[:, :6], "wrong.csv"),
         lambda: api.score(oof[1:], run.labels), lambda: api.blend([oof, oof[1:]]), lambda: api.blend([]),
-        lambda: api.blend([oof, oof], [1, -1.5]), lambda: api.blend([oof, oof], [0, 0]),
+        lambda: api.blend("text"), lambda: api.blend([oof, oof], [1, -1.5]), lambda: api.blend([oof, oof], [0, 0]),
         lambda: api.score(-oof, run.labels),
     ):  # fmt: skip
         with pytest.raises(UserError, match=r"must|needs"):

@@ -32,6 +32,7 @@ def test_fit_weights_finds_the_optimum():
     assert weights.sum() == pytest.approx(1)
     assert sorted(weights > 0) == [False, True, True]
     assert (own / (weights @ own)).mean(axis=1).max() == pytest.approx(1, abs=1e-6)
+    assert fit_weights(oof[::-1], labels).tolist() == weights[::-1].tolist(), "rounding errors of the processor remain"
 
 
 def test_equal_members_have_equal_weights_even_if_every_label_has_probability_zero():

@@ -88,6 +88,7 @@ def test_faces_are_detected_and_classified_and_pictures_without_a_face_are_liste
     assert (cat["label"], cat["left"], cat["happy"]) == ("no face", "", "")
     assert max(map(len, done.out.splitlines())) <= 80
     assert "2 pictures, 1 face, 0 skipped, 0 other files" in done.err
+    assert ["--no-detect" in run(name).err for name in ("a_portrait_with_a_long_name.png", "cat.png")] == [False, True]
 
 
 def test_all_picture_formats_give_the_same_prediction(run):

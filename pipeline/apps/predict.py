@@ -238,6 +238,8 @@ def main(
     counts = f"{count(len(output.predictions), 'picture')}, {count(found, 'face')}"
     seconds = time.monotonic() - started
     print(f"{counts}, {output.skipped:,} skipped, {count(others, 'other file')}, in {seconds:.1f} s", file=sys.stderr)
+    if detector and output.predictions and not found:
+        print("if every picture is one face, skip the search for faces: --no-detect", file=sys.stderr)
     if output.written:
         names = list(output.written)
         print(f"written: {', '.join(names[:3])}{f' and {len(names) - 3:,} more' if names[3:] else ''}", file=sys.stderr)

@@ -135,7 +135,7 @@ def fit_weights(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
     equal, total = np.full(len(oof), 1 / len(oof)), {"type": "eq", "fun": lambda weights: weights.sum() - 1}
     found = minimize(loss, equal, jac=True, bounds=[(0, 1)] * len(oof), constraints=total, options={"ftol": 1e-12})
     assert found.success, found.message
-    weights = np.where(found.x > 1e-9, found.x, 0)  # a member without weight is not loaded for prediction
+    weights = found.x.round(8)  # equal on all processors; a member without weight is not loaded for prediction
     return np.asarray(weights / weights.sum())
 
 
