@@ -26,8 +26,8 @@ from pipeline.evaluation.ensemble import Predictions
 RESULT = Path("results/joining.md")
 INTRODUCTION = """# Members and methods of the ensemble
 
-All scores are out of fold, at the best temperature.
-It is fitted on the other folds for the methods, and on the evaluated rows for members and ensembles.
+All scores are out of fold, at the best temperature, which is fitted on the evaluated rows.
+The methods also scale each fold by a temperature that is fitted on the other folds.
 Below the methods, ensembles have equal weights."""
 ROUNDS = 20  # steps of the greedy selection
 Joined = Callable[[np.ndarray], np.ndarray]  # probabilities [models, n, 7] to [n, 7]
