@@ -1,0 +1,10 @@
+"""Screening 1."""
+
+import keras
+
+from pipeline.architectures import _screen
+
+
+def build() -> keras.Model:
+    """Return the network."""
+    return _screen.build({1, 2, 4, 5, 6})
