@@ -5,6 +5,9 @@ import os
 import pytest
 
 from pipeline import config
+from pipeline.training import tensorflow_cpu
+
+tensorflow_cpu.before_import()  # as in commands: TensorFlow reads these on import, and some tests import Keras first
 
 # Git sets these in hooks; tests that commit in a temporary folder would commit in this project instead.
 for name in [each for each in os.environ if each.startswith("GIT_")]:
