@@ -25,7 +25,7 @@ endif
 $(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
 export $(OPTIONS_KNOWN)
 option = $${$1:+--$2="$$$1"}
-flag = $(if $(filter-out 0 no false,$($1)),--$2)
+flag = $(if $(filter 1 y yes t true on Y YES Yes T TRUE True ON On,$($1)),--$2)
 need = [ -n "$$$1" ] || { echo "error: $1 is missing; for example: $2" >&2; exit 1; }
 report := $(DVC) repro --force --single-item report
 

@@ -73,7 +73,7 @@ def install(folder, light):
     uv = installer and created and run(pip, installer)
     uv = uv and run([str(folder / "bin/uv"), "pip", "install", "--python", python], lines)
     if not (created and (uv or run(pip, lines))):
-        stop(f"{folder} is incomplete, and {LINK} is unchanged; run make setup again")
+        stop(f"{folder} is incomplete, and {LINK} is unchanged; check the network, and run make setup again")
     (folder / ".gitignore").write_text("*\n")
     for packages_folder in folder.glob("lib/*/site-packages"):  # makes `import pipeline` work in any folder
         (packages_folder / "project.pth").write_text(f"{Path.cwd()}\n")

@@ -47,13 +47,13 @@ def _inside(project: Path | str) -> Iterator[None]:
 
 def grey(picture: Path | str | Image.Image) -> np.ndarray:
     """Convert a picture of one face to grey levels, uint8 [48, 48]: its central square, upright by its EXIF data."""
-    if isinstance(picture, Image.Image):
-        pixels = sources.plain(sources.upright(picture))
-    else:
-        try:
+    try:
+        if isinstance(picture, Image.Image):
+            pixels = sources.plain(sources.upright(picture))
+        else:
             pixels = sources.read(Path(picture).expanduser())
-        except UserError as error:
-            raise UserError(f"{picture}: {error}") from None
+    except (UserError, ValueError, OSError) as error:
+        raise UserError(f"{picture}: {error}") from None
     levels = np.asarray(Image.fromarray(pixels).convert("L"))
     return detect.crop(levels, detect.middle(levels))
 

@@ -98,20 +98,16 @@ class Keys(Recipe):
     epochs: int = Field(default=1, ge=1, le=10_000)
 
 
-def _recipe(name: str, info: pydantic.ValidationInfo) -> str:
-    return known(name, info.context or {})
-
-
 class Network(Recipe):
     """Network to train: an architecture and a recipe. Its own keys override those of a named recipe."""
 
     architecture: Architecture
-    recipe: Annotated[str, pydantic.AfterValidator(_recipe)] | None = None
+    recipe: Annotated[str, pydantic.AfterValidator(lambda name, info: known(name, info.context or {}))] | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _over_recipe(cls, own: Any, info: pydantic.ValidationInfo) -> Any:
-        """Override the named recipe with the network's keys. `_recipe` reports an unknown name."""
+        """Override the named recipe with the network's keys. The field `recipe` reports an unknown name."""
         if not isinstance(own, dict) or not isinstance(own.get("recipe"), str):
             return own
         recipe = (info.context or {}).get(own["recipe"])

@@ -5,12 +5,10 @@ import hashlib
 import json
 import lzma
 import os
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -98,13 +96,6 @@ def remove_others(folder: Path, ending: str, kept: Iterable[str]) -> None:
     """Delete the files NAME + `ending` in a folder whose NAME is not one of `kept`: those of removed models."""
     for path in set(folder.glob(f"*{ending}")) - {folder / f"{name}{ending}" for name in kept}:
         path.unlink()
-
-
-def read_to_end(tar: tarfile.TarFile) -> None:
-    """Raise an error if the rest of a tar archive is damaged; tarfile stops at a damaged header without an error."""
-    assert tar.fileobj is not None
-    if any(block.strip(b"\0") for block in iter(partial(tar.fileobj.read, 1 << 20), b"")):
-        raise tarfile.ReadError("a header is damaged")
 
 
 @contextmanager

@@ -332,7 +332,7 @@ def test_a_packed_run_is_trained_elsewhere_and_its_valid_cells_are_imported(copy
     pack.unpack(tmp_path / "complete.tar.gz")
     assert results(copy).keys() == before.keys()
     assert train.start().finished("pupil", 0)
-    with pytest.raises(UserError, match="complete tar archive"):
+    with pytest.raises(UserError, match="is damaged or cannot be unpacked"):
         pack.unpack(Path("params.yaml"))
     with pytest.raises(UserError, match=r"make unpack FILE="):
         pack.unpack(Path())

@@ -48,7 +48,8 @@ REPORT = "<dvc><repro><--force><--single-item><report>"
 
 
 @pytest.mark.parametrize(("words", "printed"), [
-    (["train", "YES=0"], ["<pipeline><train>"]), (["submit"], ["<pipeline><submit><--><ensemble>"]),
+    (["train", "YES=0"], ["<pipeline><train>"]), (["train", "YES=n"], ["<pipeline><train>"]),
+    (["submit"], ["<pipeline><submit><--><ensemble>"]),
     (["train", "JOBS=2", "THREADS=1", "EXECUTOR=dask", "ADDRESS=a:1", "YES=1"],
      ["<pipeline><train><--jobs=2><--threads=1><--executor=dask><--address=a:1><--yes>"]),
     (["submit", f"NAME={EVIL}", f"MESSAGE={EVIL}", "FORCE=1"],

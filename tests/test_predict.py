@@ -47,7 +47,7 @@ def run(network, monkeypatch, stand):
 
     def start(*words):
         done = CliRunner().invoke(app, ["predict", *map(str, words)], catch_exceptions=False)
-        rows = table("table.csv") if "--csv" in words else []
+        rows = table(words[words.index("--csv") + 1]) if "--csv" in words else []
         return SimpleNamespace(status=done.exit_code, out=done.stdout, err=done.stderr, rows=rows)
 
     return start
@@ -130,16 +130,17 @@ def test_unusable_files_are_listed_and_skipped(run):
     for name, content in contents.items():
         Path(name).write_bytes(content)
     save("all/fractions.tif", Image.new("F", (9, 9)))
+    save("all/deeper.tif", Image.new("I", (9, 9), 70_000))
     save("all/large.png", Image.new("1", (10_000, 10_000)))
     Path("all/gone.png").symlink_to("nowhere")
     done = run("all", "row.csv", "--csv", "table.csv")
     assert done.status == predict.SKIPPED == 3
     assert [row["source"] for row in done.rows] == ["all/deep/er/good.png"]
     skipped = {line.partition(": ")[0].removeprefix("skipped ") for line in done.err.splitlines()[:-2]}
-    bad = ("cut.jpg", "film.mp4", "fractions.tif", "gone.png", "large.png", "locked", "page.png")
+    bad = ("cut.jpg", "deeper.tif", "film.mp4", "fractions.tif", "gone.png", "large.png", "locked", "page.png")
     assert skipped == {"row.csv", r"all/\xff\x1b[31m\n.png", r"all/\xff.mp4", *(f"all/{name}" for name in bad)}
     assert "all/page.png: it is damaged, or its format is not one of" in done.err
-    assert "10 skipped, 1 other file," in done.err
+    assert "11 skipped, 1 other file," in done.err
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -227,7 +228,7 @@ def test_annotated_pictures_keep_their_paths(run):
     changed = (np.asarray(Image.open("out/sub/a.png").convert("RGB")) != ASTRONAUT).any(axis=2)
     assert changed[top : top + side, left : left + side].mean() > 0.9  # covered by the heat map
     assert not changed[300:].any()
-    assert run("in/a.png", "--out", "one.png").status == 0
+    assert run("in/a.png", "--out", "one.png", "--csv", "new/folder/table.csv").status == 0
     inside = np.s_[top + 8 : top + side - 8, left + 8 : left + side - 8]
     np.testing.assert_array_equal(np.asarray(Image.open("one.png").convert("RGB"))[inside], ASTRONAUT[inside])
 
@@ -242,6 +243,7 @@ def test_a_video_gives_one_row_per_frame_and_an_annotated_video(run):
     assert {row["label"] for row in done.rows} == {"happy"}
     lefts = [int(row["left"]) for row in done.rows]
     assert lefts[0] - lefts[-1] == pytest.approx(2 * 23, abs=16)  # smoothing delays it
+    assert run("film.avi", "film.avi", "--csv", "table.csv").rows == done.rows  # an input given twice is read once
     assert run("film.avi", "--csv", "table.csv", "--smooth", "0").rows != done.rows
     capture = cv2.VideoCapture("drawn.mp4")
     assert (capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)) == (24, 12)

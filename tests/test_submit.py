@@ -109,6 +109,14 @@ def test_same_bytes_are_sent_again_only_by_force(kaggle, capsys):
     assert (len(kaggle.submissions), len(records.read())) == (132, 2)
 
 
+def test_the_state_of_equal_bytes_with_two_names_is_updated_for_both():
+    sent, lines = [], [{"name": name, "sha256": "0" * 64} for name in ("vgg8", "ensemble")]
+    for status in ("PENDING", "COMPLETE"):
+        state = {"ref": 1, "status": status, "public_score": None, "private_score": None, "error": None}
+        records.update(sent, [state | {"message": records.mark("0" * 64)}], lines, SLUG)
+        assert [(record["name"], record["status"]) for record in sent] == [("vgg8", status), ("ensemble", status)]
+
+
 def test_nothing_is_sent_while_locked_or_without_remaining_submissions(kaggle):
     with files.locked(records.LOCK, "tests"):
         refused("another process submits", str(records.LOCK))

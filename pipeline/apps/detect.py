@@ -103,7 +103,7 @@ class Tracks:
         """Return the smoothed boxes, float [n, 3], and probabilities, [n, 7], of the frame at `now` (seconds)."""
         if not self.seconds or not len(boxes):
             return boxes, probabilities
-        known = [face for face in self.faces if now - face[0] <= FORGET]
+        known = [face for face in self.faces if 0 <= now - face[0] <= FORGET]
         smooth = []
         for box, row in zip(boxes, probabilities, strict=True):  # the largest face chooses first
             overlaps = [overlap(box, face[1]) for face in known]

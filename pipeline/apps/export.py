@@ -20,7 +20,7 @@ from scipy import ndimage
 from tabulate import tabulate
 
 from pipeline import config, files
-from pipeline.apps import networks, packed
+from pipeline.apps import light, networks, packed
 from pipeline.competition import CLASSES, SIDE
 from pipeline.data import faces, synthetic
 from pipeline.errors import UserError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 FOLDER = Path("artifacts/exported")
 # Limits of the comparison with Keras: largest difference of a probability, lowest share of equal labels.
 LIMITS = {".onnx": (0.005, 0.999), ".tflite": (0.005, 0.999), "-float16.tflite": (0.05, 0.99)}
-BATCH = 128  # pictures at a time
 CHECKED = 1024  # pictures for the comparison with Keras; more take too long in LiteRT
 KERNEL = 256  # elements: smallest array that an ONNX file stores in fewer bits
 
@@ -161,10 +160,7 @@ def _finish(path: Path, about: dict[str, str]) -> None:
 def runtime(path: Path) -> Predict:
     """Load an exported file in ONNX Runtime or LiteRT, on all cores, and return its prediction function."""
     if path.suffix == ".onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return lambda pictures: session.run(None, {"pictures": pictures})[0]
+        return light.Network(path).probabilities
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(str(path), num_threads=os.cpu_count()).get_signature_runner()
@@ -183,7 +179,7 @@ def check_pictures() -> tuple[np.ndarray, str]:
 def check(path: Path, pictures: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
     """Return size and digest of a file, and compare its probabilities of `pictures` with the `expected` ones."""
     predict = runtime(path)
-    found = np.concatenate([predict(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)])
+    found = np.concatenate([predict(pictures[start : start + 128]) for start in range(0, len(pictures), 128)])
     return {
         "bytes": path.stat().st_size,
         "sha256": files.sha256(path.read_bytes()),

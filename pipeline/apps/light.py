@@ -5,7 +5,7 @@ temperature scaling.
 """
 
 import contextlib
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
@@ -21,11 +21,13 @@ class Network:
 
     Parameters
     ----------
-    session : of ONNX Runtime.
+    model : ONNX file, or its content.
     """
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
+    def __init__(self, model: Path | bytes) -> None:
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
         """Return the calibrated probabilities, float32 [n, 7], of pictures, uint8 [n, 48, 48]."""
@@ -41,9 +43,7 @@ def load() -> Network | None:
     """
     about, _ = packed.read(packed.find())
     with contextlib.suppress(ImportError, FileNotFoundError):
-        import onnxruntime
-
         content = (packed.FOLDER / f"{about.model}.onnx").read_bytes()
         if files.sha256(content) == about.onnx.get("sha256"):
-            return Network(onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]))
+            return Network(content)
     return None  # the caller then uses Keras

@@ -82,14 +82,15 @@ class Output:
         self.written: dict[str, None] = {}  # an ordered set of names
         self.predictions: list[np.ndarray] = []  # probabilities [n, 7] of each picture
         self.labelled: list[tuple[int, np.ndarray]] = []  # labels of pictures, and their probabilities
-        inputs = [source.path for source in sources if os.path.exists(source.path)]
+        inputs = {os.stat(source.path)[1:3] for source in sources if os.path.exists(source.path)}
         for target in (*self.targets.values(), *([table] if table else [])):
-            if target.exists() and any(map(target.samefile, inputs)):
+            if target.exists() and os.stat(target)[1:3] in inputs:
                 raise UserError(f"{target} is an input file; write to another file")
         self.table: Any = None
         if table and table.is_file() and table.suffix.lower() != ".csv":
             raise UserError(f"{table} exists and is not a .csv file; write to another file")
         if table:
+            table.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(table.open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(file, lineterminator="\n")
             self.table.writerow(["source", "frame", "left", "top", "width", "height", "label", *CLASSES])

@@ -87,8 +87,7 @@ class Source:
             while (result := capture.read())[0]:
                 number += 1
                 # The frame rate of a camera depends on the time of the predictions; videos have time stamps.
-                stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                seconds = time.monotonic() if self.kind == CAMERA else stamp
+                seconds = time.monotonic() if self.kind == CAMERA else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 yield Picture(result[1][..., ::-1], number, seconds)
         finally:
             capture.release()
@@ -142,7 +141,10 @@ def plain(picture: Image.Image) -> np.ndarray:
     if picture.mode == "F":
         raise ValueError("its grey levels are floats of unknown range")
     if picture.mode.startswith("I"):
-        return (np.asarray(picture) / 257).round().astype("uint8")
+        levels = (np.asarray(picture) / 257).round()
+        if ((levels < 0) | (levels > 255)).any():
+            raise ValueError("its grey levels are not within 0 to 65,535")
+        return levels.astype("uint8")
     if picture.has_transparency_data:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
@@ -151,7 +153,8 @@ def plain(picture: Image.Image) -> np.ndarray:
 def find(inputs: list[str]) -> tuple[list[Source], int]:
     """Return the sources of `inputs` (files, "camera:1", folders), and the number of other files in the folders.
 
-    Hidden files and links to folders are left out. Raises UserError for an input that does not exist.
+    Each source is returned once. Hidden files and links to folders are left out. Raises UserError for an input that
+    does not exist.
     """
     sources, others = [], 0
     for text in inputs:
@@ -174,7 +177,7 @@ def find(inputs: list[str]) -> tuple[list[Source], int]:
             raise UserError(f"{printable(path)} is not a file, a folder or a camera (like {CAMERA}:0)")
     if not sources:
         raise UserError(f"no pictures or videos in {', '.join(inputs)}")
-    return sources, others
+    return list({str(source): source for source in sources}.values()), others
 
 
 def _kind(path: Path) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pipeline import config, files
 from pipeline.cells import planning, progress, soft_targets, store, train
-from pipeline.data import faces, folds
+from pipeline.data import faces, folds, incoming
 from pipeline.errors import UserError
 
 THERE = "tar xf {name} && python -m pipeline train --yes; tar czf cells.tar.gz artifacts/cells artifacts/students"
-CELL = re.compile(rf"(?:\./)?((?:{store.CELLS}|{store.STUDENTS})/[\w-]+/fold\d+/(?:{'|'.join(store.FILES)}))")
+CELL = re.compile(rf"(?:\./)?(?:{store.CELLS}|{store.STUDENTS})/[\w-]+/fold\d+/(?:{'|'.join(store.FILES)})")
 PARTS = ("pipeline", "params.yaml", "pyproject.toml", str(config.EXTERNAL), str(faces.PATH), str(folds.PATH),
          str(folds.FOLDER), str(planning.PLANS), str(store.CELLS), str(store.STUDENTS))  # fmt: skip
 
@@ -50,16 +50,8 @@ def unpack(archive: Path) -> None:
     valid: dict[Path, bool] = {}  # whether the cell of a folder was imported
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        try:
-            with tarfile.open(archive) as tar:
-                for member in tar:
-                    if (found := CELL.fullmatch(member.name)) and (file := tar.extractfile(member)):
-                        files.write(folder / found[1], file.read())
-                files.read_to_end(tar)
-        except (tarfile.TarError, *files.DAMAGE) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # an error of the disk
-            raise UserError(f"{archive} is no complete tar archive ({type(error).__name__}); copy it again") from None
+        for name, content in incoming.unpack(archive, CELL.fullmatch):
+            files.write(folder / name, content)
         if not any((folder / place).is_dir() for place in (store.CELLS, store.STUDENTS)):
             raise UserError(f"{archive} contains neither {store.CELLS} nor {store.STUDENTS}")
         for name in run.settings.names:

@@ -8,12 +8,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 import numpy as np
 
-from pipeline import files
 from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.data import pictures
 from pipeline.errors import UserError
@@ -55,10 +55,12 @@ def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Itera
                 for member in tar:
                     if member.isfile() and wanted(member.name) and (file := tar.extractfile(member)):
                         yield member.name, file.read()
-                files.read_to_end(tar)
+                assert tar.fileobj  # tarfile stops at a damaged header without an error
+                if any(block.strip(b"\0") for block in iter(partial(tar.fileobj.read, 1 << 20), b"")):
+                    raise tarfile.ReadError("a header is damaged")
     except DAMAGE as error:
-        cause = str(error).partition("\n")[0]
-        raise UserError(f"{name} is damaged or cannot be unpacked ({cause}); copy the file again") from None
+        cause = str(error).partition("\n")[0].rstrip(":")
+        raise UserError(f"{name} is damaged or cannot be unpacked ({cause}); copy it again, or unpack it") from None
 
 
 def _stop(error: OSError) -> NoReturn:

@@ -58,11 +58,12 @@ def update(records: list[Record], listed: list[Record], lines: list[dict[str, An
     listed : the account's submissions, see client.Kaggle.submissions; newest first.
     lines : lines of submissions/scores.csv; the mark in a submission's message identifies its line.
     """
-    known = {record["ref"]: record for record in records if record["slug"] == slug and record["ref"] is not None}
-    sending = [record for record in records if record["slug"] == slug and record["ref"] is None]
+    ours = [record for record in records if record["slug"] == slug]
+    sending = [record for record in ours if record["ref"] is None]
     for each in reversed(listed):
-        if each["ref"] in known:
-            known[each["ref"]] |= {key: each[key] for key in ("status", "public_score", "private_score", "error")}
+        if known := [record for record in ours if record["ref"] == each["ref"]]:  # several, if their bytes are equal
+            for record in known:
+                record |= {key: each[key] for key in ("status", "public_score", "private_score", "error")}
         elif arrived := next((record for record in sending if mark(record["sha256"]) in each["message"]), None):
             arrived.update(each)
             sending.remove(arrived)

@@ -70,10 +70,9 @@ def send(kaggle: Kaggle, path: Path, line: dict[str, Any], message: str, sent: l
     files.write_json(records.PATH, sent)  # if this fails, nothing is sent
     try:
         record |= {"ref": kaggle.submit(path, message), "status": PENDING}
-    except client.Unconfirmed:
-        raise
-    except UserError:
-        sent.remove(record)
+    except UserError as error:
+        if not isinstance(error, client.Unconfirmed):
+            sent.remove(record)
         raise
     finally:
         records.write(sent, kaggle.slug)  # before waiting: the next run must not send it again
