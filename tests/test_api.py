@@ -40,8 +40,8 @@ def test_arrays_paths_and_images_give_equal_predictions(released, tmp_path):
 
 def test_large_coloured_pictures_are_converted_and_invalid_input_is_an_error(released, tmp_path):
     (tmp_path / "a.png").write_bytes(b"not a picture")
-    invalid = {r"a\.png": [tmp_path / "a.png"], "floats": Image.new("F", (48, 48)), "48": np.zeros((2, 32, 32), "uint8")}
-    for message, wrong in invalid.items():
+    bad = {r"a\.png": [tmp_path / "a.png"], "floats": Image.new("F", (48, 48)), "48": np.zeros((2, 32, 32), "uint8")}
+    for message, wrong in bad.items():
         with pytest.raises(UserError, match=message):
             released.predict(wrong)
     large = Image.fromarray(PIXELS[0]).resize((120, 96)).convert("RGB")
