@@ -143,11 +143,12 @@ def in_common(results: dict[str, Result], labels: np.ndarray, groups: np.ndarray
 def of_run(data: Faces, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
     """Return the out-of-fold predictions of the run's models for int [n] rows, by the share of folds trained on.
 
-    Of the models named in the study's section `rows`, those with another recipe are left out.
+    Of the models named in the study's section `rows`, those with another recipe are left out, and all models if the
+    run does not use all of the rows.
     """
     settings, assignment, predictions = config.load(), folds.load(data), {}
-    for name in STUDY["rows"]["models"]:
-        if settings.model(name).used() == variant(STUDY["rows"]["recipe"])[1].used():
+    for name in STUDY["rows"]["models"] if np.isin(rows, assignment.rows).all() else ():
+        if name in settings.names and settings.model(name).used() == variant(STUDY["rows"]["recipe"])[1].used():
             count, oof = len(settings.folds_of(name)), ensemble.load(name, data, assignment).oof
             predictions[f"{count - 1} of {count} folds"] = [oof[np.isin(assignment.rows, rows)]]
     return predictions

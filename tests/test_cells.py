@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -140,7 +141,13 @@ def test_held_out_rows_affect_neither_weights_nor_learning_rates(project):
     assert first["learning_rate"].nunique() > 1
 
 
-def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_stays_valid(copy):
+def with_dvc(patch, *stages):
+    """Let the commands take these stages for the ones that DVC reports as stale."""
+    for name, value in {"using_dvc": lambda: True, "dvc": Mock(), "stale_stages": lambda *names: {*stages}}.items():
+        patch.setattr(planning, name, value)
+
+
+def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_stays_valid(copy, monkeypatch, capsys):
     path = Path("artifacts/cells/one/fold1")
     arrays = np.load(path / "predictions.npz")
     rewrite(path, {name: arrays[name] for name in arrays if name not in ("train", "attention")})
@@ -152,6 +159,11 @@ def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_sta
     planning.main()
     assert np.load(soft_targets.path("pupil"))["absent"].tolist() == ["one"]
     train.main("pupil")  # DVC starts this stage if the bytes of data/faces.npz differ, but not its content
+    with monkeypatch.context() as patch:
+        with_dvc(patch, "distill@pupil")
+        train.main_all(1, "loky", None, yes=False)
+        planning.show()
+    assert "nothing is stale" in capsys.readouterr().out
     with pytest.raises(UserError, match="pupil cannot be trained: the cells of one are"):
         train.main("pupil", "0", retrain=True)
     assert load("pupil", 0).about.model == "pupil"
@@ -208,14 +220,17 @@ def test_a_complete_cell_is_retrained_only_on_demand(copy, monkeypatch):
     assert results(copy) == before, "the same bytes"
 
 
-def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy, monkeypatch):
+def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy, monkeypatch, capsys):
     path = store.CELLS / "one/fold0"
     rewrite(path, dict(np.load(path / "predictions.npz")), processor="abacus", carried_over="moved only")
     before, old = results(copy), load()
     change(tta_zoom=0.1)
     run = train.start()
     assert not run.finished("one", 0)
-    assert "predicted again" in planning.why(run.settings, "one", 0, planning.load("one"))
+    with monkeypatch.context() as patch:
+        with_dvc(patch, "train@one")
+        planning.show()
+    assert re.search(r"(?s)one +2 of 2 +tta_zoom .*\n2 cells stale, about 0 s", capsys.readouterr().out)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "fit", lambda *arguments: pytest.fail("it was trained"))
         train.main("one", "0")

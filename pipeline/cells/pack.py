@@ -28,6 +28,7 @@ def pack(archive: Path) -> None:
     planning.main()
     folds.main()
     train.start()  # raises if faces or folds are missing or inconsistent
+    store.STUDENTS.mkdir(parents=True, exist_ok=True)  # the printed command reads it, even without students
 
     def fill(file: object) -> None:
         with tarfile.open(fileobj=file, mode="w:gz", dereference=True) as tar:  # type: ignore[call-overload]

@@ -102,6 +102,7 @@ def estimate(times: dict[str, float], model: Plan, rows: int = 22967) -> float:
     return times.get(model.model, times.get(model.architecture, default)) * model.settings().epochs
 
 
+AGAIN = "predicted again with its weights"
 OTHER_DATA = "different faces, folds or soft targets"
 
 
@@ -112,16 +113,10 @@ def why(settings: config.Config, name: str, fold: int, now: Plan) -> str:
         exists = (store.folder(settings, name, fold) / "cell.json").exists()
         return "damaged; restore a committed cell with git checkout" if exists else "not trained yet"
     changed = differences(now, about.plan)
-    if about.plan.training() == now.training():
-        return f"{changed}: {_remedy(name, fold, about)}" if changed else OTHER_DATA
-    return changed
-
-
-def _remedy(name: str, fold: int, about: store.About) -> str:
-    """Return whether a cell with other test-time settings can be predicted again or must be retrained."""
-    weights = store.weights(name, fold)
-    usable = weights.exists() and files.sha256(weights.read_bytes()) == about.weights_sha256
-    return "predicted again with its weights" if usable else "retrained, as its weights are missing or different"
+    if changed and about.plan.training() == now.training():
+        lost = "retrained, as its weights are missing or different"
+        return f"{changed}: {AGAIN if store.usable_weights(about) else lost}"
+    return changed or OTHER_DATA
 
 
 def _add_soft_targets(settings: config.Config) -> None:
@@ -153,17 +148,19 @@ def show() -> None:
     for name in settings.names:
         now = plan.make(settings, name)
         each = estimate(times, now)
-        outdated = settings.folds_of(name) if store.stage(settings, name) in stale else []
+        valid = store.stage(settings, name) not in stale or (run and run.keeps(name))
+        outdated = [] if valid else settings.folds_of(name)
         reasons = [why(settings, name, fold, now) for fold in outdated if not (run and run.finished(name, fold))]
         reasons = [reason for reason in reasons if prepared or reason != OTHER_DATA]
         if any(teacher in retrained for teacher in now.teachers):
             reasons = ["its teachers are retrained"] * len(settings.folds_of(name))
         if reasons and (older := [each for each in soft_targets.absent(name) if each not in retrained]):
             reasons = [f"{reason}; first retrain {', '.join(older)}" for reason in reasons]
-        retrained |= {name} if reasons else set()
+        trainings = sum(not reason.endswith(AGAIN) for reason in reasons)
+        retrained |= {name} if trainings else set()
         unmeasured = "" if now.architecture in times else " (guess)"
-        expected = progress.duration(each * len(reasons)) + unmeasured if reasons else ""
-        total, cells = total + each * len(reasons), cells + len(reasons)
+        expected = progress.duration(each * trainings) + unmeasured if trainings else ""
+        total, cells = total + each * trainings, cells + len(reasons)
         counted = f"{len(reasons)} of {len(settings.folds_of(name))}"
         lines.append([name, counted, expected, "; ".join(dict.fromkeys(reasons))])
     titles = ["model", "stale cells", "core time", "why"]

@@ -31,11 +31,8 @@ class Display:
     """
 
     def __init__(self, name: str, epochs: int, watched: bool) -> None:
-        self.name = name
-        self.epochs = epochs
+        self.name, self.epochs, self.done, self.shown = name, epochs, 0, 0.0
         self.watched = watched and sys.stdout.isatty()
-        self.done = 0
-        self.shown = 0.0
 
     def batch(self, part: float) -> None:
         """Show the finished fraction of the current epoch, at most five times per second."""
@@ -52,9 +49,6 @@ class Display:
         last = progress.history[-1]
         mean = progress.seconds / self.done
         held_out = f"  val {last['val_accuracy']:6.2%}" if last["val_accuracy"] == last["val_accuracy"] else ""
-        print(
-            f"{chr(13) if self.watched else ''}{self.name}  {self.done:>{len(str(self.epochs))}}/{self.epochs}  "
-            f"loss {last['loss']:.4f}{held_out}  {mean:.0f} s/epoch, "
-            f"{duration(mean * (self.epochs - self.done))} left",
-            flush=True,
-        )
+        start = f"{chr(13) if self.watched else ''}{self.name}  {self.done:>{len(str(self.epochs))}}/{self.epochs}"
+        left = duration(mean * (self.epochs - self.done))
+        print(f"{start}  loss {last['loss']:.4f}{held_out}  {mean:.0f} s/epoch, {left} left", flush=True)

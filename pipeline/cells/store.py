@@ -95,6 +95,13 @@ def weights(name: str, fold: int) -> Path:
     return WEIGHTS / name / f"fold{fold}.weights.h5"
 
 
+def usable_weights(about: About) -> bytes | None:
+    """Return the weights of a cell, or None if they are missing or of another training."""
+    path = weights(about.model, about.fold)
+    content = path.read_bytes() if path.exists() else b""
+    return content if files.sha256(content) == about.weights_sha256 else None
+
+
 def stage(config: Config, name: str) -> str:
     """Return the name of the DVC stage that makes the cells of a model."""
     return f"{'distill' if name in config.students else 'train'}@{name}"

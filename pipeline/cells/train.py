@@ -74,17 +74,10 @@ class Run:
             return all(cell.about.plan == planning.load(name) for cell in cells)
         return False
 
-    def about(self, task: Task) -> store.About | None:
-        """Read cell.json of the existing cell, or return None (see `store.about`)."""
-        return store.about(store.folder(self.settings, task.plan.model, task.fold))
-
     def weights(self, task: Task) -> bytes | None:
         """Return the weights of an earlier training matching the task, or None. They make a new training needless."""
-        about, file = self.about(task), store.weights(task.plan.model, task.fold)
-        if about is None or about.key != task.key or not file.exists():
-            return None
-        content = file.read_bytes()
-        return content if files.sha256(content) == about.weights_sha256 else None
+        about = store.about(store.folder(self.settings, task.plan.model, task.fold))
+        return store.usable_weights(about) if about and about.key == task.key else None
 
     def write(self, task: Task, contents: dict[str, bytes]) -> None:
         """Write a cell, and delete its checkpoints, including those with other settings."""
@@ -204,7 +197,8 @@ def adopt(model: str, fold: str, why: str) -> None:
     run = start()
     _require_current_plan(run, model)
     for task in [run.task(model, number) for number in run.settings.some_folds(model, fold)]:
-        path, about = store.folder(run.settings, model, task.fold) / "cell.json", run.about(task)
+        path = store.folder(run.settings, model, task.fold) / "cell.json"
+        about = store.about(path.parent)
         if about is None:
             raise UserError(f"{path} is missing or damaged, or another file of the cell is; train the cell instead")
         then = about.plan.model_copy(update={"code": task.plan.code})
@@ -230,13 +224,13 @@ def main_all(jobs: int, executor: str, address: str | None, yes: bool) -> None:
         folds.main()
     run = start()
     for stage, names in (("train", list(run.settings.models)), ("distill", list(run.settings.students))):
-        for name in names if stage == "distill" else ():
+        if names and stage == "distill":
             if planning.using_dvc():
-                planning.dvc("repro", "--quiet", f"soft_targets@{name}")
+                planning.dvc("repro", "--quiet", "soft_targets")
             else:
-                soft_targets.main(name)
-                if run.keeps(name):
-                    names = [each for each in names if each != name]
+                for name in names:
+                    soft_targets.main(name)
+            names = [name for name in names if not run.keeps(name)]
         if names and planning.using_dvc():
             outdated = planning.stale_stages(stage)
             names = [name for name in names if store.stage(run.settings, name) in outdated]

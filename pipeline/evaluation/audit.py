@@ -35,25 +35,6 @@ COARSE = 16
 BLOCK = 2048  # pictures compared with all others at a time
 
 
-def class_counts(labels: np.ndarray, usage: np.ndarray) -> dict[str, dict[str, int]]:
-    """Count the rows of each class in each split; rows without a label are not counted."""
-    return {
-        split: {name: int(((usage == code) & (labels == label)).sum()) for label, name in enumerate(CLASSES)}
-        for code, split in enumerate(SPLITS)
-    }
-
-
-def groups_inside(groups: np.ndarray, labels: np.ndarray) -> dict[str, int]:
-    """Count groups of identical pictures, the extra copies in them, and the groups with different labels."""
-    sizes = np.bincount(groups)
-    known = pd.Series(labels[labels >= 0]).groupby(groups[labels >= 0])
-    return {
-        "groups": int((sizes > 1).sum()),
-        "extra_copies": int((sizes - 1).clip(0).sum()),
-        "groups_with_conflicting_labels": int((known.nunique() > 1).sum()),
-    }
-
-
 def pairs(groups: np.ndarray, alike: dict[str, sparse.csr_array]) -> pd.DataFrame:
     """Return the table of data/pairs.csv.
 
@@ -135,17 +116,6 @@ def near_duplicates(pixels: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_ar
     return matches(small), matches(mirrored)
 
 
-def near_pictures(groups: np.ndarray, near: sparse.csr_array, mirrored: sparse.csr_array) -> dict[str, Any]:
-    """Count near duplicates; `near` and `mirrored` are the result of `near_duplicates` for the pictures of `groups`."""
-    has_another = (near + mirrored).sum(axis=1) > 0
-    return {
-        "correlation": ALIKE,
-        "pairs": int(near.nnz // 2),
-        "mirrored_pairs": int(mirrored.nnz // 2),
-        "rows_with_another": int(np.asarray(has_another)[groups].sum()),
-    }
-
-
 def duplicates(groups: np.ndarray, training: np.ndarray, same: sparse.csr_array) -> pd.DataFrame:
     """Return the table of data/duplicates.csv.
 
@@ -177,13 +147,22 @@ def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[s
     """
     groups, splits = faces.picture_groups(pixels), {split: usage == code for code, split in enumerate(SPLITS)}
     constant = np.ptp(pixels.reshape(len(pixels), -1), axis=1) == 0
-    counts = class_counts(labels, usage)
+    known, sizes = labels >= 0, np.bincount(groups)
+    counts = {
+        split: {name: int((labels[rows] == label).sum()) for label, name in enumerate(CLASSES)}
+        for split, rows in splits.items()
+    }
+    identical = {
+        "groups": int((sizes > 1).sum()),
+        "extra_copies": len(groups) - len(sizes),
+        "groups_with_conflicting_labels": int((pd.Series(labels[known]).groupby(groups[known]).nunique() > 1).sum()),
+    }
     return {
         "rows": {split: int(rows.sum()) for split, rows in splits.items()},
         "classes": counts,
         "classes_as_published": tuple(tuple(row.values()) for row in counts.values()) == CLASS_COUNTS,
         "constant_pictures": {split: int(constant[rows].sum()) for split, rows in splits.items()},
-        "identical_pictures": groups_inside(groups, labels) | across_splits(pairs(groups, {}), labels, usage),
+        "identical_pictures": identical | across_splits(pairs(groups, {}), labels, usage),
     }
 
 
@@ -206,8 +185,11 @@ def main() -> None:
     files.write(PAIRS, repeated.to_csv(index=False).encode())
     counts = duplicates(groups, data.usage == TRAINING, near + mirrored)
     files.write(DUPLICATES, counts.to_csv(index=False).encode())
-    nearly = near_pictures(groups, near, mirrored)
-    nearly |= across_splits(repeated[repeated["how"] != "identical"], labels, data.usage)
+    similar = repeated[repeated["how"] != "identical"]
+    nearly = {
+        "correlation": ALIKE, "pairs": near.nnz // 2, "mirrored_pairs": mirrored.nnz // 2,
+        "rows_with_another": np.unique(similar[["first", "second"]]).size,
+    } | across_splits(similar, labels, data.usage)  # fmt: skip
     result = {"provenance": provenance.read(), **examine(data.pixels, labels, data.usage)}
     files.write_json(RESULT, result | {"nearly_identical_pictures": nearly})
     draw_classes(result["classes"])

@@ -34,14 +34,12 @@ PACKAGES = ("dvc", "keras", "numpy", "pandas", "scikit-learn", "scipy", "tensorf
 
 def number(value: Any, digits: int = 3) -> str:
     """Format a number with a fixed number of decimals; "unknown" stays unchanged, None becomes empty."""
-    if isinstance(value, str) and value == UNKNOWN:
-        return value
-    return "" if value is None else f"{round(float(value), digits) + 0.0:.{digits}f}"  # + 0.0 avoids -0.000
+    return value or "" if value in (None, UNKNOWN) else f"{float(value):z.{digits}f}"
 
 
 def points(value: float) -> str:
     """Format a difference of ratios in percentage points."""
-    return f"{round(100 * value, 2) + 0.0:+.2f}"
+    return f"{100 * value:+z.2f}"
 
 
 def head(*titles: str) -> str:

@@ -29,7 +29,8 @@ def build(folder: Path, seed: int) -> None:
     for name in ("pipeline", *SHARED):
         link = folder / name
         link.parent.mkdir(exist_ok=True)
-        if Path(name).exists() and not link.is_symlink():
+        if Path(name).exists():
+            link.unlink(missing_ok=True)  # the project may have been moved
             link.symlink_to(Path(name).absolute())
     document = config.read()
     for model in (*document["models"].values(), *document["students"].values()):
