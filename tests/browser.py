@@ -20,8 +20,10 @@ def started(*words):
         options.add_argument(f"--{word}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield window
-    window.quit()
+    try:
+        yield window
+    finally:
+        window.quit()
 
 
 @pytest.fixture

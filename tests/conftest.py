@@ -14,7 +14,7 @@ for name in [each for each in os.environ if each.startswith("GIT_")]:
     del os.environ[name]
 
 # The slowest files. Two processes share the tests file by file, so these must start first.
-FIRST = ("clone", "graph", "loop", "cells", "architectures", "experiments", "predict", "notebook", "real_data")
+FIRST = ("clone", "graph", "loop", "cells", "architectures", "experiments", "predict", "notebook")
 
 
 def pytest_collection_modifyitems(items):

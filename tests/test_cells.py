@@ -235,6 +235,7 @@ def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy,
         patch.setattr(loop, "fit", lambda *arguments: pytest.fail("it was trained"))
         train.main("one", "0")
     assert run.finished("one", 0)
+    soft_targets.main("pupil")  # its bytes are the same, so the student is not stale
     assert changed(before, results(copy)) == {"cells/one/fold0/predictions.npz"}
     np.testing.assert_array_equal(load().oof_plain, old.oof_plain)
     kept = {"seconds", "processor", "carried_over", "key"}
@@ -363,6 +364,30 @@ def test_two_processes_cannot_train_the_same_cell(project):
     lock = (train.CHECKPOINTS / train.start().task("one", 0).checkpoint).with_suffix(".lock")
     with files.locked(lock, "tests"), pytest.raises(UserError, match=r"trains one fold 0.*\.lock"):
         train.main("one", "0")
+
+
+def test_a_full_disk_while_a_cell_is_written_loses_no_epoch(project, monkeypatch):
+    write = files.write
+
+    def full(path, content):
+        if path.name == "cell.json":
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            train.main("one", "0")
+    assert not train.start().finished("one", 0)
+    monkeypatch.setattr(progress.Display, "batch", lambda *_: pytest.fail("a batch was trained again"))
+    train.main("one", "0")
+    assert train.start().finished("one", 0)
+
+
+def test_an_empty_lock_of_dvc_is_an_error_with_its_remedy(stand):
+    files.write(Path(".dvc/tmp/rwlock"), b"")
+    with pytest.raises(UserError, match=r"rm \.dvc/tmp/rwlock"):
+        planning.dvc("status")
 
 
 def test_an_interrupted_training_resumes_after_its_last_epoch(project, monkeypatch, capsys):

@@ -8,7 +8,13 @@ import sys
 import pytest
 from settings import ROOT
 from test_graph import Project
-from test_real_data import COPY, pytestmark  # noqa: F401 (skips without a copy of the data)
+
+from pipeline import competition
+from pipeline.apps import networks, packed
+from pipeline.data import faces, solution
+
+COPY = ROOT.parent / "shared/fer2013/make_competition.py"
+pytestmark = pytest.mark.skipif(not COPY.exists(), reason="no copy of the competition's data next to the project")
 
 
 def git(project, *words):
@@ -36,6 +42,18 @@ def test_a_fresh_clone_trains_nothing_and_changes_no_submission(clone):
     assert git(clone, "status", "--porcelain", "artifacts", "submissions") == ""
 
 
+def test_the_real_data_has_the_published_counts_and_the_known_duplicates(clone):
+    assert "audit" in clone.ran, "these are not the committed results"
+    result = json.loads((clone.folder / "results/data.json").read_text())
+    assert tuple(result["rows"].values()) == competition.SPLIT_ROWS
+    assert result["classes_as_published"]
+    assert result["constant_pictures"] == {"Training": 11, "PublicTest": 1, "PrivateTest": 0}
+    identical = result["identical_pictures"]
+    counts = [identical[key] for key in ("groups", "extra_copies", "groups_with_conflicting_labels")]
+    assert counts == [1518, 1855, 59]
+    assert identical["PrivateTest in Training"]["rows"] == 288
+
+
 def test_plan_in_a_fresh_clone_finds_nothing_stale(clone):
     for path in (clone.folder / "artifacts/soft_targets").glob("*.npz"):
         path.unlink()
@@ -50,3 +68,13 @@ def test_an_experiment_blends_and_scores_again_and_keeps_params_yaml_readable(cl
     assert git(clone, "diff", "--numstat", "params.yaml").split() == ["1", "1", "params.yaml"]
     assert "oof_accuracy" in clone.run("dvc", "metrics", "diff")
     git(clone, "checkout", "-q", ".")
+
+
+@pytest.mark.slow
+def test_the_released_network_has_the_accuracy_on_its_card(clone, monkeypatch):
+    monkeypatch.chdir(clone.folder)
+    data, card = faces.load(), json.loads(packed.find().read_text())["scores"]["PrivateTest"]
+    rows = data.rows(competition.PRIVATE)
+    predicted = networks.load().probabilities(data.pixels[rows]).argmax(axis=1)
+    # The rounding depends on the processor and the precision.
+    assert (predicted == solution.load(data)[rows]).mean() == pytest.approx(card["accuracy"], abs=0.002)

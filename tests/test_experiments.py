@@ -18,7 +18,6 @@ from pipeline.evaluation import metrics, submission
 from pipeline.evaluation.score import Truth
 from pipeline.experiments import claims, runner, seeds, speedrun
 from pipeline.experiments.claims import CLAIMS
-from pipeline.training import executors
 
 SECTION = {"architecture": "mini_xception", "recipe": "short", "seeds": [5, 6], "epochs": 1}
 
@@ -35,14 +34,9 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Train in this process, which is fast. Return a list that collects the started trainings."""
-    started = []
-
-    def results(work, data, tasks, *rest):
-        started.extend(task for task, *_ in tasks.values())
-        return ((key, work(data, *task)) for key, task in tasks.items())
-
-    monkeypatch.setattr(executors, "results", results)
+    """Return a list that collects the started trainings."""
+    started, train = [], runner.train
+    monkeypatch.setattr(runner, "train", lambda data, task, *rest: started.append(task) or train(data, task, *rest))
     return started
 
 
@@ -200,7 +194,7 @@ def table(accuracy):
     return pd.DataFrame([{"name": "a", **dict.fromkeys(seeds.SCORES, accuracy), "private_no_duplicate": "unknown"}])
 
 
-def test_summary_by_hand(project):
+def test_summary_by_hand():
     record = seeds.summary({1: table(0.5), 2: table(0.6), 5: table(0.7)}, {"seed": 1, "folds": 3})
     assert record["params"] == {"folds": 3}
     assert record["submissions"]["a"]["oof_accuracy"] == {"mean": 0.6, "deviation": 0.1, "values": [0.5, 0.6, 0.7]}

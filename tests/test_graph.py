@@ -8,7 +8,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
+import fake_run
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +18,8 @@ import small
 import tiny
 from settings import ROOT
 
-from pipeline.data import synthetic
+from pipeline.apps import demo
+from pipeline.data import prepare, synthetic
 from pipeline.files import sha256
 
 PIXELS, LABELS, USAGE = synthetic.competition(training=84, test=21, seed=5)
@@ -136,7 +139,7 @@ def test_a_new_model_trains_only_its_own_cells(project):
     before = project.files()
     project.set(models=MODELS | {"three": {"architecture": "tiny", "recipe": "short", "seed": 9}})
     assert "2 cells stale" in project.run("pipeline", "plan", "--show")
-    assert "2 of 2" in project.run("pipeline", "train", "--jobs", "2", "--threads", "1")
+    assert "2 of 2" in project.run("pipeline", "train")
     lock, known = project.folder / "dvc.lock", (project.folder / "dvc.lock").read_text()
     lock.write_text(known.split("  train@three:")[0])  # as if the cells were copied from another machine
     assert project.outdated("train") >= {"train@three"}
@@ -152,6 +155,21 @@ def test_a_changed_teacher_makes_its_student_stale(project):
     assert "4 cells stale" in project.run("pipeline", "plan", "--show"), "two of them are the student's"
     assert project.repro("soft_targets") == {"train@one", "soft_targets@pupil"}
     assert project.outdated("distill") == {"distill@pupil"}
+
+
+def test_quick_runs_on_every_fifth_face_and_replaces_the_files_of_an_earlier_run(stand, monkeypatch):
+    monkeypatch.setattr(demo, "python", calls := Mock())
+    Path("pipeline").mkdir()
+    rows, incoming = np.r_[0:70:5, 70:84:5, 84:105:5], Path("quick/data/incoming")
+    for known, names in ((True, ["fer2013.csv"]), (False, ["test.csv", "train.csv"])):
+        _, data, _ = fake_run.build(known)
+        demo.main(quick=True)
+        assert sorted(path.name for path in incoming.iterdir()) == names
+        taken = prepare.read_folder(incoming)
+        np.testing.assert_array_equal(taken.pixels, data.pixels[rows])
+        np.testing.assert_array_equal(taken.labels, np.where(known | (rows < 70), fake_run.labels()[rows], -1))
+    assert [call.args[1] for call in calls.call_args_list] == ["repro", "train", "repro", "leaderboard"] * 2
+    assert calls.call_args_list[1].kwargs == {"folder": Path("quick"), "YES": "1"}
 
 
 @pytest.mark.slow

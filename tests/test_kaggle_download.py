@@ -98,6 +98,7 @@ def test_invalid_credentials_are_refused_with_instructions(kaggle, monkeypatch, 
     (LINK, Failure(403, "You must accept this competition's rules"), ["HTTP 403", "/rules", "accept"], [ASK]),
     (LINK, Failure(404), ["HTTP 404", "data.slug"], [ASK]),
     (LINK, Failure(503, "sorry"), ["HTTP 503", "sorry", "run this again later"], [ASK] * 6),
+    (LINK, Failure(429), ["HTTP 429", "wait some minutes"], [ASK] * 6),
     (LINK, Failure(silent=True), ["cannot be reached", "docs/howto.md#kaggle"], [ASK] * 3),
     (LINK, Failure(content=b'{"code": 403}'), ["403"], [ASK]),
     ("GET", Failure(403), ["the download link has expired"], [ASK, GET]),
@@ -124,6 +125,14 @@ def test_temporary_failure_is_retried_and_an_interrupted_download_resumed(kaggle
 
 
 # The competition of 2013
+
+
+def test_no_pause_is_as_long_as_kaggle_asks_for(kaggle):
+    kaggle.script["GET"] = iter([Failure(cut=True), *[Failure(429)] * 6])  # more than the retries of one request
+    download.main()
+    assert kaggle.requests == [LOGIN, ASK, GET, *[f"{GET} bytes={2**20}-"] * 7]
+    assert sum(kaggle.pauses) < 60
+    assert held(download.RAW)[TAR] == CONTENT
 
 
 def test_the_official_archive_is_recognised_and_one_with_another_checksum_refused(kaggle, monkeypatch):

@@ -5,9 +5,9 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import browser as chrome
 import numpy as np
@@ -84,11 +84,24 @@ def test_the_process_prints_its_address_and_stops_at_ctrl_c_even_during_an_uploa
         address = server.stdout.readline().split()[0]
         assert address.startswith("http://127.0.0.1:")
         upload.connect(("127.0.0.1", int(address.strip("/").rpartition(":")[2])))
-        upload.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\nx")
-        time.sleep(0.5)
+        upload.settimeout(60)
+        more = b"Content-Length: 1000000\r\nExpect: 100-continue"
+        upload.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n\r\n" % more)
+        assert upload.recv(100).startswith(b"HTTP/1.1 100"), "the upload has begun"
         server.send_signal(signal.SIGINT)
-        _, errors = server.communicate(timeout=20)
+        try:
+            _, errors = server.communicate(timeout=20)
+        finally:
+            server.kill()
     assert (server.returncode, "Traceback" in errors) == (0, False), errors
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 400), ("0.0.0.0", 200)])
+def test_other_host_names_are_accepted_only_if_other_machines_are_admitted(predictor, monkeypatch, host, status):
+    monkeypatch.setattr(serve, "Predictor", lambda: predictor)
+    monkeypatch.setattr(uvicorn, "Server", server := Mock())
+    serve.main(host, 0)
+    assert TestClient(server.call_args.args[0].app, base_url="http://other.example").get("/").status_code == status
 
 
 @pytest.fixture(scope="module")
