@@ -12,6 +12,10 @@ LEAST = {
     "students": {}, "ensemble": {"members": ["small_vgg"]},
 }  # fmt: skip
 
+# A command of the pipeline whose last line of output lists the imported modules.
+LISTING = ("import atexit, runpy, sys; atexit.register(lambda: print(*sys.modules)); sys.argv[0] = 'pipeline';"
+           "runpy.run_module('pipeline', run_name='__main__')")  # fmt: skip
+
 
 def dump(document):
     """Write a complete params.yaml to the working directory, and clear the cached one."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
-from settings import ROOT
+from settings import LISTING, ROOT
 from sklearn.metrics import confusion_matrix
 from test_download import pack
 from typer.testing import CliRunner
@@ -181,11 +181,9 @@ def test_a_process_imports_little_writes_nothing_to_the_home_and_works_in_any_lo
     (home := tmp_path / "home").mkdir()
     for name in ("released", "pipeline"):
         (tmp_path / name).symlink_to(ROOT / name)
-    code = "import atexit, runpy, sys; atexit.register(lambda: print(*sys.modules));"
-    code += "sys.argv[0] = 'pipeline'; runpy.run_module('pipeline', run_name='__main__')"
     words = ["predict", "=mü.png", "in/a\x1bb.png", "--no-detect", "--csv", "ü.csv", "--out", "ö"]
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "HOME": str(home)}
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True,
+    done = subprocess.run([sys.executable, "-c", LISTING, *words], cwd=tmp_path, env=environment, capture_output=True,
                           text=True, encoding="ascii")  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert [row["source"] for row in table(tmp_path / "ü.csv")] == ["'=mü.png", r"in/a\x1bb.png"]

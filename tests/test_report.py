@@ -17,7 +17,6 @@ from pipeline.errors import UserError
 from pipeline.evaluation import audit, ensemble, report, score, submission
 
 chromium = browser.chromium
-pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,6 @@ from pipeline.config import ENSEMBLE
 from pipeline.data import faces, folds, provenance, solution
 from pipeline.evaluation import audit, board, ensemble, figures, metrics, score, submission
 
-pytestmark = pytest.mark.filterwarnings("ignore:F-score is ill-defined")  # few rows do not have all classes
-
 
 def confident(*predicted):
     """Return probabilities of 0.7 for the predicted classes and 0.05 for all others."""
