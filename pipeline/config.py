@@ -257,7 +257,7 @@ def _message(error: Any) -> str:
         section = SECTIONS.get(path[0], Config) if len(path) > 1 else Config
         return f"{key} is an unknown key{suggestion(path[-1], section.model_fields)}"
     if error["type"] == "missing":
-        return f"{key} is missing"
+        return f"{key} is missing{' (for none: students: {})' if key == 'students' else ''}"
     if error["loc"][-1:] == ("[key]",):
         return f"{key}: a name is text of at most 60 lower-case letters, digits and _"
     if error["type"] in ("model_type", "dict_type"):

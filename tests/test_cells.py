@@ -155,6 +155,10 @@ def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_sta
     small.write(students={"pupil": small.DOCUMENT["students"]["pupil"] | {"teacher_weight": 0.6}})
     with pytest.raises(UserError, match="pupil cannot be trained"):
         train.main_all(1, "loky", None, yes=True)
+    with monkeypatch.context() as patch:
+        with_dvc(patch, "distill@pupil")
+        planning.show()
+    assert "pipeline train one --retrain" in capsys.readouterr().out
     small.write()
     planning.main()
     assert np.load(soft_targets.path("pupil"))["absent"].tolist() == ["one"]

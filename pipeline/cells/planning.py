@@ -39,7 +39,7 @@ def main() -> None:
     for name in settings.names:
         files.write_json(path(name), plan.make(settings, name).model_dump())
     files.remove_others(PLANS, ".json", settings.names)
-    print(f"{PLANS}/: {len(settings.names)} models, {len(settings.cells)} cells; see what is stale: make plan")
+    print(f"{PLANS}/: {len(settings.names)} models, {len(settings.cells)} cells")
 
 
 def using_dvc() -> bool:
@@ -144,7 +144,7 @@ def show() -> None:
         _add_soft_targets(settings)
     stale = stale_stages("train", *(["distill"] if settings.students else []))
     run = train.start() if prepared and stale else None
-    lines, total, cells = [], 0.0, 0
+    lines, total, cells, first = [], 0.0, 0, dict[str, float]()
     for name in settings.names:
         now = plan.make(settings, name)
         each = estimate(times, now)
@@ -156,6 +156,7 @@ def show() -> None:
             reasons = ["its teachers are retrained"] * len(settings.folds_of(name))
         if reasons and (older := [each for each in soft_targets.absent(name) if each not in retrained]):
             reasons = [f"{reason}; first retrain {', '.join(older)}" for reason in reasons]
+            first |= {each: estimate(times, plan.make(settings, each)) * len(settings.folds_of(each)) for each in older}
         trainings = sum(not reason.endswith(AGAIN) for reason in reasons)
         retrained |= {name} if trainings else set()
         unmeasured = "" if now.architecture in times else " (guess)"
@@ -169,5 +170,8 @@ def show() -> None:
     summary += "\nmake train JOBS=2 THREADS=1 YES=1"
     none = f"nothing is stale{'' if prepared else ' by parameters or code'}"
     print(f"\n{summary if cells else none}")
+    if first:
+        print(f"First retrain these teachers, whose cells are too old, in {progress.duration(sum(first.values()))}:")
+        print(*(f".venv/bin/python -m pipeline train {each} --retrain --yes" for each in first), sep="\n")
     if not prepared:
         print("No data yet: put the files into data/incoming/, run dvc repro folds, and this again.")

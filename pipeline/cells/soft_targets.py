@@ -32,8 +32,8 @@ def require(student: str, retrained: Container[str] = ()) -> None:
     if older := [name for name in absent(student) if name not in retrained]:
         raise UserError(
             f"{student} cannot be trained: the cells of {', '.join(older)} are from an earlier version, without "
-            "predictions of their training rows; retrain each: python -m pipeline train NAME --retrain -y; or remove "
-            f"{student} from params.yaml"
+            "predictions of their training rows; retrain each: .venv/bin/python -m pipeline train NAME --retrain -y; "
+            f"or remove {student} from students (students: {{}} if it is the only one) and from ensemble.members"
         )
 
 
@@ -74,5 +74,5 @@ def main(student: str) -> None:
         arrays["of"] = np.array(folds.load(data, student).digest)
     files.replace(path(student), lambda file: np.savez(file, allow_pickle=False, **arrays))
     mean = f"soft targets of {student}: mean of {', '.join(teachers)}"
-    none = f"{student}: its cells stay valid; too old for new soft targets are the cells of\n{', '.join(older)}"
+    none = f"{student}: its cells stay valid; to retrain it, first retrain its teachers\n{', '.join(older)}"
     print(none if older else mean)

@@ -193,5 +193,6 @@ def main() -> None:
     result = {"provenance": provenance.read(), **examine(data.pixels, labels, data.usage)}
     files.write_json(RESULT, result | {"nearly_identical_pictures": nearly})
     draw_classes(result["classes"])
-    same = result["identical_pictures"]["groups"]
-    print(f"{RESULT}: {same:,} repeated pictures, {len(repeated):,} pairs of similar rows; view them: make browse")
+    same = result["identical_pictures"]
+    print(f"{RESULT}: {same['extra_copies']:,} rows repeat one of {same['groups']:,} pictures,\n"
+          f"{len(repeated):,} pairs of rows are similar; make browse shows those with different labels")  # fmt: skip
