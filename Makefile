@@ -25,7 +25,9 @@ endif
 $(foreach name,$(OPTIONS_KNOWN),$(eval override $(name) := $(if $(call given,$(name)),$$(value $(name)))))
 export $(OPTIONS_KNOWN)
 option = $${$1:+--$2="$$$1"}
-flag = $(if $(filter 1 y yes t true on Y YES Yes T TRUE True ON On,$($1)),--$2)
+no = 0 n no f false off N NO No F FALSE False OFF Off
+flag = $(if $(filter-out $(no),$($1)),$(if $(filter 1 y yes t true on Y YES Yes T TRUE True ON On,$($1)),--$2,$(error \
+  $1=$($1): give 1 or 0)))
 need = [ -n "$$$1" ] || { echo "error: $1 is missing; for example: $2" >&2; exit 1; }
 report := $(DVC) repro --force --single-item report
 

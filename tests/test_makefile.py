@@ -82,7 +82,7 @@ def test_only_commands_without_keras_and_kaggle_have_the_light_environment(stand
 @pytest.mark.parametrize(("words", "message"), [
     (["train", "THREAD=1"], "no option THREAD; make help"), (["train", "NAME=small_vgg"], "no option NAME; make help"),
     (["FILE=mine.csv"], "no option FILE; make help"), (["score"], "FILE is missing; for example: make score FILE="),
-    (["submit", "NAME="], "empty: NAME"),
+    (["submit", "NAME="], "empty: NAME"), (["leaderboard", "REFRESH=2"], "REFRESH=2: give 1 or 0"),
 ])  # fmt: skip
 def test_an_unknown_option_one_of_another_command_or_a_missing_one_is_an_error(stand_in, words, message):
     done = make(stand_in, "--old-file=setup", *words)

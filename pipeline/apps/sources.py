@@ -141,10 +141,10 @@ def plain(picture: Image.Image) -> np.ndarray:
     if picture.mode == "F":
         raise ValueError("its grey levels are floats of unknown range")
     if picture.mode.startswith("I"):
-        levels = (np.asarray(picture) / 257).round()
-        if ((levels < 0) | (levels > 255)).any():
+        levels = np.asarray(picture)
+        if ((levels < 0) | (levels > 65535)).any():
             raise ValueError("its grey levels are not within 0 to 65,535")
-        return levels.astype("uint8")
+        return (levels / 257).round().astype("uint8")
     if picture.has_transparency_data:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
@@ -177,7 +177,7 @@ def find(inputs: list[str]) -> tuple[list[Source], int]:
             raise UserError(f"{printable(path)} is not a file, a folder or a camera (like {CAMERA}:0)")
     if not sources:
         raise UserError(f"no pictures or videos in {', '.join(inputs)}")
-    return list({str(source): source for source in sources}.values()), others
+    return list({source.path: source for source in sources}.values()), others
 
 
 def _kind(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Readers of data/incoming/: the competition's files in any form, or pictures in folders."""
 
+import errno
 import gzip
 import lzma
 import os
@@ -44,7 +45,7 @@ def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Itera
     """
     name = name or str(path)
     try:
-        if zipfile.is_zipfile(path):
+        if not tarfile.is_tarfile(path) and zipfile.is_zipfile(path):  # a tar may contain a zip, like an .npz
             with zipfile.ZipFile(path) as archive:
                 for info in archive.infolist():
                     place = info.filename.replace("\\", "/")
@@ -53,12 +54,18 @@ def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Itera
         else:
             with tarfile.open(path) as tar:
                 for member in tar:
-                    if member.isfile() and wanted(member.name) and (file := tar.extractfile(member)):
+                    if (
+                        (member.isfile() or member.islnk())
+                        and wanted(member.name)
+                        and (file := tar.extractfile(member))
+                    ):
                         yield member.name, file.read()
                 assert tar.fileobj  # tarfile stops at a damaged header without an error
                 if any(block.strip(b"\0") for block in iter(partial(tar.fileobj.read, 1 << 20), b"")):
                     raise tarfile.ReadError("a header is damaged")
-    except DAMAGE as error:
+    except (*DAMAGE, LookupError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # an error of the disk
         cause = str(error).partition("\n")[0].rstrip(":")
         raise UserError(f"{name} is damaged or cannot be unpacked ({cause}); copy it again, or unpack it") from None
 

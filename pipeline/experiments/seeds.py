@@ -30,7 +30,8 @@ def build(folder: Path, seed: int) -> None:
         link = folder / name
         link.parent.mkdir(exist_ok=True)
         if Path(name).exists():
-            link.unlink(missing_ok=True)  # the project may have been moved
+            if link.is_symlink():
+                link.unlink()  # the project may have been moved
             link.symlink_to(Path(name).absolute())
     document = config.read()
     for model in (*document["models"].values(), *document["students"].values()):
