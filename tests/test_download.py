@@ -92,6 +92,12 @@ def test_other_files_are_listed_and_hidden_ones_are_skipped(place, capsys):
     assert re.search("cat0.jpg.* and 16 more", capsys.readouterr().out)
 
 
+def test_a_tar_archive_that_ends_with_a_zip_archive_is_none(place):
+    np.savez(place / "cell.npz")
+    pack(INCOMING / "x.tar", {"fer2013.csv": b"1", "cell.npz": (place / "cell.npz").read_bytes()})
+    assert taken(place) == {"fer2013.csv": b"1"}
+
+
 def test_repeated_files_must_be_equal(place):
     put({"fer2013.csv": b"one"})
     pack(INCOMING / "a.zip", {"fer2013.csv": b"one"})

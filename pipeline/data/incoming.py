@@ -54,11 +54,8 @@ def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Itera
         else:
             with tarfile.open(path) as tar:
                 for member in tar:
-                    if (
-                        (member.isfile() or member.islnk())
-                        and wanted(member.name)
-                        and (file := tar.extractfile(member))
-                    ):
+                    used = (member.isfile() or member.islnk()) and wanted(member.name)
+                    if used and (file := tar.extractfile(member)):
                         yield member.name, file.read()
                 assert tar.fileobj  # tarfile stops at a damaged header without an error
                 if any(block.strip(b"\0") for block in iter(partial(tar.fileobj.read, 1 << 20), b"")):
