@@ -92,10 +92,14 @@ def test_other_files_are_listed_and_hidden_ones_are_skipped(place, capsys):
     assert re.search("cat0.jpg.* and 16 more", capsys.readouterr().out)
 
 
-def test_a_tar_archive_that_ends_with_a_zip_archive_is_none(place):
+def test_a_tar_archive_may_end_with_a_zip_archive_and_contain_hard_links(place):
     np.savez(place / "cell.npz")
-    pack(INCOMING / "x.tar", {"fer2013.csv": b"1", "cell.npz": (place / "cell.npz").read_bytes()})
-    assert taken(place) == {"fer2013.csv": b"1"}
+    pack(INCOMING / "x.tar", {"data": b"1" * 2000, "cell.npz": (place / "cell.npz").read_bytes()})
+    link = tarfile.TarInfo("fer2013.csv")
+    link.type, link.linkname = tarfile.LNKTYPE, "data"
+    with tarfile.open(INCOMING / "x.tar", "a") as archive:
+        archive.addfile(link)
+    assert taken(place) == {"fer2013.csv": b"1" * 2000}
 
 
 def test_repeated_files_must_be_equal(place):

@@ -57,7 +57,9 @@ def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Itera
                     used = (member.isfile() or member.islnk()) and wanted(member.name)
                     if used and (file := tar.extractfile(member)):
                         yield member.name, file.read()
-                assert tar.fileobj  # tarfile stops at a damaged header without an error
+                assert tar.fileobj
+                tar.fileobj.seek(max(tar.offset, tar.fileobj.tell()))  # the content of a hard link is further back
+                # tarfile stops at a damaged header without an error.
                 if any(block.strip(b"\0") for block in iter(partial(tar.fileobj.read, 1 << 20), b"")):
                     raise tarfile.ReadError("a header is damaged")
     except (*DAMAGE, LookupError, OSError) as error:
