@@ -123,21 +123,23 @@ def in_common(results: dict[str, Result], labels: np.ndarray, groups: np.ndarray
         return ""
     recipes = {name: limits.tempered([part.probabilities for part in pair], labels) for name, pair in pairs.items()}
     hours = np.array([min(float(part.seconds) for part in pair) / 3600 for pair in pairs.values()])  # less disturbed
-    lines, shared = [], []
-    for pair in STUDY["mixed"]:
-        if results.keys() >= set(pair):
-            first, second = limits.tempered([results[name].probabilities for name in pair], labels)
-            shared.append(limits.products([first, second], labels)[:, 0, 1])
-            difference = shared[-1] - shared[0]
-            low, high = limits.interval_95(limits.bootstrap(difference, groups))
-            text = f"{difference.mean():+.4f} ({low:+.4f} to {high:+.4f})" if shared[1:] else ""
-            accuracy = metrics.right(first + second, labels).mean()
-            lines.append([*pair, f"{shared[-1].mean():.4f}", text, f"{accuracy:.2%}"])
     titles = ["first", "second", "in common", "difference from the first line (95 %)", "accuracy of the mean"]
-    mixed = tabulate(lines, titles, tablefmt="github", disable_numparse=True)
+    mixed = ""
+    for section in STUDY["mixed"]:
+        lines, shared = [], []
+        for pair in section:
+            if results.keys() >= set(pair):
+                first, second = limits.tempered([results[name].probabilities for name in pair], labels)
+                shared.append(limits.products([first, second], labels)[:, 0, 1])
+                difference = shared[-1] - shared[0]
+                low, high = limits.interval_95(limits.bootstrap(difference, groups))
+                text = f"{difference.mean():+.4f} ({low:+.4f} to {high:+.4f})" if shared[1:] else ""
+                accuracy = metrics.right(first + second, labels).mean()
+                lines.append([*pair, f"{shared[-1].mean():.4f}", text, f"{accuracy:.2%}"])
+        mixed += f"\n{tabulate(lines, titles, tablefmt='github', disable_numparse=True)}\n"
     measured = limits.measure(recipes, labels, groups)
     chart(measured, hours)
-    return f"\n# Trained with two seeds\n\n{limits.table(measured, hours)}\n\n# Two trainings\n\n{mixed}\n"
+    return f"\n# Trained with two seeds\n\n{limits.table(measured, hours)}\n\n# Two trainings\n{mixed}"
 
 
 def of_run(data: Faces, rows: np.ndarray) -> dict[str, list[np.ndarray]]:

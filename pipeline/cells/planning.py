@@ -8,6 +8,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from tabulate import tabulate
@@ -18,6 +19,9 @@ from pipeline.command import python
 from pipeline.errors import UserError
 from pipeline.training import plan
 from pipeline.training.plan import Plan
+
+if TYPE_CHECKING:
+    from pipeline.cells.train import Run
 
 PLANS = Path("artifacts/plan")
 
@@ -144,34 +148,44 @@ def show() -> None:
         _add_soft_targets(settings)
     stale = stale_stages("train", *(["distill"] if settings.students else []))
     run = train.start() if prepared and stale else None
-    lines, total, cells, first = [], 0.0, 0, dict[str, float]()
+    lines, total, cells, first = [], 0.0, 0, list[str]()
     for name in settings.names:
         now = plan.make(settings, name)
         each = estimate(times, now)
         valid = store.stage(settings, name) not in stale or (run and run.keeps(name))
-        outdated = [] if valid else settings.folds_of(name)
-        reasons = [why(settings, name, fold, now) for fold in outdated if not (run and run.finished(name, fold))]
-        reasons = [reason for reason in reasons if prepared or reason != OTHER_DATA]
+        reasons = [] if valid else _reasons(settings, run, now)
         if any(teacher in retrained for teacher in now.teachers):
             reasons = ["its teachers are retrained"] * len(settings.folds_of(name))
         if reasons and (older := [each for each in soft_targets.absent(name) if each not in retrained]):
             reasons = [f"{reason}; first retrain {', '.join(older)}" for reason in reasons]
-            first |= {each: estimate(times, plan.make(settings, each)) * len(settings.folds_of(each)) for each in older}
+            first += older
         trainings = sum(not reason.endswith(AGAIN) for reason in reasons)
         retrained |= {name} if trainings else set()
-        unmeasured = "" if now.architecture in times else " (guess)"
-        expected = progress.duration(each * trainings) + unmeasured if trainings else ""
+        expected = progress.duration(each * trainings) + " (guess)" * (now.architecture not in times)
         total, cells = total + each * trainings, cells + len(reasons)
-        counted = f"{len(reasons)} of {len(settings.folds_of(name))}"
-        lines.append([name, counted, expected, "; ".join(dict.fromkeys(reasons))])
-    titles = ["model", "stale cells", "core time", "why"]
-    print(tabulate(lines, titles, disable_numparse=True, maxcolwidths=[None, None, None, 28]))
-    summary = f"{progress.count(cells)} stale, about {progress.duration(total)} on one core; to train them:"
-    summary += "\nmake train JOBS=2 THREADS=1 YES=1"
-    none = f"nothing is stale{'' if prepared else ' by parameters or code'}"
-    print(f"\n{summary if cells else none}")
-    if first:
-        print(f"First retrain these teachers, whose cells are too old, in {progress.duration(sum(first.values()))}:")
-        print(*(f".venv/bin/python -m pipeline train {each} --retrain --yes" for each in first), sep="\n")
+        lines.append([name, f"{len(reasons)} of {len(settings.folds_of(name))}", expected * bool(trainings),
+                      "; ".join(dict.fromkeys(reasons))])  # fmt: skip
+    print(tabulate(lines, ["model", "stale cells", "core time", "why"], disable_numparse=True,
+                   maxcolwidths=[None, None, None, 28]))  # fmt: skip
+    if cells:
+        print(f"\n{progress.count(cells)} stale, about {progress.duration(total)} on one core; to train them:")
+        _print_commands(settings, times, first)
+    else:
+        print(f"\nnothing is stale{'' if prepared else ' by parameters or code'}")
     if not prepared:
         print("No data yet: put the files into data/incoming/, run dvc repro folds, and this again.")
+
+
+def _reasons(settings: config.Config, run: "Run | None", now: Plan) -> list[str]:
+    """Return the reasons of the stale cells of a model that DVC reports as stale; without data, `run` is None."""
+    folds = [fold for fold in settings.folds_of(now.model) if not (run and run.finished(now.model, fold))]
+    reasons = [why(settings, now.model, fold, now) for fold in folds]
+    return [reason for reason in reasons if run or reason != OTHER_DATA]
+
+
+def _print_commands(settings: config.Config, times: dict[str, float], first: list[str]) -> None:
+    """Print the commands that train the stale cells, after the teachers that must be retrained `first`."""
+    for name in dict.fromkeys(first):
+        needed = progress.duration(estimate(times, plan.make(settings, name)) * len(settings.folds_of(name)))
+        print(f".venv/bin/python -m pipeline train {name} --retrain -y # {needed}")
+    print("make train JOBS=2 THREADS=1 YES=1")
