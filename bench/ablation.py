@@ -171,7 +171,7 @@ def gains(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.nda
         hits = 100 * np.mean([metrics.right(each, labels) for each in trainings], axis=0)
         scores = np.stack([np.diagonal(errors, axis1=1, axis2=2).mean(axis=1), hits], axis=1)
         base = base if lines else scores
-        low, high = np.quantile(limits.bootstrap(scores - base, groups), [0.025, 0.975], axis=0)
+        low, high = limits.interval_95(limits.bootstrap(scores - base, groups))
         brier, accuracy = scores.mean(axis=0)
         less, more = (scores - base).mean(axis=0)
         differences = [f"{less:+.4f} ({low[0]:+.4f} to {high[0]:+.4f})", POINTS(more, low[1], high[1])]
@@ -184,14 +184,17 @@ def gains(known: dict[str, list[np.ndarray]], labels: np.ndarray, groups: np.nda
 def chart(measured: Limits, hours: np.ndarray) -> None:
     """Draw accuracy and B-infinity of the pairs by core-hours."""
     assert measured.accuracy is not None
-    numbers = range(len(measured.names))
-    lines = [("accuracy of one network, by core-hours", *measured.accuracy[[i, i, i], 0]) for i in numbers]
-    spreads = [limits.interval_95(measured.spread[:, i, i]) for i in numbers]
-    lines += [("B-infinity (lower is better), by core-hours", measured.common[i, i], *spreads[i]) for i in numbers]
-    table = pd.DataFrame(lines, columns=["cost", "accuracy", "low", "high"])
-    table = table.assign(name=measured.names * 2, value=np.tile(hours, 2))
-    title = "Trained with two seeds; 95 % intervals of B-infinity; logarithmic scale of core-hours"
-    figures.draw(table, CHART.with_suffix(""), template="points", title=title)
+    assert measured.accuracy_spread is not None
+    common = np.diag(measured.common), np.diagonal(measured.spread, axis1=1, axis2=2)
+    panels = {"accuracy of one network": (measured.accuracy[:, 0], measured.accuracy_spread[:, :, 0]),
+              "B-infinity (lower is better)": common}  # fmt: skip
+    tables = []
+    for cost, (values, spread) in panels.items():
+        low, high = limits.interval_95(spread)
+        columns = {"cost": f"{cost}, by core-hours", "accuracy": values, "low": low, "high": high}
+        tables.append(pd.DataFrame(columns | {"name": measured.names, "value": hours}))
+    title = "Trained with two seeds, with 95 % intervals; logarithmic scale of core-hours"
+    figures.draw(pd.concat(tables), CHART.with_suffix(""), template="points", title=title)
 
 
 def show(table: dict[str, Any]) -> str:

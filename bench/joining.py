@@ -17,9 +17,9 @@ from scipy.special import softmax
 from tabulate import tabulate
 
 from bench.ablation import gains
-from pipeline import config, files
+from pipeline import files
 from pipeline.command import guarded
-from pipeline.data import faces, folds
+from pipeline.data import faces
 from pipeline.evaluation import ensemble, figures, limits, metrics
 from pipeline.evaluation.ensemble import Predictions
 
@@ -115,13 +115,8 @@ def growth(run: dict[str, Predictions], labels: np.ndarray) -> str:
         costs = ["unknown" if np.isnan(each) else f"{each:.{digits}f}" for each, digits in ((networks, 0), (hours, 1))]
         lines.append([name, *costs, f"{score['accuracy']:.2%}",
                       f"{metrics.cross_entropy(joined, labels):.4f}"])  # fmt: skip
-        title = f"+ {name}" if count > 1 else name
-        points += [
-            ("core-hours", hours, *score.values(), title),
-            ("number of networks", networks, *score.values(), title),
-        ]
-    table = pd.DataFrame(points, columns=["cost", "value", "accuracy", "low", "high", "name"])
-    table = table.assign(cost="by " + table["cost"]).sort_values("cost", kind="stable")
+        points.append((f"+ {name}" if count > 1 else name, hours, *score.values()))
+    table = pd.DataFrame(points, columns=["name", "value", "accuracy", "low", "high"]).assign(cost="by core-hours")
     figures.draw(table.dropna(), RESULT.with_suffix(""), template="points", title=figures.COSTS)
     titles = ["joined with the models above", "networks", "core-hours", "out of fold", "log-loss"]
     return tabulate(lines, titles, tablefmt="github", disable_numparse=True)
@@ -129,9 +124,8 @@ def growth(run: dict[str, Predictions], labels: np.ndarray) -> str:
 
 def main() -> None:
     """Compare methods to combine the members, nested over the folds, and show what each member adds."""
-    settings, data = config.load(), faces.load()
-    assignment = folds.load(data)
-    labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)[assignment.rows]
+    settings, data, assignment, labels = ensemble.inputs()
+    groups = faces.picture_groups(data.pixels)[assignment.rows]
     run = {name: ensemble.load(name, data, assignment) for name in settings.ensemble.members}
     every = np.stack([each.oof for each in run.values()]).astype("float64")
     tables = {

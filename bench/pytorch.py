@@ -76,16 +76,13 @@ def mini_xception() -> nn.Module:
 
 def vary(pictures: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """Augment float [n, 1, 48, 48] by the recipe: one affine map per picture, as in our pipeline."""
-    if not (recipe.rotation or recipe.zoom or recipe.shift or recipe.flip):
-        return pictures
     count = len(pictures)
 
     def uniform(reach: float) -> torch.Tensor:
         return (torch.rand(count) * 2 - 1) * reach
 
     angle, zoom_x, zoom_y = uniform(math.radians(recipe.rotation)), 1 + uniform(recipe.zoom), 1 + uniform(recipe.zoom)
-    if recipe.flip:
-        zoom_x = zoom_x * torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
+    zoom_x = zoom_x * torch.where(torch.rand(count) < 0.5 * recipe.flip, -1.0, 1.0)
     rows = [
         torch.stack([angle.cos() * zoom_x, -angle.sin() * zoom_y, uniform(2 * recipe.shift)], dim=1),
         torch.stack([angle.sin() * zoom_x, angle.cos() * zoom_y, uniform(2 * recipe.shift)], dim=1),

@@ -21,12 +21,6 @@ STAGES, RUNS, KAGGLE = "Stages of dvc.yaml", "Whole runs", "Kaggle"
 USE, MEASURE = "Use of trained networks", "Analysis and experiments"
 Register = Callable[[Callable[..., None]], Callable[..., None]]
 
-Jobs = Annotated[int, typer.Option(help="Number of networks to train in parallel.", min=1, max=256, metavar="N")]
-Threads = Annotated[
-    int | None,
-    typer.Option(help="TensorFlow's threads per training. 2 jobs on 2 cores: 1 is best.", min=1, max=999, metavar="N"),
-]
-
 
 def verb(panel: str, module: str = "", function: str = "main", settings: bool = True) -> Register:
     """Return a decorator that registers a function as a command; its docstring is the help text.
@@ -95,8 +89,10 @@ def train(
     adopt: Annotated[
         str | None, typer.Option(metavar="REASON", help="Keep a stale cell that the changed code does not affect.")
     ] = None,
-    jobs: Jobs = 1,
-    threads: Threads = None,
+    jobs: Annotated[int, typer.Option(help="Networks to train in parallel.", min=1, max=256, metavar="N")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads per training. For 2 jobs on 2 cores: 1.", min=1, max=999, metavar="N")
+    ] = None,
     executor: Annotated[Literal["loky", "dask", "ray"], typer.Option(help="Library that runs the jobs.")] = "loky",
     address: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler or Ray cluster.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Allow trainings over ten minutes.", envvar="YES")] = False,

@@ -54,8 +54,23 @@ def grey(picture: Path | str | Image.Image) -> np.ndarray:
             pixels = sources.read(Path(picture).expanduser())
     except (UserError, ValueError, OSError) as error:
         raise UserError(f"{picture}: {error}") from None
-    levels = np.asarray(Image.fromarray(pixels).convert("L"))
-    return detect.crop(levels, detect.middle(levels))
+    _, crops = detect.faces(pixels, None, None)
+    return np.asarray(crops[0])
+
+
+def grey_levels(pictures: Any) -> np.ndarray:
+    """Convert pictures to uint8 [n, 48, 48].
+
+    Parameters
+    ----------
+    pictures : [n, 48, 48] or [n, 48, 48, 1], uint8 or floats from 0 to 1. UserError for anything else.
+    """
+    array = np.asarray(pictures)
+    if array.dtype.kind == "f" and ((array >= 0) & (array <= 1)).all():  # not for NaN
+        array = (255 * array.astype("float64")).round().astype("uint8")
+    if array.dtype != "uint8" or array.shape[1:] not in ((SIDE, SIDE), (SIDE, SIDE, 1)):
+        raise UserError(f"pictures must have the shape [n, {SIDE}, {SIDE}], and be uint8 or floats from 0 to 1")
+    return array.reshape(-1, SIDE, SIDE)
 
 
 class Network:
@@ -79,9 +94,9 @@ class Network:
         if isinstance(pictures, PICTURE):
             pictures = [pictures]
         if isinstance(pictures, list | tuple):
-            levels = [grey(each) if isinstance(each, PICTURE) else networks.grey_levels([each])[0] for each in pictures]
+            levels = [grey(each) if isinstance(each, PICTURE) else grey_levels([each])[0] for each in pictures]
             pictures = np.array(levels, "uint8").reshape(-1, SIDE, SIDE)
-        return pd.DataFrame(self._network.probabilities(networks.grey_levels(pictures)), columns=list(CLASSES))
+        return pd.DataFrame(self._network.probabilities(grey_levels(pictures)), columns=list(CLASSES))
 
 
 def network(which: str = networks.RELEASED, project: Path | str = ".") -> Network:

@@ -209,8 +209,9 @@ class Config(Section):
 
 def suggestion(name: object, known: Any) -> str:
     """Return the end of a message about an unknown name: the most similar known name, or all of them."""
-    near = difflib.get_close_matches(str(name), list(known), 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
+    names = [*map(str, known)]
+    near = difflib.get_close_matches(str(name), names, 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names) or 'none'}"
 
 
 def known(name: str, names: Any) -> str:

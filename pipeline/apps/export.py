@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 from tabulate import tabulate
 
-from pipeline import config, files
+from pipeline import files
 from pipeline.apps import light, networks, packed
 from pipeline.competition import CLASSES, SIDE
 from pipeline.data import faces, synthetic
@@ -224,8 +224,6 @@ def main(name: str, fold: str) -> None:
     """Run the command."""
     if fold and not name:
         raise UserError(f"FOLD={fold} needs a model: make export NAME=... FOLD={fold}")
-    if name:
-        config.load().model(name)  # must be a model, not another network
     network = networks.load(f"{name}-{fold or 0}" if name else networks.RELEASED, "tensorflow", "float32")
     (members,) = network.members.values()
     facts, views = members[0].facts, members[0].views

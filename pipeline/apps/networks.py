@@ -3,11 +3,11 @@
 Reads released/, or cells with their weights and results/ensemble.json. Nothing in these files is executed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,23 +27,10 @@ if TYPE_CHECKING:
 
 RELEASED = "released"
 SPEEDRUN = Path("artifacts/speedrun/network.json")
+RETRAIN = "python -m pipeline train"
+ALONE = partial(ensemble.weighted_mean, weights=np.ones(1))  # the blend of one model
 CAPACITY = 128  # pictures on the device at a time
 BATCHES = (16, 128)  # views per batch; the small size keeps a single face fast
-
-
-def grey_levels(pictures: Any) -> np.ndarray:
-    """Convert pictures to uint8 [n, 48, 48].
-
-    Parameters
-    ----------
-    pictures : [n, 48, 48] or [n, 48, 48, 1], uint8 or floats from 0 to 1. UserError for anything else.
-    """
-    array = np.asarray(pictures)
-    if array.dtype.kind == "f" and ((array >= 0) & (array <= 1)).all():  # not for NaN
-        array = (255 * array.astype("float64")).round().astype("uint8")
-    if array.dtype != "uint8" or array.shape[1:] not in ((SIDE, SIDE), (SIDE, SIDE, 1)):
-        raise UserError(f"pictures must have the shape [n, {SIDE}, {SIDE}], and be uint8 or floats from 0 to 1")
-    return array.reshape(-1, SIDE, SIDE)
 
 
 class SpeedrunFacts(Facts, frozen=True):
@@ -121,57 +108,44 @@ class Network:
     Parameters
     ----------
     members : the networks of each model; their probabilities are averaged.
-    method, shares : how the averages are blended (see evaluation/ensemble.py). temperature : of the blend.
+    temperature : of the blend. blend : function of the averages, float [models, n, 7]; see evaluation/ensemble.py.
     """
 
     members: dict[str, list[Member]]
-    method: str
-    shares: list[float | None]
     temperature: float
+    blend: Callable[[np.ndarray], np.ndarray] = ALONE
 
-    def probabilities(self, pictures: Any) -> np.ndarray:
-        """Return calibrated probabilities, float32 [n, 7], of pictures in any form that `grey_levels` accepts."""
-        levels = grey_levels(pictures)
+    def probabilities(self, pictures: np.ndarray) -> np.ndarray:
+        """Return calibrated probabilities, float32 [n, 7], of pictures, uint8 [n, 48, 48]."""
         means = [
-            np.mean([each.probabilities(levels) for each in members], axis=0, dtype="float32")
+            np.mean([each.probabilities(pictures) for each in members], axis=0, dtype="float32")
             for members in self.members.values()
         ]
-        if self.method in ensemble.UNWEIGHTED:
-            blend = ensemble.UNWEIGHTED[self.method](np.stack(means))
-        else:
-            blend = ensemble.weighted_mean(np.stack(means), np.array(self.shares))
-        return metrics.temper(blend, self.temperature).astype("float32")
+        return metrics.temper(self.blend(np.stack(means)), self.temperature).astype("float32")
 
-    def attention(self, pictures: Any, classes: np.ndarray) -> np.ndarray:
+    def attention(self, pictures: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Return the mean over all networks of their maps for each picture's class (int [n]): float32 [n, 48, 48]."""
-        levels = grey_levels(pictures)
         networks = [each for members in self.members.values() for each in members]
-        return np.asarray(np.mean([each.attention(levels, classes) for each in networks], axis=0))
+        return np.asarray(np.mean([each.attention(pictures, classes) for each in networks], axis=0))
 
 
-def _cell(settings: config.Config, name: str, fold: int) -> tuple[Facts, Path, str, str]:
-    """Return the facts about the trained network of a cell, and path, remedy and digest of its weights."""
+def _cell(settings: config.Config, name: str, fold: int) -> tuple[Facts, Path, bool]:
+    """Return the facts about the trained network of a cell, the path of its weights, and whether they are usable."""
     path = store.folder(settings, name, fold) / "cell.json"
     with files.reading(path, f"dvc repro {store.stage(settings, name)}"):
         about = store.About.model_validate_json(path.read_bytes())
         old, recipe = about.plan, about.plan.settings()
-        facts = Facts.model_validate({
-            "model": name, "architecture": old.architecture, "seed": old.seed, "recipe": recipe,
-            "precision": about.precision,
-        })  # fmt: skip
+        facts = Facts.model_validate(old.model_dump() | {"model": name, "recipe": recipe, "precision": about.precision})
         code = plan.code(plan.ingredients(old.architecture, recipe))
         if any(code.get(key) != old.code[key] for key in old.code if key.startswith("architectures.")):
             raise ValueError(f"the code of {old.architecture} has changed since its training")
-    remedy = f"python -m pipeline train {name} {fold} --retrain --yes"
-    return facts, store.weights(name, fold), remedy, about.weights_sha256
+    return facts, store.weights(name, fold), store.usable_weights(about) is not None
 
 
-def _restored(facts: Facts, path: Path, remedy: str, sha256: str | None = None) -> Member:
-    """Build a network and load its weights, after a check of their digest. Keras must be started already."""
+def _restored(facts: Facts, path: Path, remedy: str) -> Member:
+    """Build a network and load its weights. Keras must be started already."""
     network = architectures.build(facts.architecture)
     with files.reading(path, remedy):
-        if sha256 and files.sha256(path.read_bytes()) != sha256:
-            raise ValueError("its SHA-256 differs from cell.json")
         network.load_weights(path)
     return Member(network, facts)
 
@@ -190,7 +164,7 @@ def _released(library: str, precision: str | None) -> Network:
     built = [architectures.build(facts.architecture) for _ in facts.folds]
     with files.reading(path.with_suffix(packed.WEIGHTS), packed.REMEDY):
         packed.unpack(built, weights)
-    return Network({facts.model: [Member(network, facts) for network in built]}, "mean", [1.0], facts.temperature)
+    return Network({facts.model: [Member(network, facts) for network in built]}, facts.temperature)
 
 
 def _trained(which: str, library: str, precision: str | None) -> Network:
@@ -207,16 +181,19 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
         raise UserError(f"unknown network: {wrong}; name one of {known}, or some folds of a model: MODEL-0,1")
     folds = {each: settings.some_folds(each, fold) if dash else settings.folds_of(each) for each in shares}
     cells = {each: [_cell(settings, each, number) for number in folds[each]] for each in shares}
-    lost = {name: [number for number, (_, path, *_) in zip(folds[name], parts, strict=True) if not path.exists()]
+    lost = {name: [str(number) for number, (*_, usable) in zip(folds[name], parts, strict=True) if not usable]
             for name, parts in cells.items()}  # fmt: skip
-    if texts := [f"{name} {','.join(map(str, numbers))}" for name, numbers in lost.items() if numbers]:
-        raise UserError(
-            f"weights, which are not in git, are missing of these models and folds: {'; '.join(texts)}; train each "
-            "again: python -m pipeline train NAME FOLDS --retrain"
-        )
+    if commands := [f"{RETRAIN} {each} {','.join(numbers)} --retrain" for each, numbers in lost.items() if numbers]:
+        wrong = "weights, which are not in git, are missing or of another training"
+        raise UserError(f"{wrong}; train them again: {'; '.join(commands)}")
     _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
-    members = {each: [_restored(*cell) for cell in parts] for each, parts in cells.items()}
-    return Network(members, method, list(shares.values()), ensemble.result([name]).submissions[name].temperature)
+    members = {
+        each: [_restored(facts, path, f"{RETRAIN} {each} --retrain") for facts, path, _ in parts]
+        for each, parts in cells.items()
+    }
+    temperature = ensemble.result([name]).submissions[name].temperature
+    weighted = partial(ensemble.weighted_mean, weights=np.array([*shares.values()]))
+    return Network(members, temperature, ensemble.UNWEIGHTED.get(method, weighted))
 
 
 def _speedrun(library: str, precision: str | None) -> Network:
@@ -227,7 +204,7 @@ def _speedrun(library: str, precision: str | None) -> Network:
     weights = Path(facts.weights)
     result = SPEEDRUN.with_name(weights.name.replace(".weights.h5", ".npz"))
     member = _restored(facts, weights, f"rm {result} && make speedrun")
-    return Network({"speedrun": [member]}, "mean", [1.0], 1.0)
+    return Network({"speedrun": [member]}, 1.0)
 
 
 def load(which: str = RELEASED, library: str | None = None, precision: str | None = None) -> Network:

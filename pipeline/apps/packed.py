@@ -4,13 +4,12 @@ Both are validated before use, and nothing in them is executed. Convolution kern
 per output channel (Krishnamoorthi 2018, arXiv 1806.08342, section 2.1), other kernels in float16, the rest in float32.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from pipeline import files
 from pipeline.competition import CLASSES, SIDE
@@ -116,11 +115,6 @@ def pack(networks: "list[keras.Model]") -> dict[str, np.ndarray]:
     return arrays
 
 
-def to_safetensors(arrays: dict[str, np.ndarray], about: dict[str, str]) -> bytes:
-    """Return the content of a .safetensors file with the result of `pack` and the metadata of `notes`."""
-    return save(arrays, {"about": json.dumps(about)})  # one key, because the library does not keep the order of several
-
-
 def unpack(networks: "list[keras.Model]", arrays: dict[str, np.ndarray]) -> None:
     """Assign the result of `pack` to networks of the same architecture. Raises ValueError if they do not match."""
     values = {path: each * arrays.get(path + SCALE, np.float32(1)) for path, each in arrays.items()
@@ -136,7 +130,8 @@ def find() -> Path:
     """Return the path of the released network's JSON file. Raises UserError unless there is exactly one."""
     paths = list(FOLDER.glob("[!.]*.json"))
     if len(paths) != 1:
-        raise UserError(f"{FOLDER}/ contains {len(paths)} .json files instead of one; make it with: {REMEDY}")
+        found = ", ".join(sorted(map(str, paths))) or "none"
+        raise UserError(f"{FOLDER}/ must contain one .json file, not {found}; remove others, or: {REMEDY}")
     return paths[0]
 
 

@@ -10,9 +10,8 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from PIL import Image
 from pipeline.apps import annotate, detect, light
 from pipeline.apps.sources import CAMERA, Picture, Source, find, printable
 from pipeline.cells.progress import count
-from pipeline.competition import CLASSES, SIDE
+from pipeline.competition import CLASSES
 from pipeline.errors import UserError
 
 SKIPPED = 3  # exit status if files were skipped
@@ -33,31 +32,14 @@ NO_FACE = "no face"
 RELEASED = "released"
 FORMULA = ("=", "+", "-", "@")  # a spreadsheet would evaluate cells that begin with one of these
 SUFFIXES = {"picture": ".png", "video": ".mp4", CAMERA: ".mp4"}  # of annotated files
-
-
-@dataclass(frozen=True)
-class Detection:
-    """A picture with its detected faces: boxes, float [n, 3], and crops, uint8 [n, 48, 48]."""
-
-    source: Source
-    picture: Picture
-    boxes: np.ndarray
-    faces: np.ndarray
-
-
-def detect_faces(source: Source, picture: Picture, detector: detect.Detector | None, most: int | None) -> Detection:
-    """Find the `most` largest faces of a picture. Without `detector`, its central square is the face."""
-    grey = np.asarray(Image.fromarray(np.ascontiguousarray(picture.pixels)).convert("L"))
-    boxes = detect.middle(grey)[None] if picture.aligned or detector is None else detector.boxes(grey)[:most]
-    faces = [detect.crop(grey, box) for box in boxes]
-    return Detection(source, picture, boxes, np.array(faces, "uint8").reshape(-1, SIDE, SIDE))
+Seen = tuple[Source, Picture, np.ndarray, np.ndarray]  # a picture, the boxes of its faces, and their crops
 
 
 def targets(sources: list[Source], out: Path | None) -> dict[str, Path]:
     """Return the annotated file of each source: in the folder `out`, or `out` itself if there is only one source."""
     if out is None:
         return {}
-    if sources and not any(source.kind in SUFFIXES for source in sources):
+    if not any(source.kind in SUFFIXES for source in sources):
         raise UserError(f"{sources[0]} is a table, which cannot be annotated; leave out --out")
     if len(sources) == 1 and out.suffix and not out.is_dir():
         return {str(sources[0]): out}
@@ -97,24 +79,24 @@ class Output:
             self.written[printable(table)] = None
         self._line("", "", CLASSES)
 
-    def put(self, seen: Detection, boxes: np.ndarray, probabilities: np.ndarray, heat: np.ndarray | None) -> None:
+    def put(self, source: Source, picture: Picture, boxes: np.ndarray, probabilities: np.ndarray, heat: Any) -> None:
         """Output the faces of a picture, or one line without a face."""
         self.predictions.append(probabilities)
-        if seen.picture.label >= 0:
-            self.labelled.append((seen.picture.label, probabilities[0]))
-        source, frame = str(seen.source), seen.picture.frame or ""
+        if picture.label >= 0:
+            self.labelled.append((picture.label, probabilities[0]))
+        name, frame = str(source), picture.frame or ""
         lines: list[tuple[Any, ...]] = [
             (left, top, side, side, CLASSES[int(row.argmax())], *(round(float(value), 6) for value in row))
             for (left, top, side), row in zip(boxes.round().astype(int).tolist(), probabilities, strict=True)
         ]
         for line in lines or [(*[""] * 4, NO_FACE, *[""] * len(CLASSES))]:
             percentages = [f"{value:.0%}" for value in line[5:]] if lines else line[5:]
-            self._line(f"{source}:{frame}" if frame else source, line[4], percentages)
+            self._line(f"{name}:{frame}" if frame else name, line[4], percentages)
             if self.table:
-                self.table.writerow([f"'{source}" if source.startswith(FORMULA) else source, frame, *line])
-        if source in self.targets:
-            annotated = annotate.annotate(seen.picture.pixels, boxes, probabilities, heat)
-            self._draw(seen.source, self.targets[source], annotated)
+                self.table.writerow([f"'{name}" if name.startswith(FORMULA) else name, frame, *line])
+        if name in self.targets:
+            annotated = annotate.annotate(picture.pixels, boxes, probabilities, heat)
+            self._draw(source, self.targets[name], annotated)
 
     def skip(self, what: object, why: Exception) -> None:
         """Report an input that cannot be read, or a file that cannot be written."""
@@ -173,14 +155,15 @@ def load(which: str, explain: bool) -> Any:
 
 
 def batches(
-    sources: list[Source], find_faces: Callable[[Source, Picture], Detection], output: Output
-) -> Iterator[list[Detection]]:
+    sources: list[Source], detector: detect.Detector | None, most: int | None, output: Output
+) -> Iterator[list[Seen]]:
     """Yield all pictures of all sources in batches; a camera's frames one by one."""
-    waiting: list[Detection] = []
+    waiting: list[Seen] = []
     for source in sources:
         try:
             for picture in source.pictures():
-                waiting.append(find_faces(source, picture))
+                found = detect.faces(picture.pixels, None if picture.aligned else detector, most)
+                waiting.append((source, picture, *found))
                 if len(waiting) == TOGETHER or source.kind == CAMERA:
                     yield waiting
                     waiting = []
@@ -190,22 +173,18 @@ def batches(
         yield waiting
 
 
-def predict(
-    network: Any, batch: list[Detection], tracks: dict[str, detect.Tracks], explain: bool
-) -> list[tuple[Detection, np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Return each picture with its boxes, probabilities and heat, smoothed over the frames of a video."""
-    faces = np.concatenate([each.faces for each in batch])
-    ends = np.cumsum([len(each.faces) for each in batch])[:-1]
-    boxes = [each.boxes for each in batch]
+def predict(network: Any, batch: list[Seen], tracks: dict[str, detect.Tracks], explain: bool) -> list[tuple[Any, ...]]:
+    """Return each source and picture with boxes, probabilities and heat, smoothed over the frames of a video."""
+    sources, pictures, boxes, crops = map(list, zip(*batch, strict=True))
+    faces, ends = np.concatenate(crops), np.cumsum([len(each) for each in crops])[:-1]
     parts = np.split(network.probabilities(faces), ends)
-    for i, each in enumerate(batch):
-        if each.source.kind in ("video", CAMERA):
-            follow = tracks[str(each.source)].follow
-            boxes[i], parts[i] = follow(each.picture.seconds, boxes[i], parts[i])
+    for i, (source, picture, *_) in enumerate(batch):
+        if source.kind in ("video", CAMERA):
+            boxes[i], parts[i] = tracks[str(source)].follow(picture.seconds, boxes[i], parts[i])
     heat: list[Any] = [None] * len(batch)
     if explain and len(faces):
         heat = np.split(network.attention(faces, np.concatenate(parts).argmax(axis=1)), ends)
-    return list(zip(batch, boxes, parts, heat, strict=True))
+    return list(zip(sources, pictures, boxes, parts, heat, strict=True))
 
 
 def main(
@@ -220,7 +199,6 @@ def main(
     if kinds & {"video", CAMERA}:
         detect.opencv()
     detector = detect.Detector() if not no_detect and kinds != {"table"} else None
-    find_faces = partial(detect_faces, detector=detector, most=None if faces == "all" else 1)
     tracks: dict[str, detect.Tracks] = defaultdict(partial(detect.Tracks, smooth))
     started, stopped = time.monotonic(), False
     with ExitStack() as stack:
@@ -229,7 +207,7 @@ def main(
         if CAMERA in kinds:
             print("Ctrl-C stops; for a live picture: make serve", file=sys.stderr, flush=True)
         try:
-            for batch in batches(sources, find_faces, output):
+            for batch in batches(sources, detector, None if faces == "all" else 1, output):
                 for result in predict(model, batch, tracks, explain):
                     output.put(*result)
         except KeyboardInterrupt:

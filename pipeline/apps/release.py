@@ -5,11 +5,13 @@ Reads params.yaml, the data, the cells with their weights, and results/ensemble.
 previous release. Predictions are the mean over the networks. The scores are measured with the rounded weights.
 """
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from pipeline import config, files
 from pipeline.apps import export, networks, packed
@@ -101,7 +103,8 @@ def write(network: networks.Network, facts: dict[str, Any]) -> Released:
     (members,) = network.members.values()
     first, name = members[0].facts, members[0].facts.model
     notes = packed.notes(first, network.temperature, len(members[0].views), len(members))
-    weights = packed.to_safetensors(packed.pack([each.network for each in members]), notes)
+    arrays = packed.pack([each.network for each in members])
+    weights = save(arrays, {"about": json.dumps(notes)})  # one key: the library does not keep the order of several
     sha256 = files.sha256(weights)
     with tempfile.TemporaryDirectory() as folder:
         checked, pictures = export.export(network, Path(folder) / name, [".onnx"], notes | {"sha256": sha256})

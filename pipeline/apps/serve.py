@@ -56,29 +56,27 @@ class Predictor:
 
     def predict(self, content: bytes, explain: bool) -> dict[str, Any]:
         """Return the size and all faces of a picture file. Raises UserError if the content is not a picture."""
-        picture = sources.Picture(sources.read(io.BytesIO(content)))
-        seen = predict.detect_faces(sources.Source(Path(), Path(), "picture"), picture, self.detector, None)
-        rows = self.network.probabilities(seen.faces)
-        heat = self.explaining.attention(seen.faces, rows.argmax(axis=1)) if explain and len(rows) else []
+        pixels = sources.read(io.BytesIO(content))
+        boxes, crops = detect.faces(pixels, self.detector, None)
+        rows = self.network.probabilities(crops)
+        heat = self.explaining.attention(crops, rows.argmax(axis=1)) if explain and len(rows) else []
         faces: list[dict[str, Any]] = [
             {"box": box, "label": CLASSES[int(np.argmax(row))], "probabilities": dict(zip(CLASSES, row, strict=True))}
-            for box, row in zip(seen.boxes.tolist(), rows.tolist(), strict=True)
+            for box, row in zip(boxes.tolist(), rows.tolist(), strict=True)
         ]
         for face, values in zip(faces, heat, strict=False):
             annotate.glow(values, HEAT).save(png := io.BytesIO(), "PNG")
             face["heat"] = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-        return {"width": picture.pixels.shape[1], "height": picture.pixels.shape[0], "faces": faces}
+        return {"width": pixels.shape[1], "height": pixels.shape[0], "faces": faces}
 
 
 async def upload(request: Request) -> bytes:
     """Return the body of a request. Raises HTTPException if it exceeds LARGEST, or the server stops."""
     if request.headers.get("Content-Type", "").lower().startswith("multipart/"):
         raise HTTPException(415, "Send the picture alone, not a form: curl --data-binary @face.jpg ADDRESS")
-    if int(request.headers.get("Content-Length", LARGEST + 1)) > LARGEST:
-        raise HTTPException(413, f"The picture is larger than {LARGEST // 1_000_000} MB, or its size is not stated.")
     content = bytearray()
     try:
-        async for part in request.stream():  # the stated length may be wrong
+        async for part in request.stream():
             content += part
             if len(content) > LARGEST:
                 raise HTTPException(413, f"The picture is larger than {LARGEST // 1_000_000} MB.")

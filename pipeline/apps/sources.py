@@ -87,7 +87,8 @@ class Source:
             while (result := capture.read())[0]:
                 number += 1
                 # The frame rate of a camera depends on the time of the predictions; videos have time stamps.
-                seconds = time.monotonic() if self.kind == CAMERA else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 or (number - 1) / self.rate  # some streams have none
+                seconds = time.monotonic() if self.kind == CAMERA else stamp
                 yield Picture(result[1][..., ::-1], number, seconds)
         finally:
             capture.release()

@@ -7,6 +7,7 @@ machine's artifacts/, the valid cells of this run.
 import contextlib
 import os
 import re
+import shlex
 import sys
 import tarfile
 import tempfile
@@ -38,8 +39,9 @@ def pack(archive: Path) -> None:
     if archive.is_dir():
         raise UserError(f"{archive} is a folder; name a file")
     files.replace(archive, fill)
+    there = THERE.format(name=shlex.quote(archive.name))
     print(f"{archive}: {archive.stat().st_size / 1e6:.0f} MB. On a machine with Keras and JAX, PyTorch or TensorFlow:\n"
-          f"  {THERE.format(name=archive.name)}\nThen on this machine: make unpack FILE=cells.tar.gz")  # fmt: skip
+          f"  {there}\nThen on this machine: make unpack FILE=cells.tar.gz")  # fmt: skip
 
 
 def unpack(archive: Path) -> None:

@@ -1,4 +1,4 @@
-"""Progress display of a training."""
+"""Progress display of a training, and the formats of durations and counts."""
 
 import sys
 import time

@@ -1,8 +1,8 @@
 """Soft targets: the mean predictions of a student's teachers for the rows on which they were trained.
 
 Reads the teachers' cells, data/folds/ and the student's plan. Writes artifacts/soft_targets/STUDENT.npz: foldK,
-uint8 [t, 7], 255 times the mean probabilities of the rows outside fold K. They come from teachers for which fold K was
-held out too, so the student's out-of-fold score stays unbiased.
+uint8 [t, 7], 255 times the mean probabilities of the rows outside fold K, and the digest of the folds in `of`. They
+come from teachers for which fold K was held out too, so the student's out-of-fold score stays unbiased.
 
 Cells of an earlier version lack these predictions. Then the file contains the names of these teachers in `absent`; a
 trained student stays valid, and training a student raises an error.

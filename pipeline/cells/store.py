@@ -67,7 +67,7 @@ class Cell:
 
     Parameters
     ----------
-    rows : int32 [m], held-out rows, in ascending order.
+    rows : int64 [m], held-out rows, in ascending order.
     oof, test : probabilities of the held-out rows, [m, 7], and test rows, [k, 7], with test-time augmentation.
     oof_plain, test_plain : the same without test-time augmentation.
     train : probabilities of the training rows, [t, 7]; None in a cell of an earlier version.

@@ -87,8 +87,7 @@ class Run:
             contents = _with_history(contents, folder)
         store.write(folder, store.weights(name, fold), contents)
         for path in CHECKPOINTS.glob(f"{name}-fold{fold}-*"):
-            with suppress(FileNotFoundError):
-                path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _with_history(contents: dict[str, bytes], folder: Path) -> dict[str, bytes]:

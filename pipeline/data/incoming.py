@@ -1,13 +1,10 @@
 """Readers of data/incoming/: the competition's files in any form, or pictures in folders."""
 
 import errno
-import gzip
-import lzma
 import os
 import re
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,13 +12,11 @@ from typing import NoReturn
 
 import numpy as np
 
+from pipeline import files
 from pipeline.competition import CHECKSUMS, SLUG
 from pipeline.data import pictures
 from pipeline.errors import UserError
 
-# Exceptions for damaged or encrypted archives, and for unknown compression.
-DAMAGE = (zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError,
-          NotImplementedError, RuntimeError)  # fmt: skip
 FOLDER = Path("data/incoming")
 NOTE = "NOTE.txt"  # remarks of the user about the files, copied to PROVENANCE.json
 PACKED = (".zip", ".tar", ".gz", ".tgz")
@@ -62,7 +57,7 @@ def unpack(path: Path, wanted: Callable[[str], object], name: str = "") -> Itera
                 # tarfile stops at a damaged header without an error.
                 if any(block.strip(b"\0") for block in iter(partial(tar.fileobj.read, 1 << 20), b"")):
                     raise tarfile.ReadError("a header is damaged")
-    except (*DAMAGE, LookupError, OSError) as error:
+    except (*files.DAMAGE, tarfile.TarError, RuntimeError) as error:  # the last: encrypted, or unknown compression
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # an error of the disk
         cause = str(error).partition("\n")[0].rstrip(":")
@@ -130,12 +125,14 @@ def take(folder: Path) -> dict[str, str]:
     return origin
 
 
+def is_picture(place: str) -> bool:
+    """Return whether a path is that of a picture; hidden ones in archives are not, for example those of macOS."""
+    return place.lower().endswith(pictures.SUFFIXES) and not PurePosixPath(place).name.startswith(".")
+
+
 def take_pictures(folder: Path) -> pictures.Layout:
     """Decode all pictures below data/incoming/ into one file in `folder` (see pictures.py). Return their layout."""
-    decoded = [
-        (place, pictures.decode(content, where))
-        for place, where, content in contents(lambda place: place.lower().endswith(pictures.SUFFIXES))
-    ]
+    decoded = [(place, pictures.decode(content, where)) for place, where, content in contents(is_picture)]
     layout = pictures.layout(sorted(place for place, _ in decoded))
     pixels = dict(decoded)
     np.savez(folder / pictures.NAME, pixels=np.stack([pixels[path] for path in layout.paths]), labels=layout.labels,

@@ -92,7 +92,7 @@ def read_file(path: Path) -> Table:
     name = provenance.original(path)
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            if path.suffix != ".gz":
+            if path.suffix.lower() != ".gz":
                 return read_table(path, name)
             unpacked = list(incoming.unpack(path, lambda place: PurePosixPath(place).name == "fer2013.csv", name))
             if not unpacked:

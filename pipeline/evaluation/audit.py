@@ -43,15 +43,11 @@ def pairs(groups: np.ndarray, alike: dict[str, sparse.csr_array]) -> pd.DataFram
     groups : int [n], index of the picture of each row.
     alike : symmetric bool [pictures, pictures] matrices of similar pictures, by the value of the column `how`.
     """
-    first, second = (
-        pd.DataFrame({key: np.arange(len(groups)), f"{key}_picture": groups}) for key in ("first", "second")
-    )
-    same = sparse.eye_array(groups.max() + 1, dtype=bool, format="csr")
+    rows = sparse.csr_array((np.ones(len(groups), bool), (np.arange(len(groups)), groups)))  # the picture of each row
     tables = []
-    for how, matrix in ({"identical": same} | alike).items():
-        links = pd.DataFrame(np.transpose(matrix.nonzero()), columns=["first_picture", "second_picture"])
-        table = links.merge(first).merge(second).query("first < second")
-        tables.append(table[["first", "second"]].assign(how=how))
+    for how, matrix in ({"identical": sparse.eye_array(rows.shape[1], dtype=bool, format="csr")} | alike).items():
+        first, second = sparse.triu(rows @ matrix @ rows.T, k=1).nonzero()
+        tables.append(pd.DataFrame({"first": first, "second": second, "how": how}))
     return pd.concat(tables).drop_duplicates(["first", "second"]).sort_values(["first", "second"], ignore_index=True)
 
 
@@ -169,11 +165,8 @@ def examine(pixels: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> dict[s
 def draw_classes(counts: dict[str, dict[str, int]]) -> None:
     """Draw results/classes.png from the rows of each class in each split."""
     table = pd.DataFrame(counts).rename_axis("class").reset_index().melt("class", var_name="part", value_name="rows")
-    table["share"] = table["rows"] / table.groupby("part")["rows"].transform("sum").clip(1)
-    table = table[["class", "part", "share", "rows"]]
-    figures.draw(
-        table, figures.FOLDER.with_name("classes"), template="bars", title="Share of each class (numbers: rows)"
-    )
+    table.insert(2, "share", table["rows"] / table.groupby("part")["rows"].transform("sum").clip(1))
+    figures.draw(table, Path("results/classes"), template="bars", title="Share of each class (numbers: rows)")
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ artifacts/browse.html, a single self-contained file. It shows people and therefo
 are out of fold: no test row and no test label is read.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pandas as pd
 
 from pipeline import config, files
 from pipeline.competition import CLASSES, SIDE
-from pipeline.data import faces, folds
 from pipeline.evaluation import audit, ensemble, figures, metrics, report
 
 PAGE = Path("artifacts/browse.html")
@@ -23,15 +21,14 @@ WORST, PAIRS, CONFUSED, SPLIT = 40, 12, 30, 300  # mistakes per class, confused 
 COLUMNS = 64  # pictures per line of the sheet
 
 
-def worst(probabilities: np.ndarray, labels: np.ndarray) -> Iterator[int]:
-    """Yield the positions of the WORST mistakes of every class: those with the least probability of their label.
+def worst(probabilities: np.ndarray, labels: np.ndarray) -> list[int]:
+    """Return the positions of the WORST mistakes of every class: those with the least probability of their label.
 
     In this module, `probabilities` is float [n, 7] and `labels` int [n].
     """
-    wrong, label_probability = ~metrics.right(probabilities, labels), probabilities[np.arange(len(labels)), labels]
-    for label in metrics.EVERY:
-        positions = np.flatnonzero(wrong & (labels == label))
-        yield from positions[np.argsort(label_probability[positions], kind="stable")[:WORST]]
+    table = pd.DataFrame({"label": labels, "probability": probabilities[np.arange(len(labels)), labels]})
+    wrong = table[~metrics.right(probabilities, labels)].sort_values(["label", "probability"], kind="stable")
+    return wrong.groupby("label").head(WORST).index.tolist()
 
 
 def confused(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, list[int]]]:
@@ -76,7 +73,7 @@ def content(
     index = {position: k for k, position in enumerate(at)}
     percent = np.stack([each[at] for each in by_name.values()], axis=1) * 100
     return {
-        "at": at, "names": list(by_name), "classes": CLASSES, "percent": percent.round(2).tolist(),
+        "at": at, "names": list(by_name), "classes": CLASSES, "percent": percent.round(4).tolist(),
         "confused": [[(*pair, len(positions)) for *pair, positions in each] for each in pairs.values()],
         "apart": [index[position] for position in apart], "worst": WORST, "sure": CONFUSED,
         "torn": [(index[first], index[second], how) for first, second, how in torn.itertuples(index=False)],
@@ -95,9 +92,7 @@ def contradictions(rows: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
 
 def main() -> None:
     """Run the command."""
-    settings, data = config.load(), faces.load()
-    assignment = folds.load(data)
-    labels = data.labels[assignment.rows].astype(int)
+    settings, data, assignment, labels = ensemble.inputs()
     names = [config.ENSEMBLE, *settings.names, *settings.externals]
     by_name = {name: ensemble.load(name, data, assignment).oof for name in names}
     torn = contradictions(assignment.rows, labels)

@@ -79,6 +79,13 @@ class Predictions(NamedTuple):
     cost: np.ndarray = UNKNOWN
 
 
+def inputs() -> tuple[Config, Faces, Folds, np.ndarray]:
+    """Return params.yaml, the faces, the folds of the run, and the labels of their rows, int64 [n]."""
+    data = faces.load()
+    assignment = folds.load(data)
+    return config.load(), data, assignment, data.labels[assignment.rows].astype(int)
+
+
 def load(name: str, data: Faces, assignment: Folds) -> Predictions:
     """Read artifacts/blends/NAME.npz. Raises UserError where it is missing, damaged or for other rows."""
     path = BLENDS / f"{name}.npz"
@@ -111,10 +118,7 @@ def fit_temperatures(oof: np.ndarray, labels: np.ndarray, fold_of: np.ndarray) -
 
 def tempered(oof: np.ndarray, temperatures: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
     """Return each fold's probabilities at the temperature fitted on the other folds: float64 [n, 7]."""
-    scaled = np.empty(oof.shape)
-    for fold, temperature in enumerate(temperatures[:-1]):
-        scaled[fold_of == fold] = metrics.temper(oof[fold_of == fold], temperature)
-    return scaled
+    return metrics.temper(oof, temperatures[fold_of][:, None])
 
 
 def fit_weights(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -296,7 +300,7 @@ def summary(
 
 
 def total(members: dict[str, Predictions], weights: dict[str, float | None]) -> np.ndarray:
-    """Return the cost of the ensemble; parameters only of members with a weight other than 0."""
+    """Return the cost of the ensemble: networks and seconds of all members, parameters of those with weight."""
     each = {name: members[name].cost for name in weights}
     networks, _, seconds = np.sum(list(each.values()), axis=0)
     return np.array([networks, sum(cost[1] for name, cost in each.items() if weights[name] != 0), seconds])
@@ -304,10 +308,8 @@ def total(members: dict[str, Predictions], weights: dict[str, float | None]) -> 
 
 def main() -> None:
     """Run the stage."""
-    settings, data = config.load(), faces.load()
-    assignment = folds.load(data)
+    settings, data, assignment, labels = inputs()
     members, plain = read(settings, data, assignment)
-    labels = data.labels[assignment.rows].astype(int)
     own_folds = {name: folds.load(data, name).fold_of for name in settings.names}
     ensemble, content = summary(settings.ensemble, members, plain, labels, assignment.fold_of, own_folds)
     blends = members | {ENSEMBLE: ensemble._replace(cost=total(members, content.weights))}

@@ -1,7 +1,7 @@
 """Plots of the stages as PNG files with a transparent background, for light and dark pages.
 
-charts/ holds Vega-Lite templates in DVC's format. Both `dvc plots` and `draw` use them for
-results/plots/*.csv, except for the confusion matrix of `dvc plots`.
+charts/ holds Vega-Lite templates in DVC's format, which both `dvc plots` and `draw` use. Exceptions are the confusion
+matrix of `dvc plots`, and attention maps.
 """
 
 import base64
@@ -21,7 +21,7 @@ from pipeline.competition import CLASSES
 
 FOLDER = Path("results/plots")
 CHARTS = Path(__file__).with_name("charts")
-COSTS = "Accuracy out of fold with 95 % intervals; logarithmic scales of costs"  # of the template "points"
+COSTS = "Accuracy out of fold with 95 % intervals; logarithmic scale of core-hours"  # of the template "points"
 
 
 def chart(table: pd.DataFrame, template: str, title: str = "", x: str = "", y: str = "") -> dict[str, Any]:

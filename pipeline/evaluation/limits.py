@@ -22,7 +22,7 @@ from tabulate import tabulate
 from pipeline import config
 from pipeline.cells import store
 from pipeline.competition import CLASSES
-from pipeline.data import faces, folds
+from pipeline.data import faces
 from pipeline.evaluation import ensemble, metrics
 
 REPLICATES = 1000  # of the bootstrap
@@ -50,15 +50,10 @@ class Limits:
     accuracy: np.ndarray | None = None
     accuracy_spread: np.ndarray | None = None
 
-    def interval(self, weights: np.ndarray) -> tuple[float, float]:
-        """Return the 95 % interval of w'Cw."""
-        return interval_95(np.einsum("r,krs,s->k", weights, self.spread, weights))
 
-
-def interval_95(replicates: np.ndarray) -> tuple[float, float]:
-    """Return the 2.5 % and 97.5 % quantiles of bootstrap replicates."""
-    low, high = np.quantile(replicates, [0.025, 0.975])
-    return float(low), float(high)
+def interval_95(replicates: np.ndarray) -> np.ndarray:
+    """Return the 2.5 % and 97.5 % quantiles of bootstrap replicates over the first axis: float [2, ...]."""
+    return np.asarray(np.quantile(replicates, [0.025, 0.975], axis=0))
 
 
 def products(trainings: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
@@ -121,9 +116,8 @@ def limits_of_run(names: list[str]) -> tuple[Limits, np.ndarray]:
     covariance of their networks over the folds is subtracted. Neither needs labels. They are measured on the test rows
     without a duplicate in Training, which the networks of all folds have predicted.
     """
-    settings, data = config.load(), faces.load()
-    assignment = folds.load(data)
-    labels, groups = data.labels[assignment.rows].astype(int), faces.picture_groups(data.pixels)
+    settings, data, assignment, labels = ensemble.inputs()
+    groups = faces.picture_groups(data.pixels)
     unseen = ~np.isin(groups[data.test_rows()], groups[assignment.rows])
     oof, deviations, hours = [], [], []
     for name in names:
@@ -211,7 +205,7 @@ def main(names: list[str] | None, hours: list[float] | None) -> None:
     columns = {"core-hours per fold": ["Brier", "width of 95 %", *limits.names]}
     for budget in [*(hours or BUDGETS), None]:
         weights, networks, score = best(limits, costs, budget)
-        low, high = limits.interval(weights)
+        low, high = interval_95(np.einsum("r,krs,s->k", weights, limits.spread, weights))  # of w'Cw
         cells = [f"{w:.2f} x {n:.1f}" if budget else f"{w:.2f}" for w, n in zip(weights, networks, strict=True)]
         columns[f"{budget:g}" if budget else "no limit"] = [f"{score:.4f}", f"{high - low:.4f}", *cells]
     print(f"\nBest weights x numbers of networks (on average)\n\n{tabulate(columns, 'keys', disable_numparse=True)}")

@@ -77,7 +77,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float((bins["rows"] * np.abs(bins["confidence"] - bins["accuracy"])).sum() / len(labels))
 
 
-def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def temper(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
     """Return softer (temperature above 1) or sharper probabilities, as from logits / temperature: float64 [..., 7]."""
     return np.asarray(softmax(np.log(probabilities.astype(np.float64).clip(TINY)) / temperature, axis=-1))
 

@@ -107,17 +107,11 @@ def revision() -> str:
 
 def of_other_params(settings: config.Config, speedrun: Any, seeds: Any) -> dict[str, bool]:
     """Return whether each of these results was made with a params.yaml other than the current one."""
-    section, made = settings.speedrun, speedrun or {}
-    wanted = section and {
-        "architecture": section.architecture, "recipe": section.resolved().model_dump(),
-        "by_seed": [*map(str, section.seeds)],
-    }  # fmt: skip
-    found = {key: made.get(key) for key in ("architecture", "recipe")}
+    section = settings.speedrun
+    wanted = section and (section.architecture, section.resolved().model_dump(), [*map(str, section.seeds)])
+    made = speedrun and (speedrun.get("architecture"), speedrun.get("recipe"), [*(speedrun.get("by_seed") or ())])
     now = {key: value for key, value in config.read().items() if key != "seed"}
-    return {
-        "speedrun": bool(speedrun) and wanted != found | {"by_seed": [*(made.get("by_seed") or ())]},
-        "seeds": bool(seeds) and seeds.get("params") != now,
-    }  # fmt: skip
+    return {"speedrun": bool(speedrun) and wanted != made, "seeds": bool(seeds) and seeds.get("params") != now}
 
 
 def context() -> dict[str, Any]:

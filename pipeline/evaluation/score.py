@@ -219,12 +219,10 @@ def intervals(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def efficiency(table: pd.DataFrame) -> pd.DataFrame:
-    """Return parameters and core-hours of the submissions with their out-of-fold accuracy, where they are known."""
-    known = table.dropna(subset=list(INTEGERS)).rename(columns=lambda name: name.removeprefix("oof_"))
-    values = {"by millions of parameters": known["parameters"] / 1e6,
-              "by core-hours of training": known["train_seconds"] / 3600}  # fmt: skip
-    columns = known[["name", "accuracy", "low", "high"]]
-    return pd.concat([columns.assign(cost=cost, value=value.astype(float)) for cost, value in values.items()])
+    """Return core-hours of the submissions with their out-of-fold accuracy, where they are known."""
+    known = table.dropna(subset=["train_seconds"]).rename(columns=lambda name: name.removeprefix("oof_"))
+    hours = known["train_seconds"].astype(float) / 3600
+    return known[["name", "accuracy", "low", "high"]].assign(cost="by core-hours of training", value=hours)
 
 
 def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[store.Cell]], content: dict[str, Any],
@@ -255,10 +253,8 @@ def draw(table: pd.DataFrame, probabilities: By, cells: dict[str, list[store.Cel
 
 def main() -> None:
     """Run the stage."""
-    settings, data = config.load(), faces.load()
-    assignment = folds.load(data)
+    settings, data, assignment, labels = ensemble.inputs()
     truth = read_truth(data).of(np.concatenate([assignment.rows, data.test_rows()]))
-    labels = data.labels[assignment.rows]
     names = [*settings.names, *settings.externals, config.ENSEMBLE]
     result = ensemble.result(names)
     cells = {name: store.load_all(settings, name, data) for name in settings.names}

@@ -55,7 +55,7 @@ def sha256(path: Path) -> str:
 def scores() -> list[dict[str, Any]]:
     """Return the rows of submissions/scores.csv, best out of fold first. Raises UserError where it is unusable."""
     with files.reading(TABLE, REMEDY):
-        table = pd.read_csv(TABLE, dtype=INTEGERS)
+        table = pd.read_csv(TABLE, dtype=INTEGERS, keep_default_na=False, na_values=[""])  # a model may be named nan
         if table[WHOLE].isna().any(axis=None):
             raise ValueError("a row is incomplete")
         return plain(table.sort_values("oof_accuracy", ascending=False, kind="stable"))

@@ -27,6 +27,7 @@ RESULT = Path("results/claims.json")
 FOLDER = Path("artifacts/claims")
 OFFICIAL, DRAWN = "official", "drawn"
 THEIRS, HONEST = "their rows", "PrivateTest"
+Hits = dict[str, tuple[np.ndarray, np.ndarray]]  # by part of the rows, see parts
 RECENT = 5  # last epochs whose range of accuracies is reported
 
 
@@ -80,15 +81,18 @@ def plan(name: str, epochs: int | None, data: Faces, labels: np.ndarray) -> dict
     }  # fmt: skip
 
 
-def parts(name: str, task: Training, data: Faces) -> dict[str, np.ndarray]:
-    """Return the monitored rows of a training that are in each evaluated part: bool [w] by name."""
-    if not np.isin(task.rows, data.rows(TRAINING)).all():
-        return {THEIRS: np.ones(len(task.watched), bool)}
-    usage = data.usage[task.watched]
-    masks = {split: usage == number for number, split in enumerate(SPLITS) if (usage == number).any()}
-    if splits := CLAIMS[name].splits:
-        masks[THEIRS] = np.logical_or.reduce([masks[split] for split in splits if split in masks])
-    return masks
+def parts(name: str, tasks: dict[str, Training], results: dict[str, Result], data: Faces) -> Hits:
+    """Return, by part of the rows: bool [epochs, m], rows that are right after each epoch; bool [m], trained on."""
+    groups, found = faces.picture_groups(data.pixels), Hits()
+    for kind, task in tasks.items():
+        usage, seen = data.usage[task.watched], np.isin(groups[task.watched], groups[task.rows])
+        masks = {split: usage == number for number, split in enumerate(SPLITS) if (usage == number).any()}
+        if kind == DRAWN:
+            masks = {THEIRS: np.ones(len(usage), bool)}
+        elif splits := CLAIMS[name].splits:
+            masks[THEIRS] = np.isin(usage, [SPLITS.index(split) for split in splits])
+        found |= {part: (results[kind].hits[:, mask], seen[mask]) for part, mask in masks.items()}
+    return found
 
 
 def score(hits: np.ndarray, duplicates: np.ndarray, chosen: int | None) -> dict[str, Any]:
@@ -130,13 +134,9 @@ def differences(claim: Claim, scores: dict[str, Any]) -> dict[str, float]:
     return {key: round(100 * value, 2) for key, value in steps.items()}
 
 
-def entry(name: str, tasks: dict[str, Training], results: dict[str, Result], data: Faces) -> dict[str, Any]:
+def entry(name: str, tasks: dict[str, Training], hits: Hits) -> dict[str, Any]:
     """Return the entry of a network in results/claims.json: its claim, scores by part of the rows, and `points`."""
-    claim, groups = CLAIMS[name], faces.picture_groups(data.pixels)
-    hits: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for kind, task in tasks.items():
-        seen = np.isin(groups[task.watched], groups[task.rows])
-        hits |= {part: (results[kind].hits[:, mask], seen[mask]) for part, mask in parts(name, task, data).items()}
+    claim = CLAIMS[name]
     chosen = int(hits[THEIRS][0].mean(axis=1).argmax()) if THEIRS in hits else None
     scores = {part: score(right, duplicates, chosen) for part, (right, duplicates) in hits.items()}
     result = claim.model_dump() | {
@@ -148,17 +148,12 @@ def entry(name: str, tasks: dict[str, Training], results: dict[str, Result], dat
     return result
 
 
-def curves(name: str, tasks: dict[str, Training], results: dict[str, Result], data: Faces) -> pd.DataFrame:
+def curves(name: str, hits: Hits) -> pd.DataFrame:
     """Return the accuracy after every epoch by part of the rows, and the claim as a horizontal line."""
-    lines = []
-    for kind, task in tasks.items():
-        for part, mask in parts(name, task, data).items():
-            if kind == OFFICIAL and part == THEIRS:
-                continue  # its splits have their own lines
-            accuracies = results[kind].hits[:, mask].mean(axis=1).round(5)
-            lines += [(name, part, epoch, accuracy) for epoch, accuracy in enumerate(accuracies, 1)]
-    last = tasks[OFFICIAL].recipe.epochs
-    lines += [(name, "claimed", epoch, CLAIMS[name].claimed / 100) for epoch in (1, last)]
+    lines = [(name, part, epoch, accuracy) for part, (right, _) in hits.items()
+             if part != THEIRS or not CLAIMS[name].splits  # these splits have their own lines
+             for epoch, accuracy in enumerate(right.mean(axis=1).round(5), 1)]  # fmt: skip
+    lines += [(name, "claimed", epoch, CLAIMS[name].claimed / 100) for epoch in (1, len(hits[HONEST][0]))]
     return pd.DataFrame(lines, columns=["name", "part", "epoch", "accuracy"])
 
 
@@ -169,8 +164,9 @@ def write(data: Faces, labels: np.ndarray, epochs: dict[str, int | None]) -> Non
         tasks = plan(name, epochs.get(name), data, labels)
         results = runner.load_finished(data, tasks, FOLDER)
         if results.keys() == tasks.keys():
-            entries[name] = entry(name, tasks, results, data)
-            tables.append(curves(name, tasks, results, data))
+            hits = parts(name, tasks, results, data)
+            entries[name] = entry(name, tasks, hits)
+            tables.append(curves(name, hits))
     order = ["PrivateTest", "PublicTest", THEIRS, "claimed"]  # the colours of the other charts
     table = pd.concat(tables).sort_values("part", key=lambda part: part.map(order.index), kind="stable")
     figures.draw(table, RESULT.with_suffix(""), template="lines", x="epoch", y="accuracy",
