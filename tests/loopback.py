@@ -79,7 +79,7 @@ class Server:
         for key, value in self.environment(**credentials).items():
             monkeypatch.setenv(key, value)
         monkeypatch.setattr(time, "sleep", self.pauses.append)
-        monkeypatch.setattr(client, "TIMEOUT", (5, 1))
+        monkeypatch.setattr(client, "TIMEOUT", (5, 20))
         from kaggle.api.kaggle_api_extended import KaggleApi
 
         monkeypatch.setattr(KaggleApi, "args", ["--local"])  # as if the environment had been set before the import

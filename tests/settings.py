@@ -1,9 +1,15 @@
 """The project's folder, and a minimal valid params.yaml for tests, with changes."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 from pipeline import config
+from pipeline.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 LEAST = {
@@ -26,3 +32,15 @@ def dump(document):
 def write(data=None, **sections):
     """Write the minimal params.yaml; `data` overrides keys of its section, `sections` replace sections."""
     dump(LEAST | sections | {"data": LEAST["data"] | (data or {})})
+
+
+def python(code, **environment):
+    """Run code in a process that can import the pipeline and the tests."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"} | environment
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def refuses(message, command, /, *words, **options):
+    """Assert that a command raises UserError with a `message`, a regular expression."""
+    with pytest.raises(UserError, match=message):
+        command(*words, **options)

@@ -7,12 +7,11 @@ import fake_run
 import numpy as np
 import pytest
 from PIL import Image
-from settings import ROOT
+from settings import ROOT, refuses
 
 from pipeline import api
-from pipeline.apps import predict, sources
+from pipeline.apps import detect
 from pipeline.competition import CLASSES
-from pipeline.errors import UserError
 from pipeline.evaluation import ensemble
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 48, 48)).astype("uint8")
@@ -42,15 +41,12 @@ def test_large_coloured_pictures_are_converted_and_invalid_input_is_an_error(rel
     (tmp_path / "a.png").write_bytes(b"not a picture")
     bad = {r"a\.png": [tmp_path / "a.png"], "floats": Image.new("F", (48, 48)), "48": np.zeros((2, 32, 32), "uint8")}
     for message, wrong in bad.items():
-        with pytest.raises(UserError, match=message):
-            released.predict(wrong)
+        refuses(message, released.predict, wrong)
     large = Image.fromarray(PIXELS[0]).resize((120, 96)).convert("RGB")
-    seen = predict.detect_faces(None, sources.Picture(np.asarray(large)), None, 1)  # as with --no-detect
-    np.testing.assert_array_equal(api.grey(large), seen.faces[0])
-    with pytest.raises(UserError, match="unknown network"):
-        api.network("resnet", ROOT)
-    with pytest.raises(UserError, match="not the folder of a clone"):
-        api.network(project=tmp_path / "elsewhere")
+    _, crops = detect.faces(np.asarray(large), None, 1)  # as with --no-detect
+    np.testing.assert_array_equal(api.grey(large), crops[0])
+    refuses("unknown network", api.network, "resnet", ROOT)
+    refuses("not the folder of a clone", api.network, project=tmp_path / "elsewhere")
 
 
 def test_predictions_are_loaded_blended_scored_and_saved(tmp_path, monkeypatch):
@@ -75,10 +71,8 @@ def test_predictions_are_loaded_blended_scored_and_saved(tmp_path, monkeypatch):
         lambda: api.blend("text"), lambda: api.blend([oof, oof], [1, -1.5]), lambda: api.blend([oof, oof], [0, 0]),
         lambda: api.score(-oof, run.labels),
     ):  # fmt: skip
-        with pytest.raises(UserError, match=r"must|needs"):
-            wrong()
+        refuses(r"must|needs", wrong)
     assert not Path("wrong.csv").exists()
     shutil.rmtree("project/artifacts/blends")
-    with pytest.raises(UserError, match="dvc repro"):
-        api.predictions("project")
+    refuses("dvc repro", api.predictions, "project")
     assert Path.cwd() == tmp_path

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
+from settings import refuses
 
 from pipeline import files
 from pipeline.data import faces, provenance, solution
-from pipeline.errors import UserError
 from pipeline.evaluation import audit
 
 
@@ -95,5 +95,4 @@ def test_only_a_changed_picture_is_a_near_duplicate(change, monkeypatch):
 def test_a_missing_or_invalid_table_of_duplicates_raises(stand, content):
     if content:
         files.write(audit.DUPLICATES, content.encode())
-    with pytest.raises(UserError, match=r"^data/duplicates\.csv .*make it with: dvc repro -f audit$"):
-        audit.load_duplicates(1)
+    refuses(r"^data/duplicates\.csv .*make it with: dvc repro -f audit$", audit.load_duplicates, 1)

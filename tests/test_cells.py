@@ -12,14 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import fake_run
 import numpy as np
 import pandas as pd
 import pytest
 import small
-from settings import ROOT
+from settings import ROOT, refuses
 from test_graph import changed
 
 from pipeline import config, files
@@ -84,8 +84,7 @@ def load(name="one", fold=0):
 def test_every_row_is_predicted_once_by_a_network_trained_without_it_and_its_duplicates(project, monkeypatch, choice):
     small.write(duplicates=choice)
     folds.main()
-    fit = Mock(return_value=Progress([dict.fromkeys(cell.HISTORY, 1.0)], 1.0))
-    monkeypatch.setattr(loop, "fit", fit)
+    monkeypatch.setattr(loop, "fit", fit := Mock(return_value=Progress([dict.fromkeys(cell.HISTORY, 1.0)], 1.0)))
     run = train.start()
     data, groups = run.faces, picture_groups(run.faces.pixels)
     for fold in run.settings.folds_of("one"):
@@ -112,8 +111,7 @@ def test_targets_of_a_student_mix_labels_and_the_mean_of_teachers_with_the_same_
         soft = np.mean([load(name, fold).train for name in ("one", "two")], axis=0)
         expected = 0.3 * np.eye(7)[run.faces.labels[rows.train]] + 0.7 * soft
         np.testing.assert_allclose(rows.targets, expected, atol=0.01)
-    with pytest.raises(UserError, match="different folds"):
-        soft_targets.load("pupil", 0, "of others")
+    refuses("different folds", soft_targets.load, "pupil", 0, "of others")
 
 
 def test_training_time_is_estimated_from_existing_cells(stand):
@@ -141,10 +139,9 @@ def test_held_out_rows_affect_neither_weights_nor_learning_rates(project):
     assert first["learning_rate"].nunique() > 1
 
 
-def with_dvc(patch, *stages):
+def with_dvc(*stages):
     """Let the commands take these stages for the ones that DVC reports as stale."""
-    for name, value in {"using_dvc": lambda: True, "dvc": Mock(), "stale_stages": lambda *names: {*stages}}.items():
-        patch.setattr(planning, name, value)
+    return patch.multiple(planning, using_dvc=lambda: True, dvc=Mock(), stale_stages=lambda *names: {*stages})
 
 
 def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_stays_valid(copy, monkeypatch, capsys):
@@ -153,28 +150,23 @@ def test_without_predictions_of_its_teachers_a_student_cannot_be_trained_but_sta
     rewrite(path, {name: arrays[name] for name in arrays if name not in ("train", "attention")})
     train.main_all(1, "loky", None, yes=False)  # without DVC, too
     small.write(students={"pupil": small.DOCUMENT["students"]["pupil"] | {"teacher_weight": 0.6}})
-    with pytest.raises(UserError, match="pupil cannot be trained"):
-        train.main_all(1, "loky", None, yes=True)
-    with monkeypatch.context() as patch:
-        with_dvc(patch, "distill@pupil")
+    refuses("pupil cannot be trained", train.main_all, 1, "loky", None, yes=True)
+    with with_dvc("distill@pupil"):
         planning.show()
     assert "pipeline train one --retrain" in capsys.readouterr().out
     small.write()
     planning.main()
     assert np.load(soft_targets.path("pupil"))["absent"].tolist() == ["one"]
     train.main("pupil")  # DVC starts this stage if the bytes of data/faces.npz differ, but not its content
-    with monkeypatch.context() as patch:
-        with_dvc(patch, "distill@pupil")
+    with with_dvc("distill@pupil"):
         train.main_all(1, "loky", None, yes=False)
         planning.show()
     assert "nothing is stale" in capsys.readouterr().out
-    with pytest.raises(UserError, match="pupil cannot be trained: the cells of one are"):
-        train.main("pupil", "0", retrain=True)
+    refuses("pupil cannot be trained: the cells of one are", train.main, "pupil", "0", retrain=True)
     assert load("pupil", 0).about.model == "pupil"
     small.write(models=small.DOCUMENT["models"] | {"two": small.DOCUMENT["models"]["two"] | {"epochs": 3}})
     planning.main()
-    with pytest.raises(UserError, match=r"retrain each: .* or remove pupil"):  # before the other teacher is trained
-        train.main("two", yes=True)
+    refuses(r"retrain each: .* or remove pupil", train.main, "two", yes=True)  # before the other teacher is trained
 
 
 def rewrite(path, arrays, **about):
@@ -202,8 +194,7 @@ DAMAGE = {
 def test_a_damaged_cell_is_an_error_with_its_file_and_is_incomplete(copy, damage):
     path = Path("artifacts/cells/one/fold0")
     damage(path, dict(np.load(path / "predictions.npz")))
-    with pytest.raises(UserError, match=r"artifacts/cells/one/fold0.*dvc repro train@one"):
-        load()
+    refuses(r"artifacts/cells/one/fold0.*dvc repro train@one", load)
     assert not train.start().finished("one", 0)
 
 
@@ -212,8 +203,7 @@ def test_a_damaged_cell_is_an_error_with_its_file_and_is_incomplete(copy, damage
 
 def test_a_complete_cell_is_retrained_only_on_demand(copy, monkeypatch):
     before = results(copy)
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "work", lambda *arguments: pytest.fail("it was trained"))
+    with patch.object(train, "work", lambda *arguments: pytest.fail("it was trained")):
         train.main("one", "0")
         train.main_all(1, "loky", None, yes=False)
     for place in ("cells/one/fold0/history.csv", "weights/one/fold0.weights.h5"):  # of a killed process
@@ -231,12 +221,10 @@ def test_other_test_time_settings_predict_again_or_retrain_without_weights(copy,
     change(tta_zoom=0.1)
     run = train.start()
     assert not run.finished("one", 0)
-    with monkeypatch.context() as patch:
-        with_dvc(patch, "train@one")
+    with with_dvc("train@one"):
         planning.show()
     assert re.search(r"(?s)one +2 of 2 +tta_zoom .*\n2 cells stale, about 0 s", capsys.readouterr().out)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "fit", lambda *arguments: pytest.fail("it was trained"))
+    with patch.object(loop, "fit", lambda *arguments: pytest.fail("it was trained")):
         train.main("one", "0")
     assert run.finished("one", 0)
     soft_targets.main("pupil")  # its bytes are the same, so the student is not stale
@@ -255,19 +243,16 @@ def test_long_training_needs_approval(copy, monkeypatch):
     change(epochs=3)
     before = results(copy)
     monkeypatch.setattr(planning, "timings", lambda: {"one": 201.0})  # seconds per epoch; three exceed ten minutes
-    with pytest.raises(UserError, match=r"^1 cell to train"):
-        train.main("one", "0")
+    refuses(r"^1 cell to train", train.main, "one", "0")
     for start in (lambda: train.main("one"), lambda: train.main_all(1, "loky", None, yes=False)):
-        with pytest.raises(UserError, match=r"^4 cells to train, about .*YES=1"):  # including the student's
-            start()
+        refuses(r"^4 cells to train, about .*YES=1", start)  # including the student's
     assert results(copy) == before
     train.main("one", "0", yes=True)
 
 
 def test_cells_with_an_outdated_plan_are_not_committed_to_dvc(copy, monkeypatch, capsys):
-    dvc = Mock()
     monkeypatch.setattr(planning, "using_dvc", lambda: True)
-    monkeypatch.setattr(planning, "dvc", dvc)
+    monkeypatch.setattr(planning, "dvc", dvc := Mock())
     run, plan = train.start(), planning.path("one").read_bytes()
     shutil.rmtree("artifacts/students/pupil/fold1")  # incomplete
     change(epochs=3)
@@ -297,16 +282,13 @@ def test_a_cell_of_other_code_can_be_adopted_but_not_one_of_another_recipe(copy)
     assert "split in two" in load().about.carried_over
     about["plan"]["recipe"]["epochs"] = 3
     path.write_text(json.dumps(about))
-    with pytest.raises(UserError, match="epochs 3 -> 2"):
-        train.adopt("one", "0", "nearly the same")
+    refuses("epochs 3 -> 2", train.adopt, "one", "0", "nearly the same")
     about["plan"]["recipe"]["epochs"] = 2
     path.write_text(json.dumps(about | {"key": "0" * 16}))
-    with pytest.raises(UserError, match="soft targets"):
-        train.adopt("one", "0", "other teachers")
+    refuses("soft targets", train.adopt, "one", "0", "other teachers")
     small.write(models=small.DOCUMENT["models"] | {"one": small.DOCUMENT["models"]["one"] | {"epochs": 3}})
     for start in (lambda: train.adopt("one", "0", "a plan of other parameters"), lambda: train.main("one")):
-        with pytest.raises(UserError, match=r"artifacts/plan/one\.json is older .*dvc repro plan"):
-            start()
+        refuses(r"artifacts/plan/one\.json is older .*dvc repro plan", start)
 
 
 def test_a_worker_refuses_other_code_and_uses_a_temporary_checkpoint_without_the_projects_folder(copy, monkeypatch):
@@ -352,13 +334,10 @@ def test_a_packed_run_is_trained_elsewhere_and_its_valid_cells_are_imported(copy
     pack.unpack(tmp_path / "complete.tar.gz")
     assert results(copy).keys() == before.keys()
     assert train.start().finished("pupil", 0)
-    with pytest.raises(UserError, match="is damaged or cannot be unpacked"):
-        pack.unpack(Path("params.yaml"))
-    with pytest.raises(UserError, match=r"make unpack FILE="):
-        pack.unpack(Path())
+    refuses("is damaged or cannot be unpacked", pack.unpack, Path("params.yaml"))
+    refuses(r"make unpack FILE=", pack.unpack, Path())
     shutil.make_archive(tmp_path / "deeper", "gztar", tmp_path, "there/artifacts")
-    with pytest.raises(UserError, match="neither artifacts/cells"):
-        pack.unpack(tmp_path / "deeper.tar.gz")
+    refuses("neither artifacts/cells", pack.unpack, tmp_path / "deeper.tar.gz")
 
 
 # Interruptions
@@ -378,10 +357,8 @@ def test_a_full_disk_while_a_cell_is_written_loses_no_epoch(project, monkeypatch
             raise OSError(28, "No space left on device")
         write(path, content)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(files, "write", full)
-        with pytest.raises(OSError, match="No space left"):
-            train.main("one", "0")
+    with patch.object(files, "write", full), pytest.raises(OSError, match="No space left"):
+        train.main("one", "0")
     assert not train.start().finished("one", 0)
     monkeypatch.setattr(progress.Display, "batch", lambda *_: pytest.fail("a batch was trained again"))
     train.main("one", "0")
@@ -390,8 +367,7 @@ def test_a_full_disk_while_a_cell_is_written_loses_no_epoch(project, monkeypatch
 
 def test_an_empty_lock_of_dvc_is_an_error_with_its_remedy(stand):
     files.write(Path(".dvc/tmp/rwlock"), b"")
-    with pytest.raises(UserError, match=r"rm \.dvc/tmp/rwlock"):
-        planning.dvc("status")
+    refuses(r"rm \.dvc/tmp/rwlock", planning.dvc, "status")
 
 
 def test_an_interrupted_training_resumes_after_its_last_epoch(project, monkeypatch, capsys):
@@ -399,10 +375,8 @@ def test_an_interrupted_training_resumes_after_its_last_epoch(project, monkeypat
         display.done = len(state.history)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(progress.Display, "epoch", stop)
-        with pytest.raises(KeyboardInterrupt, match="one fold 0: 1 of 2 epochs are kept"):
-            train.main("one", "0")
+    with patch.object(progress.Display, "epoch", stop), pytest.raises(KeyboardInterrupt, match="one fold 0: 1 of 2"):
+        train.main("one", "0")
     assert not store.folder(train.start().settings, "one", 0).exists()
     train.main("one", "0")
     assert "resumes after epoch 1" in capsys.readouterr().out

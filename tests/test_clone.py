@@ -62,7 +62,7 @@ def test_plan_in_a_fresh_clone_finds_nothing_stale(clone):
 
 def test_an_experiment_blends_and_scores_again_and_keeps_params_yaml_readable(clone):
     git(clone, "stash", "-q")
-    output = clone.run("dvc", "exp", "run", "-S", "ensemble.method=geometric")
+    output = clone.run("dvc", "exp", "run", "-S", "ensemble.method=geometric", "score")
     assert not re.search(r"Running stage '(train|distill|folds|plan)", output)
     assert json.loads((clone.folder / "results/ensemble.json").read_text())["method"] == "geometric"
     assert git(clone, "diff", "--numstat", "params.yaml").split() == ["1", "1", "params.yaml"]

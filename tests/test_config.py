@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import settings
+from settings import refuses
 
 from pipeline import config
 from pipeline.errors import UserError
@@ -92,8 +93,7 @@ def test_an_external_member_needs_its_file(stand):
 @pytest.mark.parametrize("text", ["", "a: [", "seed: 1\nseed: 2"])
 def test_an_invalid_file_is_an_error(text, stand):
     Path("params.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"^params\.yaml"):
-        config.load()
+    refuses(r"^params\.yaml", config.load)
 
 
 def test_disabled_and_idle_keys_are_not_used():

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import settings
+from settings import refuses
 
 from pipeline import files
 from pipeline.competition import CHECKSUMS, SLUG
@@ -81,8 +82,7 @@ def test_suffixes_of_browsers_for_repeated_names_are_ignored(place):
 ])  # fmt: skip
 def test_an_incomplete_competition_is_an_error_that_names_the_options(place, name, message):
     put({name: b"1"})
-    with pytest.raises(UserError, match=message):
-        taken(place)
+    refuses(message, taken, place)
 
 
 def test_other_files_are_listed_and_hidden_ones_are_skipped(place, capsys):
@@ -107,8 +107,7 @@ def test_repeated_files_must_be_equal(place):
     pack(INCOMING / "a.zip", {"fer2013.csv": b"one"})
     assert taken(place) == {"fer2013.csv": b"one"}
     pack(INCOMING / "b.zip", {"fer2013.csv": b"two"})
-    with pytest.raises(UserError, match=r"b\.zip: .* differs from data/incoming/a\.zip"):
-        taken(place)
+    refuses(r"b\.zip: .* differs from data/incoming/a\.zip", taken, place)
 
 
 # Damaged and malicious archives
@@ -130,8 +129,7 @@ def test_a_damaged_archive_is_an_error_with_its_name(place, kind):
     pack(path, {"fer2013.csv": np.random.default_rng(0).bytes(2000), "a.txt": b"1"})
     data = path.read_bytes()
     path.write_bytes(DAMAGE[kind](data, data.find(b"PK\x01\x02")))
-    with pytest.raises(UserError, match=f"{path} is damaged or cannot be unpacked"):
-        taken(place)
+    refuses(f"{path} is damaged or cannot be unpacked", taken, place)
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar"])
@@ -167,8 +165,7 @@ def test_provenance_contains_each_file_and_whether_it_is_the_original(place, mon
 def test_the_error_for_a_row_contains_the_users_file_and_line(place):
     put({"fer2013 (1).csv": b"emotion,pixels,Usage\n\n3,1 2 3,Training\n"})
     download.main()
-    with pytest.raises(UserError, match=r"^data/incoming/fer2013 \(1\)\.csv, line 3: there are 3 pixels"):
-        prepare.main()
+    refuses(r"^data/incoming/fer2013 \(1\)\.csv, line 3: there are 3 pixels", prepare.main)
 
 
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
@@ -200,6 +197,5 @@ def test_the_synthetic_competition_is_marked_and_reproducible(place, capsys):
 @pytest.mark.parametrize("content", [b"{", b"{}"])
 def test_an_invalid_provenance_is_an_error_with_its_remedy(tmp_path, content):
     (tmp_path / "PROVENANCE.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"PROVENANCE\.json.*: dvc repro -f download"):
-        provenance.read(tmp_path / "PROVENANCE.json")
+    refuses(r"PROVENANCE\.json.*: dvc repro -f download", provenance.read, tmp_path / "PROVENANCE.json")
     assert provenance.original(tmp_path / "train.csv") == str(tmp_path / "train.csv")

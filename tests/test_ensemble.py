@@ -4,10 +4,10 @@ from pathlib import Path
 import fake_run
 import numpy as np
 import pytest
+from settings import refuses
 
 from pipeline.config import ENSEMBLE
 from pipeline.data import folds, solution
-from pipeline.errors import UserError
 from pipeline.evaluation import ensemble
 from pipeline.evaluation.ensemble import Predictions, blend, fit_weights, geometric_mean, weighted_mean
 from pipeline.evaluation.metrics import cross_entropy
@@ -135,7 +135,7 @@ def test_every_training_row_has_the_prediction_of_the_fold_that_holds_it_out(sta
 
 
 @pytest.mark.parametrize("rows", ["kept", "all"])
-def test_another_system_can_be_a_member(run, rows):
+def test_another_system_can_be_a_member(stand, rows):
     members = {"method": "weights", "members": ["plain_net", "other"]}
     oof = fake_run.probabilities("other", fake_run.labels()[:70], 3.0)
     fake_run.external("other", np.arange(70), oof=oof)
@@ -153,8 +153,7 @@ def test_an_invalid_file_of_another_system_raises_and_nothing_is_written(run, ro
     oof = fake_run.probabilities("other", fake_run.labels()[:rows])
     fake_run.external("other", np.arange(rows), oof=factor * oof)
     fake_run.params(ensemble={"method": "mean", "members": ["plain_net", "other"]})
-    with pytest.raises(UserError, match=r"^external/other\.npz .*external/README\.md"):
-        ensemble.main()
+    refuses(r"^external/other\.npz .*external/README\.md", ensemble.main)
     assert not ensemble.RESULT.exists()
     assert not ensemble.BLENDS.exists()
 
@@ -170,24 +169,19 @@ def test_a_blend_or_result_that_is_missing_damaged_or_of_another_run_raises(run)
     path = ensemble.BLENDS / "plain_net.npz"
     for damage in (lambda: shutil.copy(ensemble.BLENDS / "deep_net.npz", path), path.unlink):
         damage()
-        with pytest.raises(UserError, match=r"^artifacts/blends/plain_net\.npz .*dvc repro ensemble"):
-            ensemble.load("plain_net", data, assignment)
-    with pytest.raises(UserError, match=r"^results/ensemble\.json .*lacks other"):
-        ensemble.result(["other"])
+        refuses(r"^artifacts/blends/plain_net\.npz .*dvc repro ensemble", ensemble.load, "plain_net", data, assignment)
+    refuses(r"^results/ensemble\.json .*lacks other", ensemble.result, ["other"])
     ensemble.RESULT.write_text(ensemble.RESULT.read_text().replace('"temperature": ', '"temperature": -'))
-    with pytest.raises(UserError, match=r"(?s)^results/ensemble\.json .*dvc repro ensemble"):
-        ensemble.result()
+    refuses(r"(?s)^results/ensemble\.json .*dvc repro ensemble", ensemble.result)
 
 
-@pytest.mark.parametrize("method", ensemble.METHODS)
-def test_weights_and_temperatures_depend_only_on_out_of_fold_rows(method, stand):
+def test_weights_and_temperatures_depend_only_on_out_of_fold_rows(run):
     """Predictions of test rows do not change them: a rule of docs/protocol.md."""
-    settings, data, assignment = fake_run.build(ensemble={"method": method, "members": list(fake_run.MODELS)})
-    results = []
-    for seed in (1, 2):
-        for name, fold in settings.cells:
-            test = fake_run.probabilities((seed, name, fold), fake_run.labels()[data.test_rows()], 1.0)
-            fake_run.write_cell(settings, name, fold, data, assignment, test=test, test_plain=test)
-        ensemble.main()
-        results.append(fake_run.result("results/ensemble.json"))
-    assert results[0] == results[1]
+    settings, data, assignment = run
+    ensemble.main()
+    before = fake_run.result("results/ensemble.json")
+    for name, fold in settings.cells:
+        test = fake_run.probabilities((name, fold), fake_run.labels()[data.test_rows()], 1.0)
+        fake_run.write_cell(settings, name, fold, data, assignment, test=test, test_plain=test)
+    ensemble.main()
+    assert fake_run.result("results/ensemble.json") == before

@@ -1,16 +1,13 @@
 """Exported files predict like the pipeline, without TensorFlow; files that differ too much are deleted."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import onnxruntime
 import pytest
 import settings
 import tiny
-from settings import ROOT
+from settings import refuses
 
 from pipeline import files
 from pipeline.apps import export, networks
@@ -18,7 +15,6 @@ from pipeline.apps.packed import Facts
 from pipeline.competition import CLASSES
 from pipeline.config import Recipe
 from pipeline.data import faces, synthetic
-from pipeline.errors import UserError
 from pipeline.training import backend
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -48,7 +44,7 @@ def network(temperature, **recipe):
         dense.kernel.assign(dense.kernel * (0.25 if recipe.get("scaling") == "raw" else 30))
     facts = Facts(model="tiny", architecture="small_vgg", seed=5, recipe=Recipe(epochs=1, **recipe),
                   precision="float32")  # fmt: skip
-    return networks.Network({"tiny": [networks.Member(each, facts) for each in built]}, "mean", [1.0], temperature)
+    return networks.Network({"tiny": [networks.Member(each, facts) for each in built]}, temperature)
 
 
 @pytest.mark.parametrize(("contrast", "crop", "scaling"), [("histogram", 42, "raw"), ("local", 41, "symmetric")])
@@ -73,7 +69,7 @@ def test_the_files_run_without_tensorflow_and_predict_like_keras(project):
     assert calls == [("released", "tensorflow", "float32")]
     assert {path.name for path in export.FOLDER.iterdir()} == {*LIMITS, "tiny.json"}
     np.save("pictures.npy", PIXELS)
-    subprocess.run([sys.executable, "-c", RUN], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    settings.python(RUN)
     about = json.loads((export.FOLDER / "tiny.json").read_text())
     for name, limit in LIMITS.items():
         predicted = np.load(export.FOLDER / f"{name}.npy")
@@ -97,10 +93,7 @@ def test_files_that_differ_too_much_on_the_test_rows_are_deleted(project, monkey
     wrong = project[0].probabilities(PIXELS[10:])
     wrong[0, wrong[0].argmax()] += error  # every label stays equal
     monkeypatch.setattr(export, "runtime", lambda path: lambda pictures: wrong)
-    with pytest.raises(UserError, match=r"tiny-fold1\.onnx is deleted"):
-        export.main("tiny", "1")
+    refuses(r"tiny-fold1\.onnx is deleted", export.main, "tiny", "1")
     assert project[1] == [("tiny-1", "tensorflow", "float32")]
     assert not list(export.FOLDER.iterdir())
-    for name, message in (("", "FOLD=1"), ("ensemble", "no model 'ensemble'")):
-        with pytest.raises(UserError, match=message):
-            export.main(name, "1")
+    refuses("FOLD=1", export.main, "", "1")

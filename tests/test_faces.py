@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from settings import refuses
 
 from pipeline.data import faces
-from pipeline.errors import UserError
 
 
 def pictures(rows):
@@ -30,11 +30,9 @@ def test_saved_faces_are_loaded_and_equal_faces_give_equal_bytes(tmp_path):
     ({"usage": np.array([0, 0, 0, 1, 2, 3], np.uint8)}, "usage"),
 ])  # fmt: skip
 def test_a_missing_file_and_other_types_shapes_and_values_are_errors_with_a_remedy(tmp_path, bad, word):
-    with pytest.raises(UserError, match=r"faces\.npz .*dvc repro prepare"):
-        faces.load(tmp_path / "faces.npz")
+    refuses(r"faces\.npz .*dvc repro prepare", faces.load, tmp_path / "faces.npz")
     np.savez(tmp_path / "faces.npz", **arrays(**bad))
-    with pytest.raises(UserError, match=f"{word}.*dvc repro prepare"):
-        faces.load(tmp_path / "faces.npz")
+    refuses(f"{word}.*dvc repro prepare", faces.load, tmp_path / "faces.npz")
 
 
 def test_picture_groups_are_equal_for_equal_pictures_only():

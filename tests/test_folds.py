@@ -2,10 +2,10 @@ import fake_run
 import numpy as np
 import pytest
 import settings
+from settings import refuses
 
 from pipeline import files
 from pipeline.data import faces, folds
-from pipeline.errors import UserError
 
 SHARES = (14, 2, 14, 25, 17, 11, 17)  # percentage of each class, similar to the competition
 
@@ -21,8 +21,7 @@ def test_folds_are_balanced_in_every_class_and_never_split_a_picture():
 
 
 def test_too_few_different_pictures_of_a_class_are_an_error():
-    with pytest.raises(UserError, match="3 folds need at least 3"):
-        folds.assign(np.zeros(6, np.int8), np.array([0, 0, 0, 0, 1, 1]), 3, 0)
+    refuses("3 folds need at least 3", folds.assign, np.zeros(6, np.int8), np.array([0, 0, 0, 0, 1, 1]), 3, 0)
 
 
 @pytest.mark.parametrize("choice", ["keep", "drop_test_duplicates", "drop_repeats"])
@@ -72,5 +71,4 @@ def test_a_missing_invalid_or_different_fold_assignment_is_an_error(stand, lines
     settings.write(folds=3)
     if lines:
         files.write(folds.PATH, lines.encode())
-    with pytest.raises(UserError, match=r"data/folds\.csv .*dvc repro folds"):
-        folds.load(fake_run.faces())
+    refuses(r"data/folds\.csv .*dvc repro folds", folds.load, fake_run.faces())

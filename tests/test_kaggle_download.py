@@ -15,13 +15,14 @@ from test_download import held
 
 from pipeline import competition
 from pipeline.data import provenance
-from pipeline.kaggle import download
+from pipeline.kaggle import client, download
 
 OTHER = "small-faces"  # a competition without known checksums
 TAR = "fer2013.tar.gz"
 CONTENT = bytes(range(256)) * 10_000  # cut in half, it is more than the client's chunk of 1 MiB
 LOGIN, LINK = "IntrospectToken", "DownloadDataFile"
 ASK, GET = f"{LINK} {TAR}", f"GET {TAR}"
+AGAIN = f"{GET} bytes={2**20}-"
 
 
 @pytest.fixture
@@ -104,35 +105,29 @@ def test_invalid_credentials_are_refused_with_instructions(kaggle, monkeypatch, 
     ("GET", Failure(403), ["the download link has expired"], [ASK, GET]),
     (LOGIN, Failure(content=b"<html>"), ["another server responded"], []),
 ], ids=lambda each: str(each)[:50])  # fmt: skip
-def test_permanent_failure_is_refused_after_limited_retries(kaggle, operation, failure, words, requests):
+def test_permanent_failure_is_refused_after_few_retries(kaggle, monkeypatch, operation, failure, words, requests):
+    monkeypatch.setattr(client, "TIMEOUT", (5, 0.3 if failure.silent else 20))
     kaggle.script[operation] = ALL(failure)
     refused(*words)
     assert kaggle.requests == [LOGIN, *requests]
     assert sum(kaggle.pauses) < 60
 
 
-@pytest.mark.parametrize(("operation", "failure"), [
-    (LINK, Failure(429)), (LINK, Failure(cut=True)), ("GET", Failure(cut=True)),
-], ids=str)  # fmt: skip
-def test_temporary_failure_is_retried_and_an_interrupted_download_resumed(kaggle, capsys, operation, failure):
-    kaggle.script[operation] = iter([failure])
+@pytest.mark.parametrize(("operation", "failures", "requests"), [  # requests: after the login
+    (LINK, [Failure(429)], [ASK, ASK, GET]), (LINK, [Failure(cut=True)], [ASK, ASK, GET]),
+    ("GET", [Failure(cut=True)], [ASK, GET, AGAIN]),
+    ("GET", [Failure(cut=True), *[Failure(429)] * 6], [ASK, GET, *[AGAIN] * 7]),  # more than one request's retries
+], ids=lambda each: str(each)[:50])  # fmt: skip
+def test_temporary_failures_are_retried_and_downloads_resumed(kaggle, capsys, operation, failures, requests):
+    kaggle.script[operation] = iter(failures)
     download.main()
-    last = GET if operation == LINK else f"{GET} bytes={2**20}-"
-    assert kaggle.requests == [LOGIN, ASK, ASK if operation == LINK else GET, last]
-    assert ("trying again" in capsys.readouterr().err) == (operation == LINK)
+    assert kaggle.requests == [LOGIN, *requests]
+    assert ("trying again" in capsys.readouterr().err) == (requests != [ASK, GET, AGAIN])
     assert sum(kaggle.pauses) < 60
     assert held(download.RAW)[TAR] == CONTENT
 
 
 # The competition of 2013
-
-
-def test_no_pause_is_as_long_as_kaggle_asks_for(kaggle):
-    kaggle.script["GET"] = iter([Failure(cut=True), *[Failure(429)] * 6])  # more than the retries of one request
-    download.main()
-    assert kaggle.requests == [LOGIN, ASK, GET, *[f"{GET} bytes={2**20}-"] * 7]
-    assert sum(kaggle.pauses) < 60
-    assert held(download.RAW)[TAR] == CONTENT
 
 
 def test_the_official_archive_is_recognised_and_one_with_another_checksum_refused(kaggle, monkeypatch):

@@ -3,9 +3,9 @@
 import fake_run
 import numpy as np
 import pytest
+from settings import refuses
 
 from pipeline.cells import store
-from pipeline.errors import UserError
 from pipeline.evaluation import ensemble, limits, metrics
 
 LABELS = np.random.default_rng(0).integers(0, 7, 4000)
@@ -25,7 +25,7 @@ def test_two_trainings_predict_the_mean_of_many():
     measured = limits.measure({"a": every[:2]}, LABELS, GROUPS)
     many = metrics.brier(np.mean(every[2:], axis=0), LABELS)
     assert measured.common[0, 0] == pytest.approx(many, abs=0.003)
-    low, high = measured.interval(np.ones(1))
+    low, high = limits.interval_95(measured.spread[:, 0, 0])
     assert low < many < high
     assert high - low < 0.03
 
@@ -43,16 +43,7 @@ def test_weights_use_different_recipes_and_the_whole_budget():
     assert expensive[0] > weights[0]
 
 
-def test_the_limits_of_a_run_are_printed_and_an_unknown_model_raises(stand, capsys):
-    fake_run.build()
-    limits.main(["deep_net", "plain_net"], [1.0])
-    printed = capsys.readouterr().out
-    assert all(word in printed for word in ("| plain_net ", "B-infinity", "no limit"))
-    with pytest.raises(UserError, match="no model 'nope'"):
-        limits.main(["nope"], [1.0])
-
-
-def test_the_limits_of_a_run_exclude_the_covariance_of_its_networks(stand):
+def test_the_limits_of_a_run_exclude_the_covariance_of_its_networks_and_are_printed(stand, capsys):
     run, data, _ = fake_run.build()
     labels, errors, deviations = np.arange(70) % 7, [], []
     for cells in [store.load_all(run, name, data) for name in fake_run.MODELS]:
@@ -65,3 +56,7 @@ def test_the_limits_of_a_run_exclude_the_covariance_of_its_networks(stand):
     measured, hours = limits.limits_of_run(list(fake_run.MODELS))
     np.testing.assert_allclose(measured.common, products - shared / 2, atol=1e-5)  # two folds
     np.testing.assert_allclose([*measured.single, *hours], [*np.diag(products), *[60.5 / 3600] * 2], atol=1e-5)
+    limits.main(list(fake_run.MODELS), [1.0])
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("| plain_net ", f"{measured.common[0, 0]:.4f}", "no limit"))
+    refuses("no model 'nope'", limits.main, ["nope"], [1.0])

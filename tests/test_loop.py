@@ -1,17 +1,14 @@
 """The training loop: rates, scalings, probabilities, errors and reproducible bytes."""
 
 import functools
-import os
 import random
-import subprocess
-import sys
 from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
-from settings import ROOT
+from settings import python, refuses
 from sklearn.metrics import accuracy_score, log_loss
 
 from pipeline.config import Recipe
@@ -277,8 +274,7 @@ def test_incomplete_batch_is_left_out_and_one_larger_than_the_rows_is_refused(tm
 
 def test_infinite_loss_is_refused_and_not_saved(tmp_path):
     steep = recipe().model_copy(update={"learning_rate": 1e30})  # more than params.yaml allows
-    with pytest.raises(UserError, match=r"nan in epoch 1.*learning_rate"):
-        train(tmp_path / "c.npz", steep)
+    refuses(r"nan in epoch 1.*learning_rate", train, tmp_path / "c.npz", steep)
     assert not (tmp_path / "c.npz").exists()
 
 
@@ -306,8 +302,7 @@ def test_resumed_training_equals_an_uninterrupted_one_and_is_not_repeated(build,
 
 
 def test_targets_are_mixed_as_the_pictures_are(tmp_path, monkeypatch):
-    batches = Mock(wraps=backend.batches)
-    monkeypatch.setattr(backend, "batches", batches)
+    monkeypatch.setattr(backend, "batches", batches := Mock(wraps=backend.batches))
     rows = ROWS[:61]  # 56 in complete batches
     settings = recipe(mixup=0.4, cutmix=0.5, flip=True, epochs=2)
     train(tmp_path / "c.npz", settings, rows=rows)
@@ -326,9 +321,8 @@ def test_targets_are_mixed_as_the_pictures_are(tmp_path, monkeypatch):
 
 
 def test_epochs_have_their_side_and_augmentation_and_each_side_is_compiled_once(tmp_path, monkeypatch):
-    draw, vary = Mock(wraps=augment.draw), Mock(wraps=augment.vary)  # vary is called while a program is traced
-    monkeypatch.setattr(augment, "draw", draw)
-    monkeypatch.setattr(augment, "vary", vary)
+    monkeypatch.setattr(augment, "draw", draw := Mock(wraps=augment.draw))
+    monkeypatch.setattr(augment, "vary", vary := Mock(wraps=augment.vary))  # called while a program is traced
     settings = recipe(**VARIED | ANYWHERE)
     trainer, _, sides = observe(tmp_path / "1.npz", settings, lambda trainer: trainer.model.side, anywhere)
     # Three epochs of training and recalibration, and the final recalibration, which always has the side of prediction
@@ -360,7 +354,7 @@ def test_averaging_and_recalibration_affect_prediction_but_not_training(tmp_path
         assert abs(mean - averaged[-1][k]).max() > 1e-3, "the last weights differ"
 
 
-def test_averaged_weights_do_not_share_buffers_with_jax(tmp_path):
+def test_averaged_weights_do_not_share_buffers_with_jax(stand):
     """JAX donates the buffers of the weights to the next step, which would destroy an average that shares them."""
     code = """
 from pathlib import Path
@@ -371,8 +365,7 @@ _, progress = test_loop.train(Path("c.npz"), test_loop.recipe(ema=0.8, epochs=2)
 assert len(progress.history) == 2
 test_loop.test_recalibration_averages_the_statistics_of_batches_and_keeps_the_weights()
 """
-    environment = {"KERAS_BACKEND": "jax", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=os.environ | environment)
+    python(code, KERAS_BACKEND="jax")
 
 
 def test_every_epoch_is_evaluated_as_if_it_were_the_last(tmp_path):

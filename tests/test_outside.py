@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import small
+from settings import refuses
 
 from pipeline.apps import outside
 from pipeline.competition import CLASSES, PRIVATE, PUBLIC
@@ -95,8 +96,7 @@ def test_outputs_in_another_order_are_sorted_by_their_names(project, monkeypatch
     outputs = outputs[:, [CLASSES.index(name) for name in names]]
     theirs = scores("network.keras", classes=" ".join(names))
     assert {key for key in ours if ours[key] != theirs[key]} == {"classes"}
-    with pytest.raises(UserError, match="CLASSES"):
-        scores("network.keras", classes="angry,happy")
+    refuses("CLASSES", scores, "network.keras", classes="angry,happy")
 
 
 @pytest.mark.parametrize("name", ["network.keras", "network.h5"])
@@ -105,8 +105,7 @@ def test_code_in_files_is_refused_and_not_run(project, name):
     network.add(keras.layers.Lambda(lambda x: (open("ran", "w").close(), x)[1]))
     network.save(name)
     Path("ran").unlink()
-    with pytest.raises(UserError, match="Lambda"):
-        outside.load(Path(name), 48)
+    refuses("Lambda", outside.load, Path(name), 48)
     assert not Path("ran").exists()
 
 
@@ -230,8 +229,6 @@ def test_other_files_and_networks_of_another_shape_are_refused(project, case):
 
 
 def test_a_missing_file_is_an_error(project):
-    with pytest.raises(UserError, match=r"none\.keras is not a file"):
-        scores("none.keras")
+    refuses(r"none\.keras is not a file", scores, "none.keras")
     tiny().save("network.keras")
-    with pytest.raises(UserError, match=r"params\.yaml.*\.json"):
-        outside.main("network.keras", 48, "raw", "", "params.yaml")
+    refuses(r"params\.yaml.*\.json", outside.main, "network.keras", 48, "raw", "", "params.yaml")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import settings
 from PIL import Image
+from settings import refuses
 from test_download import pack, put
 
 from pipeline.competition import CLASSES, SPLITS
 from pipeline.data import faces, incoming, pictures, prepare, provenance, solution, synthetic
-from pipeline.errors import UserError
 from pipeline.kaggle import download
 
 PIXELS, LABELS, USAGE = synthetic.competition(56, 21, seed=7)
@@ -138,8 +138,7 @@ def test_an_unknown_layout_or_invalid_picture_is_an_error_and_old_files_are_kept
     download.RAW.mkdir()
     (download.RAW / "good").write_text("kept")
     put(files, incoming.FOLDER)
-    with pytest.raises(UserError, match=f"(?-s:^.*{message}.*$)"):
-        download.main()
+    refuses(f"(?-s:^.*{message}.*$)", download.main)
     assert [path.name for path in download.RAW.iterdir()] == ["good"]
 
 
@@ -153,8 +152,7 @@ def test_an_unreadable_folder_is_an_error(place):
 def test_a_repeated_picture_is_an_error(place):
     put(GOOD | {"._train.zip": b"\0\5\26\7"}, incoming.FOLDER)  # written by macOS next to train.zip
     pack(incoming.FOLDER / "train.zip", {"angry/9.png": PNG})
-    with pytest.raises(UserError, match=r"train/angry/9\.png: .* repeated"):
-        download.main()
+    refuses(r"train/angry/9\.png: .* repeated", download.main)
 
 
 def test_grey_pictures_in_any_format_give_equal_pixels():
@@ -169,5 +167,4 @@ def test_the_decoded_pictures_are_reproducible_and_their_damage_is_an_error(plac
     download.main()
     assert (download.RAW / pictures.NAME).read_bytes() == first
     (download.RAW / pictures.NAME).write_bytes(first[:-9])
-    with pytest.raises(UserError, match=r"pictures\.npz is damaged.*dvc repro -f download"):
-        prepare.main()
+    refuses(r"pictures\.npz is damaged.*dvc repro -f download", prepare.main)

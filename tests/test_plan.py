@@ -1,5 +1,6 @@
 """A plan changes if, and only if, something that affects its cells changes."""
 
+import functools
 import shutil
 
 import pytest
@@ -17,30 +18,10 @@ RECIPES = {"strong": {"epochs": 3, "optimizer": "muon"}, "spare": {"epochs": 1}}
 DOCUMENT = LEAST | {"recipes": RECIPES, "models": MODELS, "ensemble": {"members": ["vgg"]}}
 
 
-@pytest.fixture
-def code(tmp_path, monkeypatch):
-    """Return a function that makes all plans with a copy of the code, after the replacement of one text."""
-    folder = tmp_path / "pipeline"
-    shutil.copytree(ROOT / "pipeline", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(plan, "ROOT", folder)
-
-    def plans(file="", old="", new="", document=DOCUMENT):
-        clear()
-        if file:
-            path = folder / file
-            text = path.read_text()
-            assert old in text, f"{file} has no {old!r}"
-            path.write_text(text.replace(old, new, 1))
-        settings = config.parse(document)
-        return {name: plan.make(settings, name) for name in settings.names}
-
-    yield plans
-    clear()
-
-
-def clear():
-    plan._definitions.cache_clear()
-    plan._tree.cache_clear()
+def plans(document=DOCUMENT):
+    """Make all plans."""
+    settings = config.parse(document)
+    return {name: plan.make(settings, name) for name in settings.names}
 
 
 CHANGES = [
@@ -60,10 +41,18 @@ CHANGES = [
 ]
 
 
-def test_a_change_of_the_code_changes_the_plans_that_use_it(code):
-    before = code()
+def test_a_change_of_the_code_changes_the_plans_that_use_it(tmp_path, monkeypatch):
+    before = plans()
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(plan, "ROOT", tmp_path / "pipeline")
     for file, old, new, stale in CHANGES:
-        after = code(file, old, new)
+        path = tmp_path / "pipeline" / file
+        text = path.read_text()
+        assert old in text, f"{file} has no {old!r}"
+        path.write_text(text.replace(old, new, 1))
+        for name in ("_tree", "_definitions"):  # an empty cache for each
+            monkeypatch.setattr(plan, name, functools.cache(getattr(plan, name).__wrapped__))
+        after = plans()
         assert {name for name in before if before[name] != after[name]} == stale, (file, new)
         before = after
 
@@ -73,14 +62,14 @@ def test_a_change_of_the_code_changes_the_plans_that_use_it(code):
     ({"recipes": RECIPES | {"strong": {"epochs": 9}}}, {"vgg"}),
     ({"models": MODELS | {"old": MODELS["old"] | {"seed": 5}}}, {"old"}),
 ])  # fmt: skip
-def test_a_changed_key_changes_the_plans_that_use_it(code, changes, stale):
-    before, after = code(), code(document=DOCUMENT | changes)
+def test_a_changed_key_changes_the_plans_that_use_it(changes, stale):
+    before, after = plans(), plans(DOCUMENT | changes)
     assert {name for name in before if before[name] != after[name]} == stale
 
 
-def test_a_plan_contains_the_recipe_and_test_time_settings_do_not_affect_the_weights(code):
+def test_a_plan_contains_the_recipe_and_test_time_settings_do_not_affect_the_weights():
     models = MODELS | {"vgg": MODELS["vgg"] | {"tta_zoom": 0.2}}
-    before, after = code(), code(document=DOCUMENT | {"models": models})["vgg"]
+    before, after = plans(), plans(DOCUMENT | {"models": models})["vgg"]
     assert before["vgg"] != after
     assert before["vgg"].training() == after.training()
     for name, made in before.items():
@@ -89,9 +78,9 @@ def test_a_plan_contains_the_recipe_and_test_time_settings_do_not_affect_the_wei
         assert plan.Plan.model_validate_json(made.model_dump_json()) == made
 
 
-def test_all_code_that_builds_a_network_is_in_its_plan(code):
+def test_all_code_that_builds_a_network_is_in_its_plan():
     """The digests follow names, so they would miss other kinds of imports. CHANGES tests the other modules."""
-    definitions = code()["vgg"].code
+    definitions = plans()["vgg"].code
     assert definitions.keys() >= {
         "training.models.Learner", "training.augment.draw", "training.schedules.Stepwise", "training.backend.prepare",
         "training.tensorflow_cpu.fuse_normalisation", "training.attention.class_maps", "training.checkpoint.Checkpoint",

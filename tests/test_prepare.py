@@ -5,11 +5,11 @@ import csv
 import numpy as np
 import pandas as pd
 import pytest
+from settings import refuses
 from test_download import pack
 
 from pipeline.competition import SPLITS
 from pipeline.data import faces, prepare, solution
-from pipeline.errors import UserError
 
 RAW = prepare.RAW
 FORMS = ("fer2013.tar.gz", "fer2013.csv", "icml_face_data.csv", "train.csv")
@@ -83,8 +83,7 @@ def test_an_invalid_field_is_an_error_with_its_file_and_line(column, value, prob
     rows = table()
     rows.loc[ROWS - 1, column] = value
     put("fer2013.csv", rows)
-    with pytest.raises(UserError, match=rf"^data/raw/fer2013\.csv, line {ROWS + 1}: .*{problem}"):
-        prepare.main()
+    refuses(rf"^data/raw/fer2013\.csv, line {ROWS + 1}: .*{problem}", prepare.main)
     assert not faces.PATH.exists()
 
 
@@ -94,16 +93,14 @@ def test_an_invalid_field_is_an_error_with_its_file_and_line(column, value, prob
 ], ids=lambda text: text[:30])  # fmt: skip
 def test_a_file_in_another_format_is_an_error(text):
     (RAW / "fer2013.csv").write_text(text)
-    with pytest.raises(UserError, match=r"^data/raw/fer2013\.csv"):
-        prepare.main()
+    refuses(r"^data/raw/fer2013\.csv", prepare.main)
 
 
 @pytest.mark.parametrize("lacking", ["Training", "PrivateTest", "labels"])
 def test_an_incomplete_competition_is_an_error(lacking):
     rows = table()[table()["Usage"] != lacking]
     put("fer2013.csv", rows.drop(columns="emotion") if lacking == "labels" else rows)
-    with pytest.raises(UserError, match=r"^data/raw lacks"):
-        prepare.main()
+    refuses(r"^data/raw lacks", prepare.main)
 
 
 def test_the_columns_of_train_and_test_csv_decide_what_is_trained_on():
@@ -113,5 +110,4 @@ def test_the_columns_of_train_and_test_csv_decide_what_is_trained_on():
     assert set(data.labels[data.test_rows()]) == {-1}
     assert list(hidden["emotion"]) == list(LABELS[35:])
     table().to_csv(RAW / "train.csv", index=False)  # complete: its test rows would become Training rows
-    with pytest.raises(UserError, match=r"^data/raw/train\.csv .*fer2013\.csv"):
-        prepare.main()
+    refuses(r"^data/raw/train\.csv .*fer2013\.csv", prepare.main)

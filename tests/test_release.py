@@ -10,7 +10,7 @@ import pytest
 import small
 import tiny
 from ruamel.yaml import YAML
-from settings import ROOT
+from settings import ROOT, refuses
 from test_networks import write_result
 
 from pipeline import config, files
@@ -18,7 +18,6 @@ from pipeline.apps import light, networks, packed, release
 from pipeline.cells import store, train
 from pipeline.competition import CLASSES
 from pipeline.data import faces, folds, synthetic
-from pipeline.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -98,11 +97,9 @@ def test_the_released_networks_predict_like_the_trained_ones(project):
 
 def test_unknown_untrained_and_too_large_networks_cannot_be_released(project, monkeypatch):
     for name, fold, message in (("one", "0,7", "7"), ("two", "0", "cells/two/fold0"), ("three", "0", "three")):
-        with pytest.raises(UserError, match=message):
-            release.main(name, fold)
+        refuses(message, release.main, name, fold)
     monkeypatch.setattr(release, "LIMIT", 1000)
-    with pytest.raises(UserError, match="fewer folds"):
-        release.main("one", "0")
+    refuses("fewer folds", release.main, "one", "0")
 
 
 (RELEASED,) = (ROOT / "released").glob("*.json")
@@ -115,8 +112,7 @@ def test_unknown_untrained_and_too_large_networks_cannot_be_released(project, mo
 def test_invalid_metadata_and_weights_of_another_network_are_refused(tmp_path, ending, change):
     shutil.copy(RELEASED.with_suffix(".safetensors"), tmp_path)
     (tmp_path / RELEASED.name).write_text(json.dumps(json.loads(RELEASED.read_text()) | change))
-    with pytest.raises(UserError, match=rf"{RELEASED.stem}{ending} is damaged .*make release"):
-        packed.read(tmp_path / RELEASED.name)
+    refuses(rf"{RELEASED.stem}{ending} is damaged .*make release", packed.read, tmp_path / RELEASED.name)
 
 
 def test_the_committed_files_belong_together_and_predict_alike(monkeypatch):

@@ -9,20 +9,19 @@ import fake_run
 import numpy as np
 import pytest
 import vl_convert
-from settings import ROOT
+from settings import ROOT, refuses
 from test_pictures import encoded
 
 from pipeline import config
-from pipeline.errors import UserError
 from pipeline.evaluation import audit, ensemble, report, score, submission
 
 chromium = browser.chromium
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[True])
 def made(request, tmp_path_factory):
     """Create a small run up to its scores, with another system as a member; the parameter: whether labels are known."""
-    known, folder = getattr(request, "param", True), tmp_path_factory.mktemp("run")
+    known, folder = request.param, tmp_path_factory.mktemp("run")
     picture = encoded(np.zeros((9, 9, 3), "uint8"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -103,7 +102,12 @@ def test_a_browser_draws_the_learning_curves_without_overflow(run, chromium):
     chromium.get(Path("results/report.html").resolve().as_uri())
     chromium.implicitly_wait(20)
     text = chromium.find_element("css selector", "#curves svg").text
-    assert all(name in text for name in (*fake_run.MODELS, fake_run.STUDENT))
+    assert all(name in text for name in (*fake_run.MODELS, fake_run.STUDENT, "%"))
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    chromium.find_element("css selector", "#curves option[value=val_loss]").click()
+    shown = "return document.querySelector('#curves svg')?.textContent || '%'"
+    WebDriverWait(chromium, 20).until(lambda _: "%" not in chromium.execute_script(shown))
     assert [browser.width(chromium, width) for width in (390, 1280)] == [390, 1280]
     assert [line for line in chromium.get_log("browser") if "favicon" not in line["message"]] == []
 
@@ -114,14 +118,12 @@ def test_results_that_are_missing_or_damaged_raise(run, name):
     for content in ("{", '{"vgg8": {"claimed": "65 %"}}', None):
         path.write_text(content) if content else path.unlink()
         if content or name != "claims":  # claims are optional
-            with pytest.raises(UserError, match="results/"):
-                report.main()
+            refuses("results/", report.main)
 
 
 def test_scores_of_another_run_raise(run):
     fake_run.params(ensemble={"method": "mean", "members": ["plain_net"]})  # without the other system
-    with pytest.raises(UserError, match=r"^submissions/scores\.csv .*other submissions"):
-        report.main()
+    refuses(r"^submissions/scores\.csv .*other submissions", report.main)
 
 
 def test_claims_seeds_and_speedrun_are_shown_if_they_exist(run, without_script):

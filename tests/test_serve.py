@@ -48,7 +48,7 @@ def test_the_response_contains_boxes_probabilities_and_on_request_attention_maps
     assert (response.json()["width"], face["label"], "heat" in face) == (512, "happy", False)
     assert face["box"] == pytest.approx([175, 64, 101], abs=6)
     assert list(face["probabilities"]) == list(CLASSES)
-    (face,) = client.post("/predict?explain=1", content=PORTRAIT).json()["faces"]
+    (face,) = client.post("/predict?explain=1", content=iter([PORTRAIT])).json()["faces"]  # without a stated length
     assert face["heat"].startswith("data:image/png;base64,")
     assert client.post("/predict?explain=1", content=encoded(np.zeros((99, 99), "uint8"))).json()["faces"] == []
 
@@ -90,7 +90,7 @@ def test_the_process_prints_its_address_and_stops_at_ctrl_c_even_during_an_uploa
         assert upload.recv(100).startswith(b"HTTP/1.1 100"), "the upload has begun"
         server.send_signal(signal.SIGINT)
         try:
-            _, errors = server.communicate(timeout=20)
+            _, errors = server.communicate(timeout=60)
         finally:
             server.kill()
     assert (server.returncode, "Traceback" in errors) == (0, False), errors

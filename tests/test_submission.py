@@ -2,8 +2,8 @@ import hashlib
 
 import numpy as np
 import pytest
+from settings import refuses
 
-from pipeline.errors import UserError
 from pipeline.evaluation import submission
 
 
@@ -19,13 +19,11 @@ def test_a_submission_has_one_digit_per_line_and_reads_back(tmp_path):
 def test_a_malformed_file_raises_with_its_line(tmp_path, text, place):
     path = tmp_path / "some.csv"
     path.write_bytes(text)
-    with pytest.raises(UserError, match=rf"some\.csv.* {place}"):
-        submission.read(path, 3)
+    refuses(rf"some\.csv.* {place}", submission.read, path, 3)
 
 
 @pytest.mark.parametrize("content", ["<<<<<<< HEAD\nname,oof_accuracy\n", "name,oof_accuracy\na,0.5\n"])
 def test_an_invalid_table_of_scores_raises(stand, content):
     submission.FOLDER.mkdir()
     submission.TABLE.write_text(content)
-    with pytest.raises(UserError, match=r"^submissions/scores\.csv .*dvc repro ensemble audit && dvc repro -fs score"):
-        submission.scores()
+    refuses(r"^submissions/scores\.csv .*dvc repro ensemble audit && dvc repro -fs score", submission.scores)
