@@ -47,11 +47,12 @@ class Recipe(Section):
     weight_decay: Fraction = 0.0  # fraction by which a step at learning rate 1 shrinks every kernel
     # cosine and linear end at 0; plateau monitors the training loss
     schedule: Literal["constant", "cosine", "linear", "plateau"] = "constant"
+    cycles: Annotated[int, Field(ge=0)] = 0  # warm restarts: the schedule and progressive resizing repeat
     warmup: Fraction = 0.0  # fraction of all steps in which cosine and linear rise to the full rate
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1  # factor of the rate when the training loss stalls
     plateau_patience: Annotated[int, Field(ge=1, le=1000)] = 10  # epochs without progress before the rate is reduced
     ema: Fraction = 0.0  # momentum of the exponential moving average (EMA) of the weights, used to predict; 0: no EMA
-    loss: Literal["categorical", "binary"] = "categorical"  # cross-entropy, or binary cross-entropy of each class
+    loss: Literal["categorical", "binary", "generalised"] = "categorical"  # cross-entropy, or binary cross-entropy of each class
     label_smoothing: Fraction = 0.0  # fraction of each label that is spread over all classes
     contrast: Literal["none", "histogram", "local"] = "none"  # normalisation of each picture, see training/contrasts/
     scaling: Literal["unit", "symmetric", "raw"] = "unit"  # grey levels to 0..1, to -1..1, or left at 0..255

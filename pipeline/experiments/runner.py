@@ -127,7 +127,12 @@ def train(faces: Faces, task: Training, target: Path, jobs: int) -> None:
     with files.locked(lock, f"trains {task.name}"):
         hits = Hits(checkpoints, rows.labels)
         trainer.predictor.probabilities = lambda rows: hits.note(predict(rows))  # type: ignore[method-assign]
-        progress = loop.fit(trainer, rows, task.seed, checkpoints, show.epoch, show.batch)
+
+        def on_cycle() -> None:
+            views = trainer.predictor.views(task.evaluated, augment.tta_maps(recipe)).mean(axis=0)
+            np.save(target.with_suffix(".first.npy"), views.astype("float16"))
+
+        progress = loop.fit(trainer, rows, task.seed, checkpoints, show.epoch, show.batch, on_cycle)
     started = time.perf_counter()
     probabilities = trainer.predictor.views(task.evaluated, augment.tta_maps(recipe)).mean(axis=0)
     about = {"processor": machine.processor(), "precision": precision, **versions, "jobs": jobs,

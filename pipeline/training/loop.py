@@ -38,6 +38,22 @@ class Rows:
     labels: np.ndarray
 
 
+class Generalised(keras.losses.Loss):
+    """Generalised cross-entropy (Zhang & Sabuncu 2018, arXiv 1805.07836): (1 - p^q) / q, of smoothed targets.
+
+    Its minimiser is proportional to the true probabilities to the power of 1 / (1 - q): a temperature.
+    """
+
+    def __init__(self, label_smoothing: float, q: float = 0.5) -> None:
+        super().__init__()
+        self.label_smoothing, self.q = label_smoothing, q
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        """Return the loss of each row."""
+        targets = y_true * (1 - self.label_smoothing) + self.label_smoothing / len(CLASSES)
+        return ops.sum(targets * (1 - ops.power(ops.clip(y_pred, 1e-7, 1), self.q)) / self.q, axis=-1)
+
+
 def one_hot(labels: np.ndarray) -> np.ndarray:
     """Encode classes, int [n], as float32 [n, 7]."""
     found: np.ndarray = np.eye(len(CLASSES), dtype="float32")[labels]
@@ -51,7 +67,8 @@ def compiled(feed: Feed, network: keras.Model, recipe: Recipe, steps: int) -> Le
     optimizer = optimizers.build(recipe, schedules.Stepwise(recipe, steps) if stepwise else recipe.learning_rate)
     if recipe.weight_decay:  # only of kernels, not of biases and normalisation (Jia et al. 2018, arXiv 1807.11205)
         optimizer.exclude_from_weight_decay([v for v in network.trainable_variables if not v.name.endswith("kernel")])
-    losses = {"categorical": keras.losses.CategoricalCrossentropy, "binary": keras.losses.BinaryCrossentropy}
+    losses = {"categorical": keras.losses.CategoricalCrossentropy, "binary": keras.losses.BinaryCrossentropy,
+              "generalised": Generalised}
     learner.compile(
         optimizer=optimizer,
         loss=losses[recipe.loss](label_smoothing=recipe.label_smoothing),
@@ -141,7 +158,7 @@ class Trainer:
         """
         recipe = self.recipe
         count = self.steps * recipe.batch_size
-        self.model.see(recipe.progressive_side if epoch < recipe.progressive_epochs else recipe.crop)
+        self.model.see(recipe.progressive_side if epoch % (recipe.epochs // max(1, recipe.cycles)) < recipe.progressive_epochs else recipe.crop)
         random = np.random.default_rng((seed, epoch))
         order = random.permutation(len(rows.train))[:count]
         drawn = augment.draw(recipe, count, random, self.model.side, self.plain(epoch))
@@ -181,6 +198,7 @@ def fit(
     checkpoint: Checkpoint,
     on_epoch: Callable[[Progress], None] = lambda progress: None,
     on_batch: Callable[[float], None] = lambda part: None,
+    on_cycle: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Train and finalise a new or reset `trainer`, resuming from `checkpoint` if it contains a state.
 
@@ -204,6 +222,8 @@ def fit(
         loss, accuracy = trainer.train_epoch(rows, seed, epoch, on_batch)
         trainer.finalise(rows.train, seed, epoch)
         scores = validation_scores(trainer.predictor.probabilities(rows.validation), rows.labels)
+        if (epoch + 1) % (recipe.epochs // max(1, recipe.cycles)) == 0 and epoch + 1 < recipe.epochs:
+            on_cycle()
         trainer.bring_back()
         if not math.isfinite(loss) or (len(rows.labels) and not math.isfinite(scores[0])):
             raise UserError(f"the loss became {loss} in epoch {epoch + 1}; make learning_rate smaller")

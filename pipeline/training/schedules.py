@@ -24,7 +24,8 @@ class Stepwise(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: keras.KerasTensor) -> keras.KerasTensor:
         """Return the rate of `step` (the first is 0)."""
-        done = (ops.cast(step, "float32") + 0.5) / self.steps
+        cycle = self.steps // max(1, self.recipe.cycles)
+        done = (ops.cast(step % cycle, "float32") + 0.5) / cycle
         warmup = self.recipe.warmup
         left = ops.clip((1 - done) / (1 - warmup), 0, 1)
         if self.recipe.schedule == "cosine":
