@@ -75,6 +75,7 @@ STUDENT = MODEL | {"teachers": ["a"], "teacher_weight": 0.5}
     ("ensemble.members", {"ensemble": {"members": ["a", "a"]}}),
     ("speedrun.seeds", {"speedrun": MODEL | {"seeds": [1, 1]}}),
     ("models.a.None", {"models": {"a": MODEL | {None: 4}}}), (r"models.a.b\nc", {"models": {"a": {"b\nc": 4}}}),
+    ("models.a.recipe", {"recipes": {1: {"epochs": 3}}, "models": {"a": MODEL | {"recipe": "strong"}}}),
     ("models.None.epoch", {"models": {None: MODEL | {"epoch": 4}}}),
     ("speedrun.crop", {"speedrun": {"architecture": "vgg8", "epochs": 1, "crop": 44, "seeds": [1, 2]}}),
 ], ids=str)  # fmt: skip

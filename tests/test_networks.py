@@ -112,7 +112,7 @@ def test_unknown_networks_lost_weights_and_ensembles_with_external_members_are_e
     refuses("theirs", networks.load, "ensemble")
     monkeypatch.setattr(store, "WEIGHTS", ROOT / "gone")
     write_result(one=0.75, two=0.25)
-    refuses("train one 0,1 --retrain; .*train two 0,1 --retrain$", networks.load, "ensemble")
+    refuses("train one 0,1 --retrain -y; .*train two 0,1 --retrain -y$", networks.load, "ensemble")
 
 
 CELL, WEIGHTS = "dvc repro train@one", "python -m pipeline train one 0 --retrain"

@@ -245,6 +245,15 @@ def test_a_video_gives_one_row_per_frame_and_an_annotated_video(run):
     assert (capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)) == (24, 12)
 
 
+def test_the_frames_of_a_video_without_time_stamps_are_timed_by_its_rate(stand, monkeypatch):
+    Path("film.mpg").touch()
+    video = Mock(get=lambda what: 0.0)
+    video.read.side_effect = [(True, ASTRONAUT)] * 3 + [(False, None)]
+    monkeypatch.setattr(cv2, "VideoCapture", lambda name: video)
+    ((film,), _) = sources.find(["film.mpg"])
+    assert [each.seconds for each in film.pictures()] == [0, 1 / sources.RATE, 2 / sources.RATE]
+
+
 def test_an_annotated_picture_that_is_too_large_for_its_format_is_skipped(run):
     save("long.png", np.zeros((100, 17000), "uint8"))
     done = run("long.png", "--no-detect", "--out", "long.webp")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from settings import refuses
 
+from pipeline import files
 from pipeline.evaluation import submission
 
 
@@ -27,3 +28,8 @@ def test_an_invalid_table_of_scores_raises(stand, content):
     submission.FOLDER.mkdir()
     submission.TABLE.write_text(content)
     refuses(r"^submissions/scores\.csv .*dvc repro ensemble audit && dvc repro -fs score", submission.scores)
+
+
+def test_a_model_may_be_named_nan(stand):
+    files.write(submission.TABLE, f"{','.join(submission.WHOLE)}\nnan{',0.5' * (len(submission.WHOLE) - 1)}\n".encode())
+    assert submission.scores()[0]["name"] == "nan"
