@@ -183,12 +183,12 @@ def _trained(which: str, library: str, precision: str | None) -> Network:
     cells = {each: [_cell(settings, each, number) for number in folds[each]] for each in shares}
     lost = {name: [str(number) for number, (*_, usable) in zip(folds[name], parts, strict=True) if not usable]
             for name, parts in cells.items()}  # fmt: skip
-    if commands := [f"{RETRAIN} {each} {','.join(numbers)} --retrain" for each, numbers in lost.items() if numbers]:
+    if commands := [f"{RETRAIN} {each} {','.join(numbers)} --retrain -y" for each, numbers in lost.items() if numbers]:
         wrong = "weights, which are not in git, are missing or of another training"
         raise UserError(f"{wrong}; train them again: {'; '.join(commands)}")
     _prepare([cell[0] for parts in cells.values() for cell in parts], library, precision)
     members = {
-        each: [_restored(facts, path, f"{RETRAIN} {each} --retrain") for facts, path, _ in parts]
+        each: [_restored(facts, path, f"{RETRAIN} {each} --retrain -y") for facts, path, _ in parts]
         for each, parts in cells.items()
     }
     temperature = ensemble.result([name]).submissions[name].temperature
